@@ -1,0 +1,54 @@
+//! `cargo xtask`: the workspace's own commands. Each says what it does, stops at the first failure,
+//! and installs or names what it lacks.
+
+mod demo;
+mod ebpf;
+mod packages;
+mod soak;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The workspace's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Watch agents spend a credential that they never hold
+    Demo,
+    /// Run every check and every test
+    Test(test::Args),
+    /// What takes too long for every change: fuzzing, the kill loop, load; written to target/soak.txt
+    Soak(soak::Args),
+    /// Build the kernel programs, or prove that the committed object comes from its source
+    Ebpf(ebpf::Args),
+    /// Hold the architecture: layers, sizes, unsafe code, licences
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Demo => demo::run(),
+        Verb::Test(args) => test::run_all(&args),
+        Verb::Soak(args) => soak::run(&args),
+        Verb::Ebpf(args) => ebpf::run(args),
+        Verb::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            workspace::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

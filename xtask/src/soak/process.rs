@@ -1,0 +1,67 @@
+//! What a process holds, as the kernel says: its memory, its descriptors, the entries of its BPF maps.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, Map, MapData};
+
+/// What a process holds at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Holds {
+    /// Memory of its own, in KiB: anonymous pages, swapped ones too.
+    pub(super) memory: u64,
+    /// Open descriptors.
+    pub(super) descriptors: u64,
+    /// Connections that wait in its map to be taken.
+    pub(super) flows: u64,
+}
+
+/// A record's key and value; see `agentsecrets_ebpf::{Flow, Origin}`.
+type Flows = HashMap<MapData, [u8; 48], [u8; 64]>;
+
+/// The process among the descendants of `root` whose arguments hold `word`.
+pub(super) fn descendant(root: u32, word: &str) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut known = vec![root];
+    let mut pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    // A child has a higher number than its parent, but where numbers have begun anew.
+    for _ in 0..2 {
+        for pid in &pids {
+            if parent(*pid).is_some_and(|parent| known.contains(&parent)) && !known.contains(pid) {
+                known.push(*pid);
+            }
+        }
+    }
+    known.into_iter().find(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    })
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What `pid` holds now.
+pub(super) fn holds(pid: u32) -> Result<Holds> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    let kib = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let descriptors: Vec<_> = fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten().collect();
+    let mut flows = 0;
+    for descriptor in &descriptors {
+        let info = fs::read_to_string(descriptor.path()).unwrap_or_default();
+        let id = info.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse::<u32>().ok());
+        if let Some(map) = id.and_then(|id| MapData::from_id(id).ok()) {
+            let map =
+                Flows::try_from(Map::HashMap(map)).context("the map of connections has another shape")?;
+            flows += map.keys().count() as u64;
+        }
+    }
+    Ok(Holds { memory: kib("Anonymous:") + kib("Swap:"), descriptors: descriptors.len() as u64, flows })
+}

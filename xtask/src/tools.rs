@@ -1,0 +1,94 @@
+//! The programs that the tests and the demo call: whether they are there, and how they come to be.
+//! Python and Node are named by path: an agent runs as nobody, to whom a version in somebody's home is
+//! closed.
+
+use std::process::{Command, Stdio};
+
+use anstream::println;
+use anyhow::{Result, bail};
+
+use crate::workspace::{cargo, is_root, run, succeeds};
+
+/// A program, how to tell whether it is there, and the Debian package that brings it.
+pub(crate) type Tool = (&'static str, &'static [&'static str], &'static str);
+
+const CURL: Tool = ("curl", &["/usr/bin/curl", "--version"], "curl");
+const NODE: Tool = ("node", &["/usr/bin/node", "--version"], "nodejs");
+const PYTHON: Tool = ("Python", &["/usr/bin/python3", "--version"], "python3");
+const ROOTS: Tool =
+    ("CA certificates", &["test", "-s", "/etc/ssl/certs/ca-certificates.crt"], "ca-certificates");
+const UNSHARE: Tool = ("unshare", &["unshare", "--version"], "util-linux");
+
+/// What `cargo xtask demo` calls.
+pub(crate) const FOR_DEMO: &[Tool] = &[CURL, NODE, PYTHON, ROOTS, UNSHARE];
+
+/// What `cargo xtask test` calls.
+pub(crate) const FOR_TESTS: &[Tool] = &[
+    CURL,
+    NODE,
+    PYTHON,
+    ROOTS,
+    UNSHARE,
+    ("git", &["/usr/bin/git", "--version"], "git"),
+    ("a C compiler", &["gcc", "--version"], "gcc libc6-dev linux-libc-dev"),
+    ("dbus-daemon", &["dbus-daemon", "--version"], "dbus-daemon"),
+    ("ip", &["ip", "-V"], "iproute2"),
+    ("Java", &["/usr/bin/java", "-version"], "default-jre-headless"),
+    ("nginx", &["/usr/sbin/nginx", "-v"], "nginx-light"),
+    ("npm", &["npm", "--version"], "npm"),
+    ("openssl", &["openssl", "version"], "openssl"),
+    ("musl's C compiler", &["musl-gcc", "--version"], "musl-tools"),
+    ("pip", &["/usr/bin/python3", "-m", "pip", "--version"], "python3-pip"),
+    ("ps", &["ps", "--version"], "procps"),
+    ("Python's dnspython", &["/usr/bin/python3", "-c", "import dns.message"], "python3-dnspython"),
+    ("Python's h2", &["/usr/bin/python3", "-c", "import h2"], "python3-h2"),
+    ("Python's websockets", &["/usr/bin/python3", "-c", "import websockets"], "python3-websockets"),
+    ("setcap", &["test", "-x", "/usr/sbin/setcap"], "libcap2-bin"),
+    ("Python's requests", &["/usr/bin/python3", "-c", "import requests"], "python3-requests"),
+    ("wget", &["/usr/bin/wget", "--version"], "wget"),
+];
+
+/// Installs what is missing of `tools`, and says so. Without root it fails with the command that does.
+pub(crate) fn install(tools: &[Tool]) -> Result<()> {
+    let missing = missing(tools);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, _, package)| *package).collect();
+    let packages = packages.join(" ");
+    if !is_root() {
+        bail!("something is missing. Run:\n\n    sudo apt-get install {packages}");
+    }
+    println!("   installing {packages}");
+    run(&mut apt(&["update", "-qq"]))?;
+    run(apt(&["install", "-y", "-qq", "--no-install-recommends"]).args(packages.split(' ')))?;
+    if let Some((tool, _, package)) = self::missing(tools).first() {
+        bail!("{tool} is still not there after installing {package}");
+    }
+    Ok(())
+}
+
+/// Adds what a minimal Rust lacks to check itself.
+pub(crate) fn components() -> Result<()> {
+    for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if !succeeds(cargo().args([verb, "--version"])) {
+            println!("   installing {component}");
+            run(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
+}
+
+fn missing(tools: &[Tool]) -> Vec<Tool> {
+    let there = |words: &[&str]| match words.split_first() {
+        Some((program, arguments)) => succeeds(Command::new(program).args(arguments)),
+        None => true,
+    };
+    tools.iter().filter(|(_, probe, _)| !there(probe)).copied().collect()
+}
+
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+    command
+}
