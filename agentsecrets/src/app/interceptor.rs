@@ -1,0 +1,363 @@
+//! The process that handles agents' traffic. It starts with privileges, takes what it needs from the
+//! launcher, gives them up, says that it is ready, and serves until the launcher ends.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::Log;
+use crate::base::failure::{Exit, Failure};
+use crate::base::files::private_folder;
+use crate::base::host::Host;
+use crate::base::sys;
+use crate::connection::ebpf::Flows;
+use crate::connection::room::Room;
+use crate::connection::transparent::Transparent;
+use crate::identity::process::Identifier;
+use crate::identity::witness::Witness;
+use crate::pipeline::Pipeline;
+use crate::pipeline::wallet::{self, Wallets};
+use crate::policy::live::Live;
+use crate::store::{self, Store};
+use crate::tls::authority::Authority;
+use crate::tls::leaf::Leaves;
+use crate::tls::{self, verify};
+use crate::upstream::budget::Budget;
+use crate::upstream::client::{Patience, Upstream};
+use crate::upstream::names;
+use crate::upstream::resolver::Resolver;
+
+use super::config::Config;
+use super::order::{Answer, Order};
+use super::{calls, harden, reach};
+
+/// How often the store is looked at for changed secrets.
+const STORE_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest order we read, in bytes.
+const LONGEST_ORDER: u64 = 1 << 20;
+
+/// Everything that is ready before the first byte of an agent is read.
+struct Prepared {
+    order: Order,
+    config: Config,
+    flows: Arc<Flows>,
+    room: Arc<Room>,
+    listeners: Vec<TcpListener>,
+    dns_udp: Vec<UdpSocket>,
+    dns_tcp: Vec<TcpListener>,
+    store: Arc<dyn Store>,
+    policy: Arc<Live>,
+    audit: Arc<Log>,
+    leaves: Arc<Leaves>,
+    upstream_tls: Arc<rustls::ClientConfig>,
+    placeholders: BTreeMap<String, String>,
+    inbound: Vec<u16>,
+}
+
+/// Serves the launcher at the other end of standard input.
+pub fn serve() -> Result<(), Failure> {
+    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(broken)?);
+    match prepare(&control) {
+        Ok((prepared, witness)) => {
+            answer(
+                &control,
+                &Answer::Ready {
+                    authority: prepared.leaves.authority().pem().to_owned(),
+                    placeholders: prepared.placeholders.clone(),
+                    inbound: prepared.inbound.clone(),
+                },
+            )?;
+            work(prepared, witness, control)
+        }
+        Err(failure) => answer(
+            &control,
+            &Answer::Failed {
+                exit: failure.exit() as u8,
+                what: failure.what().to_owned(),
+                hint: failure.advice().map(str::to_owned),
+            },
+        ),
+    }
+}
+
+fn answer(mut control: &UnixStream, answer: &Answer) -> Result<(), Failure> {
+    let mut line = serde_json::to_vec(answer).map_err(broken)?;
+    line.push(b'\n');
+    control.write_all(&line).map_err(broken)
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Ours, format!("the interceptor cannot talk to its launcher: {error}"))
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failure, format!("{what}: {error}"))
+}
+
+/// In this order: what needs privileges, then giving them up, then what touches the person's files.
+fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
+    let mut line = String::new();
+    BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
+    let order: Order = serde_json::from_str(&line).map_err(broken)?;
+    harden::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
+    let descriptors =
+        harden::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
+    let flows =
+        Flows::open(&order.pins).map_err(|error| failed("cannot open the kernel's records", error))?;
+    let inherit = |fds: &[i32]| -> Result<Vec<OwnedFd>, Failure> {
+        fds.iter().map(|fd| sys::inherited(*fd)).collect::<io::Result<_>>().map_err(broken)
+    };
+    let listeners = inherit(&order.listeners)?.into_iter().map(TcpListener::from).collect();
+    let dns_udp = inherit(&order.dns_udp)?.into_iter().map(UdpSocket::from).collect();
+    let dns_tcp = inherit(&order.dns_tcp)?.into_iter().map(TcpListener::from).collect();
+    let witness = harden::start_witness(order.uid, order.gid)
+        .map_err(|error| failed("cannot start the witness of processes", error))?;
+    harden::drop_privileges(order.uid, order.gid)
+        .map_err(|error| failed("cannot give up privileges", error))?;
+    // Made now: what is not there cannot be opened to us.
+    private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
+    reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
+
+    let config = Config::load(&order.home.config())
+        .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
+    let policy = Live::open(&order.home.policy())
+        .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
+    let (store, exists) =
+        store::follow(&order.home.vault()).map_err(|error| Failure::new(Exit::Locked, error))?;
+    let audit =
+        Log::open(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
+    // From here on the terminal is the agent's: its Ctrl-C must not end us before it.
+    let _ = nix::unistd::setsid();
+    calls::allow_serving().map_err(|error| failed("cannot restrict ourselves", error))?;
+
+    let provider = tls::provider();
+    let authority =
+        Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
+    let leaves =
+        Leaves::new(authority, provider).map_err(|error| failed("cannot make certificates", error))?;
+    let roots = match std::env::var_os("AGENTSECRETS_UPSTREAM_CA") {
+        Some(path) if !path.is_empty() => verify::roots_from_pem(path.as_ref())
+            .map_err(|error| failed("AGENTSECRETS_UPSTREAM_CA cannot be used", error))?,
+        _ => Vec::new(),
+    };
+    let upstream_tls = verify::client_config(&roots)
+        .map_err(|error| failed("cannot verify servers' certificates", error))?;
+    let (placeholders, inbound) = introduce(&order, &policy, &*store)?;
+    if !exists && !placeholders.is_empty() {
+        eprintln!(
+            "agentsecrets: there is no vault yet, so that no secret can be spent; make it with: \
+             agentsecrets secrets set NAME"
+        );
+    }
+    let prepared = Prepared {
+        order,
+        config,
+        flows: Arc::new(flows),
+        room: Room::for_descriptors(descriptors),
+        listeners,
+        dns_udp,
+        dns_tcp,
+        store,
+        policy: Arc::new(policy),
+        audit,
+        leaves: Arc::new(leaves),
+        upstream_tls,
+        placeholders,
+        inbound,
+    };
+    Ok((prepared, witness))
+}
+
+/// What the agent is told of its secrets: their placeholders.
+fn introduce(
+    order: &Order,
+    policy: &Live,
+    store: &dyn Store,
+) -> Result<(BTreeMap<String, String>, Vec<u16>), Failure> {
+    let policy = policy.get();
+    let agents = match &order.agent {
+        Some(name) => vec![policy.agent(name).ok_or_else(|| {
+            Failure::new(Exit::NotFound, format!("the policy has no agent '{name}'"))
+                .hint(format!("agents are named in {}", order.home.policy().display()))
+        })?],
+        None => policy.agents().iter().collect(),
+    };
+    let names = agents.iter().flat_map(|agent| agent.secrets().cloned()).collect();
+    let wallet = wallet::fill(store, &order.project, &order.environment, names)
+        .map_err(|error| Failure::new(Exit::Locked, error))?;
+    let placeholders =
+        wallet.vocabulary.placeholders().map(|(name, text)| (name.to_string(), text.to_owned()));
+    Ok((placeholders.collect(), agents.iter().flat_map(|agent| agent.inbound().iter().copied()).collect()))
+}
+
+/// One thread per core, each with a runtime of its own, all taking connections from the same sockets.
+fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result<(), Failure> {
+    let prepared = Arc::new(prepared);
+    let stop = CancellationToken::new();
+    let resolver = Arc::new(Resolver::system());
+    let wallets = Arc::new(Wallets::new(
+        prepared.store.clone(),
+        prepared.order.project.clone(),
+        prepared.order.environment.clone(),
+    ));
+    let identifier = Arc::new(Identifier::new(
+        witness,
+        prepared.order.cgroup.clone(),
+        prepared.order.session.as_str().into(),
+        prepared.order.agent.clone(),
+    ));
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut threads = Vec::new();
+    for core in 0..cores {
+        let (prepared, resolver, wallets) = (prepared.clone(), resolver.clone(), wallets.clone());
+        let (identifier, stop) = (identifier.clone(), stop.clone());
+        let run = move || -> io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                if core == 0 {
+                    tokio::spawn(answer_names(prepared.clone(), resolver.clone())?);
+                    tokio::spawn(watch(prepared.clone(), wallets.clone()));
+                    tokio::spawn(end_on_signal(stop.clone())?);
+                }
+                serve_connections(&prepared, resolver, wallets, identifier, stop).await
+            })
+        };
+        let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(run);
+        threads.push(spawned.map_err(|error| failed("cannot start a thread", error))?);
+    }
+    let launcher_ends = thread::Builder::new().name("control".to_owned()).spawn(move || {
+        // The launcher says nothing more; that it ended is all we wait for.
+        let _ = control.read(&mut [0u8; 1]);
+        stop.cancel();
+    });
+    launcher_ends.map_err(|error| failed("cannot start a thread", error))?;
+    for thread in threads {
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+/// Lets us end when the system asks, as we do when the launcher ends.
+fn end_on_signal(stop: CancellationToken) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        asked.recv().await;
+        stop.cancel();
+    })
+}
+
+async fn serve_connections(
+    prepared: &Prepared,
+    resolver: Arc<Resolver>,
+    wallets: Arc<Wallets>,
+    identifier: Arc<Identifier>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let timeouts = prepared.config.timeouts;
+    let upstream = Upstream::new(prepared.upstream_tls.clone(), resolver, prepared.own_addresses()?)
+        .with_patience(Patience { connect: timeouts.connect, answer: timeouts.answer });
+    let tasks = TaskTracker::new();
+    let pipeline = Arc::new(Pipeline {
+        identifier,
+        leaves: prepared.leaves.clone(),
+        policy: prepared.policy.clone(),
+        wallets,
+        upstream,
+        audit: prepared.audit.clone(),
+        environment: prepared.order.environment.clone(),
+        timeouts,
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    });
+    for listener in &prepared.listeners {
+        let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
+        let (pipeline, room) = (pipeline.clone(), prepared.room.clone());
+        let (tasks, stop) = (tasks.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = stop.cancelled() => return,
+                };
+                match room.enter() {
+                    Some(place) => drop(tasks.spawn(pipeline.clone().connection(accepted, place))),
+                    None => pipeline.no_room(accepted),
+                }
+            }
+        });
+    }
+    stop.cancelled().await;
+    // What is under way may finish; what does not is broken off, and its record says so.
+    tasks.close();
+    let _ = tokio::time::timeout(timeouts.drain, tasks.wait()).await;
+    Ok(())
+}
+
+/// Our resolver, for the agents' questions.
+fn answer_names(
+    prepared: Arc<Prepared>,
+    resolver: Arc<Resolver>,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let udp = prepared.dns_udp.iter().map(|socket| {
+        let socket = socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        tokio::net::UdpSocket::from_std(socket)
+    });
+    let udp = udp.collect::<io::Result<Vec<_>>>()?;
+    let tcp = prepared.dns_tcp.iter().map(|listener| {
+        let listener = listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    });
+    let tcp = tcp.collect::<io::Result<Vec<_>>>()?;
+    let budget = Budget::default();
+    let allows = move |host: &Host| {
+        let naming = prepared.policy.get().naming(prepared.order.agent.as_ref(), host);
+        budget.admits(&host.to_string(), &naming)
+    };
+    Ok(async move {
+        names::serve(udp, tcp, allows, resolver).await;
+    })
+}
+
+/// Empties the wallets when the policy or the store changes.
+async fn watch(prepared: Arc<Prepared>, wallets: Arc<Wallets>) {
+    let mut policy = prepared.policy.subscribe();
+    let mut version = prepared.store.version().ok();
+    let mut interval = tokio::time::interval(STORE_INTERVAL);
+    loop {
+        tokio::select! {
+            changed = policy.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                wallets.forget();
+            }
+            _ = interval.tick() => {
+                let now = prepared.store.version().ok();
+                // While it cannot be read, nothing that was read before is good: between two looks it may
+                // have been put back and taken away again.
+                if now.is_none() || now != version {
+                    version = now;
+                    wallets.forget();
+                }
+            }
+        }
+    }
+}
+
+impl Prepared {
+    /// Where we listen: never to be dialled for an agent.
+    fn own_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let tcp = self.listeners.iter().chain(&self.dns_tcp).map(TcpListener::local_addr);
+        tcp.chain(self.dns_udp.iter().map(UdpSocket::local_addr)).collect()
+    }
+}

@@ -1,0 +1,12 @@
+//! The interceptor as a process: its order, its start, its hardening, its end.
+
+#[cfg(target_os = "linux")]
+mod calls;
+pub mod config;
+#[cfg(target_os = "linux")]
+pub mod harden;
+#[cfg(target_os = "linux")]
+pub mod interceptor;
+pub mod order;
+#[cfg(target_os = "linux")]
+mod reach;

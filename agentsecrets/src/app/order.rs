@@ -1,0 +1,66 @@
+//! What the launcher tells the interceptor, and what it hears back: one JSON line each way on the
+//! control socket, which is the interceptor's standard input.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::home::Home;
+use crate::base::name::{AgentName, Environment, Project};
+
+/// The launcher's order: everything the interceptor needs to know before it gives up its privileges.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Where our files are.
+    pub home: Home,
+    /// Whose secrets.
+    pub project: Project,
+    /// Which secrets.
+    pub environment: Environment,
+    /// The agent entry that `run --agent` named.
+    pub agent: Option<AgentName>,
+    /// The session's id: one run is one session.
+    pub session: String,
+    /// The bpffs folder with the pinned maps.
+    pub pins: PathBuf,
+    /// The cgroup that holds every process of this run, as a path in the unified hierarchy.
+    pub cgroup: String,
+    /// Where the unified hierarchy is mounted.
+    pub cgroup_root: PathBuf,
+    /// Listening TCP sockets that the kernel sends agents' connections to, as inherited descriptors.
+    pub listeners: Vec<i32>,
+    /// UDP sockets of our resolver, as inherited descriptors.
+    pub dns_udp: Vec<i32>,
+    /// Listening TCP sockets of our resolver, as inherited descriptors.
+    pub dns_tcp: Vec<i32>,
+    /// The user that owns the home, as whom the interceptor runs.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// The interceptor's answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It serves.
+    Ready {
+        /// The certificate of this run's authority, in PEM.
+        authority: String,
+        /// `NAME` → placeholder, for every secret that the agent may spend.
+        placeholders: BTreeMap<String, String>,
+        /// Ports on which others may reach the agent.
+        inbound: Vec<u16>,
+    },
+    /// It cannot serve: nothing must be started.
+    Failed {
+        /// The exit code.
+        exit: u8,
+        /// What happened.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}

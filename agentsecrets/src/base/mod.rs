@@ -1,0 +1,15 @@
+//! What every stage may use: validated names and hosts, secrets that cannot be printed, files with
+//! the right modes, and the one door to system calls that the standard library does not offer.
+
+pub mod failure;
+pub mod files;
+pub mod home;
+pub mod host;
+pub mod name;
+#[cfg(target_os = "linux")]
+pub mod privileges;
+pub mod refusal;
+pub mod secret;
+#[cfg(target_os = "linux")]
+pub mod sys;
+pub mod timeouts;

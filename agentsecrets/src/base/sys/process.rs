@@ -1,0 +1,92 @@
+//! Forking, and what a forked child must shed. It refuses to fork a process that has threads, because
+//! only then may the child run ordinary code.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::{ForkResult, Pid};
+
+/// The exit code of a forked child that panicked.
+const PANICKED: u8 = 125;
+
+/// Forks a child that runs `child`, ends with the code it returns, and never returns here. Fails if the
+/// process has more than one thread.
+pub fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with threads must not fork"));
+    }
+    // SAFETY: there is one thread, so no lock can be held by a thread that the child lacks.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
+            // SAFETY: ends the process without running what the parent registered to run at its own end.
+            unsafe { libc::_exit(code.into()) }
+        }
+    }
+}
+
+/// Closes every descriptor but `keep`. For a forked child before it uses descriptors of its own: values
+/// inherited from the parent that own other descriptors must not be used or dropped afterwards.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| std::os::fd::AsRawFd::as_raw_fd(fd).try_into().ok()).collect();
+    keep.sort_unstable();
+    let mut next = 0;
+    for kept in keep {
+        if kept > next {
+            close_range(next, kept - 1, 0)?;
+        }
+        next = kept + 1;
+    }
+    close_range(next, u32::MAX, 0)
+}
+
+/// Has every descriptor from `first` on closed when the process executes another program.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: takes no pointers; `close_all_but` says what its callers owe.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor of the process `pid`, a child that has not been waited for; it is readable once the
+/// process has ended.
+pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers, and makes a new descriptor.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    match RawFd::try_from(descriptor) {
+        Ok(descriptor) if descriptor >= 0 => Ok(own(descriptor)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives SIGPIPE its default back, which Rust's runtime ignores and a program executed would inherit.
+pub fn default_broken_pipe() -> io::Result<()> {
+    // SAFETY: installs no handler.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(())
+}
+
+/// Takes over a descriptor that the kernel has just made for this process, such as one received in a
+/// message.
+pub(super) fn own(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: the callers in this module got the descriptor from the kernel and own it alone.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_does_not_fork() {
+        // The test harness always has a thread for the test and one that waits for it.
+        assert!(fork(|| 0).is_err());
+    }
+}

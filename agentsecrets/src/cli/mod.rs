@@ -1,0 +1,142 @@
+//! The command line: one file per verb. Parsing says what was asked; each verb resolves it, acts, and
+//! returns an exit code.
+
+mod audit;
+mod completions;
+mod doctor;
+mod interceptor;
+mod policy;
+mod run;
+mod secrets;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::base::home::Home;
+use crate::base::name::{Environment, Project};
+
+pub use crate::base::failure::{Exit, Failure};
+
+/// Credentials for AI agents that never hold them.
+#[derive(Debug, Parser)]
+#[command(name = "agentsecrets", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The project whose secrets are meant
+    #[arg(long, global = true, env = "AGENTSECRETS_PROJECT", value_name = "NAME")]
+    project: Option<Project>,
+    /// The environment whose secrets are meant [env: AGENTSECRETS_ENV, AS_ENV]
+    #[arg(long, global = true, value_name = "NAME")]
+    environment: Option<Environment>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start a command as an agent: its traffic goes through us, its secrets stay here
+    Run(run::Args),
+    /// Store, list and delete secrets
+    Secrets(secrets::Args),
+    /// Check the policy and explain its decisions
+    Policy(policy::Args),
+    /// Read and verify the audit log
+    Audit(audit::Args),
+    /// Show what is set up and what protects it
+    Status(status::Args),
+    /// Look for problems, each with its fix
+    Doctor(doctor::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// The process that handles agents' traffic; started by `run`
+    #[command(hide = true)]
+    Interceptor(interceptor::Args),
+}
+
+impl Verb {
+    /// Whether it acts for the person, and so not for an agent.
+    fn is_administrative(&self) -> bool {
+        match self {
+            Verb::Run(_) | Verb::Secrets(_) | Verb::Policy(_) | Verb::Audit(_) | Verb::Interceptor(_) => true,
+            Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
+        }
+    }
+}
+
+/// What a verb needs to act.
+#[derive(Debug)]
+pub struct Context {
+    /// Where our files are.
+    pub home: Home,
+    /// The project that applies.
+    pub project: Project,
+    /// The environment that applies.
+    pub environment: Environment,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
+/// Parses, runs, and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    #[cfg(target_os = "linux")]
+    if cli.verb.is_administrative() && crate::launch::inside_agent() {
+        return Err(Failure::new(Exit::Denied, "this command is not for agents")
+            .hint("a person runs it, in a terminal outside `agentsecrets run`"));
+    }
+    let context = Context::new(cli.global)?;
+    match cli.verb {
+        Verb::Run(args) => run::run(args, &context),
+        Verb::Secrets(args) => secrets::run(args, &context),
+        Verb::Policy(args) => policy::run(args, &context),
+        Verb::Audit(args) => audit::run(args, &context),
+        Verb::Status(args) => status::run(args, &context),
+        Verb::Doctor(args) => doctor::run(args, &context),
+        Verb::Completions(args) => completions::run(args, &context),
+        Verb::Interceptor(args) => interceptor::run(args, &context),
+    }
+}
+
+impl Context {
+    fn new(global: Global) -> Result<Self, Failure> {
+        let environment = match global.environment {
+            Some(environment) => environment,
+            None => environment_variable("AGENTSECRETS_ENV")?
+                .or(environment_variable("AS_ENV")?)
+                .unwrap_or_default(),
+        };
+        Ok(Self {
+            home: Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))?,
+            project: global.project.unwrap_or_default(),
+            environment,
+            json: global.json,
+        })
+    }
+}
+
+fn environment_variable(name: &str) -> Result<Option<Environment>, Failure> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => {
+            value.parse().map(Some).map_err(|error| Failure::new(Exit::Usage, error))
+        }
+        _ => Ok(None),
+    }
+}

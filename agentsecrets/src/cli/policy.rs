@@ -1,0 +1,325 @@
+//! `agentsecrets policy`: is the file sound, and what does it say to one request. Both read the file as
+//! it is now; neither asks a running interceptor.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anstream::{eprintln, println};
+use http::{Method, Uri};
+use serde_json::{Value, json};
+
+use crate::base::host::Host;
+use crate::base::name::{AgentName, SecretName};
+use crate::exchange::target::{Scheme, Target};
+use crate::policy::ask::{Ask, Place, Reference};
+use crate::policy::explain::{Explanation, explain};
+use crate::policy::grant::{Spend, Style};
+use crate::policy::{Agent, LoadError, Policy, Problem};
+
+use super::{Context, Exit, Failure};
+
+/// Check the policy and explain its decisions.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agentsecrets policy explain GET https://api.stripe.com/v1/charges")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Check the policy file, naming file and line of every mistake
+    #[command(after_help = "Example: agentsecrets policy check ./policy.yaml")]
+    Check {
+        /// The file [default: the one in force]
+        file: Option<PathBuf>,
+    },
+    /// Say which rule decides a request, and why; exits 4 where it is denied
+    #[command(
+        after_help = "Example: agentsecrets policy explain GET https://api.stripe.com/v1/charges --agent coder"
+    )]
+    Explain {
+        /// The method, such as GET
+        method: String,
+        /// The URL, whose query plays no part
+        url: String,
+        /// The agent entry that asks [default: each in turn]
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
+        /// A secret that the request names in an authentication header
+        #[arg(long, value_name = "NAME")]
+        secret: Vec<SecretName>,
+    },
+}
+
+/// Runs the verb.
+pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    match args.verb {
+        Verb::Check { file } => check(&file.unwrap_or_else(|| context.home.policy()), context.json),
+        Verb::Explain { method, url, agent, secret } => {
+            let request = Request::new(&method, &url, secret)?;
+            explain_all(&context.home.policy(), agent.as_ref(), &request, context.json)
+        }
+    }
+}
+
+fn check(path: &Path, json: bool) -> Result<ExitCode, Failure> {
+    if !path.exists() {
+        let what = format!("there is no policy at {}, so everything is denied", path.display());
+        return Err(Failure::new(Exit::NotFound, what)
+            .hint("write it, beginning with 'version: 1', or name another file"));
+    }
+    let policy = match Policy::load(path) {
+        Ok(policy) => policy,
+        Err(error) if json => {
+            let problems = match &error {
+                LoadError::Invalid { problems, .. } => problems.clone(),
+                LoadError::Unreadable { .. } => vec![Problem { line: 0, message: error.to_string() }],
+            };
+            println!("{}", json!({ "ok": false, "file": path, "errors": problems, "warnings": [] }));
+            return Ok(ExitCode::from(Exit::Failure as u8));
+        }
+        Err(error) => return Err(unusable(&error)),
+    };
+    let agents = policy.agents().len();
+    let rules: usize = policy.agents().iter().map(Agent::rules).sum();
+    if json {
+        println!(
+            "{}",
+            json!({
+                "ok": true, "file": path, "agents": agents, "rules": rules,
+                "errors": [], "warnings": policy.warnings(),
+            })
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    for Problem { line, message } in policy.warnings() {
+        eprintln!("! {}:{line}: {message}", path.display());
+    }
+    println!("✓ {}: {}, {}", path.display(), count(agents, "agent"), count(rules, "rule"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One request, taken apart without being changed: `..` and encodings are what the policy is asked about.
+struct Request {
+    method: Method,
+    target: Target,
+    path: String,
+    references: Vec<Reference>,
+}
+
+impl Request {
+    fn new(method: &str, url: &str, secrets: Vec<SecretName>) -> Result<Self, Failure> {
+        let usage = |what: &str| {
+            Failure::new(Exit::Usage, what)
+                .hint("agentsecrets policy explain GET https://api.example.com/v1/items")
+        };
+        let method =
+            method.to_ascii_uppercase().parse().map_err(|_| usage("the method is not one of HTTP's"))?;
+        // What was typed is not repeated: its query may hold anything.
+        let url: Uri = url.parse().map_err(|_| usage("the URL is not well-formed"))?;
+        let scheme = match url.scheme_str() {
+            Some("https") => Scheme::Https,
+            Some("http") => Scheme::Http,
+            _ => return Err(usage("the URL must start with https:// or http://")),
+        };
+        let authority = url.authority().ok_or_else(|| usage("the URL names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(usage("the URL must not hold a user or password"));
+        }
+        let host: Host =
+            authority.host().parse().map_err(|error| usage(&format!("the URL's host is {error}")))?;
+        let port = url.port_u16().unwrap_or(scheme.default_port());
+        let reference = |name| Reference { name, place: Place::Auth };
+        Ok(Self {
+            method,
+            target: Target { scheme, host, port },
+            path: url.path().to_owned(),
+            references: secrets.into_iter().map(reference).collect(),
+        })
+    }
+
+    fn ask(&self) -> Ask<'_> {
+        Ask {
+            target: &self.target,
+            method: &self.method,
+            path: &self.path,
+            websocket: false,
+            references: &self.references,
+        }
+    }
+}
+
+fn explain_all(
+    path: &Path,
+    agent: Option<&AgentName>,
+    request: &Request,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let policy = Policy::load(path).map_err(|error| unusable(&error))?;
+    let agents: Vec<&Agent> = match agent {
+        Some(name) => vec![policy.agent(name).ok_or_else(|| {
+            let what = format!("{} has no agent '{name}'", path.display());
+            let names: Vec<&str> = policy.agents().iter().map(|agent| agent.name().as_str()).collect();
+            Failure::new(Exit::NotFound, what).hint(format!("it has: {}", names.join(", ")))
+        })?],
+        None => policy.agents().iter().collect(),
+    };
+    if agents.is_empty() {
+        return empty(path, request, json);
+    }
+    let mut allowed = false;
+    let mut answers = Vec::new();
+    for agent in agents {
+        let explanation = explain(&policy, agent, &request.ask());
+        allowed |= explanation.outcome.is_ok();
+        if json {
+            answers.push(as_json(agent, &explanation));
+        } else {
+            print(agent, request, &explanation);
+        }
+    }
+    if json {
+        println!("{}", json!({ "allowed": allowed, "agents": answers }));
+    }
+    Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::from(Exit::Denied as u8) })
+}
+
+fn empty(path: &Path, request: &Request, json: bool) -> Result<ExitCode, Failure> {
+    let why = if path.exists() {
+        format!("{} has no agent", path.display())
+    } else {
+        format!("there is no {}", path.display())
+    };
+    if json {
+        println!("{}", json!({ "allowed": false, "error": "empty_allowlist", "message": why, "agents": [] }));
+    } else {
+        println!("✗ {} {}: denied, empty_allowlist", request.method, request.target);
+        println!("  {why}, so that everything is denied");
+    }
+    Ok(ExitCode::from(Exit::Denied as u8))
+}
+
+fn print(agent: &Agent, request: &Request, explanation: &Explanation) {
+    let Request { method, target, path, .. } = request;
+    match &explanation.outcome {
+        Ok(allowed) => {
+            println!("✓ {method} {target}{path}: allowed for agent '{}'", agent.name());
+            println!("  decided by {}", allowed.rule);
+            if allowed.unopened {
+                println!("  passed on unopened: no secret goes in, and nothing of the request is judged");
+            }
+            for spend in &allowed.spends {
+                println!("  spends {} {}", spend.name, style(spend));
+            }
+        }
+        Err(refusal) => {
+            println!(
+                "✗ {method} {target}{path}: denied for agent '{}', {}",
+                agent.name(),
+                refusal.slug.as_str()
+            );
+            if let Some(rule) = &refusal.rule {
+                println!("  decided by {rule}");
+            }
+            println!("  {}", refusal.message);
+        }
+    }
+    if explanation.outcome.is_err() && explanation.considered.len() < 2 {
+        return;
+    }
+    for rule in &explanation.considered {
+        match &rule.objection {
+            Some(objection) => println!("  {}: no, {objection}", rule.rule),
+            None => println!("  {}: yes{}", rule.rule, spendable(rule)),
+        }
+    }
+}
+
+fn spendable(rule: &crate::policy::explain::Considered) -> String {
+    if rule.secrets.is_empty() || rule.places.is_empty() {
+        return String::new();
+    }
+    let secrets: Vec<&str> = rule.secrets.iter().map(SecretName::as_str).collect();
+    let places: Vec<&str> = rule.places.iter().map(|place| place.as_str()).collect();
+    format!(", with {} in {}", secrets.join(", "), places.join(", "))
+}
+
+fn style(spend: &Spend) -> String {
+    match &spend.style {
+        Style::Placeholder(place) => format!("in the place of its placeholder ({})", place.as_str()),
+        Style::Bearer => "as Authorization: Bearer".to_owned(),
+        Style::Basic => "as Authorization: Basic".to_owned(),
+        Style::Header(name) => format!("as the header {name}"),
+        Style::Query(name) => format!("as the query parameter {name}"),
+        Style::ClientCertificate => "as the client certificate, if the server asks for one".to_owned(),
+    }
+}
+
+fn as_json(agent: &Agent, explanation: &Explanation) -> Value {
+    let considered: Vec<Value> = explanation
+        .considered
+        .iter()
+        .map(|rule| {
+            json!({
+                "rule": &*rule.rule, "allows": rule.objection.is_none(), "objection": rule.objection,
+                "secrets": rule.secrets,
+                "places": rule.places.iter().map(|place| place.as_str()).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    match &explanation.outcome {
+        Ok(allowed) => {
+            let spends =
+                allowed.spends.iter().map(|spend| json!({ "secret": spend.name, "how": style(spend) }));
+            json!({
+                "agent": agent.name(), "allowed": true, "rule": &*allowed.rule, "unopened": allowed.unopened,
+                "spends": spends.collect::<Vec<_>>(), "considered": considered,
+            })
+        }
+        Err(refusal) => json!({
+            "agent": agent.name(), "allowed": false, "error": refusal.slug.as_str(), "rule": refusal.rule,
+            "message": refusal.message, "considered": considered,
+        }),
+    }
+}
+
+fn unusable(error: &LoadError) -> Failure {
+    let failure = Failure::new(Exit::Failure, error);
+    match error {
+        LoadError::Invalid { .. } => failure.hint("a running policy stays in force until the file is sound"),
+        LoadError::Unreadable { .. } => failure,
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_judged_as_it_was_typed() {
+        let request = Request::new("get", "https://API.x.com:8443/v1/../%2e?k=v#f", Vec::new()).unwrap();
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/v1/../%2e"));
+        assert_eq!(request.target.to_string(), "https://api.x.com:8443");
+    }
+
+    #[test]
+    fn what_is_no_url_is_a_usage_error_that_repeats_nothing() {
+        for url in [
+            "x.com",
+            "ftp://x.com",
+            "https://u:hidden@x.com",
+            "https://x.com/ ?hidden",
+            "https://127.1/?hidden",
+            "",
+        ] {
+            let failure = Request::new("GET", url, Vec::new()).err().unwrap();
+            assert_eq!(failure.exit(), Exit::Usage, "{url}");
+            assert!(!format!("{failure:?}").contains("hidden"), "{url}");
+        }
+    }
+}

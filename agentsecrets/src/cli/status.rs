@@ -1,0 +1,126 @@
+//! `agentsecrets status`: one screen of what is set up, and what protects it.
+
+use std::process::ExitCode;
+
+use anstream::println;
+use anstyle::Style;
+use serde::Serialize;
+
+use super::{Context, Exit, Failure};
+use crate::policy::Policy;
+use crate::store;
+
+/// Show what is set up and what protects it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agentsecrets status --json")]
+pub(super) struct Args {}
+
+/// What is shown.
+#[derive(Debug, Serialize)]
+struct Status {
+    version: &'static str,
+    project: String,
+    environment: String,
+    policy: PolicyStatus,
+    vault: &'static str,
+    person_door: &'static str,
+    agents_door: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct PolicyStatus {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    agents: Vec<AgentStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct AgentStatus {
+    name: String,
+    rules: usize,
+    secrets: Vec<String>,
+}
+
+/// Runs the verb.
+pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    #[cfg(target_os = "linux")]
+    if crate::launch::inside_agent() {
+        return inside(context);
+    }
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        project: context.project.to_string(),
+        environment: context.environment.to_string(),
+        policy: policy(context),
+        vault: vault(context),
+        person_door: "unguarded: a program of the same user, outside `run`, can read what you can",
+        agents_door: "closed: inside `run`, vault, key, sockets and kernel objects are out of reach",
+    };
+    if context.json {
+        let text =
+            serde_json::to_string_pretty(&status).map_err(|error| Failure::new(Exit::Failure, error))?;
+        println!("{text}");
+    } else {
+        status.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What an agent may know: that it is one.
+#[cfg(target_os = "linux")]
+fn inside(context: &Context) -> Result<ExitCode, Failure> {
+    if context.json {
+        println!("{}", serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "inside_agent": true }));
+    } else {
+        println!("inside an agent: its connections go through AgentSecrets, its secrets are elsewhere");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn policy(context: &Context) -> PolicyStatus {
+    let path = context.home.policy();
+    let shown = path.display().to_string();
+    match Policy::load(&path) {
+        Err(error) => PolicyStatus { path: shown, error: Some(error.to_string()), agents: Vec::new() },
+        Ok(policy) => {
+            let agents = policy.agents().iter().map(|agent| AgentStatus {
+                name: agent.name().to_string(),
+                rules: agent.rules(),
+                secrets: agent.secrets().map(ToString::to_string).collect(),
+            });
+            PolicyStatus { path: shown, error: None, agents: agents.collect() }
+        }
+    }
+}
+
+fn vault(context: &Context) -> &'static str {
+    match (store::vault::exists(&context.home.vault()), store::vault::unlock_from_environment()) {
+        (false, _) => "none yet: `agentsecrets secrets set NAME` makes it",
+        (true, Some(_)) => "encrypted, opened by a key file",
+        (true, None) => "encrypted, opened by a passphrase",
+    }
+}
+
+impl Status {
+    fn print(&self) {
+        let bold = Style::new().bold();
+        let row = |name: &str, text: &str| println!("{bold}{name:<12}{bold:#} {text}");
+        println!("{bold}AgentSecrets{bold:#} {}", self.version);
+        row("scope", &format!("project {}, environment {}", self.project, self.environment));
+        row("vault", self.vault);
+        row("policy", &self.policy.path);
+        if let Some(error) = &self.policy.error {
+            row("", &format!("not valid: {error}"));
+        } else if self.policy.agents.is_empty() {
+            row("", "no agent may do anything");
+        }
+        for agent in &self.policy.agents {
+            let secrets =
+                if agent.secrets.is_empty() { "no secret".to_owned() } else { agent.secrets.join(", ") };
+            row("", &format!("{}: {} rules, may spend {secrets}", agent.name, agent.rules));
+        }
+        row("agents", self.agents_door);
+        row("outside", self.person_door);
+    }
+}

@@ -1,0 +1,257 @@
+//! Loading, attaching and pinning. The drop of everything comes first and goes last, so that there is no
+//! moment in which some hooks are there and others are not and traffic passes; what fails half-way is
+//! taken back.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use agentsecrets_ebpf::globals;
+use aya::maps::{HashMap, Map, MapData};
+use aya::pin::PinError;
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+
+use super::flows::failed;
+use super::link::{self, Hook};
+use super::probe::{is_bpffs, is_cgroup2};
+use super::{EbpfError, OBJECT, offsets};
+
+/// Pinned map of connections on their way to the listener.
+pub(super) const FLOWS: &str = "FLOWS";
+/// Pinned map of ports from which answers may leave.
+const INBOUND: &str = "INBOUND";
+/// The drop of everything that the other programs did not lead somewhere.
+const EGRESS: &str = "as_egress";
+/// The programs in the order in which they are attached.
+const PROGRAMS: [(&str, Hook); 14] = [
+    (EGRESS, Hook::Egress),
+    ("as_sock_create", Hook::SockCreate),
+    ("as_setsockopt", Hook::Setsockopt),
+    ("as_bind4", Hook::Bind4),
+    ("as_bind6", Hook::Bind6),
+    ("as_getpeername4", Hook::Getpeername4),
+    ("as_getpeername6", Hook::Getpeername6),
+    ("as_recvmsg4", Hook::Recvmsg4),
+    ("as_recvmsg6", Hook::Recvmsg6),
+    ("as_sockops", Hook::SockOps),
+    ("as_sendmsg4", Hook::Sendmsg4),
+    ("as_sendmsg6", Hook::Sendmsg6),
+    ("as_connect4", Hook::Connect4),
+    ("as_connect6", Hook::Connect6),
+];
+
+/// Where our doors are, on 127.0.0.1 and on `[::1]` alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// The listener's TCP port.
+    pub listener: u16,
+    /// The resolver's port, for UDP and TCP.
+    pub dns: u16,
+}
+
+/// The hooks are in force. They stay so when this is dropped; [`detach`] ends them.
+#[derive(Debug)]
+#[must_use]
+pub struct Attachment {
+    pins: PathBuf,
+}
+
+impl Attachment {
+    /// The folder of the pins.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+}
+
+/// Attaches the programs to a cgroup and all below it. The listener and the resolver should be there
+/// already. `pins` is a folder on a bpffs that does not exist yet; it and the folders above it that are
+/// missing are made for root alone. `inbound` are the agent's TCP ports that others may reach.
+///
+/// # Errors
+/// What is missing or refused; nothing is attached then.
+pub fn attach(cgroup: &Path, pins: &Path, ports: Ports, inbound: &[u16]) -> Result<Attachment, EbpfError> {
+    if !is_cgroup2(cgroup) {
+        return Err(EbpfError::NoCgroup2 { path: cgroup.to_path_buf() });
+    }
+    let folder = File::open(cgroup)
+        .map_err(|error| EbpfError::call(format!("opening {}", cgroup.display()), error))?;
+    let ebpf = load(ports)?;
+    let unfinished = Unfinished::make(pins)?;
+    for name in [FLOWS, INBOUND] {
+        let map = ebpf.map(name).ok_or_else(|| incomplete(name))?;
+        map.pin(pins.join(name)).map_err(|error| pinning(&pins.join(name), error))?;
+    }
+    allow_inbound(pins, inbound)?;
+    for (name, hook) in PROGRAMS {
+        let program = ebpf.program(name).ok_or_else(|| incomplete(name))?;
+        let program = program.fd().map_err(|error| refused(name, error))?;
+        let attached = link::create(program.as_fd(), folder.as_fd(), hook)
+            .map_err(|error| EbpfError::call(format!("attaching the program {name}"), error))?;
+        let path = pins.join(name);
+        link::pin(&attached, &path).map_err(|source| EbpfError::Pin { path, source })?;
+    }
+    Ok(unfinished.finish())
+}
+
+/// Lets answers leave from these TCP ports of the agent, beside those that already may.
+///
+/// # Errors
+/// When the pin cannot be opened or the table is full.
+pub fn allow_inbound(pins: &Path, ports: &[u16]) -> Result<(), EbpfError> {
+    let path = pins.join(INBOUND);
+    let failed = |error| failed(format!("opening ports through {}", path.display()), error);
+    let data = MapData::from_pin(&path).map_err(failed)?;
+    let mut map: HashMap<_, u16, u8> = HashMap::try_from(Map::HashMap(data)).map_err(failed)?;
+    ports.iter().try_for_each(|port| map.insert(port, 1, 0).map_err(failed))
+}
+
+/// Removes the pins, and with them the hooks; the drop of everything goes last. What is already gone is
+/// no error.
+///
+/// # Errors
+/// When a pin cannot be removed. The drop of everything is then still in force.
+pub fn detach(pins: &Path) -> Result<(), EbpfError> {
+    // The reverse of how they were attached.
+    for name in PROGRAMS.iter().rev().map(|(name, _)| *name).chain([FLOWS, INBOUND]) {
+        let pin = pins.join(name);
+        absent_is_fine(&pin, fs::remove_file(&pin))?;
+    }
+    absent_is_fine(pins, fs::remove_dir(pins))
+}
+
+/// Loads every program and lets go of it.
+pub(super) fn verify() -> Result<(), EbpfError> {
+    load(Ports { listener: 1, dns: 2 }).map(|_| ())
+}
+
+/// An older kernel does not tell the egress program the network namespace; own flows then go without it,
+/// which only two namespaces with the same agent in both could confuse.
+fn load(ports: Ports) -> Result<Ebpf, EbpfError> {
+    match load_with(ports, 1) {
+        Err(EbpfError::Refused { program, .. }) if program == EGRESS => load_with(ports, 0),
+        loaded => loaded,
+    }
+}
+
+fn load_with(ports: Ports, egress_netns: u32) -> Result<Ebpf, EbpfError> {
+    let offsets = offsets::of_kernel()?;
+    let mut ebpf = EbpfLoader::new()
+        .btf(None)
+        .override_global(globals::LISTENER_PORT, &ports.listener, true)
+        .override_global(globals::DNS_PORT, &ports.dns, true)
+        .override_global(globals::EGRESS_NETNS, &egress_netns, true)
+        .override_global(globals::OFFSETS, &offsets[..], true)
+        .load(OBJECT)
+        .map_err(|error| match error {
+            aya::EbpfError::MapError(error) => failed("making the kernel's tables", error),
+            other => EbpfError::Kernel {
+                doing: "reading the kernel programs".to_owned(),
+                source: io::Error::other(other.to_string()),
+            },
+        })?;
+    for (name, _) in PROGRAMS {
+        let program = ebpf.program_mut(name).ok_or_else(|| incomplete(name))?;
+        let loaded = match program {
+            Program::CgroupSkb(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            _ => return Err(incomplete(name)),
+        };
+        loaded.map_err(|error| refused(name, error))?;
+    }
+    Ok(ebpf)
+}
+
+/// Pins that are taken back unless the attachment is finished.
+struct Unfinished {
+    pins: Option<PathBuf>,
+}
+
+impl Unfinished {
+    fn make(pins: &Path) -> Result<Self, EbpfError> {
+        let made = |source| EbpfError::Pin { path: pins.to_path_buf(), source };
+        let above = pins.parent().unwrap_or(pins);
+        DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(made)?;
+        if !is_bpffs(above) {
+            return Err(EbpfError::NoBpffs { path: above.to_path_buf() });
+        }
+        DirBuilder::new().mode(0o700).create(pins).map_err(made)?;
+        Ok(Self { pins: Some(pins.to_path_buf()) })
+    }
+
+    fn finish(mut self) -> Attachment {
+        Attachment { pins: self.pins.take().unwrap_or_default() }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(pins) = &self.pins {
+            let _ = detach(pins);
+        }
+    }
+}
+
+fn absent_is_fine(path: &Path, removed: io::Result<()>) -> Result<(), EbpfError> {
+    match removed {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(EbpfError::Pin { path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(name: &str, error: ProgramError) -> EbpfError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            if log.trim().is_empty() {
+                return EbpfError::call(format!("loading the program {name}"), io_error);
+            }
+            // Without CAP_PERFMON it refuses what it would let root do, and says so.
+            if log.contains("!root") {
+                return EbpfError::NotAllowed {
+                    doing: format!("loading the program {name}"),
+                    source: io_error,
+                };
+            }
+            // The verifier says at the end what it did not like; the last line is statistics.
+            let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            let tail = lines.iter().rev().take(6).rev().copied().collect::<Vec<_>>().join("; ");
+            EbpfError::Refused { program: name.to_owned(), log: tail }
+        }
+        ProgramError::SyscallError(call) => {
+            EbpfError::call(format!("loading the program {name}"), call.io_error)
+        }
+        other => EbpfError::Refused { program: name.to_owned(), log: other.to_string() },
+    }
+}
+
+fn pinning(path: &Path, error: PinError) -> EbpfError {
+    match error {
+        PinError::SyscallError(call) => EbpfError::Pin { path: path.to_path_buf(), source: call.io_error },
+        other => EbpfError::Pin { path: path.to_path_buf(), source: io::Error::other(other.to_string()) },
+    }
+}
+
+/// Cannot happen with an object that `cargo xtask ebpf` built from this source.
+fn incomplete(name: &str) -> EbpfError {
+    EbpfError::Refused { program: name.to_owned(), log: "the embedded object does not hold it".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_load_on_old_kernels_way_too() {
+        for egress_netns in [0, 1] {
+            load_with(Ports { listener: 1, dns: 2 }, egress_netns).unwrap();
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What a fresh connection speaks, told from its first byte without taking it.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// A TLS record: a ClientHello follows.
+    Tls,
+    /// A method's first letter: plain HTTP.
+    Http,
+    /// Neither: the connection is reset.
+    Unknown,
+}
+
+/// Waits for the first byte, for as long as `patience`.
+pub async fn sniff(stream: &TcpStream, patience: Duration) -> io::Result<Speaks> {
+    let mut first = [0u8];
+    let count = timeout(patience, stream.peek(&mut first)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    Ok(match (count, first[0]) {
+        (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        (_, 0x16) => Speaks::Tls,
+        (_, byte) if byte.is_ascii_uppercase() => Speaks::Http,
+        _ => Speaks::Unknown,
+    })
+}

@@ -1,0 +1,136 @@
+//! What an agent's connection brings first: a ClientHello, the head of a request, a question for a name.
+
+use std::io::{Cursor, Write};
+use std::net::{IpAddr, Shutdown};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType};
+use hickory_proto::rr::RecordType;
+use http::header::HOST;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Input, block_on};
+use crate::base::host::Host;
+use crate::base::timeouts::Timeouts;
+use crate::connection::sniff::{Speaks, sniff};
+use crate::exchange::body;
+use crate::exchange::server::serve;
+use crate::exchange::target::{Claim, Target};
+use crate::tls;
+use crate::tls::authority::Authority;
+use crate::tls::leaf::Leaves;
+use crate::tls::terminate::Hello;
+use crate::upstream::names;
+
+/// How long a silent peer is waited for; none here is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The first bytes of a connection, told apart and, where they are a ClientHello, terminated.
+pub(super) fn hello(bytes: &[u8]) {
+    static LEAVES: LazyLock<Leaves> =
+        LazyLock::new(|| Leaves::new(Authority::generate().unwrap(), tls::provider()).unwrap());
+    let bytes = bytes.get(..32 << 10).unwrap_or(bytes);
+    let (mut client, ours) = UnixStream::pair().unwrap();
+    client.write_all(bytes).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    block_on(async {
+        // A stream socket is one, whatever its family: this costs no port.
+        let stream = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
+        let speaks = sniff(&stream, PATIENCE).await.ok();
+        let expected = bytes.first().map(|first| match first {
+            0x16 => Speaks::Tls,
+            b'A'..=b'Z' => Speaks::Http,
+            _ => Speaks::Unknown,
+        });
+        assert_eq!(speaks, expected);
+        if speaks == Some(Speaks::Tls) {
+            let Ok(hello) = Hello::read(stream, IpAddr::from([192, 0, 2, 1]), PATIENCE).await else { return };
+            let _ = hello.is_plain();
+            let ended = hello.terminate(&LEAVES).await;
+            assert!(ended.is_err(), "a handshake that nobody answered was completed");
+        }
+    });
+}
+
+/// Every request of an HTTP/1.1 or HTTP/2 connection, and the server that it is for.
+pub(super) fn target(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let flags = input.byte();
+    let http2 = flags & 1 != 0;
+    let claim = if flags & 2 == 0 { Claim::Tls("api.test".parse().unwrap()) } else { Claim::Plain };
+    let port = match (flags & 4, &claim) {
+        (0, Claim::Tls(_)) => 443,
+        (0, Claim::Plain) => 80,
+        _ => 8443,
+    };
+    // The preface and empty settings, which every HTTP/2 client begins with.
+    let start: &[u8] = if http2 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0" } else { b"" };
+    let io = tokio::io::join(Cursor::new([start, input.0].concat()), tokio::io::sink());
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let kept = heads.clone();
+    let answer = |request: Request<Incoming>| {
+        let kept = kept.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            kept.lock().unwrap().push(parts);
+            let _ = body.collect().await;
+            Response::new(body::empty())
+        }
+    };
+    let (timeouts, stop) = (Timeouts::default(), CancellationToken::new());
+    let _ = block_on(serve(io, http2, &timeouts, &stop, answer, |_| {}));
+    for parts in heads.lock().unwrap().iter() {
+        agreement(&claim, port, parts);
+    }
+}
+
+/// If a target was agreed on, another reader of the same names would go to the same server.
+fn agreement(claim: &Claim, port: u16, parts: &Parts) {
+    let Ok(target) = Target::agree(claim, port, parts) else { return };
+    assert_eq!(target.port, port);
+    assert_ne!(parts.method, Method::CONNECT);
+    if let Claim::Tls(name) = claim {
+        assert_eq!(&target.host, name);
+    }
+    let mut names: Vec<String> = parts
+        .headers
+        .get_all(HOST)
+        .iter()
+        .map(|host| String::from_utf8(host.as_bytes().to_vec()).unwrap())
+        .collect();
+    assert!(names.len() <= 1, "two Host headers");
+    names.extend(parts.uri.authority().map(ToString::to_string));
+    names.push(target.authority());
+    for name in names {
+        let scheme = target.scheme.as_str();
+        let Ok(url) = url::Url::parse(&format!("{scheme}://{name}/")) else { continue };
+        let host: Option<Host> = url.host_str().and_then(|host| host.parse().ok());
+        assert_eq!(host, Some(target.host.clone()), "{name:?}");
+        // A name without a port means the one that was connected to.
+        assert!(url.port().is_none_or(|named| named == port), "{name:?}");
+        assert!(url.username().is_empty() && url.password().is_none(), "{name:?}");
+    }
+}
+
+/// A datagram to our resolver, for an agent whose policy allows no name.
+pub(super) fn dns(bytes: &[u8]) {
+    let Some(answer) = block_on(names::answer_to_nobody(bytes)) else { return };
+    assert!(answer.len() <= 1232, "{} bytes", answer.len());
+    let answer = Message::from_vec(&answer).expect("an answer in form");
+    assert_eq!(answer.metadata.message_type, MessageType::Response);
+    assert_eq!(Some(answer.metadata.id.to_be_bytes().as_slice()), bytes.get(..2));
+    assert!(answer.answers.len() <= 1 && answer.authorities.is_empty());
+    for record in &answer.answers {
+        assert!(matches!(record.record_type(), RecordType::A | RecordType::AAAA), "{record}");
+        assert_eq!(Some(&record.name), answer.queries.first().map(|query| query.name()));
+    }
+}

@@ -1,0 +1,94 @@
+//! The hash of an executable file: computed once per version of the file, off the threads that serve.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use moka::future::Cache;
+
+/// How many file versions are remembered.
+const MOST_FILES: u64 = 4096;
+
+/// A version of a file: any write, replacement or reuse of its inode changes this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Hashes of executables.
+pub struct Hashes {
+    known: Cache<Version, Arc<str>>,
+}
+
+impl Default for Hashes {
+    fn default() -> Self {
+        Self { known: Cache::new(MOST_FILES) }
+    }
+}
+
+impl Hashes {
+    /// SHA-256 of the open `file` in lower-case hex. Callers that ask at once wait for one computation.
+    pub async fn of(&self, file: File, metadata: &Metadata) -> io::Result<Arc<str>> {
+        let version = Version {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        let computed =
+            async move { tokio::task::spawn_blocking(move || hash(file)).await.map_err(io::Error::other)? };
+        self.known
+            .try_get_with(version, computed)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), error.to_string()))
+    }
+}
+
+fn hash(mut file: File) -> io::Result<Arc<str>> {
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => context.update(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+    Ok(hex(context.finish().as_ref()).into())
+}
+
+/// Bytes as lower-case hex.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_changed_file_has_another_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        let hashes = Hashes::default();
+        let mut seen = Vec::new();
+        for content in ["abc", "abd"] {
+            std::fs::write(&path, content).unwrap();
+            let file = File::open(&path).unwrap();
+            let metadata = file.metadata().unwrap();
+            seen.push(hashes.of(file, &metadata).await.unwrap());
+        }
+        assert_eq!(&*seen[0], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_ne!(seen[0], seen[1]);
+    }
+}

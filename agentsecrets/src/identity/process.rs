@@ -1,0 +1,103 @@
+//! From the kernel's snapshot of `connect` to a proven process. A process can connect and then become
+//! a trusted program, or die and leave its id to another: so whatever `/proc` says must equal the
+//! snapshot, before and after the executable was read.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agentsecrets_ebpf::Snapshot;
+
+use crate::base::name::AgentName;
+use crate::base::sys;
+
+use super::executable::Hashes;
+use super::witness::{Seen, Witness};
+use super::{Caller, IdentityError, Process};
+
+/// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
+const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+
+/// Identifies the callers of one run.
+pub struct Identifier {
+    witness: Witness,
+    hashes: Hashes,
+    cgroup: String,
+    session: Arc<str>,
+    agent: Option<AgentName>,
+}
+
+impl Identifier {
+    /// For the run whose processes are all below `cgroup`, by what `witness` sees.
+    pub fn new(witness: Witness, cgroup: String, session: Arc<str>, agent: Option<AgentName>) -> Self {
+        Self { witness, hashes: Hashes::default(), cgroup, session, agent }
+    }
+
+    /// Proves who made the connection of which the kernel kept `snapshot`.
+    pub async fn identify(&self, snapshot: &Snapshot) -> Result<Caller, IdentityError> {
+        let pid = snapshot.tgid;
+        // The pidfd names one process for good: if it still lives at the end, nobody took over its id.
+        let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+        let Seen { start_time, exe, cgroup, file } = self.witness.see(pid)?;
+        if start_time != snapshot.start_boottime / NANOSECONDS_PER_TICK {
+            return Err(IdentityError::Gone);
+        }
+        let metadata = file.metadata()?;
+        if metadata.ino() != snapshot.exe_inode {
+            return Err(IdentityError::Changed);
+        }
+        if !cgroup.strip_prefix(&self.cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Err(IdentityError::Elsewhere);
+        }
+        let sha256 = self.hashes.of(file, &metadata).await?.to_string();
+        if !sys::pidfd_lives(&pidfd) {
+            return Err(IdentityError::Gone);
+        }
+        let process = Process { pid, start_time, exe: undeleted(exe), sha256, uid: snapshot.uid, cgroup };
+        Ok(Caller { process: Arc::new(process), agent: self.agent.clone(), session: self.session.clone() })
+    }
+}
+
+/// A file that was removed while it runs is shown with a mark; a rule's path must not match it.
+fn undeleted(path: PathBuf) -> PathBuf {
+    match path.to_str() {
+        Some(text) if text.ends_with(" (deleted)") => PathBuf::from(format!("deleted:{text}")),
+        _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own_snapshot() -> Snapshot {
+        let pid = std::process::id();
+        Snapshot {
+            start_boottime: Witness::Here.see(pid).unwrap().start_time * NANOSECONDS_PER_TICK + 1,
+            exe_inode: std::fs::metadata("/proc/self/exe").unwrap().ino(),
+            tgid: pid,
+            ..Snapshot::default()
+        }
+    }
+
+    fn identifier(cgroup: &str) -> Identifier {
+        Identifier::new(Witness::Here, cgroup.to_owned(), "session".into(), None)
+    }
+
+    #[tokio::test]
+    async fn the_process_of_the_snapshot_is_identified() {
+        let caller = identifier("").identify(&own_snapshot()).await.unwrap();
+        assert_eq!(caller.process.exe, std::env::current_exe().unwrap());
+        assert_eq!(caller.process.sha256.len(), 64);
+    }
+
+    #[tokio::test]
+    async fn another_program_process_or_cgroup_is_refused() {
+        let own = own_snapshot();
+        let other_program = Snapshot { exe_inode: own.exe_inode + 1, ..own };
+        assert!(matches!(identifier("").identify(&other_program).await, Err(IdentityError::Changed)));
+        let recycled = Snapshot { start_boottime: own.start_boottime + NANOSECONDS_PER_TICK, ..own };
+        assert!(matches!(identifier("").identify(&recycled).await, Err(IdentityError::Gone)));
+        assert!(matches!(identifier("/no-such").identify(&own).await, Err(IdentityError::Elsewhere)));
+    }
+}

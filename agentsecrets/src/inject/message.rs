@@ -1,0 +1,70 @@
+//! Secrets in the text messages of a WebSocket, where its rule lets them stand there.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::placeholder::Vocabulary;
+use crate::base::name::SecretName;
+use crate::base::refusal::{Refusal, Slug};
+use crate::base::secret::Secret;
+use crate::policy::ask::Place;
+use crate::policy::grant::{Grant, Style};
+use crate::resolve::credentials::Credentials;
+
+/// Fills the placeholders of one conversation's messages.
+pub struct Messages {
+    values: Vec<(SecretName, Arc<Secret>)>,
+    domain: String,
+    rule: Arc<str>,
+}
+
+impl Messages {
+    /// What `grant` lets stand in messages to `domain`; nothing where it lets nothing.
+    pub fn granted(grant: &Grant, credentials: &Credentials, domain: impl ToString) -> Option<Self> {
+        let here = grant.spends().iter().filter(|spend| spend.style == Style::Placeholder(Place::WebSocket));
+        let values: Vec<_> =
+            here.filter_map(|spend| Some((spend.name.clone(), credentials.share(&spend.name)?))).collect();
+        let rule = grant.rule().clone();
+        (!values.is_empty()).then(|| Self { values, domain: domain.to_string(), rule })
+    }
+
+    /// `text` with its placeholders filled, or nothing where it has none. Refused with `policy_denied` where
+    /// it names a secret that may not be spent here.
+    pub fn fill(&self, text: &[u8], vocabulary: &Vocabulary) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+        let value = |name: &SecretName| {
+            let known = self.values.iter().find(|(known, _)| known == name);
+            known.map(|(_, value)| value.expose())
+        };
+        if let Some(mention) = vocabulary.mentions(text).find(|mention| value(&mention.name).is_none()) {
+            let message = format!("'{}' may not be spent at '{}' (websocket)", mention.name, self.domain);
+            return Err(Refusal::new(Slug::PolicyDenied, &self.domain, message).by_rule(&*self.rule));
+        }
+        Ok(vocabulary.fill(text, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::grant::Spend;
+
+    fn messages(place: Place) -> Option<Messages> {
+        let name: SecretName = "A".parse().unwrap();
+        let grant = Grant::for_test(vec![Spend { name: name.clone(), style: Style::Placeholder(place) }]);
+        let credentials = Credentials::new(vec![(name, Arc::new(Secret::new(b"value".to_vec())))]);
+        Messages::granted(&grant, &credentials, "api.test")
+    }
+
+    #[test]
+    fn only_what_the_rule_lets_stand_in_messages_is_filled() {
+        let vocabulary = Vocabulary::new([("A".parse().unwrap(), None)]);
+        let messages = messages(Place::WebSocket).unwrap();
+        let filled = messages.fill(b"{\"key\":\"AS_SECRET_A\"}", &vocabulary).unwrap().unwrap();
+        assert_eq!(&**filled, b"{\"key\":\"value\"}");
+        assert!(messages.fill(b"no placeholder", &vocabulary).unwrap().is_none());
+        let refusal = messages.fill(b"AS_SECRET_A and AS_SECRET_B", &vocabulary).unwrap_err();
+        assert_eq!(refusal.slug, Slug::PolicyDenied);
+        assert!(super::tests::messages(Place::Auth).is_none());
+    }
+}

@@ -1,0 +1,91 @@
+//! Where secrets stand in a request, and how they get there. Nobody can inject and forget to redact:
+//! `apply` returns both halves.
+
+mod apply;
+mod message;
+pub mod placeholder;
+mod references;
+
+pub use apply::apply;
+pub use message::Messages;
+pub use references::references;
+
+use std::sync::Arc;
+
+use http::Request;
+
+use crate::base::name::{AgentName, SecretName};
+use crate::base::secret::Secret;
+use crate::exchange::body::Body;
+use crate::exchange::target::Target;
+use crate::policy::grant::PrivateAddresses;
+use crate::tls::verify::Roots;
+
+/// A request that may leave: the only thing `upstream::send` takes. Made by `apply` alone.
+pub struct Outbound {
+    pub(in crate::inject) request: Request<Body>,
+    pub(in crate::inject) target: Target,
+    pub(in crate::inject) private: PrivateAddresses,
+    pub(in crate::inject) isolation: Isolation,
+    pub(in crate::inject) proof: Proof,
+}
+
+/// What the TLS handshake with the server is to prove, each way.
+#[derive(Clone, Default)]
+pub struct Proof {
+    /// The only roots that the server may stand under; none for the usual ones.
+    pub roots: Option<Arc<Roots>>,
+    /// The secret to be shown as our certificate.
+    pub certificate: Option<(SecretName, Arc<Secret>)>,
+}
+
+/// Whose connection to an upstream this is. Two requests share a connection only if these are equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Isolation {
+    /// The session, which is one agent's run.
+    pub session: Arc<str>,
+    /// The agent entry.
+    pub agent: AgentName,
+    /// The names of the secrets that were put in, sorted.
+    pub credentials: Arc<[SecretName]>,
+}
+
+impl Outbound {
+    /// Where it goes.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Which non-public addresses may be dialled for it.
+    pub fn private(&self) -> &PrivateAddresses {
+        &self.private
+    }
+
+    /// Whose connections it may use.
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    /// What its connection is to prove.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// Ends its life here: the request as it goes on the wire.
+    pub fn into_request(self) -> Request<Body> {
+        self.request
+    }
+}
+
+#[cfg(test)]
+impl Outbound {
+    /// For tests of what comes after: a request that no policy has seen.
+    pub(crate) fn for_test(
+        request: Request<Body>,
+        target: Target,
+        private: PrivateAddresses,
+        isolation: Isolation,
+    ) -> Self {
+        Self { request, target, private, isolation, proof: Proof::default() }
+    }
+}

@@ -1,0 +1,198 @@
+//! The agent's command: a child that gives up everything it was born with, then becomes the program. The
+//! order matters, since each step needs what a later one gives up.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use caps::{CapSet, CapsHashSet};
+use landlock::{ABI, Access, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::unistd::{Gid, Pid, Uid, execvpe, isatty, pipe2, setgroups, setresgid, setresuid, setsid};
+
+use super::report::{self, Report};
+use super::seccomp;
+use super::user::AgentUser;
+use crate::base::sys::{process, terminal};
+
+/// What to start.
+pub struct Command<'a> {
+    /// The program and its arguments; never empty.
+    pub words: &'a [CString],
+    /// Its environment.
+    pub environment: &'a [CString],
+    /// Where it starts, if its user may go there; else in HOME.
+    pub folder: &'a Path,
+    /// As whom.
+    pub user: &'a AgentUser,
+    /// The signals that the caller had blocked.
+    pub blocked: SigSet,
+}
+
+/// A command that is being started.
+pub struct Child {
+    /// Its process, in the namespace of the caller.
+    pub pid: Pid,
+    /// Where it says why it could not be executed.
+    failure: OwnedFd,
+}
+
+impl Child {
+    /// Waits until the program runs, or says why it does not.
+    pub fn started(&self) -> io::Result<Option<Report>> {
+        let mut text = Vec::new();
+        File::from(self.failure.try_clone()?).read_to_end(&mut text)?;
+        if text.is_empty() { Ok(None) } else { Ok(Some(serde_json::from_slice(&text)?)) }
+    }
+}
+
+/// Forks the command. The caller must be root; it stays what it is.
+pub fn start(command: &Command<'_>) -> io::Result<Child> {
+    let (failure, say) = pipe2(OFlag::O_CLOEXEC)?;
+    // The parent maps the ids: the child has lost the right to by then.
+    let (unshared_end, unshared) = pipe2(OFlag::O_CLOEXEC)?;
+    let (mapped_end, mapped) = pipe2(OFlag::O_CLOEXEC)?;
+    let pid = process::fork(|| {
+        let failed = match become_program(command, &unshared, &mapped_end) {
+            Err(failed) => failed,
+            Ok(never) => match never {},
+        };
+        let exit = if let Report::Failed { exit, .. } = &failed { *exit } else { 125 };
+        let _ =
+            serde_json::to_vec(&failed).map(|text| File::from(say.try_clone().ok()?).write_all(&text).ok());
+        exit
+    })?;
+    drop(unshared);
+    if command.user.seems_root {
+        // One byte: the child is in its namespace. None: it died, and says why on the other pipe.
+        if nix::unistd::read(&unshared_end, &mut [0])? == 1 {
+            map_to(pid, command.user)?;
+            nix::unistd::write(&mapped, &[1])?;
+        }
+    }
+    Ok(Child { pid, failure })
+}
+
+/// Gives up every privilege of the calling process and becomes `user`, for good.
+pub fn drop_privileges(user: &AgentUser) -> io::Result<()> {
+    no_capability_to_gain()?;
+    setgroups(&[])?;
+    setresgid(user.gid, user.gid, user.gid)?;
+    setresuid(user.uid, user.uid, user.uid)?;
+    no_capability()
+}
+
+fn become_program(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -> Result<Infallible, Report> {
+    let ours = |what: &str, error: io::Error| report::failed(125, format!("cannot {what}: {error}"));
+    sandbox(command, unshared, mapped).map_err(|error| ours("confine the command", error))?;
+    enter(command).map_err(|error| ours("enter a working directory", error))?;
+    process::default_broken_pipe().map_err(|error| ours("reset a signal", error))?;
+    command.blocked.thread_set_mask().map_err(|error| ours("unblock signals", error.into()))?;
+    process::close_on_exec_from(3).map_err(|error| ours("close what it inherited", error))?;
+    let Some(program) = command.words.first() else { return Err(report::failed(127, "no command")) };
+    for filter in seccomp::filters().map_err(|error| ours("filter system calls", io::Error::other(error)))? {
+        seccompiler::apply_filter(&filter)
+            .map_err(|error| ours("filter system calls", io::Error::other(error)))?;
+    }
+    let Err(error) = execvpe(program, command.words, command.environment);
+    let missing = error == Errno::ENOENT || (error == Errno::EACCES && !is_visible(program));
+    let (exit, error) = if missing { (127, Errno::ENOENT) } else { (126, error) };
+    Err(report::failed(exit, format!("{}: {}", program.to_string_lossy(), io::Error::from(error))))
+}
+
+/// Whether `program` can be seen at all. A folder in PATH that the agent's user may not enter makes the
+/// system say "permission denied" of every program that is nowhere else.
+fn is_visible(program: &CStr) -> bool {
+    let program = Path::new(OsStr::from_bytes(program.to_bytes()));
+    if program.components().count() > 1 || program.is_absolute() {
+        return program.symlink_metadata().is_ok();
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+}
+
+fn sandbox(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -> io::Result<()> {
+    setsid()?;
+    for standard in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
+        if isatty(standard).unwrap_or(false) {
+            terminal::control(standard)?;
+            break;
+        }
+    }
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    if command.user.seems_root {
+        setgroups(&[])?;
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        nix::unistd::write(unshared, &[1])?;
+        if nix::unistd::read(mapped, &mut [0])? != 1 {
+            return Err(io::Error::other("its user could not be mapped"));
+        }
+        no_capability_to_gain()?;
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        no_capability()?;
+    } else {
+        drop_privileges(command.user)?;
+    }
+    prctl::set_no_new_privs()?;
+    scope()
+}
+
+/// Makes uid 0 of the child's user namespace the agent's user outside, and nothing else of it anything.
+fn map_to(pid: Pid, user: &AgentUser) -> io::Result<()> {
+    // `/proc` is already that of the new namespace, in which the caller knows the child.
+    let at = |name: &str| format!("/proc/{pid}/{name}");
+    std::fs::write(at("setgroups"), "deny")?;
+    std::fs::write(at("gid_map"), format!("0 {} 1", user.gid))?;
+    std::fs::write(at("uid_map"), format!("0 {} 1", user.uid))
+}
+
+/// Empties the sets from which an executed program could regain capabilities.
+fn no_capability_to_gain() -> io::Result<()> {
+    caps::clear(None, CapSet::Ambient).map_err(io::Error::other)?;
+    for capability in caps::runtime::thread_all_supported() {
+        caps::drop(None, CapSet::Bounding, capability).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Empties the sets in force.
+fn no_capability() -> io::Result<()> {
+    let none = CapsHashSet::new();
+    caps::set(None, CapSet::Inheritable, &none).map_err(io::Error::other)?;
+    caps::set(None, CapSet::Effective, &none).map_err(io::Error::other)?;
+    caps::set(None, CapSet::Permitted, &none).map_err(io::Error::other)
+}
+
+/// Keeps the agent from signalling, and from reaching abstract sockets of, anything but itself, where the
+/// kernel's Landlock can.
+fn scope() -> io::Result<()> {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
+    let scoped = ruleset.scope(Scope::from_all(ABI::V6)).and_then(Ruleset::create);
+    scoped.and_then(landlock::RulesetCreated::restrict_self).map(drop).map_err(io::Error::other)
+}
+
+/// The caller's folder, else HOME, else the root.
+fn enter(command: &Command<'_>) -> io::Result<()> {
+    let Err(error) = std::env::set_current_dir(command.folder) else { return Ok(()) };
+    let instead = [command.user.home.as_path(), Path::new("/")];
+    let entered = instead.iter().find(|folder| std::env::set_current_dir(folder).is_ok());
+    let Some(entered) = entered else { return Err(error) };
+    eprintln!(
+        "agentsecrets: {} may not enter {} ({error}); starting in {}",
+        command.user.name,
+        command.folder.display(),
+        entered.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! The environment of the agent's command: the caller's, without what leads to a store, to another
+//! program's authority or past us, and with what makes common clients trust this run's authority.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+
+use super::user::AgentUser;
+use super::view::{AUTHORITY, BUNDLE};
+
+/// Variables of the caller that an agent does not get, because they lead to something that acts for the
+/// person: agents of keys, session buses, container daemons, terminals, displays and editors.
+const WITHHELD: &[&str] = &[
+    "AS_AGENT_TOKEN",
+    "CONTAINER_HOST",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DBUS_SYSTEM_BUS_ADDRESS",
+    "DISPLAY",
+    "DOCKER_CONTEXT",
+    "DOCKER_HOST",
+    "GNOME_KEYRING_CONTROL",
+    "GPG_AGENT_INFO",
+    "SESSION_MANAGER",
+    "SSH_AGENT_PID",
+    "SSH_AUTH_SOCK",
+    "STY",
+    "TMUX",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+];
+
+/// Proxy settings, in either case: interception needs none, and a proxy would be one more unlisted host.
+const PROXIES: &[&str] =
+    &["all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy", "ws_proxy", "wss_proxy"];
+
+/// Variables that replace a client's roots, so that they name the system's roots and ours.
+const ROOTS: &[&str] = &[
+    "AWS_CA_BUNDLE",
+    "BUNDLE_SSL_CA_CERT",
+    "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "COMPOSER_CAFILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HEX_CACERTS_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "JULIA_SSL_CA_ROOTS_PATH",
+    "NIX_SSL_CERT_FILE",
+    "PERL_LWP_SSL_CA_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SYSTEM_CERTIFICATE_PATH",
+    "WEBSOCKET_CLIENT_CA_BUNDLE",
+    "npm_config_cafile",
+];
+
+/// Variables that add to a client's roots.
+const ADDED_ROOTS: &[&str] = &["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
+
+/// The environment for an agent that runs as `user`, from the `callers`. Placeholders replace what the
+/// caller had under the same names: the real value must not be passed.
+pub fn environment(
+    callers: impl Iterator<Item = (OsString, OsString)>,
+    user: &AgentUser,
+    agent: Option<&str>,
+    placeholders: &BTreeMap<String, String>,
+) -> BTreeMap<OsString, OsString> {
+    let mut variables: BTreeMap<OsString, OsString> = callers.filter(|(name, _)| is_passed(name)).collect();
+    let mut set = |name: &str, value: &OsStr| {
+        variables.insert(name.into(), value.into());
+    };
+    for name in ROOTS {
+        set(name, OsStr::new(BUNDLE));
+    }
+    for name in ADDED_ROOTS {
+        set(name, OsStr::new(AUTHORITY));
+    }
+    set("HOME", user.home.as_os_str());
+    set("USER", OsStr::new(&user.name));
+    set("LOGNAME", OsStr::new(&user.name));
+    set("XDG_RUNTIME_DIR", format!("/run/user/{}", user.uid).as_ref());
+    if let Some(agent) = agent {
+        set("AGENTSECRETS_AGENT", OsStr::new(agent));
+    }
+    for (name, placeholder) in placeholders {
+        set(name, OsStr::new(placeholder));
+    }
+    if user.private_home {
+        // They name folders of the caller that this user cannot enter.
+        variables.retain(|name, _| !is_folder_of_the_caller(name));
+    }
+    variables
+}
+
+/// `NAME=value` lines for `execve`; what cannot be one, because it holds a zero byte, is left out.
+pub fn lines(variables: BTreeMap<OsString, OsString>) -> Vec<CString> {
+    variables
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let mut line = name.into_vec();
+            line.push(b'=');
+            line.extend(value.into_vec());
+            CString::new(line).ok()
+        })
+        .collect()
+}
+
+fn is_passed(name: &OsStr) -> bool {
+    let Some(text) = name.to_str() else { return true };
+    let ours = text.starts_with("AGENTSECRETS_") || text == "AS_ENV";
+    let replaced = matches!(text, "SSL_CERT_DIR" | "MAIL" | "OLDPWD" | "PWD");
+    !(ours
+        || replaced
+        || text.starts_with("SUDO_")
+        || text.starts_with("VSCODE_")
+        || WITHHELD.contains(&text)
+        || PROXIES.contains(&text.to_ascii_lowercase().as_str()))
+}
+
+fn is_folder_of_the_caller(name: &OsStr) -> bool {
+    ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"]
+        .iter()
+        .any(|folder| name == OsStr::new(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{Gid, Uid};
+
+    fn of(callers: &[(&str, &str)], placeholders: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let user = AgentUser {
+            uid: Uid::from_raw(65534),
+            gid: Gid::from_raw(65534),
+            name: "nobody".into(),
+            home: "/tmp/home".into(),
+            private_home: true,
+            seems_root: false,
+        };
+        let callers = callers.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let placeholders =
+            placeholders.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        environment(callers, &user, Some("coder"), &placeholders)
+            .into_iter()
+            .map(|(name, value)| (name.into_string().unwrap(), value.into_string().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn what_leads_to_a_store_or_past_us_is_not_passed() {
+        let withheld = [
+            "AGENTSECRETS_VAULT_KEY_FILE",
+            "AGENTSECRETS_HOME",
+            "AGENTSECRETS_ANYTHING",
+            "SSH_AUTH_SOCK",
+            "DBUS_SESSION_BUS_ADDRESS",
+            "DOCKER_HOST",
+            "SUDO_UID",
+            "https_proxy",
+            "HTTPS_PROXY",
+            "All_Proxy",
+            "TMUX",
+        ];
+        for name in withheld {
+            assert!(!of(&[(name, "x")], &[]).contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_rest_is_passed() {
+        let variables = of(&[("LANG", "C.UTF-8"), ("PATH", "/bin"), ("EDITOR", "vi")], &[]);
+        assert_eq!(variables["LANG"], "C.UTF-8");
+        assert_eq!(variables["PATH"], "/bin");
+        assert_eq!(variables["HOME"], "/tmp/home");
+        assert_eq!(variables["AGENTSECRETS_AGENT"], "coder");
+    }
+
+    #[test]
+    fn a_placeholder_replaces_the_real_value() {
+        let variables = of(&[("STRIPE_KEY", "sk_live_real")], &[("STRIPE_KEY", "AS_SECRET_STRIPE_KEY")]);
+        assert_eq!(variables["STRIPE_KEY"], "AS_SECRET_STRIPE_KEY");
+        assert!(!variables.values().any(|value| value.contains("sk_live_real")));
+    }
+
+    #[test]
+    fn common_clients_trust_the_authority_of_this_run() {
+        let variables = of(&[("SSL_CERT_FILE", "/etc/mine.pem")], &[]);
+        assert_eq!(variables["SSL_CERT_FILE"], BUNDLE);
+        assert_eq!(variables["REQUESTS_CA_BUNDLE"], BUNDLE);
+        assert_eq!(variables["NODE_EXTRA_CA_CERTS"], AUTHORITY);
+    }
+}

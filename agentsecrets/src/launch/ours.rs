@@ -1,0 +1,48 @@
+//! Our own files as the launcher treats them: it knows whose they are, sees that they exist, and hides
+//! them. It reads none of them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+use super::user::{AgentUser, who_called_sudo};
+use crate::base::home::Home;
+
+/// Who owns our files: whoever owns the first folder that exists, else who called `sudo`, else the caller.
+pub fn owner(home: &Home) -> (u32, u32) {
+    let found = home.folders().into_iter().find_map(|folder| fs::metadata(folder).ok());
+    match (found, who_called_sudo()) {
+        (Some(folder), _) => (folder.uid(), folder.gid()),
+        (None, Some(user)) => (user.uid.as_raw(), user.gid.as_raw()),
+        (None, None) => (Uid::current().as_raw(), Gid::current().as_raw()),
+    }
+}
+
+/// Makes those of our folders that are missing, with the rights of their owner alone: a folder that the
+/// agent's user could make in our place would be our policy the next time.
+pub fn make_folders(home: &Home) -> io::Result<()> {
+    let (uid, gid) = owner(home);
+    let (gid_before, uid_before) = (setfsgid(Gid::from_raw(gid)), setfsuid(Uid::from_raw(uid)));
+    let made = home.folders().into_iter().try_for_each(crate::base::files::private_folder);
+    setfsuid(uid_before);
+    setfsgid(gid_before);
+    made
+}
+
+/// Our folders, and every file that a variable of ours names.
+pub fn to_hide(home: &Home, user: &AgentUser) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = home.folders().into_iter().map(Path::to_path_buf).collect();
+    // The usual ones of the agent's user as well, whatever home this run has.
+    let usual = [".config/agentsecrets", ".local/share/agentsecrets", ".local/state/agentsecrets"];
+    paths.extend(usual.map(|folder| user.home.join(folder)));
+    let named = std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        name.starts_with("AGENTSECRETS_") && name.ends_with("_FILE")
+    });
+    paths.extend(named.map(|(_, path)| PathBuf::from(path)));
+    paths.retain(|path| path.is_absolute());
+    paths
+}

@@ -1,0 +1,11 @@
+//! The manual: what is promised, against whom, by which measure, how each promise is seen to hold, and
+//! what is not promised.
+
+#[doc = include_str!("threat_model.md")]
+pub mod threat_model {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
+
+#[doc = include_str!("known_attacks.md")]
+pub mod known_attacks {}

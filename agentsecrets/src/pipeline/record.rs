@@ -1,0 +1,220 @@
+//! The record of one attempt, opened when a request arrives and closed exactly once: when it is
+//! refused, when the last byte of its answer went out, or when it broke off before that.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target_url};
+use crate::base::host::Host;
+use crate::base::name::{AgentName, Environment};
+use crate::base::refusal::{Refusal, Slug};
+use crate::exchange::body::{Body, BodyError};
+use crate::exchange::reply;
+use crate::exchange::target::Target;
+use crate::identity::Caller;
+use crate::policy::connection::Tunnel;
+use crate::policy::grant::Grant;
+use crate::redact::Findings;
+
+/// One attempt, being recorded.
+pub struct Attempt {
+    pending: Pending,
+}
+
+impl Attempt {
+    /// Opens the record of `request`.
+    pub fn open(
+        log: &Arc<Log>,
+        environment: &Environment,
+        caller: Option<&Caller>,
+        request: &Request<Incoming>,
+    ) -> Self {
+        let mut opening = opening(environment, caller);
+        opening.method = request.method().as_str().to_owned();
+        Self { pending: log.begin(opening) }
+    }
+
+    /// The whole record of a connection that never became an exchange.
+    pub fn broken(
+        log: &Arc<Log>,
+        environment: &Environment,
+        caller: Option<&Caller>,
+        destination: SocketAddr,
+        reason: &str,
+    ) {
+        let mut pending = log.begin(opening(environment, caller));
+        pending.request("CONNECT", format!("tcp://{destination}"), destination.ip().to_string());
+        close(pending, Status::Blocked, None, Some(reason.to_owned()), false);
+    }
+
+    /// Opens the record of a connection that is not opened.
+    pub fn unopened(
+        log: &Arc<Log>,
+        environment: &Environment,
+        caller: &Caller,
+        host: &Host,
+        port: u16,
+    ) -> Self {
+        let mut pending = log.begin(opening(environment, Some(caller)));
+        pending.request("CONNECT", format!("tcp://{host}:{port}"), host.to_string());
+        Self { pending }
+    }
+
+    /// Notes under which rule it is passed on.
+    pub fn tunnelled(mut self, tunnel: &Tunnel) -> Self {
+        self.pending.agent(tunnel.agent());
+        self.pending.rule(&**tunnel.rule());
+        self
+    }
+
+    /// Closes the record of a connection that is not fit to be passed on.
+    pub fn broken_off(self, reason: &str) {
+        close(self.pending, Status::Blocked, None, Some(reason.to_owned()), false);
+    }
+
+    /// Notes where it goes. Query values stay out of the log.
+    pub fn target(&mut self, target: &Target, parts: &Parts) {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        self.pending.request(parts.method.as_str(), target_url(target, path), target.host.to_string());
+    }
+
+    /// Notes which agent it is.
+    pub fn agent(&mut self, agent: &AgentName) {
+        self.pending.agent(agent);
+    }
+
+    /// Notes what was granted.
+    pub fn granted(&mut self, grant: &Grant) {
+        self.pending.rule(&**grant.rule());
+        self.pending.spends(grant.spends());
+    }
+
+    /// Puts the intent on disk, if a secret is about to leave. Without it nothing leaves; nor does a
+    /// request without a secret while the log cannot be written.
+    pub fn intent(&mut self, grant: &Grant) -> Result<(), Refusal> {
+        let ready = match grant.spends() {
+            [] => self.pending.ready(),
+            _ => self.pending.intent(),
+        };
+        ready.map_err(|error| unrecordable(&error))
+    }
+
+    /// Closes the record with a refusal, and yields what the agent is told.
+    pub fn refused(self, refusal: &Refusal) -> Response<Body> {
+        let mut pending = self.pending;
+        if let Some(rule) = &refusal.rule {
+            pending.rule(rule.as_str());
+        }
+        let status = match refusal.slug.status() {
+            500.. => Status::Error,
+            _ => Status::Blocked,
+        };
+        let reason = match refusal.slug {
+            Slug::BadRequest | Slug::SecretMissing | Slug::StoreUnavailable => {
+                format!("{}: {}", refusal.slug.as_str(), refusal.message)
+            }
+            _ => refusal.slug.as_str().to_owned(),
+        };
+        close(pending, status, Some(refusal.slug.status()), Some(reason), false);
+        reply::refusal(refusal)
+    }
+
+    /// Closes the record of what both sides ended, or what broke it off; `status_code` is that of the
+    /// answer that began it, if there was one.
+    pub fn ended(self, status_code: Option<u16>, redacted: bool, failure: Option<String>) {
+        let status = if failure.is_none() { Status::Ok } else { Status::Error };
+        close(self.pending, status, status_code, failure, redacted);
+    }
+
+    /// Hands the record to the answer's body: it is closed when the body ends.
+    pub fn answered(self, response: Response<Body>, findings: Findings) -> Response<Body> {
+        let status = response.status().as_u16();
+        response.map(|body| {
+            let mut recorded = Recorded { body, open: Some((self.pending, findings, status)) };
+            if recorded.body.is_end_stream() {
+                recorded.close(None);
+            }
+            recorded.boxed_unsync()
+        })
+    }
+}
+
+fn opening(environment: &Environment, caller: Option<&Caller>) -> Opening {
+    Opening {
+        environment: environment.clone(),
+        agent_id: caller.and_then(|caller| caller.agent.clone()),
+        identity_level: caller.map_or(IdentityLevel::Anonymous, |_| IdentityLevel::Kernel),
+        process: caller.map(|caller| caller.process.clone()),
+        session_id: caller.map(|caller| caller.session.clone()),
+        token_id: None,
+        method: String::new(),
+        target_url: String::new(),
+        domain: String::new(),
+    }
+}
+
+fn unrecordable(error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "the audit log cannot be written");
+    Refusal::new(Slug::AuditUnavailable, "", "the audit log cannot be written, so nothing is sent")
+}
+
+fn close(pending: Pending, status: Status, status_code: Option<u16>, reason: Option<String>, redacted: bool) {
+    // The log keeps and reports what it cannot write, and nothing more is sent until it can.
+    let _ = pending.finish(Outcome { status, status_code, reason, redacted });
+}
+
+/// An answer's body that closes the record when it ends.
+struct Recorded {
+    body: Body,
+    open: Option<(Pending, Findings, u16)>,
+}
+
+impl Recorded {
+    fn close(&mut self, failure: Option<&BodyError>) {
+        let Some((pending, findings, code)) = self.open.take() else { return };
+        let (status, reason) = match failure {
+            None => (Status::Ok, None),
+            Some(error) => (Status::Error, Some(error.to_string())),
+        };
+        close(pending, status, Some(code), reason, findings.redacted());
+    }
+}
+
+impl HttpBody for Recorded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(None) => self.close(None),
+            Poll::Ready(Some(Err(error))) => self.close(Some(error)),
+            // A body is not asked again after its trailers, nor a sized one after its last byte.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || self.body.is_end_stream() => {
+                self.close(None)
+            }
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,92 @@
+//! What one agent may spend, made ready: the values, the placeholders that stand for them, and the
+//! patterns that its answers are searched for. Made anew when the policy or the store changes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use crate::base::name::{AgentName, Environment, Project, SecretName};
+use crate::base::refusal::{Refusal, Slug};
+use crate::inject::placeholder::Vocabulary;
+use crate::policy::Agent;
+use crate::redact::patterns::Patterns;
+use crate::resolve::Values;
+use crate::store::{Store, StoreError};
+
+/// One agent's wallet.
+pub struct Wallet {
+    /// Its values, which only a grant opens.
+    pub values: Values,
+    /// The placeholders that stand for them.
+    pub vocabulary: Vocabulary,
+    /// What its answers are searched for.
+    pub patterns: Arc<Patterns>,
+}
+
+/// Every agent's wallet.
+pub struct Wallets {
+    store: Arc<dyn Store>,
+    project: Project,
+    environment: Environment,
+    ready: ArcSwap<HashMap<AgentName, Arc<Wallet>>>,
+    filling: Mutex<()>,
+}
+
+impl Wallets {
+    /// Wallets filled from `store`.
+    pub fn new(store: Arc<dyn Store>, project: Project, environment: Environment) -> Self {
+        Self { store, project, environment, ready: ArcSwap::default(), filling: Mutex::default() }
+    }
+
+    /// Forgets what was read: the policy or the store changed.
+    pub fn forget(&self) {
+        self.ready.store(Arc::default());
+    }
+
+    /// The wallet of `agent`.
+    pub async fn of(&self, agent: &Agent) -> Result<Arc<Wallet>, Refusal> {
+        if let Some(wallet) = self.ready.load().get(agent.name()) {
+            return Ok(wallet.clone());
+        }
+        let _one_at_a_time = self.filling.lock().await;
+        let before = self.ready.load_full();
+        if let Some(wallet) = before.get(agent.name()) {
+            return Ok(wallet.clone());
+        }
+        let wallet = Arc::new(self.fill(agent).await.map_err(|error| {
+            Refusal::new(Slug::StoreUnavailable, "", format!("the secret store cannot be read: {error}"))
+        })?);
+        let mut after = HashMap::clone(&before);
+        after.insert(agent.name().clone(), wallet.clone());
+        // If the store changed meanwhile, what was just read may be old: leave it out of the cache.
+        self.ready.compare_and_swap(&before, Arc::new(after));
+        Ok(wallet)
+    }
+
+    async fn fill(&self, agent: &Agent) -> Result<Wallet, StoreError> {
+        let names: Vec<SecretName> = agent.secrets().cloned().collect();
+        let (store, project, environment) =
+            (self.store.clone(), self.project.clone(), self.environment.clone());
+        let fill = move || fill(&*store, &project, &environment, names);
+        tokio::task::spawn_blocking(fill).await.unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
+    }
+}
+
+/// Reads the `names` from `store`. Blocks.
+pub fn fill(
+    store: &dyn Store,
+    project: &Project,
+    environment: &Environment,
+    names: Vec<SecretName>,
+) -> Result<Wallet, StoreError> {
+    let mut own: HashMap<SecretName, Option<String>> =
+        store.list(project, environment)?.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
+    let values = Values::load(store, project, environment, names.iter())?;
+    let vocabulary = Vocabulary::new(names.into_iter().map(|name| {
+        let placeholder = own.remove(&name).flatten();
+        (name, placeholder)
+    }));
+    Ok(Wallet { patterns: Patterns::build(values.to_redact()), values, vocabulary })
+}

@@ -1,0 +1,457 @@
+//! What the file says, judged: every name, pattern and quantity is read once, here, and what cannot be
+//! enforced is an error or, where it only ever refuses, a warning. Nothing is passed over in silence.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+use serde_yaml::Spanned;
+
+use crate::base::host::Host;
+use crate::base::name::{AgentName, SecretName};
+
+use super::ask::Place;
+use super::grant::{PrivateAddresses, Spend, Style};
+use super::limit::Limiter;
+use super::load::Problem;
+use super::matching::{HostPattern, Hosts, Match, glob};
+use super::model::{self, Text};
+use super::path::ENCODED_SLASH;
+use super::rules::{Agent, Policy, Rule};
+use super::scale::{self, shown};
+use super::sources::Sources;
+use super::tenants::{self, Strangers};
+
+/// The policy that `file` says, or all its mistakes.
+/// `sources` reads what the file names.
+pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Result<Policy, Vec<Problem>> {
+    let mut found = Findings { errors: Vec::new(), warnings: Vec::new(), sources };
+    if file.version.value != 1 {
+        found.error(&file.version, "this program reads version 1 only");
+    }
+    let mut names = HashSet::new();
+    let mut agents = Vec::with_capacity(file.agents.len());
+    for entry in &file.agents {
+        let Some(agent) = found.agent(&entry.value, &name) else { continue };
+        if !names.insert(agent.name.clone()) {
+            found.error(&entry.value.name, format!("there is another agent '{}' above", agent.name));
+        }
+        agents.push(agent);
+    }
+    if !found.errors.is_empty() {
+        found.errors.sort_by_key(|problem| problem.line);
+        return Err(found.errors);
+    }
+    Ok(Policy { agents, warnings: found.warnings, file: name, sources: found.sources })
+}
+
+/// Collects what there is to say.
+struct Findings {
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+    sources: Sources,
+}
+
+impl Findings {
+    fn error<T>(&mut self, at: &Spanned<T>, message: impl Display) {
+        self.errors.push(Problem { line: at.referenced.line(), message: message.to_string() });
+    }
+
+    fn warn<T>(&mut self, at: &Spanned<T>, message: impl Display) {
+        self.warnings.push(Problem { line: at.referenced.line(), message: message.to_string() });
+    }
+
+    /// The value, or its error is noted.
+    fn keep<A, T, E: Display>(&mut self, at: &Spanned<A>, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.error(at, error)).ok()
+    }
+
+    fn parse<T: FromStr<Err: Display>>(&mut self, text: &Text) -> Option<T> {
+        self.keep(text, text.value.parse::<T>())
+    }
+
+    /// Reads each of `list` and refuses what stands there twice.
+    fn each<A, T: Clone + Eq + Hash, E: Display>(
+        &mut self,
+        list: &[Spanned<A>],
+        read: impl Fn(&A) -> Result<T, E>,
+    ) -> Vec<T> {
+        let mut seen = HashSet::new();
+        let mut values = Vec::with_capacity(list.len());
+        for item in list {
+            let Some(value) = self.keep(item, read(&item.value)) else { continue };
+            if !seen.insert(value.clone()) {
+                self.error(item, "this stands twice in the list");
+            }
+            values.push(value);
+        }
+        values
+    }
+
+    /// Like `each`, for a list that limits: empty, it would allow nothing, which nobody means.
+    fn limiting<A, T: Clone + Eq + Hash, E: Display>(
+        &mut self,
+        key: &str,
+        list: Option<&Spanned<Vec<Spanned<A>>>>,
+        read: impl Fn(&A) -> Result<T, E>,
+    ) -> Option<Vec<T>> {
+        let list = list?;
+        if list.value.is_empty() {
+            self.error(list, format!("'{key}' is empty: name what is allowed, or leave it out to allow all"));
+        }
+        Some(self.each(&list.value, read))
+    }
+
+    fn agent(&mut self, entry: &model::Agent, file: &str) -> Option<Agent> {
+        let name: AgentName = self.parse(&entry.name)?;
+        let matches = entry.matches.as_ref().map(|facts| self.facts(facts));
+        let inbound = self.each(&entry.inbound, |port| port_number(*port));
+        let mut hosts = Hosts::default();
+        let mut rules = Vec::with_capacity(entry.allow.len());
+        let mut placed = Vec::with_capacity(entry.allow.len());
+        for (index, spanned) in entry.allow.iter().enumerate() {
+            let id = format!("{name}/{} ({file}:{})", index + 1, spanned.referenced.line());
+            if let Some((host, rule)) = self.rule(spanned, id.into()) {
+                hosts.add(host.clone(), rules.len());
+                placed.push((spanned, host));
+                rules.push(rule);
+            }
+        }
+        self.opened_and_not(&placed, &rules);
+        let injected = |rule: &Rule| rule.injects.iter().map(|spend| spend.name.clone()).collect::<Vec<_>>();
+        let mut secrets: Vec<SecretName> =
+            rules.iter().flat_map(|rule| rule.secrets.iter().cloned().chain(injected(rule))).collect();
+        secrets.sort();
+        secrets.dedup();
+        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets })
+    }
+
+    fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
+        let facts = &spanned.value;
+        let session = facts.session == Some(true);
+        let token = facts.token.as_ref().filter(|token| token.value);
+        let mut unprovable = None;
+        if let Some(token) = token {
+            self.warn(token, "tokens cannot be proven yet: this entry holds for nobody");
+            unprovable = Some("token");
+        }
+        if let Some(pod) = &facts.pod {
+            let model::Pod { namespace, service_account, labels } = &pod.value;
+            if namespace.is_none()
+                && service_account.is_none()
+                && labels.as_ref().is_none_or(|l| l.is_empty())
+            {
+                self.error(pod, "'pod' names nothing: give namespace, service_account or labels");
+            }
+            self.warn(pod, "pods cannot be proven yet: this entry holds for nobody");
+            unprovable = Some("pod");
+        }
+        let named =
+            facts.exe.is_some() || facts.sha256.is_some() || facts.uid.is_some() || facts.cgroup.is_some();
+        if !named && !session && unprovable.is_none() {
+            self.error(
+                spanned,
+                "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
+                 pod, session: true, token: true, or leave 'match' out",
+            );
+        }
+        Match {
+            exe: facts.exe.as_ref().and_then(|text| self.pattern(text)),
+            sha256: facts.sha256.as_ref().and_then(|text| self.keep(text, sha256(&text.value))),
+            uid: facts.uid,
+            cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
+            session,
+            unprovable,
+        }
+    }
+
+    fn pattern(&mut self, text: &Text) -> Option<GlobMatcher> {
+        self.keep(text, glob(&text.value)).map(|glob| glob.compile_matcher())
+    }
+
+    fn rule(&mut self, spanned: &Spanned<model::Rule>, id: Arc<str>) -> Option<(HostPattern, Rule)> {
+        let rule = &spanned.value;
+        let mut injects = rule.inject.as_ref().map(|inject| self.injects(inject)).unwrap_or_default();
+        let mut secrets = self.each(&rule.secrets, |name| name.parse::<SecretName>());
+        for Spend { name, .. } in &injects {
+            if !secrets.contains(name) {
+                secrets.push(name.clone());
+            }
+        }
+        if let Some(name) = rule.client_cert.as_ref().and_then(|text| self.parse(text)) {
+            injects.push(Spend { name, style: Style::ClientCertificate });
+        }
+        let roots = rule.roots.as_ref().and_then(|text| {
+            let read = self.sources.roots(&text.value);
+            self.keep(text, read)
+        });
+        let places = match &rule.places {
+            Some(places) => self.places(places),
+            None => vec![Place::Auth],
+        };
+        let rate = rule.rate.as_ref().and_then(|text| self.keep(text, scale::rate(&text.value)));
+        let compiled = Rule {
+            id,
+            ports: self.limiting("ports", rule.ports.as_ref(), |port| port_number(*port)),
+            methods: self.limiting("methods", rule.methods.as_ref(), |text| method(text)),
+            paths: self.paths(rule.paths.as_ref()),
+            encoded_slashes: rule
+                .encoded_slashes
+                .as_ref()
+                .is_some_and(|said| said.value == model::EncodedSlashes::Allow),
+            secrets,
+            injects,
+            places,
+            approve: rule.approve.as_ref().is_some_and(|approve| self.approve(approve)),
+            passthrough: rule.tls.is_some(),
+            limiter: rate.map(|rate| Arc::new(Limiter::new(rate))),
+            max_body: rule.max_body.as_ref().and_then(|text| self.keep(text, scale::size(&text.value))),
+            private: rule.private.as_ref().map(|private| self.private(private)).unwrap_or_default(),
+            roots,
+        };
+        self.passthrough(rule, &compiled);
+        let host = self.keep(&rule.host, HostPattern::read(&rule.host.value))?;
+        self.advise(rule, &compiled, &host);
+        self.strangers(rule, &compiled, &host);
+        Some((host, compiled))
+    }
+
+    fn paths(&mut self, list: Option<&Spanned<Vec<Text>>>) -> Option<GlobSet> {
+        let mut set = GlobSetBuilder::new();
+        for glob in self.limiting("paths", list, |text| glob(&text.replace("%2F", ENCODED_SLASH)))? {
+            set.add(glob);
+        }
+        list.and_then(|list| self.keep(list, set.build()))
+    }
+
+    fn injects(&mut self, spanned: &Spanned<model::Inject>) -> Vec<Spend> {
+        let inject = &spanned.value;
+        let mut spends: Vec<(&Text, Style)> = Vec::new();
+        spends.extend(inject.bearer.iter().map(|name| (name, Style::Bearer)));
+        spends.extend(inject.basic.iter().map(|name| (name, Style::Basic)));
+        for (header, name) in &inject.header {
+            if let Some(header) = self.keep(name, injectable_header(header)) {
+                spends.push((name, Style::Header(header)));
+            }
+        }
+        for (parameter, name) in &inject.query {
+            if parameter.is_empty() {
+                self.error(name, "a query parameter needs a name");
+            }
+            spends.push((name, Style::Query(parameter.as_str().into())));
+        }
+        if spends.is_empty() {
+            self.error(spanned, "'inject' puts nothing in: name one of bearer, basic, header, query");
+        }
+        let mut headers = HashSet::new();
+        for (name, style) in &spends {
+            let header = match style {
+                Style::Bearer | Style::Basic => http::header::AUTHORIZATION,
+                Style::Header(header) => header.clone(),
+                Style::Query(_) | Style::Placeholder(_) | Style::ClientCertificate => continue,
+            };
+            if !headers.insert(header.clone()) {
+                self.error(name, format!("two secrets are injected into the header '{header}'"));
+            }
+        }
+        let read = |(text, style): (&Text, Style)| Some(Spend { name: self.parse(text)?, style });
+        spends.into_iter().filter_map(read).collect()
+    }
+
+    fn places(&mut self, list: &[Text]) -> Vec<Place> {
+        let kinds = self.each(list, |text| place(text));
+        for (text, kind) in list.iter().zip(&kinds) {
+            if matches!(kind, Kind::Later(_)) {
+                let what = shown(&text.value);
+                self.warn(text, format!("placeholders in '{what}' are not filled yet: they leave as text"));
+            }
+        }
+        kinds
+            .into_iter()
+            .filter_map(|kind| if let Kind::Now(place) = kind { Some(place) } else { None })
+            .collect()
+    }
+
+    fn approve(&mut self, spanned: &Spanned<model::Approve>) -> bool {
+        let held = match &spanned.value {
+            model::Approve::Plain(held) => *held,
+            model::Approve::Waiting(model::Wait { wait }) => self.keep(spanned, scale::wait(wait)).is_some(),
+        };
+        if held {
+            self.warn(spanned, "nobody can approve requests yet: all that this rule decides are refused");
+        }
+        held
+    }
+
+    fn private(&mut self, spanned: &Spanned<model::Private>) -> PrivateAddresses {
+        let networks = match &spanned.value {
+            model::Private::Plain(true) => return PrivateAddresses::Any,
+            model::Private::Plain(false) => return PrivateAddresses::None,
+            model::Private::Within(networks) => networks,
+        };
+        if networks.is_empty() {
+            self.error(
+                spanned,
+                "'private' lists no network: name some, such as 10.2.0.0/16, or leave it out",
+            );
+        }
+        let networks = networks.iter().filter_map(|text| self.keep(spanned, network(text)));
+        PrivateAddresses::Within(networks.collect::<Vec<_>>().into())
+    }
+
+    /// What a connection that is not opened cannot have.
+    fn passthrough(&mut self, rule: &model::Rule, compiled: &Rule) {
+        let Some(tls) = &rule.tls else { return };
+        let model::Tls::Passthrough = tls.value;
+        let opened = rule.methods.is_some()
+            || rule.paths.is_some()
+            || rule.encoded_slashes.is_some()
+            || rule.max_body.is_some();
+        let trusting = rule.roots.is_some() || rule.client_cert.is_some();
+        if opened || trusting || !compiled.secrets.is_empty() || compiled.approve {
+            self.error(
+                tls,
+                "a passthrough connection is not opened: it can have no methods, paths, encoded_slashes, secrets, \
+                 inject, approve, max_body, roots or client_cert",
+            );
+        }
+    }
+
+    /// A host whose connections are not opened gets no secret from another rule either.
+    fn opened_and_not(&mut self, placed: &[(&Spanned<model::Rule>, HostPattern)], rules: &[Rule]) {
+        let pairs = || placed.iter().zip(rules);
+        for ((spanned, host), closed) in pairs().filter(|(_, rule)| rule.passthrough) {
+            let spends = |rule: &Rule| !rule.secrets.is_empty() || !rule.injects.is_empty();
+            let same = |(other, rule): &(&(_, HostPattern), &Rule)| {
+                !rule.passthrough && spends(rule) && other.1.meets(host) && closed.shares_port(rule)
+            };
+            if let (Some((_, other)), Some(tls)) = (pairs().find(same), &spanned.value.tls) {
+                let rule = &other.id;
+                self.error(tls, format!("this host is not opened, but rule {rule} spends secrets there"));
+            }
+        }
+    }
+
+    /// Secrets are not spent on names that strangers may register.
+    fn strangers(&mut self, rule: &model::Rule, compiled: &Rule, host: &HostPattern) {
+        match (tenants::strangers(host), compiled.secrets.is_empty()) {
+            (Some(Strangers::Covered(why)), false) => {
+                self.error(
+                    &rule.host,
+                    format!("{why}, and would get these secrets: name the hosts you mean"),
+                );
+            }
+            (Some(Strangers::Covered(why)), true) => {
+                self.warn(&rule.host, format!("{why}, and an agent may send there what it likes"));
+            }
+            (Some(Strangers::Near(why)), false) => self.warn(&rule.host, why),
+            (Some(Strangers::Near(_)) | None, _) => {}
+        }
+    }
+
+    /// What is legal, but should be known.
+    fn advise(&mut self, rule: &model::Rule, compiled: &Rule, host: &HostPattern) {
+        for pattern in rule.paths.iter().flat_map(|paths| &paths.value) {
+            // The only encoding that is left in a path when it is matched.
+            let left = pattern.value.to_ascii_lowercase().replace(ENCODED_SLASH, "");
+            if left.contains('%') {
+                self.warn(pattern, "this matches nothing: paths are decoded first, so write it without '%'");
+            } else if left.len() < pattern.value.len() && !compiled.encoded_slashes {
+                self.warn(pattern, "this matches nothing without 'encoded_slashes: allow'");
+            }
+        }
+        if compiled.ports.is_none() && !compiled.secrets.is_empty() {
+            self.warn(&rule.host, "this rule spends secrets on any port: add 'ports: [443]'");
+        }
+        if let HostPattern::Exact(Host::Ip(ip)) = host
+            && (ip.is_loopback() || matches!(ip, std::net::IpAddr::V4(ip) if ip.is_private()))
+            && compiled.private == PrivateAddresses::None
+        {
+            self.warn(&rule.host, "this address is not public: it is refused without 'private'");
+        }
+    }
+}
+
+/// A place that a policy may name.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Placeholders are filled there.
+    Now(Place),
+    /// They will be.
+    Later(String),
+}
+
+fn place(text: &str) -> Result<Kind, String> {
+    let exact = text.split_once(':').is_some_and(|(kind, name)| {
+        matches!(kind, "header" | "cookie" | "query" | "json" | "form")
+            && !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_graphic())
+    });
+    match text {
+        "auth" => Ok(Kind::Now(Place::Auth)),
+        "header" => Ok(Kind::Now(Place::Header)),
+        "cookie" => Ok(Kind::Now(Place::Cookie)),
+        "query" => Ok(Kind::Now(Place::Query)),
+        "websocket" => Ok(Kind::Now(Place::WebSocket)),
+        "path" | "json" | "form" => Ok(Kind::Later(text.to_owned())),
+        _ if exact => Ok(Kind::Later(text.to_owned())),
+        _ => Err(format!(
+            "'{}' is not a place; allowed are auth, header, cookie, query, path, json, form, websocket, or an \
+             exact one such as json:a.client_secret",
+            shown(text)
+        )),
+    }
+}
+
+fn port_number(port: u16) -> Result<u16, &'static str> {
+    if port == 0 { Err("a port is a number from 1 to 65535") } else { Ok(port) }
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    let wrong = || format!("'{}' is not a method; write it as GET, POST and so on", shown(text));
+    if text == "CONNECT" {
+        return Err("'CONNECT' opens tunnels and is never a request of its own; leave it out".to_owned());
+    }
+    let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    if upper { text.parse().map_err(|_| wrong()) } else { Err(wrong()) }
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("'sha256' is the 64 hexadecimal digits that `sha256sum FILE` prints".to_owned())
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    let wrong = |_| format!("'{}' is not a network; write it as 10.2.0.0/16, or true for any", shown(text));
+    text.parse::<IpNet>().or(address).map(|network| network.trunc()).map_err(wrong)
+}
+
+/// Headers that frame the message or name the server are not the policy's to set.
+fn injectable_header(text: &str) -> Result<HeaderName, String> {
+    let name: HeaderName = text.parse().map_err(|_| format!("'{}' is not a header name", shown(text)))?;
+    let framing = [
+        "connection",
+        "content-encoding",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    if framing.contains(&name.as_str()) || name.as_str().starts_with("x-as-") {
+        return Err(format!("the header '{name}' cannot carry a secret"));
+    }
+    Ok(name)
+}

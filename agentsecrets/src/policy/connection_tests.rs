@@ -1,0 +1,121 @@
+//! Which connections are passed on unopened, and what a policy that names files does with them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Policy;
+use super::connection::{Tunnel, decide_connection};
+use crate::base::refusal::Slug;
+use crate::identity::{Caller, Process};
+
+const POLICY: &str = r#"version: 1
+agents:
+  - name: coder
+    allow:
+      - host: pinned.net
+        ports: [443]
+        tls: passthrough
+        private: true
+      - host: pinned.net
+        ports: [8443]
+        secrets: [KEY]
+      - host: "*.first.net"
+        methods: [GET]
+      - host: api.first.net
+        tls: passthrough
+      - host: slow.net
+        tls: passthrough
+        rate: 1/h
+"#;
+
+fn caller(session: &str) -> Caller {
+    let process = Process {
+        pid: 7,
+        start_time: 9,
+        exe: PathBuf::from("/usr/bin/python3.11"),
+        sha256: "ab".repeat(32),
+        uid: 1000,
+        cgroup: "/agents.slice/run-1".to_owned(),
+    };
+    Caller { process: Arc::new(process), agent: None, session: session.into() }
+}
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(text, Path::new("policy.yaml")).unwrap()
+}
+
+fn asked(host: &str, port: u16) -> Option<Tunnel> {
+    decide_connection(&policy(POLICY), &caller("s"), &host.parse().unwrap(), port).unwrap()
+}
+
+#[test]
+fn a_passthrough_rule_is_for_its_host_and_port_and_for_agents() {
+    let tunnel = asked("pinned.net", 443).unwrap();
+    assert_eq!(&**tunnel.rule(), "coder/1 (policy.yaml:5)");
+    assert_eq!((tunnel.host().to_string(), tunnel.port()), ("pinned.net".to_owned(), 443));
+    for (host, port) in [("pinned.net", 8443), ("pinned.net", 80), ("other.net", 443), ("a.pinned.net", 443)]
+    {
+        assert!(asked(host, port).is_none(), "{host}:{port}");
+    }
+    let stranger = decide_connection(&policy(POLICY), &caller(""), &"pinned.net".parse().unwrap(), 443);
+    assert!(stranger.unwrap().is_none());
+}
+
+#[test]
+fn the_first_rule_for_host_and_port_decides_whether_a_connection_is_opened() {
+    assert!(asked("api.first.net", 443).is_none());
+}
+
+#[test]
+fn a_rate_counts_connections() {
+    let policy = policy(POLICY);
+    let ask = || decide_connection(&policy, &caller("s"), &"slow.net".parse().unwrap(), 443);
+    assert!(ask().unwrap().is_some());
+    let refusal = ask().unwrap_err();
+    assert_eq!(refusal.slug, Slug::RateLimited);
+    assert!(refusal.message.contains("1 connections in"), "{refusal}");
+}
+
+#[test]
+fn roots_lie_beside_the_policy_and_make_it_stale_when_they_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.yaml");
+    let pem = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap().pem()
+    };
+    let text =
+        "version: 1\nagents:\n  - name: a\n    allow:\n      - host: x.com\n        roots: roots.pem\n";
+    std::fs::write(folder.path().join("roots.pem"), pem()).unwrap();
+    let policy = Policy::parse(text, &path).unwrap();
+    assert!(policy.agents()[0].rules[0].roots.is_some());
+    assert!(!policy.sources.are_stale());
+    std::fs::write(folder.path().join("roots.pem"), pem() + &pem()).unwrap();
+    assert!(policy.sources.are_stale());
+    std::fs::write(folder.path().join("roots.pem"), "no certificate").unwrap();
+    let error = Policy::parse(text, &path).unwrap_err().to_string();
+    assert!(error.contains("policy.yaml:6: ") && error.contains("roots.pem"), "{error}");
+}
+
+#[test]
+fn a_client_certificate_is_the_agents_but_fills_no_placeholder() {
+    let text = "version: 1\nagents:\n  - name: a\n    allow:\n      - { host: x.com, client_cert: CERT, secrets: [KEY] }\n";
+    let policy = policy(text);
+    let agent = &policy.agents()[0];
+    assert_eq!(agent.secrets().map(|name| name.as_str()).collect::<Vec<_>>(), ["CERT", "KEY"]);
+    assert_eq!(agent.rules[0].secrets.len(), 1);
+}
+
+#[test]
+fn a_host_that_is_passed_on_gets_no_secret_from_another_rule() {
+    for (one, two, line, other) in [
+        ("{ host: a.x.com, tls: passthrough }", "{ host: '*.x.com', secrets: [A] }", 5, "a/2"),
+        ("{ host: a.x.com, client_cert: A }", "{ host: '*.x.com', tls: passthrough }", 6, "a/1"),
+        ("{ host: x.com, inject: { bearer: A } }", "{ host: X.com, tls: passthrough }", 6, "a/1"),
+    ] {
+        let text = format!("version: 1\nagents:\n  - name: a\n    allow:\n      - {one}\n      - {two}\n");
+        let error = Policy::parse(&text, Path::new("policy.yaml")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("policy.yaml:{line}: ")) && error.contains(other), "{error}");
+        assert!(error.contains("spends secrets there"), "{error}");
+    }
+}

@@ -1,0 +1,491 @@
+//! What users and attackers ask, and what they are told.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::Method;
+use proptest::prelude::*;
+
+use super::ask::{Ask, Place, Reference};
+use super::grant::{Decision, Grant, PrivateAddresses, Spend, Style};
+use super::{Policy, decide};
+use crate::base::host::Host;
+use crate::base::refusal::Slug;
+use crate::exchange::target::{Scheme, Target};
+use crate::identity::{Caller, Process};
+
+const POLICY: &str = r#"version: 1
+agents:
+  - name: coder
+    allow:
+      - host: api.stripe.com
+        ports: [443]
+        methods: [GET, POST]
+        paths: ["/v1/**"]
+        secrets: [STRIPE_KEY]
+      - host: "*.example.com"
+        secrets: [EXAMPLE_KEY]
+        places: [auth, query]
+      - host: api.example.com
+        methods: [DELETE]
+        secrets: [ADMIN_KEY]
+      - host: injected.net
+        paths: ["/a", "/b/*/c"]
+        inject: { bearer: TOKEN }
+        private: [10.2.0.0/16]
+        max_body: 1KiB
+      - host: open.net
+      - host: held.net
+        approve: { wait: 60s }
+      - host: pinned.net
+        tls: passthrough
+      - host: slow.net
+        rate: 2/h
+      - host: 10.1.2.3
+      - host: both.net
+        inject: { header: { X-Api-Key: KEY }, query: { k: KEY } }
+        places: [auth, query]
+      - host: both.net
+        paths: ["/public/**"]
+  - name: bare
+"#;
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(text, Path::new("policy.yaml")).unwrap()
+}
+
+fn caller(agent: Option<&str>, session: &str) -> Caller {
+    let process = Process {
+        pid: 7,
+        start_time: 9,
+        exe: PathBuf::from("/usr/bin/python3.11"),
+        sha256: "ab".repeat(32),
+        uid: 1000,
+        cgroup: "/agents.slice/run-1".to_owned(),
+    };
+    Caller {
+        process: Arc::new(process),
+        agent: agent.map(|name| name.parse().unwrap()),
+        session: session.into(),
+    }
+}
+
+/// `KEY@place`.
+fn reference(text: &str) -> Reference {
+    let (name, place) = text.split_once('@').unwrap();
+    let places = [Place::Auth, Place::Header, Place::Cookie, Place::Query];
+    let place = places.into_iter().find(|kind| kind.as_str() == place).unwrap();
+    Reference { name: name.parse().unwrap(), place }
+}
+
+fn target(url: &str) -> (Target, String) {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().unwrap()),
+        None => (authority, scheme.default_port()),
+    };
+    (Target { scheme, host: host.parse().unwrap(), port }, path.to_owned())
+}
+
+fn ask_as(policy: &Policy, caller: &Caller, method: &str, url: &str, references: &[&str]) -> Decision {
+    let references: Vec<_> = references.iter().map(|text| reference(text)).collect();
+    let (target, path) = target(url);
+    let method: Method = method.parse().unwrap();
+    decide(
+        policy,
+        caller,
+        &Ask { target: &target, method: &method, path: &path, websocket: false, references: &references },
+    )
+}
+
+fn ask(method: &str, url: &str, references: &[&str]) -> Decision {
+    ask_as(&policy(POLICY), &caller(Some("coder"), "s"), method, url, references)
+}
+
+fn granted(decision: Decision) -> Grant {
+    match decision {
+        Decision::Allow(grant) => grant,
+        Decision::Deny(refusal) => panic!("denied: {refusal:?}"),
+    }
+}
+
+fn slug(decision: Decision) -> Option<Slug> {
+    match decision {
+        Decision::Allow(_) => None,
+        Decision::Deny(refusal) => Some(refusal.slug),
+    }
+}
+
+/// What happens, method, URL, references, and the refusal if there is one.
+type Case = (&'static str, &'static str, &'static str, &'static [&'static str], Option<Slug>);
+
+#[test]
+fn the_specification() {
+    use Slug::*;
+    const KEY: &str = "STRIPE_KEY@auth";
+    let table: &[Case] = &[
+        (
+            "a user spends a key where it is allowed",
+            "POST",
+            "https://api.stripe.com/v1/charges",
+            &[KEY],
+            None,
+        ),
+        ("a user asks without a key", "GET", "https://api.stripe.com/v1/charges", &[], None),
+        ("a key goes to another host", "GET", "https://evil.net/v1", &[KEY], Some(DomainNotInAllowlist)),
+        (
+            "a name is put before the host",
+            "GET",
+            "https://api.stripe.com.evil.net/v1/x",
+            &[KEY],
+            Some(DomainNotInAllowlist),
+        ),
+        (
+            "a subdomain is not its parent",
+            "GET",
+            "https://x.api.stripe.com/v1/x",
+            &[],
+            Some(DomainNotInAllowlist),
+        ),
+        ("a key in the clear", "GET", "http://api.stripe.com/v1/x", &[KEY], Some(NonHttpsBlocked)),
+        (
+            "in the clear, method and path wrong too",
+            "PUT",
+            "http://api.stripe.com/z",
+            &[KEY],
+            Some(NonHttpsBlocked),
+        ),
+        (
+            "in the clear, a key that is not allowed",
+            "GET",
+            "http://open.net/",
+            &["OTHER@auth"],
+            Some(NonHttpsBlocked),
+        ),
+        ("an injected key in the clear", "GET", "http://injected.net/a", &[], Some(NonHttpsBlocked)),
+        ("plain HTTP without a key", "GET", "http://open.net/", &[], None),
+        ("another port", "GET", "https://api.stripe.com:8443/v1/x", &[KEY], Some(PolicyDenied)),
+        ("another method", "DELETE", "https://api.stripe.com/v1/x", &[KEY], Some(PolicyDenied)),
+        ("another path", "GET", "https://api.stripe.com/v2/x", &[KEY], Some(PolicyDenied)),
+        ("the folder itself is not below it", "GET", "https://api.stripe.com/v1", &[KEY], Some(PolicyDenied)),
+        ("a way out of the path", "GET", "https://api.stripe.com/v1/../v2", &[KEY], Some(PolicyDenied)),
+        ("a hidden way out", "GET", "https://api.stripe.com/v1/%2e%2e/v2", &[KEY], Some(PolicyDenied)),
+        (
+            "an encoded slash where no path is limited",
+            "GET",
+            "https://open.net/a%2fb",
+            &[],
+            Some(PolicyDenied),
+        ),
+        ("a harmless encoding", "GET", "https://api.stripe.com/v1/ch%61rges", &[KEY], None),
+        ("'*' crosses a slash", "GET", "https://injected.net/b/x/y/c", &[], Some(PolicyDenied)),
+        ("'*' stands for one segment", "GET", "https://injected.net/b/x/c", &[], None),
+        (
+            "another agent's key",
+            "GET",
+            "https://api.stripe.com/v1/x",
+            &["EXAMPLE_KEY@auth"],
+            Some(PolicyDenied),
+        ),
+        (
+            "one key allowed, one not",
+            "GET",
+            "https://api.stripe.com/v1/x",
+            &[KEY, "TOKEN@auth"],
+            Some(PolicyDenied),
+        ),
+        ("a key quoted in a query", "GET", "https://api.stripe.com/v1/x", &["STRIPE_KEY@query"], None),
+        ("any name quoted in a header", "GET", "https://api.stripe.com/v1/x", &["UNKNOWN@header"], None),
+        ("a key in a query that is filled", "GET", "https://a.example.com/", &["EXAMPLE_KEY@query"], None),
+        (
+            "a wrong key in a query that is filled",
+            "GET",
+            "https://a.example.com/",
+            &["TOKEN@query"],
+            Some(PolicyDenied),
+        ),
+        ("a later rule allows it", "DELETE", "https://api.example.com/", &["ADMIN_KEY@auth"], None),
+        (
+            "the later rule's key with another method",
+            "GET",
+            "https://api.example.com/",
+            &["ADMIN_KEY@auth"],
+            Some(PolicyDenied),
+        ),
+        ("the wildcard's parent", "GET", "https://example.com/", &[], Some(DomainNotInAllowlist)),
+        ("two labels below the wildcard", "GET", "https://a.b.example.com/", &["EXAMPLE_KEY@auth"], None),
+        (
+            "a name that ends like the wildcard",
+            "GET",
+            "https://evilexample.com/",
+            &[],
+            Some(DomainNotInAllowlist),
+        ),
+        (
+            "the wildcard as a prefix",
+            "GET",
+            "https://a.example.com.evil.net/",
+            &[],
+            Some(DomainNotInAllowlist),
+        ),
+        ("nobody is there to approve", "GET", "https://held.net/", &[], Some(PolicyApprovalRequired)),
+        ("a connection that is not opened", "GET", "https://pinned.net/", &[], Some(PolicyDenied)),
+        ("an address that is named", "GET", "https://10.1.2.3/", &[], None),
+        ("an address beside it", "GET", "https://10.1.2.4/", &[], Some(DomainNotInAllowlist)),
+    ];
+    for (what, method, url, references, expected) in table {
+        assert_eq!(slug(ask(method, url, references)), *expected, "{what}");
+    }
+}
+
+#[test]
+fn a_grant_holds_what_is_to_be_spent_and_no_more() {
+    let grant = granted(ask("GET", "https://a.example.com/", &["EXAMPLE_KEY@query", "EXAMPLE_KEY@cookie"]));
+    let spend = Spend { name: "EXAMPLE_KEY".parse().unwrap(), style: Style::Placeholder(Place::Query) };
+    assert_eq!(grant.spends(), [spend]);
+    assert_eq!(grant.quoted(), [reference("EXAMPLE_KEY@cookie")]);
+    assert_eq!(grant.agent().as_str(), "coder");
+    assert_eq!(&**grant.rule(), "coder/2 (policy.yaml:10)");
+    assert_eq!(grant.private(), &PrivateAddresses::None);
+}
+
+#[test]
+fn an_injected_secret_needs_no_placeholder_and_is_not_put_in_twice() {
+    let grant = granted(ask("GET", "https://injected.net/a", &[]));
+    assert_eq!(grant.spends()[0].style, Style::Bearer);
+    assert_eq!(grant.max_body(), Some(1024));
+    assert_eq!(grant.private(), &PrivateAddresses::Within(["10.2.0.0/16".parse().unwrap()].into()));
+    let grant = granted(ask("GET", "https://injected.net/a", &["TOKEN@auth"]));
+    assert_eq!(grant.spends().len(), 1);
+    assert_eq!(grant.spends()[0].style, Style::Placeholder(Place::Auth));
+    let grant = granted(ask("GET", "https://both.net/", &["KEY@query"]));
+    let styles: Vec<_> = grant.spends().iter().map(|spend| &spend.style).collect();
+    assert_eq!(styles, [&Style::Placeholder(Place::Query), &Style::Header("x-api-key".parse().unwrap())]);
+}
+
+#[test]
+fn a_refusal_names_the_host_in_quotes_and_the_rule_that_came_nearest() {
+    let Decision::Deny(refusal) = ask("GET", "https://evil.example/", &[]) else { panic!() };
+    assert!(refusal.message.starts_with("'evil.example' is not in the allowlist of agent 'coder'"));
+    assert_eq!((refusal.domain.as_str(), refusal.rule), ("evil.example", None));
+    let Decision::Deny(refusal) = ask("PATCH", "https://api.stripe.com/v1/x", &[]) else { panic!() };
+    assert_eq!(refusal.rule.as_deref(), Some("coder/1 (policy.yaml:5)"));
+    let Decision::Deny(refusal) = ask("DELETE", "https://api.example.com/", &["TOKEN@auth"]) else {
+        panic!()
+    };
+    assert!(refusal.message.contains("'TOKEN'"));
+}
+
+#[test]
+fn a_rule_that_holds_requests_is_not_dodged_by_a_wider_one_below() {
+    let text = "version: 1\nagents:\n  - name: a\n    allow:\n      - host: x.net\n        paths: [/pay]\n        \
+                approve: true\n        secrets: [K]\n      - host: x.net\n        secrets: [K]\n        places: [auth, query]\n";
+    let policy = policy(text);
+    for references in [&[][..], &["K@auth"], &["K@query"], &["OTHER@header"]] {
+        let decision = ask_as(&policy, &caller(None, "s"), "POST", "https://x.net/pay", references);
+        assert_eq!(slug(decision), Some(Slug::PolicyApprovalRequired), "{references:?}");
+    }
+}
+
+#[test]
+fn the_order_of_the_file_decides_not_how_a_host_is_written() {
+    let text = "version: 1\nagents:\n  - name: a\n    allow:\n      - host: '*.x.net'\n        approve: true\n      \
+                - host: api.x.net\n";
+    let decision = ask_as(&policy(text), &caller(None, "s"), "GET", "https://api.x.net/", &[]);
+    assert_eq!(slug(decision), Some(Slug::PolicyApprovalRequired));
+}
+
+#[test]
+fn a_rate_is_kept_per_rule_and_survives_a_new_file() {
+    let first = policy(POLICY);
+    let caller = caller(Some("coder"), "s");
+    let slow = |policy: &Policy| slug(ask_as(policy, &caller, "GET", "https://slow.net/", &[]));
+    assert_eq!((slow(&first), slow(&first)), (None, None));
+    assert_eq!(slow(&first), Some(Slug::RateLimited));
+    let mut second = policy(POLICY);
+    second.keep_counts_of(&first);
+    assert_eq!(slow(&second), Some(Slug::RateLimited));
+    assert_eq!(slug(ask_as(&second, &caller, "GET", "https://open.net/", &[])), None);
+}
+
+#[test]
+fn who_may_act() {
+    let facts = |lines: &str| {
+        policy(&format!(
+            "version: 1\nagents:\n  - name: a\n    match: {{ {lines} }}\n    allow: [ {{ host: x.net }} ]\n"
+        ))
+    };
+    let acts = |policy: &Policy, caller: &Caller| slug(ask_as(policy, caller, "GET", "https://x.net/", &[]));
+    for holds in [
+        "exe: /usr/bin/python3.11",
+        "exe: '/usr/bin/python3*'",
+        "exe: '/usr/**'",
+        "uid: 1000",
+        "session: true",
+        "cgroup: '/agents.slice/**'",
+        &format!("sha256: {}", "AB".repeat(32)),
+        "uid: 1000, exe: '/usr/bin/{python3.11,x}'",
+    ] {
+        assert_eq!(acts(&facts(holds), &caller(None, "s")), None, "{holds}");
+        assert_eq!(acts(&facts(holds), &caller(Some("a"), "s")), None, "{holds}");
+    }
+    for fails in [
+        "exe: /usr/bin/python3",
+        "exe: '/usr/*'",
+        "uid: 0",
+        "cgroup: '/other/**'",
+        "cgroup: '/agents.slice'",
+        &format!("sha256: {}", "cd".repeat(32)),
+        "uid: 1000, exe: /bin/sh",
+        "token: true",
+        "uid: 1000, token: true",
+        "pod: { namespace: prod }",
+    ] {
+        assert_eq!(acts(&facts(fails), &caller(None, "s")), Some(Slug::CapabilityDenied), "{fails}");
+        assert_eq!(acts(&facts(fails), &caller(Some("a"), "s")), Some(Slug::CapabilityDenied), "{fails}");
+    }
+    let none = caller(None, "");
+    assert_eq!(acts(&facts("session: true"), &none), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&facts("uid: 1000"), &none), None);
+    let unnamed = policy("version: 1\nagents:\n  - name: a\n    allow: [ { host: x.net } ]\n");
+    assert_eq!(acts(&unnamed, &none), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&unnamed, &caller(Some("b"), "s")), Some(Slug::CapabilityDenied));
+    let mut hidden = caller(None, "s");
+    Arc::make_mut(&mut hidden.process).cgroup = "/agents.slice/../other".to_owned();
+    assert_eq!(acts(&facts("cgroup: '/agents.slice/**'"), &hidden), Some(Slug::CapabilityDenied));
+}
+
+#[test]
+fn the_first_entry_that_holds_is_the_callers() {
+    let text = "version: 1\nagents:\n  - name: root\n    match: { uid: 0 }\n    allow: [ { host: r.net } ]\n  \
+                - name: any\n    allow: [ { host: a.net } ]\n";
+    let policy = policy(text);
+    assert_eq!(policy.agent_for(&caller(None, "s")).unwrap().name().as_str(), "any");
+    assert_eq!(policy.agent_for(&caller(Some("root"), "s")).unwrap_err().slug, Slug::CapabilityDenied);
+}
+
+#[test]
+fn without_rules_nothing_is_allowed_and_the_reason_is_said() {
+    let bare = caller(Some("bare"), "s");
+    assert_eq!(
+        slug(ask_as(&policy(POLICY), &bare, "GET", "https://open.net/", &[])),
+        Some(Slug::EmptyAllowlist)
+    );
+    let nothing = Policy::load(Path::new("/nonexistent/policy.yaml")).unwrap();
+    let Decision::Deny(refusal) = ask_as(&nothing, &bare, "GET", "https://open.net/", &[]) else { panic!() };
+    assert_eq!((refusal.slug, refusal.domain.as_str()), (Slug::EmptyAllowlist, "open.net"));
+}
+
+#[test]
+fn only_names_that_a_rule_names_are_resolved() {
+    let policy = policy(POLICY);
+    let coder = "coder".parse().unwrap();
+    let names = |host: &str| policy.names(Some(&coder), &host.parse().unwrap());
+    assert!(names("API.stripe.com.") && names("a.b.example.com") && names("10.1.2.3"));
+    assert!(!names("example.com") && !names("evil.net") && !names("10.1.2.4"));
+    assert!(!policy.names(Some(&"bare".parse().unwrap()), &"open.net".parse().unwrap()));
+    assert!(!policy.names(Some(&"nobody".parse().unwrap()), &"open.net".parse().unwrap()));
+    assert!(policy.names(None, &"open.net".parse().unwrap()));
+}
+
+fn references() -> impl Strategy<Value = Vec<Reference>> {
+    let place = prop_oneof![Just(Place::Auth), Just(Place::Header), Just(Place::Cookie), Just(Place::Query)];
+    let name =
+        prop_oneof![Just("STRIPE_KEY"), Just("EXAMPLE_KEY"), Just("ADMIN_KEY"), Just("TOKEN"), Just("OTHER")];
+    let one = (name, place).prop_map(|(name, place)| Reference { name: name.parse().unwrap(), place });
+    prop::collection::vec(one, 0..3)
+}
+
+/// Hosts near those of the policy, and far from them.
+fn hosts() -> impl Strategy<Value = String> {
+    let label = prop_oneof![
+        Just("api"),
+        Just("stripe"),
+        Just("example"),
+        Just("evilexample"),
+        Just("com"),
+        Just("net"),
+        Just("open"),
+        Just("x")
+    ];
+    prop::collection::vec(label, 1..5).prop_map(|labels| labels.join("."))
+}
+
+fn paths() -> impl Strategy<Value = String> {
+    "/(v1|a|b|%2[eEfF5]|%5c|\\.|\\.\\.|;|//|/|%00|x){0,6}"
+}
+
+/// The meaning of a host pattern, said in another way than the index does.
+fn named_by_hand(host: &str) -> bool {
+    let exact = [
+        "api.stripe.com",
+        "api.example.com",
+        "injected.net",
+        "open.net",
+        "held.net",
+        "pinned.net",
+        "slow.net",
+        "10.1.2.3",
+        "both.net",
+    ];
+    let labels: Vec<&str> = host.split('.').collect();
+    exact.contains(&host) || (labels.len() > 2 && labels.ends_with(&["example", "com"]))
+}
+
+fn shape(decision: &Decision) -> String {
+    match decision {
+        Decision::Allow(grant) => format!("{:?} {:?} {:?}", grant.spends(), grant.quoted(), grant.private()),
+        Decision::Deny(refusal) => format!("{:?} {}", refusal.slug, refusal.message),
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_host_without_a_rule_is_ever_allowed(host in hosts(), path in paths(), https: bool, port: u16, named in references()) {
+        let policy = policy(POLICY);
+        let scheme = if https { Scheme::Https } else { Scheme::Http };
+        let target = Target { scheme, host: host.parse().unwrap(), port };
+        let ask = Ask { target: &target, method: &Method::GET, path: &path, websocket: false, references: &named };
+        let decision = decide(&policy, &caller(Some("coder"), "s"), &ask);
+        prop_assert_eq!(policy.names(None, &target.host), named_by_hand(&host));
+        if !named_by_hand(&host) {
+            prop_assert_eq!(slug(decision), Some(Slug::DomainNotInAllowlist));
+        } else if let Decision::Allow(grant) = decision {
+            prop_assert!(https || grant.spends().is_empty());
+            let ambiguous = ["//", "%2", "%5", ";", "%00"].iter().any(|bad| path.contains(bad))
+                || path.split('/').any(|segment| segment == "." || segment == "..");
+            prop_assert!(!ambiguous, "{}", path);
+            for spend in grant.spends() {
+                prop_assert!(policy.agents()[0].secrets().any(|name| *name == spend.name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_wildcard_covers_whole_labels_only(prefix in "[a-z0-9.-]{0,12}", suffix in "[a-z.]{0,12}") {
+        let Ok(host) = format!("{prefix}example.com{suffix}").parse::<Host>() else { return Ok(()) };
+        let covered = policy(POLICY).names(None, &host);
+        let text = host.to_string();
+        prop_assert_eq!(covered, named_by_hand(&text), "{}", text);
+    }
+
+    #[test]
+    fn a_rule_for_another_host_changes_no_decision(
+        host in hosts(), other in hosts(), path in paths(), named in references(), first: bool,
+    ) {
+        prop_assume!(host != other);
+        let (target, path) = (Target { scheme: Scheme::Https, host: host.parse().unwrap(), port: 443 }, path);
+        let ask = Ask { target: &target, method: &Method::GET, path: &path, websocket: false, references: &named };
+        let added = format!("      - host: {other}\n        secrets: [OTHER]\n        private: true\n");
+        let text = if first {
+            POLICY.replacen("    allow:\n", &format!("    allow:\n{added}"), 1)
+        } else {
+            POLICY.replacen("  - name: bare\n", &format!("{added}  - name: bare\n"), 1)
+        };
+        let before = decide(&policy(POLICY), &caller(Some("coder"), "s"), &ask);
+        let after = decide(&policy(&text), &caller(Some("coder"), "s"), &ask);
+        prop_assert_eq!(shape(&before), shape(&after));
+    }
+}

@@ -1,0 +1,80 @@
+//! What a person is told about a decision: which rules were considered, what each said, and which one
+//! decides. It mints no grant and charges no rate, since nobody asked to leave.
+
+use std::sync::Arc;
+
+use crate::base::refusal::{Refusal, Slug};
+use crate::exchange::target::Scheme;
+
+use super::ask::{Ask, Place};
+use super::connection::passes;
+use super::decide::{candidates, judge, weigh};
+use super::grant::{Decision, Spend};
+use super::path::Path;
+use super::rules::{Agent, Policy};
+
+/// A decision with its reasons.
+#[derive(Debug)]
+pub struct Explanation {
+    /// What would happen.
+    pub outcome: Result<Allowed, Refusal>,
+    /// The rules for the host, in the order of the file.
+    pub considered: Vec<Considered>,
+}
+
+/// What the deciding rule allows.
+#[derive(Debug)]
+pub struct Allowed {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// What would be spent.
+    pub spends: Vec<Spend>,
+    /// Whether the connection is passed on unopened, so that nothing of the request is judged.
+    pub unopened: bool,
+}
+
+/// One rule for the host.
+#[derive(Debug)]
+pub struct Considered {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// Why it does not allow the request, or `None` if it does.
+    pub objection: Option<String>,
+    /// Secrets that may be referred to under it.
+    pub secrets: Vec<crate::base::name::SecretName>,
+    /// Where its placeholders are filled.
+    pub places: Vec<Place>,
+}
+
+/// What `policy` says to `ask` when `agent` asks. The policy must be one that serves nobody, as its rates
+/// are charged like any other's.
+pub fn explain(policy: &Policy, agent: &Agent, ask: &Ask<'_>) -> Explanation {
+    let passing = Some(ask.target).filter(|target| target.scheme == Scheme::Https);
+    let passing = passing.and_then(|target| passes(agent, &target.host, target.port)).map(|rule| &rule.id);
+    let outcome = match (passing, judge(policy, agent, ask, std::time::Instant::now())) {
+        (Some(rule), _) => Ok(Allowed { rule: Arc::clone(rule), spends: Vec::new(), unopened: true }),
+        (None, Decision::Allow(grant)) => {
+            let (rule, spends) = (Arc::clone(grant.rule()), grant.spends().to_vec());
+            Ok(Allowed { rule, spends, unopened: false })
+        }
+        (None, Decision::Deny(refusal)) => Err(refusal),
+    };
+    let path = Path::read(ask.path);
+    let non_https = matches!(&outcome, Err(refusal) if refusal.slug == Slug::NonHttpsBlocked);
+    let considered = candidates(agent, &ask.target.host).into_iter().map(|rule| {
+        let plain = non_https && ask.target.scheme == Scheme::Http;
+        let objection = match weigh(rule, ask, &path) {
+            _ if passing == Some(&rule.id) => None,
+            Ok(spends) if plain && !spends.is_empty() => Some("plain HTTP would carry a secret".to_owned()),
+            Ok(_) => None,
+            Err(miss) => Some(miss.message(agent, ask)),
+        };
+        Considered {
+            rule: Arc::clone(&rule.id),
+            objection,
+            secrets: rule.secrets.clone(),
+            places: rule.places.clone(),
+        }
+    });
+    Explanation { considered: considered.collect(), outcome }
+}

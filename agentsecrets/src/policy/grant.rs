@@ -1,0 +1,118 @@
+//! The right to spend secrets on one request. Only `policy::decide` makes one; `resolve` asks for it
+//! and nothing else yields a value.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::base::name::{AgentName, SecretName};
+use crate::base::refusal::Refusal;
+use crate::tls::verify::Roots;
+
+use super::ask::{Place, Reference};
+
+/// What the policy says of a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// It does not leave.
+    Deny(Refusal),
+    /// It leaves, with the secrets of the grant (which may be none).
+    Allow(Grant),
+}
+
+/// Leave for one request to leave, with these secrets. Not `Clone`; made by `policy::decide` alone.
+#[derive(Debug)]
+pub struct Grant {
+    pub(super) agent: AgentName,
+    pub(super) rule: Arc<str>,
+    pub(super) spends: Vec<Spend>,
+    pub(super) quoted: Vec<Reference>,
+    pub(super) private: PrivateAddresses,
+    pub(super) max_body: Option<u64>,
+    pub(super) roots: Option<Arc<Roots>>,
+}
+
+/// One secret to be spent, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spend {
+    /// Which secret.
+    pub name: SecretName,
+    /// How it gets into the request.
+    pub style: Style,
+}
+
+/// How a secret gets into a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Style {
+    /// In the place of its placeholder.
+    Placeholder(Place),
+    /// As `Authorization: Bearer …`.
+    Bearer,
+    /// As `Authorization: Basic …`; the secret is `user:password`.
+    Basic,
+    /// As the whole value of this header.
+    Header(HeaderName),
+    /// As the value of this query parameter.
+    Query(Arc<str>),
+    /// As the client's certificate in the TLS handshake, if the server asks for one. The secret is the
+    /// certificate chain and its key, in PEM.
+    ClientCertificate,
+}
+
+/// Which non-public addresses a rule lets us dial.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PrivateAddresses {
+    /// None: public addresses only.
+    #[default]
+    None,
+    /// Loopback and private ones, but never metadata addresses.
+    Any,
+    /// Only those within these networks.
+    Within(Arc<[ipnet::IpNet]>),
+}
+
+impl Grant {
+    /// A grant for the tests of later stages.
+    #[cfg(test)]
+    pub(crate) fn for_test(spends: Vec<Spend>) -> Self {
+        let agent = "coder".parse().expect("a name");
+        let rule = "coder/1".into();
+        let private = PrivateAddresses::None;
+        Self { agent, rule, spends, quoted: Vec::new(), private, max_body: None, roots: None }
+    }
+
+    /// The agent entry that the caller is.
+    pub fn agent(&self) -> &AgentName {
+        &self.agent
+    }
+
+    /// The rule that allowed it, such as `coder/2 (policy.yaml:17)`.
+    pub fn rule(&self) -> &Arc<str> {
+        &self.rule
+    }
+
+    /// The secrets to spend.
+    pub fn spends(&self) -> &[Spend] {
+        &self.spends
+    }
+
+    /// Which non-public addresses may be dialled for it.
+    pub fn private(&self) -> &PrivateAddresses {
+        &self.private
+    }
+
+    /// References that stand where this rule fills nothing: they leave as the text they are.
+    pub fn quoted(&self) -> &[Reference] {
+        &self.quoted
+    }
+
+    /// The only roots that its server's certificate may stand under; none for the usual ones.
+    pub fn roots(&self) -> Option<&Arc<Roots>> {
+        self.roots.as_ref()
+    }
+
+    /// The largest request body the rule lets leave, in bytes.
+    pub fn max_body(&self) -> Option<u64> {
+        self.max_body
+    }
+}

@@ -1,0 +1,276 @@
+//! What a person writes wrongly, and on which line they are told.
+
+use std::path::Path;
+
+use super::Policy;
+
+/// The lines and messages that `text` is refused with.
+fn refused(text: &str) -> Vec<(u64, String)> {
+    let error = Policy::parse(text, Path::new("policy.yaml")).expect_err(text);
+    error.problems().iter().map(|problem| (problem.line, problem.message.clone())).collect()
+}
+
+/// A policy whose one rule for `api.x.com`, on line 5, has these further lines, from line 6.
+fn rule(lines: &str) -> String {
+    let lines: String = lines.lines().map(|line| format!("        {line}\n")).collect();
+    format!("version: 1\nagents:\n  - name: a\n    allow:\n      - host: api.x.com\n{lines}")
+}
+
+#[test]
+fn every_key_of_the_manual_is_read() {
+    let text = r#"
+version: 1
+agents:
+  - name: coder
+    match:
+      exe: /usr/bin/python3.11
+      sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+      uid: 1000
+      cgroup: /agents.slice/**
+      pod: { namespace: prod, service_account: agent, labels: { app: agent } }
+      session: true
+      token: true
+    env: false
+    inbound: [8080]
+    allow:
+      - host: api.stripe.com
+        ports: [443]
+        methods: [GET, POST]
+        paths: ["/v1/**"]
+        encoded_slashes: allow
+        secrets: [STRIPE_KEY]
+        inject: { bearer: STRIPE_KEY }
+        places: [auth, query, header, cookie, path, json, form, websocket, "json:a.client_secret"]
+        approve: { wait: 60s }
+        rate: 60/m
+        max_body: 10MiB
+      - host: pinned.example.org
+        tls: passthrough
+      - host: build.internal
+        private: true
+      - host: "*.build.internal"
+        private: [10.2.0.0/16]
+      - host: 10.1.2.3
+        ports: [8443]
+        private: true
+        inject: { header: { X-Api-Key: OTHER }, query: { key: THIRD } }
+"#;
+    let policy = Policy::parse(text, Path::new("/etc/policy.yaml")).unwrap();
+    let agent = &policy.agents()[0];
+    let secrets: Vec<_> = agent.secrets().map(|name| name.as_str()).collect();
+    assert_eq!(secrets, ["OTHER", "STRIPE_KEY", "THIRD"]);
+    assert_eq!((agent.inbound(), agent.env(), agent.rules()), (&[8080][..], false, 5));
+    assert_eq!(&*agent.rules[0].id, "coder/1 (policy.yaml:16)");
+    assert_eq!(agent.rules[0].max_body, Some(10 << 20));
+    let warned: Vec<_> = policy.warnings().iter().map(|warning| warning.line).collect();
+    for line in [10, 12, 23, 24] {
+        assert!(warned.contains(&line), "{line} of {warned:?}");
+    }
+}
+
+#[test]
+fn a_path_that_can_never_match_is_warned_of() {
+    let warned = |lines: &str| {
+        let policy = Policy::parse(&rule(lines), Path::new("p")).unwrap();
+        policy.warnings().iter().map(|warning| warning.message.clone()).collect::<String>()
+    };
+    assert!(warned("paths: ['/a%20b']").contains("without '%'"));
+    assert!(warned("paths: ['/@a%2F*']").contains("encoded_slashes: allow"));
+    assert!(warned("paths: ['/@a%2F*']\nencoded_slashes: refuse").contains("encoded_slashes: allow"));
+    assert_eq!(warned("paths: ['/@a%2F*', '/@a/*']\nencoded_slashes: allow"), "");
+}
+
+#[test]
+fn no_file_means_that_everything_is_denied_and_says_so() {
+    let policy = Policy::load(Path::new("/nonexistent/policy.yaml")).unwrap();
+    assert!(policy.agents().is_empty());
+    assert!(policy.warnings()[0].message.contains("everything is denied"));
+}
+
+#[test]
+fn mistakes_in_the_frame_are_told_with_their_line() {
+    let corpus: &[(&str, u64, &str)] = &[
+        ("version: 2\n", 1, "version 1"),
+        ("version: 1\nagent: []\n", 2, "agents"),
+        ("version: 1\nversion: 1\n", 2, "version"),
+        ("version: 1\nagents:\n  - name: a\n  - name: a\n", 4, "another agent 'a'"),
+        ("version: 1\nagents:\n  - name: a\n    allows: []\n", 4, "allow"),
+        ("version: 1\nagents:\n  - name: 'a b'\n", 3, "agent name"),
+        ("version: 1\nagents:\n  - name: a\n    env: yes\n", 4, "true or false"),
+        ("version: 1\nagents:\n  - name: a\n    env:\n", 4, ""),
+        ("version: 1\nagents:\n  - name: a\n    inbound: [0]\n", 4, "1 to 65535"),
+        ("version: 1\nagents:\n  - name: a\n    inbound: [70000]\n", 4, "1 to 65535"),
+        ("version: 1\nagents:\n  - name: a\n    match: {}\n", 4, "asks for no fact"),
+        ("version: 1\nagents:\n  - name: a\n    match:\n      session: false\n", 5, "asks for no fact"),
+        ("version: 1\nagents:\n  - name: a\n    match:\n      uid:\n", 5, ""),
+        ("version: 1\nagents:\n  - name: a\n    match:\n", 4, ""),
+        ("version: 1\nagents:\n  - name: a\n    match: { exe: python3 }\n", 4, "must start with '/'"),
+        ("version: 1\nagents:\n  - name: a\n    match: { exe: '/usr/[a' }\n", 4, "allowed are"),
+        ("version: 1\nagents:\n  - name: a\n    match: { exe: '/usr/{a' }\n", 4, "not a usable pattern"),
+        ("version: 1\nagents:\n  - name: a\n    match: { sha256: abc }\n", 4, "64 hexadecimal"),
+        ("version: 1\nagents:\n  - name: a\n    match: { uid: -1 }\n", 4, ""),
+        ("version: 1\nagents:\n  - name: a\n    match: { pod: { name: x } }\n", 4, "namespace"),
+        ("version: 1\nagents:\n  - name: a\n    allow:\n      - ports: [443]\n", 5, "host"),
+        ("version: 1\nagents: [\n", 0, ""),
+        ("version: 1\nagents:\n  - name: a\n    allow:\n      - host: *.x.com\n", 5, "must be quoted"),
+        ("", 1, "begins with 'version: 1'"),
+    ];
+    for (text, line, says) in corpus {
+        let problems = refused(text);
+        let fits = |(at, message): &(u64, String)| (*line == 0 || at == line) && message.contains(says);
+        assert!(problems.iter().any(fits), "{text:?}: line {line} {says:?}, got {problems:?}");
+    }
+}
+
+#[test]
+fn mistakes_in_a_rule_are_told_with_their_line() {
+    let corpus: &[(&str, u64, &str)] = &[
+        ("method: [GET]", 6, "methods"),
+        ("host: b.com", 6, "host"),
+        ("ports: [443]\nports: [80]", 7, "'ports' stands twice"),
+        ("ports: []", 6, "'ports' is empty"),
+        ("ports:", 6, "a list belongs here"),
+        ("ports: ['https']", 6, "1 to 65535"),
+        ("ports:\n  - 443\n  - 443", 8, "twice"),
+        ("methods: []", 6, "'methods' is empty"),
+        ("methods:\n  - GET\n  - get", 8, "'get' is not a method"),
+        ("methods: [CONNECT]", 6, "tunnels"),
+        ("paths:", 6, "a list belongs here"),
+        ("paths: []", 6, "'paths' is empty"),
+        ("paths: [v1/*]", 6, "must start with '/'"),
+        ("paths: [/v1/**x]", 6, "whole segment"),
+        ("paths: ['/v1/[!a]']", 6, "allowed are"),
+        ("paths: ['/v1/{a']", 6, "not a usable pattern"),
+        ("paths: ['/v1/../x']", 6, "'..'"),
+        ("secrets: [A-B]", 6, "secret name"),
+        ("secrets:\n  - A\n  - A", 8, "twice"),
+        ("inject: {}", 6, "puts nothing in"),
+        ("inject: { bearer: A, basic: B }", 6, "two secrets"),
+        ("inject: { bearer: A, header: { Authorization: B } }", 6, "two secrets"),
+        ("inject: { header: { Host: A } }", 6, "cannot carry"),
+        ("inject: { header: { 'X Y': A } }", 6, "not a header name"),
+        ("inject: { token: A }", 6, "bearer"),
+        ("inject:\n  header:\n    X-A: A\n    X-A: B", 9, "X-A"),
+        ("places: [body]", 6, "not a place"),
+        ("places: ['json:']", 6, "not a place"),
+        ("approve: sometimes", 6, "wait: 60s"),
+        ("approve: { wait: soon }", 6, "not a time"),
+        ("approve:", 6, ""),
+        ("rate: fast", 6, "60/m"),
+        ("rate: 0/m", 6, "60/m"),
+        ("max_body: big", 6, "10MiB"),
+        ("tls: off", 6, "passthrough"),
+        ("tls: passthrough\nsecrets: [A]", 6, "not opened"),
+        ("tls: passthrough\nencoded_slashes: allow", 6, "not opened"),
+        ("encoded_slashes: true", 6, ""),
+        ("tls: passthrough\nclient_cert: A", 6, "not opened"),
+        ("roots: /nonexistent/roots.pem", 6, "/nonexistent/roots.pem"),
+        ("roots: []", 6, ""),
+        ("client_cert: 'a b'", 6, "secret name"),
+        ("private: [all]", 6, "not a network"),
+        ("private: []", 6, "no network"),
+        ("private: maybe", 6, "list of networks"),
+        ("private: no", 6, "list of networks"),
+    ];
+    for (lines, line, says) in corpus {
+        let problems = refused(&rule(lines));
+        let fits = |(at, message): &(u64, String)| at == line && message.contains(says);
+        assert!(problems.iter().any(fits), "{lines:?}: line {line} {says:?}, got {problems:?}");
+    }
+}
+
+#[test]
+fn a_host_is_a_name_an_address_or_a_wildcard_of_whole_labels() {
+    for bad in [
+        "*",
+        "*.com",
+        "*.*.com",
+        "a.*.com",
+        "*a.com",
+        "api*.x.com",
+        "https://x.com",
+        "x.com/v1",
+        "x.com:443",
+        "*.",
+        "*.10.0.0.1",
+        "*.1.2.3.4",
+        "**.x.com",
+        "",
+        "x..com",
+        "127.1",
+    ] {
+        let problems =
+            refused(&format!("version: 1\nagents:\n  - name: a\n    allow:\n      - host: '{bad}'\n"));
+        assert_eq!(problems[0].0, 5, "{bad}");
+        assert!(problems[0].1.contains("allowed are"), "{bad}");
+    }
+    for good in ["x.com", "X.com.", "*.x.com", "10.0.0.1", "::1", "[::1]", "localhost"] {
+        let text = format!("version: 1\nagents:\n  - name: a\n    allow:\n      - host: '{good}'\n");
+        assert!(Policy::parse(&text, Path::new("p")).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_file_and_line() {
+    let text = rule("rate: x\nmax_body: y");
+    let error = Policy::parse(&text, Path::new("/etc/as/policy.yaml")).unwrap_err().to_string();
+    let lines: Vec<_> = error.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(
+        lines[0].starts_with("/etc/as/policy.yaml:6: ") && lines[1].starts_with("/etc/as/policy.yaml:7: ")
+    );
+}
+
+#[test]
+fn a_message_never_carries_a_control_character_of_the_file() {
+    for text in ["version: 1\n\"a\\e[31mgents\": []\n", &rule("rate: \"\\e[31m\""), &rule("\"\\e[2J\": 1")] {
+        for (_, message) in refused(text) {
+            assert!(!message.contains(char::is_control), "{message:?}");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_not_spent_on_names_that_strangers_may_register() {
+    let rules = |host: &str, lines: &str| {
+        let lines: String = lines.lines().map(|line| format!("        {line}\n")).collect();
+        format!("version: 1\nagents:\n  - name: a\n    allow:\n      - host: \"{host}\"\n{lines}")
+    };
+    for host in ["*.co.uk", "*.github.io", "*.herokuapp.com", "*.workers.dev", "*.amazonaws.com"] {
+        for spends in ["secrets: [A]", "inject: { bearer: A }"] {
+            let problems = refused(&rules(host, spends));
+            assert!(problems[0].1.contains("anybody may register"), "{host}: {problems:?}");
+            assert_eq!(problems[0].0, 5);
+        }
+        let policy = Policy::parse(&rules(host, "methods: [GET]"), Path::new("p")).unwrap();
+        assert!(policy.warnings()[0].message.contains("anybody"), "{host}");
+    }
+    let tenant = rules("mine.workers.dev", "ports: [443]\nsecrets: [A]");
+    let policy = Policy::parse(&tenant, Path::new("p")).unwrap();
+    assert!(policy.warnings()[0].message.contains("stays yours"), "{:?}", policy.warnings());
+    let own = rules("*.example.com", "ports: [443]\nsecrets: [A]");
+    assert!(Policy::parse(&own, Path::new("p")).unwrap().warnings().is_empty());
+}
+
+#[test]
+fn a_host_is_not_both_unopened_and_given_secrets() {
+    for (one, other) in [
+        ("x.example.com", "x.example.com"),
+        ("*.example.com", "x.example.com"),
+        ("x.example.com", "*.example.com"),
+        ("*.example.com", "*.x.example.com"),
+    ] {
+        let text = format!(
+            "version: 1\nagents:\n  - name: a\n    allow:\n      - {{ host: \"{one}\", tls: passthrough }}\n      \
+             - {{ host: \"{other}\", secrets: [A] }}\n"
+        );
+        let problems = refused(&text);
+        assert!(
+            problems.iter().any(|(line, what)| *line == 5 && what.contains("is not opened")),
+            "{problems:?}"
+        );
+    }
+    let apart = "version: 1\nagents:\n  - name: a\n    allow:\n      - { host: a.example.com, tls: passthrough }\n      \
+                 - { host: b.example.com, secrets: [A] }\n";
+    assert!(Policy::parse(apart, Path::new("p")).is_ok());
+}

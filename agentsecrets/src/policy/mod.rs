@@ -1,0 +1,31 @@
+//! Who may do what: deny by default. One decision per request, and the only place where a `Grant`
+//! comes into being.
+
+pub mod ask;
+mod compile;
+pub mod connection;
+#[cfg(test)]
+mod connection_tests;
+pub mod decide;
+#[cfg(test)]
+mod decide_tests;
+pub mod explain;
+pub mod grant;
+mod limit;
+pub mod live;
+pub mod load;
+#[cfg(test)]
+mod load_tests;
+mod matching;
+mod model;
+mod path;
+pub mod rules;
+pub(crate) mod scale;
+mod sources;
+mod tenants;
+
+pub use decide::decide;
+pub use live::Live;
+pub use load::{LoadError, Problem};
+pub use matching::Naming;
+pub use rules::{Agent, Policy};

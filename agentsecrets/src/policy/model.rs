@@ -1,0 +1,152 @@
+//! The policy file as it is written: every key of it, nothing that it does not know. What stands here is
+//! only syntax; `compile` judges what it means. A key that is there without a value is an error, never
+//! the same as a key that is absent: an empty `paths:` must not come to mean every path.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+use serde_yaml::Spanned;
+
+/// Text with the line it stands on.
+pub(super) type Text = Spanned<String>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub version: Spanned<u64>,
+    #[serde(default)]
+    pub agents: Vec<Spanned<Agent>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agent {
+    pub name: Text,
+    #[serde(default, rename = "match", deserialize_with = "given")]
+    pub matches: Option<Spanned<Match>>,
+    #[serde(default)]
+    pub env: bool,
+    #[serde(default)]
+    pub inbound: Vec<Spanned<u16>>,
+    #[serde(default)]
+    pub allow: Vec<Spanned<Rule>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Match {
+    #[serde(default, deserialize_with = "given")]
+    pub exe: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub sha256: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub uid: Option<u32>,
+    #[serde(default, deserialize_with = "given")]
+    pub cgroup: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub pod: Option<Spanned<Pod>>,
+    #[serde(default, deserialize_with = "given")]
+    pub session: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    pub token: Option<Spanned<bool>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pod {
+    #[serde(default, deserialize_with = "given")]
+    pub namespace: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    pub service_account: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    pub host: Text,
+    #[serde(default, deserialize_with = "given")]
+    pub ports: Option<Spanned<Vec<Spanned<u16>>>>,
+    #[serde(default, deserialize_with = "given")]
+    pub methods: Option<Spanned<Vec<Text>>>,
+    #[serde(default, deserialize_with = "given")]
+    pub paths: Option<Spanned<Vec<Text>>>,
+    #[serde(default, deserialize_with = "given")]
+    pub encoded_slashes: Option<Spanned<EncodedSlashes>>,
+    #[serde(default)]
+    pub secrets: Vec<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub inject: Option<Spanned<Inject>>,
+    #[serde(default, deserialize_with = "given")]
+    pub places: Option<Vec<Text>>,
+    #[serde(default, deserialize_with = "given")]
+    pub approve: Option<Spanned<Approve>>,
+    #[serde(default, deserialize_with = "given")]
+    pub rate: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub max_body: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub tls: Option<Spanned<Tls>>,
+    #[serde(default, deserialize_with = "given")]
+    pub roots: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub client_cert: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub private: Option<Spanned<Private>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Inject {
+    #[serde(default, deserialize_with = "given")]
+    pub bearer: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub basic: Option<Text>,
+    /// Header name → secret.
+    #[serde(default)]
+    pub header: BTreeMap<String, Text>,
+    /// Parameter name → secret.
+    #[serde(default)]
+    pub query: BTreeMap<String, Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "`approve` is true, false, or { wait: 60s }")]
+pub(super) enum Approve {
+    Plain(bool),
+    Waiting(Wait),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wait {
+    pub wait: String,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Tls {
+    Passthrough,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum EncodedSlashes {
+    /// They pass, where the path is allowed whichever way it is read.
+    Allow,
+    /// They make a path ambiguous, as they do where the key is absent.
+    Refuse,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "`private` is true, false, or a list of networks such as [10.2.0.0/16]")]
+pub(super) enum Private {
+    Plain(bool),
+    Within(Vec<String>),
+}
+
+/// Reads a key that may be left out but, where it stands, has a value.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}

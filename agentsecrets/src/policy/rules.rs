@@ -1,0 +1,193 @@
+//! A policy that was read and found sound: what `decide` works on. It can only be made by `load`, so that
+//! whoever holds one holds rules that mean what they say.
+
+use std::sync::Arc;
+
+use globset::GlobSet;
+use http::Method;
+
+use crate::base::host::Host;
+use crate::base::name::{AgentName, SecretName};
+use crate::base::refusal::{Refusal, Slug};
+use crate::identity::Caller;
+use crate::tls::verify::Roots;
+
+use super::ask::Place;
+use super::grant::{PrivateAddresses, Spend};
+use super::limit::Limiter;
+use super::load::Problem;
+use super::matching::{Hosts, Match, Naming};
+use super::sources::Sources;
+
+/// All rules that are in force.
+#[derive(Debug, Default)]
+pub struct Policy {
+    pub(super) agents: Vec<Agent>,
+    pub(super) warnings: Vec<Problem>,
+    /// The file's name, for messages.
+    pub(super) file: String,
+    /// The other files that it was made from.
+    pub(super) sources: Sources,
+}
+
+/// One agent entry.
+#[derive(Debug)]
+pub struct Agent {
+    pub(super) name: AgentName,
+    pub(super) matches: Option<Match>,
+    pub(super) env: bool,
+    pub(super) inbound: Vec<u16>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) hosts: Hosts,
+    /// Sorted, each once.
+    pub(super) secrets: Vec<SecretName>,
+}
+
+/// One entry of `allow`. `None` means that the rule does not limit it.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub id: Arc<str>,
+    pub ports: Option<Vec<u16>>,
+    pub methods: Option<Vec<Method>>,
+    pub paths: Option<GlobSet>,
+    /// Whether a path may hold encoded slashes, where both of its readings are allowed.
+    pub encoded_slashes: bool,
+    /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
+    pub secrets: Vec<SecretName>,
+    pub injects: Vec<Spend>,
+    pub places: Vec<Place>,
+    pub approve: bool,
+    pub passthrough: bool,
+    pub limiter: Option<Arc<Limiter>>,
+    pub max_body: Option<u64>,
+    pub private: PrivateAddresses,
+    pub roots: Option<Arc<Roots>>,
+}
+
+impl Rule {
+    /// Whether it allows `port`.
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
+
+    /// Whether there is a port that `self` and `other` allow.
+    pub(super) fn shares_port(&self, other: &Rule) -> bool {
+        self.ports.as_ref().is_none_or(|ports| ports.iter().any(|port| other.has_port(*port)))
+    }
+}
+
+impl Policy {
+    /// The agent entries, in the order of the file.
+    pub fn agents(&self) -> &[Agent] {
+        &self.agents
+    }
+
+    /// The entry called `name`.
+    pub fn agent(&self, name: &AgentName) -> Option<&Agent> {
+        self.agents.iter().find(|agent| agent.name == *name)
+    }
+
+    /// What is legal in the file, but surely not what was meant.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// Whether a rule of `agent` (of any agent, where none is given) names `host`: only such names are
+    /// asked of the world.
+    pub fn names(&self, agent: Option<&AgentName>, host: &Host) -> bool {
+        self.naming(agent, host) != Naming::Nowhere
+    }
+
+    /// How the rules of `agent` (of any agent, where none is given) name `host`.
+    pub fn naming(&self, agent: Option<&AgentName>, host: &Host) -> Naming {
+        let agents = self.agents.iter().filter(|entry| agent.is_none_or(|name| entry.name == *name));
+        let mut best = Naming::Nowhere;
+        for entry in agents {
+            match entry.hosts.naming(host) {
+                Naming::Exactly => return Naming::Exactly,
+                below @ Naming::Below(_) => best = below,
+                Naming::Nowhere => {}
+            }
+        }
+        best
+    }
+
+    /// The entry that `caller` acts under: the one that `run --agent` named if its `match` holds, else
+    /// the first whose `match` holds. The refusal says which fact was missing; its domain is empty.
+    pub fn agent_for(&self, caller: &Caller) -> Result<&Agent, Refusal> {
+        let denied = |message: String| Refusal::new(Slug::CapabilityDenied, "", message);
+        if self.agents.is_empty() {
+            let message = format!("{} has no rule at all, so that nothing is allowed", self.file);
+            return Err(Refusal::new(Slug::EmptyAllowlist, "", message));
+        }
+        let Some(name) = &caller.agent else {
+            let holds = self.agents.iter().find(|agent| agent.fails_by(caller).is_none());
+            return holds.ok_or_else(|| {
+                denied(format!("no agent entry of {} holds for {}", self.file, caller.process.exe.display()))
+            });
+        };
+        let Some(agent) = self.agent(name) else {
+            return Err(denied(format!("{} has no agent entry '{name}'", self.file)));
+        };
+        match agent.fails_by(caller) {
+            None => Ok(agent),
+            Some(fact) => Err(denied(format!(
+                "this program is not agent '{name}': 'match.{fact}' of {} does not hold for {}",
+                self.file,
+                caller.process.exe.display()
+            ))),
+        }
+    }
+
+    /// Takes over what `earlier` had counted, where agent, rule and rate are the same: writing the file
+    /// anew must not hand out a new allowance.
+    pub(super) fn keep_counts_of(&mut self, earlier: &Policy) {
+        for agent in &mut self.agents {
+            let Some(before) = earlier.agent(&agent.name) else { continue };
+            for (rule, old) in agent.rules.iter_mut().zip(&before.rules) {
+                if let (Some(new), Some(old)) = (&mut rule.limiter, &old.limiter)
+                    && new.rate() == old.rate()
+                {
+                    *new = Arc::clone(old);
+                }
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// Its name.
+    pub fn name(&self) -> &AgentName {
+        &self.name
+    }
+
+    /// Every secret that it may spend anywhere, in order of name: what answers to it are searched for.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        self.secrets.iter()
+    }
+
+    /// Ports on which others may reach it.
+    pub fn inbound(&self) -> &[u16] {
+        &self.inbound
+    }
+
+    /// Whether it may call `agentsecrets env`, which shows real values.
+    pub fn env(&self) -> bool {
+        self.env
+    }
+
+    /// How many rules it has.
+    pub fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// The fact for which `caller` is not this agent. An entry without `match` holds for what `run`
+    /// started, which is always in a session.
+    fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
+        match &self.matches {
+            Some(facts) => facts.fails_by(caller),
+            None if caller.session.is_empty() => Some("session"),
+            None => None,
+        }
+    }
+}

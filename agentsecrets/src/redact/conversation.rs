@@ -1,0 +1,71 @@
+//! A server's messages on their way to the agent, each searched like an answer's body.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::answer::Findings;
+use super::patterns::Patterns;
+use super::stream::Scrubber;
+
+/// Takes the agent's secrets out of the messages of one conversation.
+pub struct Conversation {
+    scrubber: Scrubber,
+    patterns: Arc<Patterns>,
+    findings: Findings,
+}
+
+impl Conversation {
+    pub(super) fn new(patterns: Arc<Patterns>, findings: Findings) -> Self {
+        Self { scrubber: Scrubber::new(patterns.clone()), patterns, findings }
+    }
+
+    /// Takes the next part of a message, and gives what may leave of it, perhaps nothing. With the last part
+    /// everything leaves that was held back.
+    pub fn part(&mut self, bytes: Bytes, is_last: bool) -> Bytes {
+        let mut clean = self.scrubber.push(bytes);
+        if is_last {
+            let rest = self.scrubber.finish();
+            if !rest.is_empty() {
+                clean = Bytes::from([clean, rest].concat());
+            }
+        }
+        if self.scrubber.found() {
+            self.findings.found();
+        }
+        clean
+    }
+
+    /// Something short that is sent by itself, searched by itself.
+    pub fn whole(&self, bytes: Bytes) -> Bytes {
+        match self.patterns.scrub(&bytes) {
+            None => bytes,
+            Some(clean) => {
+                self.findings.found();
+                clean.into()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::secret::Secret;
+
+    #[test]
+    fn a_secret_in_parts_of_a_message_is_found_and_one_in_parts_of_two_is_not_mistaken() {
+        let patterns = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
+        let findings = Findings::default();
+        let mut conversation = Conversation::new(patterns, findings.clone());
+        let mut say =
+            |text: &'static str, is_last| conversation.part(Bytes::from_static(text.as_bytes()), is_last);
+        assert_eq!(say("hello", true), "hello");
+        assert!(!findings.redacted());
+        assert_eq!(say("it is hunter2/", false), "");
+        assert_eq!(say("hunter2.", true), "it is [REDACTED_BY_AGENTSECRETS].");
+        assert!(findings.redacted());
+        assert_eq!(say("bye", true), "bye");
+        assert_eq!(conversation.whole(Bytes::from_static(b"hunter2/hunter2")), "[REDACTED_BY_AGENTSECRETS]");
+    }
+}

@@ -1,0 +1,73 @@
+//! Where the messages of a gRPC stream end. They are binary and hold no line breaks, so their own frames
+//! say when nothing has to wait any more: what belongs to a message leaves when the message is whole.
+
+use crate::exchange::body::BodyError;
+
+/// A flag, then the message's length in four bytes.
+const HEADER: usize = 5;
+/// The flags of a message that is not compressed, and of the trailers that gRPC-Web sends as one. No form of
+/// a text begins with either.
+const PLAIN: [u8; 2] = [0, 0x80];
+
+/// Follows the frames of one stream.
+#[derive(Default)]
+pub(super) struct Messages {
+    header: Vec<u8>,
+    left: usize,
+}
+
+impl Messages {
+    /// Takes in the next bytes of the stream: whether a message ends with the last of them, so that nothing
+    /// has to wait. An end among them frees nothing, since the bytes behind it are here already.
+    ///
+    /// # Errors
+    /// When these are no messages that can be searched. A server that repeats what it is sent must not cut
+    /// a secret in two by calling a part of it a header; and a compressed message cannot be looked into.
+    pub(super) fn end(&mut self, data: &[u8]) -> Result<bool, BodyError> {
+        let mut rest = data;
+        while !rest.is_empty() {
+            if self.left == 0 {
+                if self.header.is_empty() && !rest.first().is_some_and(|flag| PLAIN.contains(flag)) {
+                    return Err(BodyError::Coding("its messages are compressed, or are none"));
+                }
+                let (header, after) = rest.split_at((HEADER - self.header.len()).min(rest.len()));
+                self.header.extend_from_slice(header);
+                rest = after;
+                let Some(length) = self.header.get(1..HEADER).and_then(|bytes| bytes.try_into().ok()) else {
+                    break;
+                };
+                self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                self.header.clear();
+            }
+            let message = self.left.min(rest.len());
+            self.left -= message;
+            rest = rest.get(message..).unwrap_or_default();
+        }
+        Ok(self.left == 0 && self.header.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_end_where_their_frames_say() {
+        let stream = [&b"\0\0\0\0\x03abc"[..], b"\0\0\0\0\0", b"\0\0\0\0\x02de"].concat();
+        for size in 1..=stream.len() {
+            let mut messages = Messages::default();
+            let mut passed = 0;
+            for chunk in stream.chunks(size) {
+                passed += chunk.len();
+                assert_eq!(messages.end(chunk).ok(), Some([8, 13, 20].contains(&passed)), "{size} {passed}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_message_is_refused_at_its_first_byte() {
+        for stream in [&b"\x01\0\0\0\x01a"[..], b"\0\0\0\0\x01ab", b"{"] {
+            assert!(Messages::default().end(stream).is_err(), "{stream:?}");
+        }
+    }
+}

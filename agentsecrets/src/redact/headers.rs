@@ -1,0 +1,58 @@
+//! The search in headers and trailers: every value, whatever its name says, since a server may echo a
+//! secret in a cookie, a redirect or an error header alike.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::patterns::{MARKER, Patterns};
+
+/// Takes the secrets out of `headers`; says whether there was any.
+pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns) -> bool {
+    let mut found = false;
+    for value in headers.values_mut() {
+        if let Some(clean) = patterns.scrub(value.as_bytes()) {
+            found = true;
+            *value = HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static(marker()));
+        }
+    }
+    let told: Vec<HeaderName> =
+        headers.keys().filter(|name| patterns.scrub(name.as_str().as_bytes()).is_some()).cloned().collect();
+    for name in told {
+        found = true;
+        headers.remove(name);
+    }
+    found
+}
+
+fn marker() -> &'static str {
+    std::str::from_utf8(MARKER).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::secret::Secret;
+
+    #[test]
+    fn a_secret_is_taken_out_of_any_header() {
+        let patterns = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
+        let mut headers = HeaderMap::new();
+        headers.insert("location", HeaderValue::from_static("/login?next=1&p=hunter2%2Fhunter2&x=y"));
+        headers.append("set-cookie", HeaderValue::from_static("a=b"));
+        headers.append("set-cookie", HeaderValue::from_static("auth=aHVudGVyMi9odW50ZXIy; Secure"));
+        headers.insert("x-raw", HeaderValue::from_bytes(b"\xffhunter2/hunter2\xff").unwrap());
+        assert!(scrub(&mut headers, &patterns));
+        assert_eq!(headers["location"], "/login?next=1&p=[REDACTED_BY_AGENTSECRETS]&x=y");
+        let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
+        assert_eq!(cookies, ["a=b", "auth=[REDACTED_BY_AGENTSECRETS]; Secure"]);
+        assert_eq!(headers["x-raw"].as_bytes(), b"\xff[REDACTED_BY_AGENTSECRETS]\xff");
+        assert!(!scrub(&mut headers, &patterns));
+    }
+
+    #[test]
+    fn a_header_that_is_named_after_a_secret_is_dropped() {
+        let patterns = Patterns::build(&[Secret::new(b"deadbeef01".to_vec())]);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-deadbeef01", HeaderValue::from_static("1"));
+        assert!(scrub(&mut headers, &patterns) && headers.is_empty());
+    }
+}

@@ -1,0 +1,17 @@
+//! Answers without secrets: every spendable secret of the agent, in every encoding we name, is taken
+//! out of headers, bodies and trailers, streaming, whatever the chunking. An answer that cannot be
+//! searched is refused, never passed on.
+
+mod answer;
+mod conversation;
+pub mod decode;
+mod encodings;
+mod grpc;
+mod headers;
+pub mod patterns;
+mod prepare;
+pub mod stream;
+
+pub use answer::{Findings, Redactor};
+pub use conversation::Conversation;
+pub(crate) use prepare::prepare;

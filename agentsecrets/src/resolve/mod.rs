@@ -1,0 +1,58 @@
+//! From a grant to values: no grant, no secret.
+
+pub mod credentials;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::name::{Environment, Project, SecretName};
+use crate::base::refusal::{Refusal, Slug};
+use crate::base::secret::Secret;
+use crate::policy::grant::Grant;
+use crate::store::{Key, Store, StoreError};
+
+pub use credentials::Credentials;
+
+/// The values that one agent may spend, read from the store ahead of its requests: answers must be
+/// searched for all of them, spent or not.
+pub struct Values(HashMap<SecretName, Arc<Secret>>);
+
+impl Values {
+    /// Reads the `names` of a project and environment. A name that the store does not hold is left out;
+    /// a store that cannot be read is an error.
+    pub fn load<'a>(
+        store: &dyn Store,
+        project: &Project,
+        environment: &Environment,
+        names: impl Iterator<Item = &'a SecretName>,
+    ) -> Result<Self, StoreError> {
+        let mut values = HashMap::new();
+        for name in names {
+            let key = Key { project: project.clone(), environment: environment.clone(), name: name.clone() };
+            if let Some(value) = store.get(&key)? {
+                values.insert(name.clone(), Arc::new(value));
+            }
+        }
+        Ok(Self(values))
+    }
+
+    /// Every value, for the patterns that answers are searched for.
+    pub fn to_redact(&self) -> impl Iterator<Item = &Secret> {
+        self.0.values().map(|value| &**value)
+    }
+
+    /// The values that `grant` lets this one request spend.
+    pub fn resolve(&self, grant: &Grant) -> Result<Credentials, Refusal> {
+        let mut credentials = Vec::with_capacity(grant.spends().len());
+        for spend in grant.spends() {
+            let value = self.0.get(&spend.name).ok_or_else(|| missing(&spend.name))?;
+            credentials.push((spend.name.clone(), value.clone()));
+        }
+        Ok(Credentials::new(credentials))
+    }
+}
+
+/// Other tools match these words.
+fn missing(name: &SecretName) -> Refusal {
+    Refusal::new(Slug::SecretMissing, "", format!("secret '{name}' not found in keychain"))
+}

@@ -1,0 +1,28 @@
+//! TLS on both sides: our authority toward agents, verified certificates toward upstreams.
+
+pub mod authority;
+pub mod client_certificate;
+pub mod leaf;
+mod outline;
+mod tape;
+pub mod terminate;
+pub mod verify;
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{NamedGroup, SupportedCipherSuite};
+
+/// The cryptography that both sides use: aws-lc-rs, with AES-128-GCM before AES-256-GCM, since it is as
+/// unbroken and cheaper for every byte and handshake, and with the post-quantum key exchange before all
+/// others: a secret that is recorded today must not be read in ten years.
+pub fn provider() -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    let preferred = |suite: &SupportedCipherSuite| {
+        suite.suite().as_str().is_some_and(|name| name.contains("AES_128_GCM"))
+    };
+    // The sort is stable: TLS 1.3 stays before 1.2, and the library's order holds within each group.
+    provider.cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), !preferred(suite)));
+    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    Arc::new(provider)
+}

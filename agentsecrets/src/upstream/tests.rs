@@ -1,0 +1,428 @@
+//! What reaches a server, over which connection, and what an agent is told when nothing does.
+
+use futures_util::future::join_all;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::testing::*;
+use crate::base::refusal::{Refusal, Slug};
+use crate::exchange::body::{Body, BodyError, full};
+use crate::exchange::target::{Scheme, Target};
+use crate::inject::Outbound;
+use crate::policy::grant::PrivateAddresses;
+
+/// Says what it was asked, and sends the body back.
+async fn echo(request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let host = head.headers.get("host").map(|host| host.to_str().unwrap().to_owned());
+    let authority = head.uri.authority().map(ToString::to_string);
+    let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let mut answer = Response::new(body.map_err(BodyError::Peer).boxed_unsync());
+    let headers: &mut HeaderMap = answer.headers_mut();
+    headers.insert("x-host", host.or(authority).unwrap_or_default().parse().unwrap());
+    headers.insert("x-path", path.parse().unwrap());
+    headers.insert("connection", "x-hop".parse().unwrap());
+    headers.insert("x-hop", "1".parse().unwrap());
+    answer
+}
+
+async fn text(answer: Response<Body>) -> String {
+    String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+fn refused(answer: Result<Response<Body>, Refusal>) -> Refusal {
+    match answer {
+        Ok(answer) => panic!("answered {}", answer.status()),
+        Err(refusal) => refusal,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http1_requests_of_one_session_reuse_a_connection() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, HTTP1, echo).await;
+    let client = authority.client();
+    for n in 0..500 {
+        let body = format!("body {n}");
+        let request = Request::post("/a?b=c").body(full(body.clone())).unwrap();
+        let answer = client.send(to("api.test", server.port, request)).await.unwrap();
+        assert_eq!(answer.headers()["x-host"], format!("api.test:{}", server.port));
+        assert_eq!(answer.headers()["x-path"], "/a?b=c");
+        assert_eq!(text(answer).await, body);
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn http2_requests_of_one_session_share_a_connection_from_the_first_on() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, HTTP2, echo).await;
+    let client = authority.client();
+    let answers = join_all((0..20).map(|n| {
+        let request = Request::post("/a?b=c").body(full(format!("body {n}"))).unwrap();
+        client.send(to("api.test", server.port, request))
+    }))
+    .await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        let answer = answer.unwrap();
+        assert_eq!(answer.headers()["x-host"], format!("api.test:{}", server.port));
+        assert_eq!(answer.headers()["x-path"], "/a?b=c");
+        assert_eq!(text(answer).await, format!("body {n}"));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn headers_of_the_servers_connection_end_here() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, HTTP1, echo).await;
+    let answer = authority.client().send(to("api.test", server.port, get("/"))).await.unwrap();
+    assert!(!answer.headers().contains_key("connection"));
+    assert!(!answer.headers().contains_key("x-hop"));
+}
+
+#[tokio::test]
+async fn sessions_and_credentials_never_share_a_connection() {
+    for kind in [HTTP1, HTTP2] {
+        let authority = Authority::new();
+        let server = Server::start(&authority, kind, echo).await;
+        let client = authority.client();
+        for (session, secrets) in
+            [("one", vec!["A"]), ("one", vec!["B"]), ("two", vec!["A"]), ("one", vec!["A"])]
+        {
+            let outbound = to("api.test", server.port, get("/"));
+            let (target, private) = (outbound.target().clone(), outbound.private().clone());
+            let isolation = isolation(session, &secrets);
+            let outbound = Outbound::for_test(outbound.into_request(), target, private, isolation);
+            text(client.send(outbound).await.unwrap()).await;
+        }
+        assert_eq!(server.connections(), 3);
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_closes_its_connections() {
+    for kind in [HTTP1, HTTP2] {
+        let authority = Authority::new();
+        let server = Server::start(&authority, kind, echo).await;
+        let client = authority.client();
+        text(client.send(to("api.test", server.port, get("/"))).await.unwrap()).await;
+        client.end_session("one");
+        text(client.send(to("api.test", server.port, get("/"))).await.unwrap()).await;
+        assert_eq!(server.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_outlives_its_session_leaves_no_connection_behind() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, HTTP1, echo).await;
+    let client = authority.client();
+    for n in 1..=3 {
+        let request = Request::post("/").body(full("x")).unwrap();
+        let answer = client.send(to("api.test", server.port, request)).await.unwrap();
+        client.end_session("one");
+        assert_eq!(text(answer).await, "x");
+        assert_eq!(server.connections(), n);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, HTTP1, echo).await;
+    let outbound = to("other.test", server.port, get("/?key=hunter2"));
+    let refusal = refused(authority.client().send(outbound).await);
+    assert_eq!(refusal.slug, Slug::UpstreamUntrusted);
+    assert_eq!(refusal.message, "the certificate of 'other.test' is for another name");
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_issuer_is_refused_with_the_way_to_trust_it() {
+    let server = Server::start(&Authority::new(), HTTP1, echo).await;
+    let other = Authority::named("other").client();
+    let refusal = refused(other.send(to("api.test", server.port, get("/"))).await);
+    assert_eq!(refusal.slug, Slug::UpstreamUntrusted);
+    assert!(refusal.message.contains("AGENTSECRETS_UPSTREAM_CA"), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, Kind { expired: true, ..HTTP1 }, echo).await;
+    let refusal = refused(authority.client().send(to("api.test", server.port, get("/"))).await);
+    assert_eq!(refusal.slug, Slug::UpstreamUntrusted);
+    assert!(refusal.message.contains("has expired"), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_address_is_checked_as_an_address() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, Kind { name: "127.0.0.1", ..HTTP1 }, echo).await;
+    let answer = authority.client().send(to("127.0.0.1", server.port, get("/"))).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let by_name = refused(authority.client().send(to("api.test", server.port, get("/"))).await);
+    assert_eq!(by_name.slug, Slug::UpstreamUntrusted);
+}
+
+#[tokio::test]
+async fn private_addresses_need_a_rule_even_on_a_kept_connection() {
+    let authority = Authority::new();
+    for kind in [HTTP1, HTTP2] {
+        let server = Server::start(&authority, kind, echo).await;
+        let client = authority.client();
+        text(client.send(to("api.test", server.port, get("/"))).await.unwrap()).await;
+        let outbound = to("api.test", server.port, get("/"));
+        let (target, isolation) = (outbound.target().clone(), outbound.isolation().clone());
+        let request = outbound.into_request();
+        let outbound = Outbound::for_test(request, target, PrivateAddresses::None, isolation);
+        let refusal = refused(client.send(outbound).await);
+        assert_eq!(refusal.slug, Slug::SsrfProtectionBlocked);
+        assert!(refusal.message.contains("'api.test'"), "{refusal}");
+        assert_eq!(server.connections(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up() {
+    for kind in [HTTP1, HTTP2] {
+        let authority = Authority::new();
+        let never = |_| std::future::pending::<Response<Body>>();
+        let server = Server::start(&authority, kind, never).await;
+        let client = authority.client().with_patience(SHORT);
+        let refusal = refused(client.send(to("api.test", server.port, get("/?key=hunter2"))).await);
+        assert_eq!(refusal.slug, Slug::UpstreamTimeout);
+        assert!(!refusal.message.contains("hunter2"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_shakes_hands_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = Authority::new().client().with_patience(SHORT);
+    let refusal = refused(client.send(to("api.test", port, get("/"))).await);
+    assert_eq!(refusal.slug, Slug::UpstreamTimeout);
+    drop(listener);
+    let refusal = refused(client.send(to("api.test", port, get("/"))).await);
+    assert_eq!(refusal.slug, Slug::UpstreamUnavailable);
+    assert_eq!(refusal.message, "'api.test' cannot be reached: it refuses connections");
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_unavailable() {
+    let refusal = refused(Authority::new().client().send(to("no.test", 443, get("/"))).await);
+    assert_eq!(refusal.slug, Slug::UpstreamUnavailable);
+    assert!(refusal.message.starts_with("'no.test' cannot be resolved"), "{refusal}");
+}
+
+#[tokio::test]
+async fn redirects_are_answers() {
+    let authority = Authority::new();
+    let redirect = async |_| {
+        let answer = Response::builder().status(302).header("location", "https://evil.test/");
+        answer.body(full("gone")).unwrap()
+    };
+    let server = Server::start(&authority, HTTP1, move |r| Box::pin(redirect(r))).await;
+    let answer = authority.client().send(to("api.test", server.port, get("/"))).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FOUND);
+    assert_eq!(text(answer).await, "gone");
+}
+
+/// A body that its sender feeds, and that the receiver's end can be seen from.
+fn fed() -> (mpsc::Sender<Result<Frame<bytes::Bytes>, BodyError>>, Body) {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    (sender, StreamBody::new(stream).boxed_unsync())
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    for kind in [HTTP1, HTTP2] {
+        let authority = Authority::new();
+        let server = Server::start(&authority, kind, echo).await;
+        let (sender, body) = fed();
+        let request = Request::post("/").body(body).unwrap();
+        let answer = authority.client().send(to("api.test", server.port, request)).await.unwrap();
+        let mut answer = answer.into_body();
+        for word in ["one", "two"] {
+            sender.send(Ok(Frame::data(word.into()))).await.unwrap();
+            let frame = answer.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(frame, word);
+        }
+        drop(sender);
+        assert_eq!(answer.collect().await.unwrap().to_bytes(), "");
+    }
+}
+
+#[tokio::test]
+async fn dropping_an_answer_stops_its_server() {
+    for kind in [HTTP1, HTTP2] {
+        let authority = Authority::new();
+        let (senders, mut receivers) = mpsc::channel(1);
+        let endless = move |_| {
+            let senders = senders.clone();
+            async move {
+                let (sender, body) = fed();
+                senders.send(sender).await.unwrap();
+                Response::new(body)
+            }
+        };
+        let server = Server::start(&authority, kind, endless).await;
+        let client = authority.client();
+        let answer = client.send(to("api.test", server.port, get("/"))).await.unwrap();
+        let sender = receivers.recv().await.unwrap();
+        sender.send(Ok(Frame::data("x".into()))).await.unwrap();
+        drop(answer);
+        sender.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_not_an_end() {
+    for kind in [HTTP1, HTTP2] {
+        let authority = Authority::new();
+        let broken = |_| async {
+            let (sender, body) = fed();
+            tokio::spawn(async move {
+                sender.send(Ok(Frame::data("half".into()))).await.unwrap();
+                drop(sender.send(Err(BodyError::TooLarge)).await);
+            });
+            Response::new(body)
+        };
+        let server = Server::start(&authority, kind, broken).await;
+        let answer = authority.client().send(to("api.test", server.port, get("/"))).await.unwrap();
+        assert!(answer.into_body().collect().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_that_is_too_large_is_named_as_such() {
+    for kind in [HTTP1, HTTP2] {
+        let authority = Authority::new();
+        let read = |request: Request<Incoming>| async {
+            drop(request.into_body().collect().await);
+            Response::new(full(""))
+        };
+        let server = Server::start(&authority, kind, read).await;
+        let (sender, body) = fed();
+        tokio::spawn(async move {
+            sender.send(Ok(Frame::data("part".into()))).await.unwrap();
+            drop(sender.send(Err(BodyError::TooLarge)).await);
+        });
+        let request = Request::post("/").body(body).unwrap();
+        let refusal = refused(authority.client().send(to("api.test", server.port, request)).await);
+        assert_eq!(refusal.slug, Slug::BodyTooLarge);
+    }
+}
+
+#[tokio::test]
+async fn after_a_goodbye_of_an_http2_server_another_connection_is_made() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, Kind { goodbye: true, ..HTTP2 }, echo).await;
+    let client = authority.client();
+    for n in 1..=3 {
+        let request = Request::post("/").body(full("x")).unwrap();
+        let answer = client.send(to("api.test", server.port, request)).await.unwrap();
+        assert_eq!(text(answer).await, "x");
+        server.goodbyes(n).await;
+        assert_eq!(server.connections(), n);
+    }
+}
+
+/// Reads the head of a request.
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A server that answers the first request of its first connection, reads the second one and closes.
+async fn forgetful() -> (u16, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (heads, seen) = mpsc::channel(8);
+    tokio::spawn(async move {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let (mut first, _) = listener.accept().await.unwrap();
+        heads.send(read_head(&mut first).await).await.unwrap();
+        first.write_all(answer).await.unwrap();
+        heads.send(read_head(&mut first).await).await.unwrap();
+        drop(first);
+        let (mut second, _) = listener.accept().await.unwrap();
+        heads.send(read_head(&mut second).await).await.unwrap();
+        second.write_all(answer).await.unwrap();
+    });
+    (port, seen)
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_dies_costs_a_safe_request_nothing() {
+    let (port, mut seen) = forgetful().await;
+    let client = Authority::new().client();
+    assert_eq!(text(client.send(plain(port, get("/1"))).await.unwrap()).await, "ok");
+    assert_eq!(text(client.send(plain(port, get("/2"))).await.unwrap()).await, "ok");
+    let mut heads = Vec::new();
+    for _ in 0..3 {
+        heads.push(seen.recv().await.unwrap());
+    }
+    assert!(heads[1].starts_with("GET /2 ") && heads[1] == heads[2], "{heads:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_changes_something_is_never_sent_twice() {
+    let (port, mut seen) = forgetful().await;
+    let client = Authority::new().client();
+    assert_eq!(text(client.send(plain(port, get("/1"))).await.unwrap()).await, "ok");
+    let request = Request::post("/2").body(full("x")).unwrap();
+    let refusal = refused(client.send(plain(port, request)).await);
+    assert_eq!(refusal.slug, Slug::UpstreamUnavailable);
+    seen.recv().await.unwrap();
+    assert!(seen.recv().await.unwrap().starts_with("POST /2 "));
+    assert!(seen.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn an_upgrade_goes_through_on_a_connection_of_its_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.contains("connection: upgrade\r\n"), "{head}");
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+    });
+    let request = Request::builder()
+        .uri("/")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .body(crate::exchange::body::empty())
+        .unwrap();
+    let mut answer = Authority::new().client().send(plain(port, request)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(answer.headers()["upgrade"], "websocket");
+    let upgraded = hyper::upgrade::on(&mut answer).await.unwrap();
+    let mut said = Vec::new();
+    hyper_util::rt::TokioIo::new(upgraded).read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"hello");
+}
+
+#[tokio::test]
+async fn our_own_listener_is_never_dialled() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours = listener.local_addr().unwrap();
+    let client = Authority::new().client().forbidding([ours]);
+    let target = Target { scheme: Scheme::Http, host: "api.test".parse().unwrap(), port: ours.port() };
+    let outbound = Outbound::for_test(get("/"), target, PrivateAddresses::Any, isolation("one", &[]));
+    let refusal = refused(client.send(outbound).await);
+    assert_eq!(refusal.slug, Slug::SsrfProtectionBlocked);
+    assert_eq!(refusal.message, "'api.test' resolves to the interceptor itself");
+}
