@@ -1,0 +1,260 @@
+//! The person at the terminal, and the person behind sudo.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::support::home::AGENTSECRETS;
+use crate::support::memory;
+use crate::support::process::{command, finish, finish_with};
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+/// A program on a terminal of its own, and the person's side of it.
+struct Terminal {
+    child: std::process::Child,
+    screen: fs::File,
+    shown: String,
+}
+
+impl Terminal {
+    fn start(home: &Path, words: &[&str]) -> Self {
+        let pair = nix::pty::openpty(None, None).unwrap();
+        for side in [&pair.master, &pair.slave] {
+            use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+            fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
+        let stdio = || Stdio::from(pair.slave.try_clone().unwrap());
+        let mut started = command("setsid");
+        started.args(["--ctty", "--wait", AGENTSECRETS]).args(words).env("AGENTSECRETS_HOME", home);
+        started.current_dir("/tmp").stdin(stdio()).stdout(stdio()).stderr(stdio());
+        Self { child: started.spawn().unwrap(), screen: pair.master.into(), shown: String::new() }
+    }
+
+    /// Reads the screen up to and with `end`, and forgets what came before.
+    fn until(&mut self, end: &str) {
+        let mut buffer = [0; 1024];
+        while !self.shown.contains(end) {
+            let length = self.screen.read(&mut buffer).unwrap_or_default();
+            assert_ne!(length, 0, "{end:?} never came: {}", self.shown);
+            self.shown.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        let at = self.shown.find(end).unwrap() + end.len();
+        self.shown.drain(..at);
+    }
+
+    fn enter(&mut self, line: &str) {
+        self.screen.write_all(format!("{line}\r").as_bytes()).unwrap();
+    }
+
+    fn code(mut self) -> Option<i32> {
+        // To the end of the screen, or a full one would hold the program up.
+        let mut rest = Vec::new();
+        let _ = self.screen.read_to_end(&mut rest);
+        self.child.wait().unwrap().code()
+    }
+}
+
+/// A home whose vault a passphrase opens.
+fn home_with_passphrase() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let mut set = Terminal::start(home.path(), &["secrets", "set", "API_KEY"]);
+    set.until("Value of API_KEY");
+    set.enter(crate::spine::SECRET);
+    for prompt in ["Passphrase for a new vault: ", "The same passphrase again: "] {
+        set.until(prompt);
+        set.enter(PASSPHRASE);
+    }
+    assert_eq!(set.code(), Some(0));
+    let policy =
+        "version: 1\nagents:\n  - name: a\n    allow:\n      - { host: api.test, secrets: [API_KEY] }\n";
+    fs::write(home.path().join("policy.yaml"), policy).unwrap();
+    home
+}
+
+#[test]
+fn a_passphrase_is_typed_before_the_agent_starts_and_never_reaches_it() {
+    let home = home_with_passphrase();
+    // Whatever was left in the terminal would be the first line that the agent reads.
+    let script = "echo agent: $API_KEY; read line; echo heard: $line; read line; exit 7";
+    let mut run = Terminal::start(home.path(), &["run", "--", "bash", "-c", script]);
+    run.until("Passphrase of the vault: ");
+    run.enter(PASSPHRASE);
+    run.until("agent: AS_SECRET_API_KEY");
+    run.enter("hello");
+    run.until("heard: hello");
+    let tree = memory::tree(run.child.id());
+    let exe = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let agents: Vec<u32> = tree.into_iter().filter(|pid| exe(pid).ends_with("bash")).collect();
+    assert_eq!(agents.len(), 1);
+    let mut needles = memory::forms(PASSPHRASE);
+    needles.extend(memory::forms(crate::spine::SECRET));
+    assert_eq!(memory::in_processes(&agents, &needles), Vec::<String>::new());
+    assert!(!run.shown.contains(PASSPHRASE), "it is not shown");
+    run.enter("");
+    assert_eq!(run.code(), Some(7));
+}
+
+#[test]
+fn a_wrong_passphrase_starts_nothing() {
+    let home = home_with_passphrase();
+    let mut run = Terminal::start(home.path(), &["run", "--", "echo", "started"]);
+    run.until("Passphrase of the vault: ");
+    run.enter("wrong horse");
+    run.until("does not open the vault");
+    assert!(!run.shown.contains("started"));
+    assert_eq!(run.code(), Some(5));
+}
+
+#[test]
+fn without_a_terminal_nobody_is_asked() {
+    let home = home_with_passphrase();
+    let mut run = command(AGENTSECRETS);
+    let outcome = finish(run.args(["run", "--", "echo", "started"]).env("AGENTSECRETS_HOME", home.path()));
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(5), ""), "{outcome:?}");
+}
+
+/// A person with an account of this test's own, a home folder, a secret and a policy.
+struct Person {
+    folder: tempfile::TempDir,
+}
+
+impl Person {
+    const ID: u32 = 54_323;
+
+    fn new(policy: &str) -> Self {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let folder = tempfile::Builder::new().permissions(open).tempdir().unwrap();
+        let person = Self { folder };
+        fs::create_dir(person.home()).unwrap();
+        let known = fs::read_to_string("/etc/passwd").unwrap();
+        let account = format!("keeper:x:{0}:{0}::{1}:/bin/sh\n", Self::ID, person.home().display());
+        fs::write(person.folder.path().join("passwd"), known + &account).unwrap();
+        person.file("key", "the key file of a person, of thirty-two bytes\n");
+        fs::set_permissions(person.home().join("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        for file in [".bashrc", ".ssh/config", ".gitconfig"] {
+            person.file(file, "mine\n");
+        }
+        person.file(".config/agentsecrets/policy.yaml", policy);
+        let id = Self::ID.to_string();
+        let mut set = command("setpriv");
+        set.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(person.program());
+        set.args(["secrets", "set", "API_KEY"]).env("HOME", person.home());
+        set.env("AGENTSECRETS_VAULT_KEY_FILE", person.home().join("key")).current_dir("/tmp");
+        finish_with(&mut set, crate::spine::SECRET.as_bytes()).ok();
+        person
+    }
+
+    fn home(&self) -> std::path::PathBuf {
+        self.folder.path().join("keeper")
+    }
+
+    /// A copy that the person may execute: the build folder may be closed to them.
+    fn program(&self) -> std::path::PathBuf {
+        let copy = self.folder.path().join("agentsecrets");
+        if !copy.exists() {
+            // By a program of its own: a test that forks while we write would keep the copy from being executed.
+            finish(command("cp").arg(AGENTSECRETS).arg(&copy)).ok();
+        }
+        copy
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        let path = self.home().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        for part in path.ancestors().take_while(|part| part.starts_with(self.home())) {
+            chown(part, Some(Self::ID), Some(Self::ID)).unwrap();
+        }
+    }
+
+    /// What `sudo agentsecrets …` is, where `api.test` is on loopback.
+    fn sudo(&self, words: &[&str], roots: &str) -> Command {
+        let (hosts, ca) = (self.folder.path().join("hosts"), self.folder.path().join("ca.pem"));
+        fs::write(&hosts, "127.0.0.1 localhost api.test\n").unwrap();
+        fs::write(&ca, roots).unwrap();
+        let script =
+            r#"mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/passwd && shift 2 && exec "$@""#;
+        let mut started = command("unshare");
+        started.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+        started.arg(hosts).arg(self.folder.path().join("passwd")).arg(self.program()).args(words);
+        let id = Self::ID.to_string();
+        started.env("SUDO_UID", &id).env("SUDO_GID", &id).env("SUDO_USER", "keeper").env("HOME", "/root");
+        started.env("AGENTSECRETS_VAULT_KEY_FILE", self.home().join("key"));
+        started.env("AGENTSECRETS_UPSTREAM_CA", ca).current_dir(self.home());
+        started
+    }
+}
+
+/// Everything below `folder` with its owner.
+fn owners(folder: &Path) -> Vec<(std::path::PathBuf, u32)> {
+    let mut found = vec![(folder.to_path_buf(), fs::symlink_metadata(folder).unwrap().uid())];
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        found.extend(match entry.file_type() {
+            Ok(kind) if kind.is_dir() => owners(&entry.path()),
+            _ => vec![(entry.path(), entry.metadata().unwrap().uid())],
+        });
+    }
+    found
+}
+
+#[test]
+fn under_sudo_the_agent_is_the_person_without_what_is_ours_and_all_files_stay_the_persons() {
+    let world = World::new();
+    let policy = format!(
+        "version: 1\nagents:\n  - name: a\n    allow:\n      - {{ host: api.test, ports: [{}], private: true, secrets: [API_KEY] }}\n",
+        world.api.port()
+    );
+    let person = Person::new(&policy);
+    let script = format!(
+        "exec 2>/dev/null; id -u; id -G; echo $HOME; pwd
+        cat .config/agentsecrets/policy.yaml .local/share/agentsecrets/vault key | wc -c
+        for f in .bashrc .ssh/config .gitconfig; do echo evil >> $f && echo written $f; done
+        cat .bashrc; echo own > made && echo made
+        curl -sS -o /dev/null -w '%{{http_code}}\\n' -H \"Authorization: Bearer $API_KEY\" {}
+        echo ready; read line; true",
+        world.url("/echo")
+    );
+    let mut run = person.sudo(&["run", "--", "bash", "-c", &script], &world.authority.pem());
+    let mut child = run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<String> = lines.by_ref().take_while(|line| line != "ready").collect();
+    let (id, home) = (Person::ID.to_string(), person.home().display().to_string());
+    assert_eq!(said, [&id, &id, &home, &home, "0", "mine", "made", "200"]);
+    assert_eq!(world.api.only().header("authorization"), format!("Bearer {}", crate::spine::SECRET));
+    let ours: Vec<u32> = memory::tree(child.id())
+        .into_iter()
+        .filter(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.windows(11).any(|word| word == b"interceptor"))
+        })
+        .collect();
+    assert_eq!(ours.len(), 2, "the interceptor and its witness");
+    for pid in ours {
+        assert_eq!(status(pid, "Uid"), [&*id; 4].join("\t"));
+        assert_eq!(status(pid, "Groups"), "");
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    let strangers: Vec<_> =
+        owners(&person.home()).into_iter().filter(|(_, owner)| *owner != Person::ID).collect();
+    assert!(strangers.is_empty(), "{strangers:?}");
+    assert!(person.home().join(".local/state/agentsecrets/audit").is_dir());
+}
+
+#[test]
+fn what_root_changes_in_a_persons_home_stays_the_persons() {
+    let person = Person::new("version: 1\n");
+    let mut set = person.sudo(&["secrets", "set", "OTHER"], "");
+    set.env("AGENTSECRETS_HOME", person.home().join("ours"));
+    person.file("ours/config.yaml", "");
+    finish_with(&mut set, b"another value of some length").ok();
+    assert!(person.home().join("ours/vault").exists());
+    let strangers: Vec<_> =
+        owners(&person.home()).into_iter().filter(|(_, owner)| *owner != Person::ID).collect();
+    assert!(strangers.is_empty(), "{strangers:?}");
+}

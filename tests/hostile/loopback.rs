@@ -1,0 +1,96 @@
+//! Other programs on this machine: loopback is theirs, but for what the agent itself listens on.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::range::{Range, fixture_without};
+use crate::ebpf::agent::nothing_came;
+
+#[test]
+fn services_of_others_on_loopback() {
+    let attack = r"
+for host in ('127.0.0.1', '127.1.2.3', '0.0.0.0', here4): go(tcp(), (host, port))
+for host in ('::1', '::', '::ffff:127.0.0.1', here6): go(tcp(socket.AF_INET6), (host, port))
+for host in ('127.0.0.1', here4): sent(lambda: udp().sendto(mark, (host, port)))
+for host in ('::1', here6): sent(lambda: udp(socket.AF_INET6).sendto(mark, (host, port)))";
+    let range = Range::new();
+    let hooks = ["as_connect4", "as_connect6", "as_sendmsg4", "as_sendmsg6"];
+    let bites = [&hooks[..], &["as_egress"]].concat();
+    for (without, reached) in [(&[][..], false), (&["as_egress"], false), (&hooks, false), (&bites, true)] {
+        let database = TcpListener::bind("[::]:0").unwrap();
+        let port = database.local_addr().unwrap().port();
+        let datagrams = UdpSocket::bind(("::", port)).unwrap();
+        let fixture = fixture_without(without);
+        range.run(&fixture.cgroup, &format!("port = {port}\n{attack}"), (1, 1));
+        assert_eq!(!nothing_came(&database), reached, "TCP without {without:?}");
+        assert_eq!(!nothing_came(&datagrams), reached, "UDP without {without:?}");
+    }
+}
+
+/// A service of the agent's own user can share a port that the agent listens on. Who listens there is asked
+/// in `connect`; whom the connection then reaches, the kernel chooses later.
+#[test]
+fn a_port_that_a_service_of_the_same_user_shares() {
+    let range = Range::new();
+    let attack = r"
+servers = [tcp() for _ in range(2)]
+port = 0
+for server in servers:
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.bind(('127.0.0.1', port))
+    server.listen(100)
+    port = server.getsockname()[1]
+print(port, flush=True)
+sys.stdin.readline()
+for _ in range(40):
+    s = tcp()
+    s.settimeout(0.05)
+    go(s, ('127.0.0.1', port))";
+    let reaches = |without: &[&str]| {
+        let fixture = fixture_without(without);
+        let mut agent = range.start(&fixture.cgroup, attack);
+        let port: u16 = agent.line().parse().unwrap();
+        let service = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        service.set_reuse_port(true).unwrap();
+        service.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+        service.listen(100).unwrap();
+        let service = TcpListener::from(service);
+        agent.rest();
+        let mut got = Vec::new();
+        while !nothing_came(&service) {
+            let (mut stream, _) = service.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let _ = stream.read_to_end(&mut got);
+        }
+        !got.is_empty()
+    };
+    // Whom the kernel names when it is asked depends on the port.
+    assert!((0..4).all(|_| !reaches(&[])));
+    assert!((0..10).any(|_| reaches(&["as_egress"])), "the attack does not bite");
+}
+
+#[test]
+fn others_connect_to_a_listener_of_the_agents() {
+    let range = Range::new();
+    let attack = r"
+server = socket.create_server((here4, 0))
+server.settimeout(3)
+print(server.getsockname()[1], flush=True)
+try: server.accept()[0].sendall(mark)
+except OSError: pass";
+    for (without, reached) in [(&[][..], false), (&["as_egress"], true)] {
+        let fixture = fixture_without(without);
+        let before = range.packets().len();
+        let mut agent = range.start(&fixture.cgroup, attack);
+        let port: u16 = agent.line().parse().unwrap();
+        range.connect_from_there(port);
+        drop(agent);
+        let seen = range.packets().split_off(before);
+        let here = std::net::IpAddr::from(range.netns.here4());
+        let from_here = seen.iter().any(|packet| packet.source == here);
+        assert_eq!(from_here, reached, "without {without:?}: {seen:#?}");
+    }
+}

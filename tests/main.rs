@@ -1,0 +1,17 @@
+//! The specification, run: what a person, an agent or an attacker does, and what happens. Every test
+//! drives the real binary against real servers, and needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
+
+mod broken;
+mod clients;
+mod ebpf;
+mod harden;
+mod hostile;
+mod http;
+mod launch;
+mod load;
+mod names;
+mod secrets;
+mod spine;
+mod support;
+mod tls;
