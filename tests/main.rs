@@ -13,5 +13,6 @@ mod load;
 mod names;
 mod secrets;
 mod spine;
+mod stores;
 mod support;
 mod tls;
