@@ -18,6 +18,7 @@ pub mod load;
 mod load_tests;
 mod matching;
 mod model;
+pub mod narrow;
 mod path;
 pub mod rules;
 pub(crate) mod scale;
