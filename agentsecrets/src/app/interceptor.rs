@@ -23,8 +23,8 @@ use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
 use crate::identity::process::Identifier;
 use crate::identity::witness::Witness;
-use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::{self, Wallets};
+use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
 use crate::store::{self, Store};
 use crate::tls::authority::Authority;
@@ -41,6 +41,8 @@ use super::{calls, harden, reach};
 
 /// How often the store is looked at for changed secrets.
 const STORE_INTERVAL: Duration = Duration::from_millis(500);
+/// How many threads a worker has for what blocks: hashing programs, reading stores.
+const BLOCKING_THREADS: usize = 4;
 /// The longest order we read, in bytes.
 const LONGEST_ORDER: u64 = 1 << 20;
 
@@ -220,8 +222,10 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
         let (prepared, resolver, wallets) = (prepared.clone(), resolver.clone(), wallets.clone());
         let (identifier, stop) = (identifier.clone(), stop.clone());
         let run = move || -> io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = runtime()?;
             runtime.block_on(async {
+                // With this one thread there, work that blocks waits where no other thread can be made.
+                tokio::task::spawn_blocking(|| {}).await.map_err(io::Error::other)?;
                 if core == 0 {
                     tokio::spawn(answer_names(prepared.clone(), resolver.clone())?);
                     tokio::spawn(watch(prepared.clone(), wallets.clone()));
@@ -245,6 +249,15 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
     Ok(())
 }
 
+/// A worker's runtime, whose threads for work that blocks are few and stay.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::MAX)
+        .build()
+}
+
 /// Lets us end when the system asks, as we do when the launcher ends.
 fn end_on_signal(stop: CancellationToken) -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -266,8 +279,6 @@ async fn serve_connections(
         .with_patience(Patience { connect: timeouts.connect, answer: timeouts.answer });
     let tasks = TaskTracker::new();
     let pipeline = Arc::new(Pipeline {
-        identifier,
-        leaves: prepared.leaves.clone(),
         policy: prepared.policy.clone(),
         wallets,
         upstream,
@@ -277,9 +288,10 @@ async fn serve_connections(
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
+    let intercept = Arc::new(Intercept { pipeline, identifier, leaves: prepared.leaves.clone() });
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
-        let (pipeline, room) = (pipeline.clone(), prepared.room.clone());
+        let (intercept, room) = (intercept.clone(), prepared.room.clone());
         let (tasks, stop) = (tasks.clone(), stop.clone());
         tokio::spawn(async move {
             loop {
@@ -288,8 +300,8 @@ async fn serve_connections(
                     () = stop.cancelled() => return,
                 };
                 match room.enter() {
-                    Some(place) => drop(tasks.spawn(pipeline.clone().connection(accepted, place))),
-                    None => pipeline.no_room(accepted),
+                    Some(place) => drop(tasks.spawn(intercept.clone().connection(accepted, place))),
+                    None => intercept.no_room(accepted),
                 }
             }
         });
