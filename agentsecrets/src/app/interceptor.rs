@@ -41,6 +41,8 @@ use super::{calls, harden, reach};
 
 /// How often the store is looked at for changed secrets.
 const STORE_INTERVAL: Duration = Duration::from_millis(500);
+/// How many threads a worker has for what blocks: hashing programs, reading stores.
+const BLOCKING_THREADS: usize = 4;
 /// The longest order we read, in bytes.
 const LONGEST_ORDER: u64 = 1 << 20;
 
@@ -220,8 +222,10 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
         let (prepared, resolver, wallets) = (prepared.clone(), resolver.clone(), wallets.clone());
         let (identifier, stop) = (identifier.clone(), stop.clone());
         let run = move || -> io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = runtime()?;
             runtime.block_on(async {
+                // With this one thread there, work that blocks waits where no other thread can be made.
+                tokio::task::spawn_blocking(|| {}).await.map_err(io::Error::other)?;
                 if core == 0 {
                     tokio::spawn(answer_names(prepared.clone(), resolver.clone())?);
                     tokio::spawn(watch(prepared.clone(), wallets.clone()));
@@ -243,6 +247,15 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
         let _ = thread.join();
     }
     Ok(())
+}
+
+/// A worker's runtime, whose threads for work that blocks are few and stay.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::MAX)
+        .build()
 }
 
 /// Lets us end when the system asks, as we do when the launcher ends.
