@@ -45,6 +45,11 @@ pub enum Place {
     WebSocket,
 }
 
+/// Every kind of place.
+pub(super) fn everywhere() -> Vec<Place> {
+    vec![Place::Auth, Place::Header, Place::Cookie, Place::Query, Place::WebSocket]
+}
+
 impl Place {
     /// Its name in a policy's `places`.
     pub fn as_str(self) -> &'static str {

@@ -19,6 +19,7 @@ mod load_tests;
 mod matching;
 mod model;
 mod path;
+mod person;
 pub mod rules;
 pub(crate) mod scale;
 mod sources;
