@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::placeholder::Vocabulary;
+use super::placeholder::{TooLong, Vocabulary};
+use super::spender::MOST_FILLED;
 use crate::base::name::SecretName;
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
-use crate::policy::ask::Place;
+use crate::policy::ask::{Place, Spot};
 use crate::policy::grant::{Grant, Style};
 use crate::resolve::credentials::Credentials;
 
@@ -22,7 +23,8 @@ pub struct Messages {
 impl Messages {
     /// What `grant` lets stand in messages to `domain`; nothing where it lets nothing.
     pub fn granted(grant: &Grant, credentials: &Credentials, domain: impl ToString) -> Option<Self> {
-        let here = grant.spends().iter().filter(|spend| spend.style == Style::Placeholder(Place::WebSocket));
+        let messages = Style::Placeholder(Spot::new(Place::WebSocket, ""));
+        let here = grant.spends().iter().filter(|spend| spend.style == messages);
         let values: Vec<_> =
             here.filter_map(|spend| Some((spend.name.clone(), credentials.share(&spend.name)?))).collect();
         let rule = grant.rule().clone();
@@ -40,7 +42,10 @@ impl Messages {
             let message = format!("'{}' may not be spent at '{}' (websocket)", mention.name, self.domain);
             return Err(Refusal::new(Slug::PolicyDenied, &self.domain, message).by_rule(&*self.rule));
         }
-        Ok(vocabulary.fill(text, value))
+        vocabulary.fill(text, value, MOST_FILLED).map_err(|TooLong| {
+            let message = "filling in the secrets makes the message larger than 16 MiB";
+            Refusal::new(Slug::BodyTooLarge, &self.domain, message).by_rule(&*self.rule)
+        })
     }
 }
 
@@ -51,7 +56,10 @@ mod tests {
 
     fn messages(place: Place) -> Option<Messages> {
         let name: SecretName = "A".parse().unwrap();
-        let grant = Grant::for_test(vec![Spend { name: name.clone(), style: Style::Placeholder(place) }]);
+        let grant = Grant::for_test(vec![Spend {
+            name: name.clone(),
+            style: Style::Placeholder(Spot::new(place, "")),
+        }]);
         let credentials = Credentials::new(vec![(name, Arc::new(Secret::new(b"value".to_vec())))]);
         Messages::granted(&grant, &credentials, "api.test")
     }

@@ -11,6 +11,8 @@ pub mod decide;
 mod decide_tests;
 pub mod explain;
 pub mod grant;
+pub(crate) mod injects;
+pub mod json_path;
 mod limit;
 pub mod live;
 pub mod load;
@@ -20,6 +22,9 @@ mod matching;
 mod model;
 mod path;
 mod person;
+pub mod place;
+#[cfg(test)]
+mod places_tests;
 pub mod rules;
 pub(crate) mod scale;
 mod sources;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::ask::Area;
 use super::grant::{PrivateAddresses, Style};
 use super::matching::{Hosts, Match};
 use super::rules::{Agent, Policy, Rule};
@@ -47,7 +48,7 @@ impl Rule {
             encoded_slashes: true,
             secrets: secrets.to_vec(),
             injects: proof.cloned().collect(),
-            places: super::ask::everywhere(),
+            places: Area::everywhere(),
             approve: false,
             passthrough: false,
             limiter: None,

@@ -12,7 +12,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::identity::Caller;
 use crate::tls::verify::Roots;
 
-use super::ask::Place;
+use super::ask::{Area, Spot};
 use super::grant::{PrivateAddresses, Spend};
 use super::limit::Limiter;
 use super::load::Problem;
@@ -51,13 +51,13 @@ pub(super) struct Rule {
     pub id: Arc<str>,
     pub ports: Option<Vec<u16>>,
     pub methods: Option<Vec<Method>>,
-    pub paths: Option<GlobSet>,
+    pub paths: Option<Arc<GlobSet>>,
     /// Whether a path may hold encoded slashes, where both of its readings are allowed.
     pub encoded_slashes: bool,
     /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
     pub secrets: Vec<SecretName>,
     pub injects: Vec<Spend>,
-    pub places: Vec<Place>,
+    pub places: Vec<Area>,
     pub approve: bool,
     pub passthrough: bool,
     pub limiter: Option<Arc<Limiter>>,
@@ -70,6 +70,11 @@ impl Rule {
     /// Whether it allows `port`.
     pub(super) fn has_port(&self, port: u16) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
+
+    /// Whether it fills placeholders at `spot`.
+    pub(super) fn fills(&self, spot: &Spot) -> bool {
+        self.places.iter().any(|area| area.holds(spot))
     }
 
     /// Whether there is a port that `self` and `other` allow.
