@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anstream::{eprintln, println};
 use zeroize::{Zeroize, Zeroizing};
@@ -117,8 +118,8 @@ pub(crate) fn open_vault(context: &Context) -> Result<Vault, Failure> {
 }
 
 /// The person's store, which must be there, for whoever reads values.
-pub(super) fn open_store(context: &Context) -> Result<Box<dyn Store>, Failure> {
-    Ok(Box::new(open_vault(context)?))
+pub(super) fn open_store(context: &Context) -> Result<Arc<dyn Store>, Failure> {
+    Ok(Arc::new(open_vault(context)?))
 }
 
 /// How a store's error ends a command.
