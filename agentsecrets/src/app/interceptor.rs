@@ -29,9 +29,9 @@ use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
 use crate::store::keeper::Keeper;
 use crate::store::{self, Store};
+use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
-use crate::tls::{self, verify};
 use crate::upstream::budget::Budget;
 use crate::upstream::client::{Patience, Upstream};
 use crate::upstream::names;
@@ -39,6 +39,7 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
+use super::stages::upstream_tls;
 use super::{calls, harden, reach};
 
 /// How often the store is looked at for changed secrets.
@@ -152,13 +153,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
     let leaves =
         Leaves::new(authority, provider).map_err(|error| failed("cannot make certificates", error))?;
-    let roots = match std::env::var_os("AGENTSECRETS_UPSTREAM_CA") {
-        Some(path) if !path.is_empty() => verify::roots_from_pem(path.as_ref())
-            .map_err(|error| failed("AGENTSECRETS_UPSTREAM_CA cannot be used", error))?,
-        _ => Vec::new(),
-    };
-    let upstream_tls = verify::client_config(&roots)
-        .map_err(|error| failed("cannot verify servers' certificates", error))?;
+    let upstream_tls = upstream_tls()?;
     let (placeholders, inbound) = introduce(&order, &policy, &*store)?;
     if !exists && !placeholders.is_empty() {
         eprintln!(
