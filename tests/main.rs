@@ -11,6 +11,8 @@ mod http;
 mod launch;
 mod load;
 mod names;
+mod person;
+mod references;
 mod scope;
 mod secrets;
 mod spine;

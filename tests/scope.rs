@@ -225,6 +225,20 @@ fn a_project_file_narrows_what_an_agent_may_spend_and_where() {
 }
 
 #[test]
+fn a_project_file_narrows_what_a_person_hands_to_a_command() {
+    let person = Person::new();
+    person.stores("", "a-value-of-the-token");
+    finish_with(&mut person.types("secrets set OTHER"), b"a-value-of-another").ok();
+    let printed = person.sees("env -- printenv TOKEN").ok();
+    assert_eq!(printed, "a-value-of-the-token\n");
+    person.project_file(r#"{"secrets": ["OTHER"]}"#);
+    assert_eq!(person.sees("env -- printenv TOKEN").code, Some(1), "it is not set");
+    assert_eq!(person.sees("env -- printenv OTHER").ok(), "a-value-of-another\n");
+    let named = person.sees("env --only TOKEN -- printenv TOKEN");
+    assert!(named.code != Some(0) && named.stderr.contains("leaves TOKEN out"), "{named:?}");
+}
+
+#[test]
 fn an_agent_cannot_change_the_project_file_nor_put_one_there_unseen() {
     let world = World::new();
     let open = fs::Permissions::from_mode(0o777);

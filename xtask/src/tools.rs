@@ -49,6 +49,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("Python's cryptography", &["/usr/bin/python3", "-c", "import cryptography"], "python3-cryptography"),
     ("Python's websockets", &["/usr/bin/python3", "-c", "import websockets"], "python3-websockets"),
     ("setcap", &["test", "-x", "/usr/sbin/setcap"], "libcap2-bin"),
+    ("strace", &["strace", "--version"], "strace"),
     ("Python's requests", &["/usr/bin/python3", "-c", "import requests"], "python3-requests"),
     ("wget", &["/usr/bin/wget", "--version"], "wget"),
 ];

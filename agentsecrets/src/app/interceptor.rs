@@ -24,14 +24,14 @@ use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
 use crate::identity::process::Identifier;
 use crate::identity::witness::Witness;
-use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::{self, Wallets};
+use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
 use crate::store::keeper::Keeper;
 use crate::store::{self, Store};
+use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
-use crate::tls::{self, verify};
 use crate::upstream::budget::Budget;
 use crate::upstream::client::{Patience, Upstream};
 use crate::upstream::names;
@@ -39,6 +39,7 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
+use super::stages::upstream_tls;
 use super::{calls, harden, reach};
 
 /// How often the store is looked at for changed secrets.
@@ -152,13 +153,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
     let leaves =
         Leaves::new(authority, provider).map_err(|error| failed("cannot make certificates", error))?;
-    let roots = match std::env::var_os("AGENTSECRETS_UPSTREAM_CA") {
-        Some(path) if !path.is_empty() => verify::roots_from_pem(path.as_ref())
-            .map_err(|error| failed("AGENTSECRETS_UPSTREAM_CA cannot be used", error))?,
-        _ => Vec::new(),
-    };
-    let upstream_tls = verify::client_config(&roots)
-        .map_err(|error| failed("cannot verify servers' certificates", error))?;
+    let upstream_tls = upstream_tls()?;
     let (placeholders, inbound) = introduce(&order, &policy, &*store)?;
     if !exists && !placeholders.is_empty() {
         eprintln!(
@@ -287,8 +282,6 @@ async fn serve_connections(
         .with_patience(Patience { connect: timeouts.connect, answer: timeouts.answer });
     let tasks = TaskTracker::new();
     let pipeline = Arc::new(Pipeline {
-        identifier,
-        leaves: prepared.leaves.clone(),
         policy: prepared.policy.clone(),
         wallets,
         upstream,
@@ -298,9 +291,10 @@ async fn serve_connections(
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
+    let intercept = Arc::new(Intercept { pipeline, identifier, leaves: prepared.leaves.clone() });
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
-        let (pipeline, room) = (pipeline.clone(), prepared.room.clone());
+        let (intercept, room) = (intercept.clone(), prepared.room.clone());
         let (tasks, stop) = (tasks.clone(), stop.clone());
         tokio::spawn(async move {
             loop {
@@ -309,8 +303,8 @@ async fn serve_connections(
                     () = stop.cancelled() => return,
                 };
                 match room.enter() {
-                    Some(place) => drop(tasks.spawn(pipeline.clone().connection(accepted, place))),
-                    None => pipeline.no_room(accepted),
+                    Some(place) => drop(tasks.spawn(intercept.clone().connection(accepted, place))),
+                    None => intercept.no_room(accepted),
                 }
             }
         });

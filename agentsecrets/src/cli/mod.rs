@@ -2,8 +2,10 @@
 //! returns an exit code.
 
 mod audit;
+mod call;
 mod completions;
 mod doctor;
+mod env;
 mod environment;
 mod interceptor;
 mod policy;
@@ -53,6 +55,10 @@ struct Global {
 enum Verb {
     /// Start a command as an agent: its traffic goes through us, its secrets stay here
     Run(run::Args),
+    /// Make one authenticated request
+    Call(Box<call::Args>),
+    /// Start a command with the real values in its environment
+    Env(env::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -85,6 +91,8 @@ impl Verb {
             | Verb::Policy(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
+            // Inside an agent they say for themselves what is possible.
+            Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -120,12 +128,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         return Err(Failure::new(Exit::Denied, "this command is not for agents")
             .hint("a person runs it, in a terminal outside `agentsecrets run`"));
     }
-    let runs = matches!(cli.verb, Verb::Run(_));
+    let runs = matches!(cli.verb, Verb::Run(_) | Verb::Env(_));
     let context = Context::new(cli.global, &cli.verb);
     // There a command's own codes are told from ours.
     let context = context.map_err(|failure| if runs { failure.ending(Exit::Ours) } else { failure })?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
+        Verb::Call(args) => call::run(*args, &context),
+        Verb::Env(args) => env::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),

@@ -29,6 +29,11 @@ impl Narrow {
         self.agents.is_none() && self.secrets.is_none() && self.hosts.is_none()
     }
 
+    /// Whether it leaves the secret `name`.
+    pub fn leaves(&self, name: &SecretName) -> bool {
+        self.secrets.as_ref().is_none_or(|secrets| secrets.contains(name))
+    }
+
     /// Why one of its hosts is none.
     pub fn check(&self) -> Result<(), String> {
         self.hosts.iter().flatten().try_for_each(|host| HostPattern::read(host).map(drop))
@@ -63,6 +68,15 @@ impl Policy {
         }
         self.file = format!("{} as narrowed by {}", self.file, narrow.file);
         self
+    }
+}
+
+impl Policy {
+    /// What `narrow` leaves of what the person may do themselves: of the agents' rules, and of their own secrets.
+    pub fn of_the_person_narrowed(self, name: AgentName, secrets: Vec<SecretName>, narrow: &Narrow) -> Self {
+        let of_agents = Narrow { secrets: None, hosts: None, ..narrow.clone() };
+        let of_theirs = Narrow { agents: None, ..narrow.clone() };
+        self.narrowed(&of_agents).of_the_person(name, secrets).narrowed(&of_theirs)
     }
 }
 

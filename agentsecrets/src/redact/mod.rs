@@ -2,6 +2,7 @@
 //! out of headers, bodies and trailers, streaming, whatever the chunking. An answer that cannot be
 //! searched is refused, never passed on.
 
+pub mod additions;
 mod answer;
 mod conversation;
 pub mod decode;

@@ -1,6 +1,7 @@
-//! What answers are searched for: every form of every secret that the agent may spend, in one automaton.
-//! The forms themselves are wiped after it is built; the automaton holds them as transitions, which
-//! nobody can wipe, so it lives no longer than the policy that it was built for.
+//! What answers are searched for: every form of every secret that the agent may spend, in one automaton,
+//! and in others those of what was minted, captured or computed since. The forms themselves are wiped
+//! after it is built; the automaton holds them as transitions, which nobody can wipe, so it lives no longer
+//! than the policy that it was built for.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
+use super::additions::Additions;
 use super::encodings::{Form, forms};
 use crate::base::secret::Secret;
 
@@ -26,10 +28,14 @@ const GATE_TABLE: usize = 512;
 
 /// The forms of a set of secrets, ready to be searched for.
 pub struct Patterns {
-    search: Search,
+    /// One for each set of secrets that was there when these were made.
+    known: Vec<Arc<Search>>,
+    /// What is added while they are in use.
+    additions: Arc<Additions>,
 }
 
-enum Search {
+/// The forms of some secrets that are searched for together.
+pub(super) enum Search {
     /// There is no secret.
     Nothing,
     /// `gate` finds whatever could be a match, and is fast because it almost never finds anything;
@@ -42,44 +48,49 @@ enum Search {
 impl Patterns {
     /// The patterns of all `values`.
     pub fn build<'a>(values: impl IntoIterator<Item = &'a Secret>) -> Arc<Self> {
-        let mut patterns: BTreeSet<Form> = BTreeSet::new();
-        for value in values {
-            for form in forms(value.expose()) {
-                patterns.extend(pieces(&form));
-            }
-        }
-        Arc::new(Self { search: Search::of(&patterns) })
+        Self::with(values, Arc::default())
+    }
+
+    /// The patterns of all `values` and of whatever `additions` hold, now and later: a value is in force,
+    /// also for answers under way, as soon as it is added.
+    pub fn with<'a>(values: impl IntoIterator<Item = &'a Secret>, additions: Arc<Additions>) -> Arc<Self> {
+        Arc::new(Self { known: vec![Arc::new(Search::of(values))], additions })
+    }
+
+    /// These and the patterns of `values`, which matter to one request alone, such as its signature.
+    pub fn and<'a>(&self, values: impl IntoIterator<Item = &'a Secret>) -> Arc<Self> {
+        let known = self.known.iter().cloned().chain([Arc::new(Search::of(values))]).collect();
+        Arc::new(Self { known, additions: self.additions.clone() })
     }
 
     /// Whether there is nothing to search for.
     pub fn is_empty(&self) -> bool {
-        matches!(self.search, Search::Nothing)
+        self.all(|search| matches!(search, Search::Nothing))
     }
 
     /// Whether answers cannot be searched, so that none may pass.
     pub(super) fn is_impossible(&self) -> bool {
-        matches!(self.search, Search::Impossible)
+        !self.all(|search| !matches!(search, Search::Impossible))
+    }
+
+    fn all(&self, is: impl Fn(&Search) -> bool) -> bool {
+        self.known.iter().all(|search| is(search)) && is(&self.additions.search())
     }
 
     /// Adds to `runs` what of `bytes` belongs to a match: sorted, and united where runs touch. What
     /// `runs` holds already must lie at the start of `bytes`.
     pub(super) fn cover(&self, bytes: &[u8], runs: &mut Vec<Range<usize>>) {
-        let (gate, all) = match &self.search {
-            Search::Nothing => return,
-            Search::For { gate, all } => (gate, all),
-            Search::Impossible => return whole(bytes, runs),
-        };
-        if !gate.is_match(bytes) {
-            return;
+        let mut all = std::mem::take(runs);
+        for search in &self.known {
+            search.find(bytes, &mut all);
         }
-        let Ok(matches) = all.try_find_overlapping_iter(bytes) else { return whole(bytes, runs) };
-        // Matches come in the order of their ends.
-        for found in matches {
-            let mut run = found.range();
-            while let Some(last) = runs.pop_if(|last| last.end >= run.start) {
-                run = run.start.min(last.start)..run.end.max(last.end);
+        self.additions.search().find(bytes, &mut all);
+        all.sort_by_key(|run| run.start);
+        for run in all {
+            match runs.last_mut() {
+                Some(last) if last.end >= run.start => last.end = last.end.max(run.end),
+                _ => runs.push(run),
             }
-            runs.push(run);
         }
     }
 
@@ -103,7 +114,34 @@ impl Patterns {
 }
 
 impl Search {
-    fn of(patterns: &BTreeSet<Form>) -> Self {
+    /// For all `values`.
+    pub(super) fn of<'a>(values: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut patterns: BTreeSet<Form> = BTreeSet::new();
+        for value in values {
+            for form in forms(value.expose()) {
+                patterns.extend(pieces(&form));
+            }
+        }
+        Self::of_patterns(&patterns)
+    }
+
+    /// Adds every match to `runs`, in any order.
+    fn find(&self, bytes: &[u8], runs: &mut Vec<Range<usize>>) {
+        let (gate, all) = match self {
+            Search::Nothing => return,
+            Search::For { gate, all } => (gate, all),
+            Search::Impossible => return runs.push(0..bytes.len()),
+        };
+        if !gate.is_match(bytes) {
+            return;
+        }
+        match all.try_find_overlapping_iter(bytes) {
+            Ok(matches) => runs.extend(matches.map(|found| found.range())),
+            Err(_) => runs.push(0..bytes.len()),
+        }
+    }
+
+    fn of_patterns(patterns: &BTreeSet<Form>) -> Self {
         if patterns.is_empty() {
             return Self::Nothing;
         }
@@ -135,13 +173,6 @@ fn pieces(form: &[u8]) -> Vec<Form> {
     }
     let last = form.get(form.len() - LONGEST..).unwrap_or(form);
     form.chunks_exact(LONGEST).chain([last]).map(Form::of).collect()
-}
-
-fn whole(bytes: &[u8], runs: &mut Vec<Range<usize>>) {
-    runs.clear();
-    if !bytes.is_empty() {
-        runs.push(0..bytes.len());
-    }
 }
 
 #[cfg(test)]
