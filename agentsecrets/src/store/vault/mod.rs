@@ -30,6 +30,7 @@
 //! A file is replaced whole, under an exclusive lock on the file of the same name with `.lock` added;
 //! readers take no lock.
 
+mod change;
 mod envelope;
 mod keys;
 mod prompt;
@@ -50,8 +51,9 @@ use super::{Entry, Key, Store, StoreError, check};
 use envelope::{Envelope, Opening, damaged};
 use keys::Keys;
 
+pub use change::restore;
 pub use keys::Unlock;
-pub use prompt::{unlock, unlock_from_environment};
+pub use prompt::{new_passphrase, unlock, unlock_from_environment};
 
 pub use super::LARGEST_VALUE;
 
@@ -316,5 +318,7 @@ fn unreadable(path: &Path, error: &io::Error) -> StoreError {
     }
 }
 
+#[cfg(test)]
+mod kill_tests;
 #[cfg(test)]
 mod tests;
