@@ -15,5 +15,6 @@ mod person;
 mod references;
 mod secrets;
 mod spine;
+mod stores;
 mod support;
 mod tls;

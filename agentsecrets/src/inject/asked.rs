@@ -12,6 +12,26 @@ use crate::policy::injects::{clash, injectable_header, json, named};
 
 const PREFIX: &str = "x-as-inject-";
 
+/// What is asked for beside the request, by whoever made it: it travels with it, in its extensions.
+#[derive(Debug, Clone, Default)]
+pub struct Asked(Vec<Reference>);
+
+impl Asked {
+    /// Asks for one more; an error says why it cannot go with the others.
+    pub fn and(mut self, reference: Reference) -> Result<Self, String> {
+        if let Some(clash) = self.0.iter().find_map(|other| clash(&other.style, &reference.style)) {
+            return Err(clash);
+        }
+        self.0.push(reference);
+        Ok(self)
+    }
+
+    /// All of it.
+    pub fn references(&self) -> &[Reference] {
+        &self.0
+    }
+}
+
 /// What the headers ask for. Names of parameters and fields are those of `spelling` where it knows them.
 pub(super) fn asked(headers: &HeaderMap, spelling: Option<&Spelling>) -> Result<Vec<Reference>, Refusal> {
     let mut references: Vec<Reference> = Vec::new();

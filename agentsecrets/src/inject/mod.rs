@@ -13,6 +13,7 @@ mod spender;
 mod url;
 
 pub use apply::apply;
+pub use asked::Asked;
 pub use body::{Payload, Quotes, Room};
 pub use message::Messages;
 pub use references::References;

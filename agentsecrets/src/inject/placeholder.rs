@@ -57,6 +57,11 @@ impl Vocabulary {
         Self { words: words.ok().map(Box::new), meanings, given }
     }
 
+    /// No placeholder at all: whatever looks like one is text.
+    pub fn none() -> Self {
+        Self { words: None, meanings: Vec::new(), given: Vec::new() }
+    }
+
     /// Each secret and the placeholder that an agent is given for it: the person's own where there is one.
     pub fn placeholders(&self) -> impl Iterator<Item = (&SecretName, &str)> {
         self.given.iter().map(|(name, placeholder)| (name, placeholder.as_str()))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use http::header::COOKIE;
 use http::request::Parts;
 
-use super::asked::asked;
+use super::asked::{Asked, asked};
 use super::body::Payload;
 use super::headers::{basic, cookies, is_ours};
 use super::pairs::{self, at, pairs};
@@ -57,6 +57,9 @@ impl References {
         }
         for reference in asked(&parts.headers, parts.extensions.get::<Spelling>())? {
             references.add(reference)?;
+        }
+        for reference in parts.extensions.get::<Asked>().iter().flat_map(|asked| asked.references()) {
+            references.add(reference.clone())?;
         }
         Ok(references)
     }

@@ -127,6 +127,10 @@ impl Pipeline {
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
+        if agent.is_the_person() {
+            // A person may know which secrets there are.
+            wallet.values.hold(references.all()).map_err(about)?;
+        }
         let (method, path, websocket) = (&parts.method, parts.uri.path(), handshake.is_some());
         let ask = Ask { target: &target, method, path, websocket, references: &[] };
         let reading = reading(&policy, caller, &Ask { references: references.all(), ..ask });

@@ -72,7 +72,15 @@ impl Wallets {
         let names: Vec<SecretName> = agent.secrets().cloned().collect();
         let (store, project, environment) =
             (self.store.clone(), self.project.clone(), self.environment.clone());
-        let fill = move || fill(&*store, &project, &environment, names);
+        let is_person = agent.is_the_person();
+        let fill = move || {
+            let mut wallet = fill(&*store, &project, &environment, names)?;
+            if is_person {
+                // A person says outright what is meant: text that quotes a placeholder is not.
+                wallet.vocabulary = Arc::new(Vocabulary::none());
+            }
+            Ok(wallet)
+        };
         tokio::task::spawn_blocking(fill).await.unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
     }
 }

@@ -128,7 +128,7 @@ impl Findings {
             rules.iter().flat_map(|rule| rule.secrets.iter().cloned().chain(injected(rule))).collect();
         secrets.sort();
         secrets.dedup();
-        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets })
+        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets, is_person: false })
     }
 
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {

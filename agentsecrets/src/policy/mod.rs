@@ -21,6 +21,7 @@ mod load_tests;
 mod matching;
 mod model;
 mod path;
+mod person;
 pub mod place;
 #[cfg(test)]
 mod places_tests;

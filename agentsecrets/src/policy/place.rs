@@ -33,6 +33,18 @@ pub enum Place {
     WebSocket,
 }
 
+/// Every kind.
+const PLACES: [Place; 8] = [
+    Place::Auth,
+    Place::Header,
+    Place::Cookie,
+    Place::Query,
+    Place::Path,
+    Place::Json,
+    Place::Form,
+    Place::WebSocket,
+];
+
 /// One spot in a request: a kind of place and, where things have names there, whose value it is. A spot
 /// without a name is that of what has none, such as the name of a query parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -97,6 +109,11 @@ impl Spot {
 }
 
 impl Area {
+    /// Every spot there is.
+    pub(super) fn everywhere() -> Vec<Self> {
+        PLACES.map(Self::Every).to_vec()
+    }
+
     /// Whether `spot` lies in it.
     pub fn holds(&self, spot: &Spot) -> bool {
         match self {
@@ -118,17 +135,7 @@ impl FromStr for Area {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((kind, name)) = text.split_once(':') else {
-            let kinds = [
-                Place::Auth,
-                Place::Header,
-                Place::Cookie,
-                Place::Query,
-                Place::Path,
-                Place::Json,
-                Place::Form,
-                Place::WebSocket,
-            ];
-            let kind = kinds.into_iter().find(|kind| kind.as_str() == text);
+            let kind = PLACES.into_iter().find(|kind| kind.as_str() == text);
             return kind.map(Area::Every).ok_or_else(|| no_place(text));
         };
         if name.is_empty() || name.chars().any(char::is_control) {

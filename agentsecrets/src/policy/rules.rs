@@ -16,7 +16,7 @@ use super::ask::{Area, Spot};
 use super::grant::{PrivateAddresses, Spend};
 use super::limit::Limiter;
 use super::load::Problem;
-use super::matching::{Hosts, Match, Naming};
+use super::matching::{HostPattern, Hosts, Match, Naming};
 use super::sources::Sources;
 
 /// All rules that are in force.
@@ -41,6 +41,8 @@ pub struct Agent {
     pub(super) hosts: Hosts,
     /// Sorted, each once.
     pub(super) secrets: Vec<SecretName>,
+    /// Whether it is no agent, but the person.
+    pub(super) is_person: bool,
 }
 
 /// One entry of `allow`. `None` means that the rule does not limit it.
@@ -179,6 +181,22 @@ impl Agent {
     /// Whether it may call `agentsecrets env`, which shows real values.
     pub fn env(&self) -> bool {
         self.env
+    }
+
+    /// Whether it is no agent, but the person.
+    pub fn is_the_person(&self) -> bool {
+        self.is_person
+    }
+
+    /// Its rules with the hosts that they name, in the order of the file.
+    pub(super) fn patterns_and_rules(&self) -> Vec<(HostPattern, &Rule)> {
+        let mut found: Vec<_> = self
+            .hosts
+            .patterns()
+            .flat_map(|(pattern, rules)| rules.iter().map(move |index| (*index, pattern.clone())))
+            .collect();
+        found.sort_by_key(|(index, _)| *index);
+        found.into_iter().filter_map(|(index, pattern)| Some((pattern, self.rules.get(index)?))).collect()
     }
 
     /// How many rules it has.
