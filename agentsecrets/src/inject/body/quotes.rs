@@ -30,6 +30,11 @@ impl Quotes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Adds those in `bytes`.
+    pub(super) fn note(&self, vocabulary: &Vocabulary, bytes: &[u8]) {
+        vocabulary.mentions(bytes).for_each(|mention| self.add(mention.name));
+    }
+
     fn add(&self, name: SecretName) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() < MOST && !names.contains(&name) {

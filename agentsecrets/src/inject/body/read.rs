@@ -62,7 +62,7 @@ impl Payload {
         trailers.iter_mut().for_each(without_ours);
         let bytes = Bytes::from_owner(Held(collected.to_bytes(), share.clone()));
         let content = content(&bytes, kind).await;
-        Ok(Payload::Read(Whole { bytes, trailers, content, room: share }))
+        Ok(Payload::Read(Whole { bytes, trailers, content, quotes: Quotes::default(), room: share }))
     }
 }
 
@@ -84,14 +84,17 @@ impl Payload {
         })
     }
 
-    /// The body, and what it quotes if nobody read it.
+    /// The body, and what it quotes where nobody looked for what it asks for.
     pub fn watched(self, vocabulary: &Arc<Vocabulary>) -> (Self, Quotes) {
         match self {
             Payload::Streaming(body) => {
                 let (body, quotes) = watch(body, vocabulary.clone());
                 (Payload::Streaming(body), quotes)
             }
-            read => (read, Quotes::default()),
+            Payload::Read(whole) => {
+                let quotes = whole.quotes.clone();
+                (Payload::Read(whole), quotes)
+            }
         }
     }
 }
