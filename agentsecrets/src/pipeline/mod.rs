@@ -136,6 +136,7 @@ impl Pipeline {
         let reading = reading(&policy, caller, &Ask { references: references.all(), ..ask });
         let body = Payload::read(&parts, body, reading.as_ref(), &wallet.room).await.map_err(about)?;
         references.and_of_body(&body, &wallet.vocabulary).map_err(about)?;
+        attempt.asks(references.all());
         let grant = match decide(&policy, caller, &Ask { references: references.all(), ..ask }) {
             Decision::Deny(refusal) => return Err(refusal),
             Decision::Allow(grant) => grant,
