@@ -26,6 +26,7 @@ use crate::identity::witness::Witness;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::policy::live::Live;
+use crate::redact::alarm::Alarms;
 use crate::store::{self, Store};
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
@@ -62,6 +63,7 @@ struct Prepared {
     upstream_tls: Arc<rustls::ClientConfig>,
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
+    alarms: Arc<Alarms>,
 }
 
 /// Serves the launcher at the other end of standard input.
@@ -174,6 +176,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         upstream_tls,
         placeholders,
         inbound,
+        alarms: Arc::default(),
     };
     Ok((prepared, witness))
 }
@@ -283,6 +286,7 @@ async fn serve_connections(
         leaves: prepared.leaves.clone(),
         policy: prepared.policy.clone(),
         wallets,
+        alarms: prepared.alarms.clone(),
         upstream,
         audit: prepared.audit.clone(),
         environment: prepared.order.environment.clone(),

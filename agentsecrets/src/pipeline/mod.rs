@@ -44,6 +44,7 @@ use crate::policy::decide::decide;
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
 use crate::redact::Findings;
+use crate::redact::alarm::Alarms;
 use crate::tls::leaf::Leaves;
 use crate::tls::terminate::{Hello, TerminateError, Terminated};
 use crate::upstream::client::Upstream;
@@ -62,6 +63,8 @@ pub struct Pipeline {
     pub policy: Arc<Live>,
     /// What agents may spend.
     pub wallets: Arc<Wallets>,
+    /// Who may be guessing.
+    pub alarms: Arc<Alarms>,
     /// The real servers.
     pub upstream: Upstream,
     /// The log.
@@ -238,7 +241,7 @@ impl Pipeline {
                 let (idle, stop) = (self.timeouts.body_idle, self.stop.clone());
                 self.tasks.spawn(async move {
                     let ended = tunnel.carry(idle, &stop).await;
-                    let failure = ended.err().map(|error| error.to_string());
+                    let failure = ended.err().map(|error| error.to_string()).or_else(|| findings.alarm());
                     attempt.ended(Some(101), findings.redacted(), failure);
                 });
                 response
@@ -286,6 +289,7 @@ impl Pipeline {
             Decision::Allow(grant) => grant,
         };
         attempt.granted(&grant);
+        self.alarms.check(agent.name(), &target.host)?;
 
         let credentials = wallet.values.resolve(&grant).map_err(|refusal| refusal.about(&target.host))?;
         let body = match grant.max_body() {
@@ -305,6 +309,7 @@ impl Pipeline {
             caller.session.clone(),
             wallet.patterns.clone(),
         )?;
+        let redactor = redactor.watched(self.alarms.watch(agent.name(), &host));
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
         let agreed = match &handshake {
