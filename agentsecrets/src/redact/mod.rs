@@ -17,6 +17,8 @@ mod headers;
 mod parts;
 pub mod patterns;
 mod prepare;
+#[cfg(test)]
+mod property_tests;
 mod search;
 pub mod stream;
 mod unescape;
