@@ -14,5 +14,6 @@ mod names;
 mod person;
 mod secrets;
 mod spine;
+mod stores;
 mod support;
 mod tls;
