@@ -77,6 +77,17 @@ pub(super) fn strings<E>(text: &str, mut each: impl FnMut(&At<'_>, &str) -> Resu
     failed
 }
 
+/// Every key of a document that was checked.
+pub(super) fn keys(text: &str, mut each: impl FnMut(&str)) {
+    // What was checked can be walked.
+    let _ = walk(text, |_, token| {
+        if let Token::Key(range) = token {
+            string(text, &range).iter().for_each(|key| each(key));
+        }
+        Ok(())
+    });
+}
+
 /// The document with other strings where `each` gives some, or nothing if it gives none.
 pub(in crate::inject) fn with<E>(
     text: &str,
