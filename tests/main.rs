@@ -13,6 +13,7 @@ mod load;
 mod names;
 mod person;
 mod references;
+mod scope;
 mod secrets;
 mod spine;
 mod stores;

@@ -137,7 +137,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         .map_err(|error| failed("cannot start the keeper of stores", error))?;
     reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
 
-    let policy = Live::open(&order.home.policy())
+    let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
