@@ -27,6 +27,7 @@ use crate::identity::witness::Witness;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
+use crate::redact::alarm::Alarms;
 use crate::store::keeper::Keeper;
 use crate::store::{self, Store};
 use crate::tls;
@@ -65,6 +66,7 @@ struct Prepared {
     upstream_tls: Arc<rustls::ClientConfig>,
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
+    alarms: Arc<Alarms>,
 }
 
 /// Serves the launcher at the other end of standard input.
@@ -176,6 +178,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         upstream_tls,
         placeholders,
         inbound,
+        alarms: Arc::default(),
     };
     Ok((prepared, witness))
 }
@@ -284,6 +287,7 @@ async fn serve_connections(
     let pipeline = Arc::new(Pipeline {
         policy: prepared.policy.clone(),
         wallets,
+        alarms: prepared.alarms.clone(),
         upstream,
         audit: prepared.audit.clone(),
         environment: prepared.order.environment.clone(),

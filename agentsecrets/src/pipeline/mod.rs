@@ -32,6 +32,7 @@ use crate::policy::decide::{decide, reading};
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
 use crate::redact::Findings;
+use crate::redact::alarm::Alarms;
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
@@ -46,6 +47,8 @@ pub struct Pipeline {
     pub policy: Arc<Live>,
     /// What agents may spend.
     pub wallets: Arc<Wallets>,
+    /// Who may be guessing.
+    pub alarms: Arc<Alarms>,
     /// The real servers.
     pub upstream: Upstream,
     /// The log.
@@ -87,7 +90,7 @@ impl Pipeline {
                 let (idle, stop) = (self.timeouts.body_idle, self.stop.clone());
                 self.tasks.spawn(async move {
                     let ended = tunnel.carry(idle, &stop).await;
-                    let failure = ended.err().map(|error| error.to_string());
+                    let failure = ended.err().map(|error| error.to_string()).or_else(|| findings.alarm());
                     attempt.ended(Some(101), findings.redacted(), failure);
                 });
                 response
@@ -142,6 +145,7 @@ impl Pipeline {
             Decision::Allow(grant) => grant,
         };
         attempt.granted(&grant);
+        self.alarms.check(agent.name(), &target.host)?;
 
         let credentials = wallet.values.resolve(&grant).map_err(about)?;
         let (body, quotes) = body.within(grant.max_body()).map_err(about)?.watched(&wallet.vocabulary);
@@ -159,6 +163,7 @@ impl Pipeline {
             wallet.patterns.clone(),
         )?;
         attempt.notes(&outbound);
+        let redactor = redactor.watched(self.alarms.watch(agent.name(), &host));
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
         let agreed = match &handshake {

@@ -214,7 +214,7 @@ impl Recorded {
     fn close(&mut self, failure: Option<&BodyError>) {
         let Some((attempt, findings, code)) = self.open.take() else { return };
         let (status, reason) = match failure {
-            None => (Status::Ok, None),
+            None => (Status::Ok, findings.alarm()),
             Some(error) => (Status::Error, Some(error.to_string())),
         };
         attempt.close(status, Some(code), reason, findings.redacted());

@@ -41,8 +41,8 @@ pub(super) fn ask(
     for reference in references(injections) {
         asked = asked.and(reference.clone()).map_err(|clash| Failure::new(Exit::Usage, clash))?;
     }
-    let store = open_store(context)?;
-    let stages = stages(&asked, Arc::new(store), context)?;
+    let store = Arc::new(open_store(context)?);
+    let stages = stages(&asked, store, context)?;
     request.extensions_mut().insert(asked);
     let answer = runtime.block_on(async {
         let session = Session { caller: caller(has_token).await, claim: Claim::Absolute };
