@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         home: Home::find(None).expect("a home"),
         project: Default::default(),
         environment: Default::default(),
+        narrow: Default::default(),
         agent: Some("tested".parse().expect("a name")),
         user: None,
         ttl: None,
@@ -62,7 +63,7 @@ fn stand_in() {
     }
     let certificate = "-----BEGIN CERTIFICATE-----\\nb3Vycw==\\n-----END CERTIFICATE-----\\n";
     let answer = format!(
-        r#"{{"ready":{{"authority":"{certificate}","placeholders":{{"STRIPE_KEY":"AS_SECRET_STRIPE_KEY"}},"inbound":[]}}}}"#
+        r#"{{"ready":{{"authority":"{certificate}","placeholders":{{"STRIPE_KEY":"AS_SECRET_STRIPE_KEY"}},"inbound":[],"hidden":[]}}}}"#
     );
     writeln!(control, "{answer}").expect("an answer");
     // The end of the launcher closes the socket.

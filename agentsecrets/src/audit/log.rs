@@ -27,6 +27,8 @@ const ANCHOR_EVERY: Duration = Duration::from_millis(250);
 const LONGEST_LINE: u64 = 256 * 1024;
 /// How long another process may hold the log.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How many notes a record has.
+const MOST_NOTES: usize = 32;
 
 /// An open log. The anchor is brought up to date when the last owner drops it.
 pub struct Log {
@@ -191,6 +193,19 @@ impl Pending {
         styles.sort();
         styles.dedup();
         self.record.auth_styles = styles;
+    }
+
+    /// Something else that is worth knowing, without values.
+    pub fn note(&mut self, note: String) {
+        if !self.record.notes.contains(&note) && self.record.notes.len() < MOST_NOTES {
+            self.record.notes.push(note);
+        }
+    }
+
+    /// The secrets that a command is given in its environment.
+    pub fn in_environment<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>) {
+        self.secret_keys(names);
+        self.record.auth_styles = vec!["env_inject".into()];
     }
 
     /// The secrets that were asked for, where they will not be spent.
@@ -464,6 +479,10 @@ fn style(style: &Style) -> &'static str {
         Style::Basic => "basic",
         Style::Header(_) => "header",
         Style::Query(_) => "query",
+        Style::Path(_) => "path",
+        Style::Cookie(_) => "cookie",
+        Style::Json(_) => "json",
+        Style::Form(_) => "form",
         Style::ClientCertificate => "client_certificate",
     }
 }

@@ -6,9 +6,9 @@ use anstream::println;
 use anstyle::Style;
 use serde::Serialize;
 
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, secrets};
 use crate::policy::Policy;
-use crate::store;
+use crate::store::{Choice, Kind, keychain, vault};
 
 /// Show what is set up and what protects it.
 #[derive(Debug, clap::Args)]
@@ -20,9 +20,11 @@ pub(super) struct Args {}
 struct Status {
     version: &'static str,
     project: String,
+    project_origin: String,
     environment: String,
+    environment_origin: String,
     policy: PolicyStatus,
-    vault: &'static str,
+    stores: Vec<StoreStatus>,
     person_door: &'static str,
     agents_door: &'static str,
 }
@@ -33,6 +35,13 @@ struct PolicyStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     agents: Vec<AgentStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct StoreStatus {
+    name: &'static str,
+    state: String,
+    optional: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,9 +60,11 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         project: context.project.to_string(),
+        project_origin: context.scope.project.origin.to_string(),
         environment: context.environment.to_string(),
+        environment_origin: context.scope.environment.origin.to_string(),
         policy: policy(context),
-        vault: vault(context),
+        stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
         person_door: "unguarded: a program of the same user, outside `run`, can read what you can",
         agents_door: "closed: inside `run`, vault, key, sockets and kernel objects are out of reach",
     };
@@ -84,6 +95,7 @@ fn policy(context: &Context) -> PolicyStatus {
     match Policy::load(&path) {
         Err(error) => PolicyStatus { path: shown, error: Some(error.to_string()), agents: Vec::new() },
         Ok(policy) => {
+            let policy = policy.narrowed(&context.scope.narrow);
             let agents = policy.agents().iter().map(|agent| AgentStatus {
                 name: agent.name().to_string(),
                 rules: agent.rules(),
@@ -94,8 +106,28 @@ fn policy(context: &Context) -> PolicyStatus {
     }
 }
 
-fn vault(context: &Context) -> &'static str {
-    match (store::vault::exists(&context.home.vault()), store::vault::unlock_from_environment()) {
+/// How a store stands, without unlocking it or starting anything.
+fn store(choice: &Choice, context: &Context) -> StoreStatus {
+    let state = match &choice.kind {
+        Kind::Vault => vault_state(context).to_owned(),
+        Kind::Keychain(_) => match keychain::look() {
+            Ok(()) => "there, unlocked when it is needed".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        Kind::Mounted(mounted) => format!("the files in {}", mounted.path),
+        Kind::Command(command) => {
+            let programs = command.run.first().into_iter();
+            let programs = programs.chain(command.names.values().filter_map(|words| words.first()));
+            let mut programs: Vec<&str> = programs.map(String::as_str).collect();
+            programs.dedup();
+            format!("what {} prints", programs.join(", "))
+        }
+    };
+    StoreStatus { name: choice.kind.name(), state, optional: choice.optional }
+}
+
+fn vault_state(context: &Context) -> &'static str {
+    match (vault::exists(&context.home.vault()), vault::unlock_from_environment()) {
         (false, _) => "none yet: `agentsecrets secrets set NAME` makes it",
         (true, Some(_)) => "encrypted, opened by a key file",
         (true, None) => "encrypted, opened by a passphrase",
@@ -107,8 +139,13 @@ impl Status {
         let bold = Style::new().bold();
         let row = |name: &str, text: &str| println!("{bold}{name:<12}{bold:#} {text}");
         println!("{bold}AgentSecrets{bold:#} {}", self.version);
-        row("scope", &format!("project {}, environment {}", self.project, self.environment));
-        row("vault", self.vault);
+        row("project", &format!("{} ({})", self.project, self.project_origin));
+        row("environment", &format!("{} ({})", self.environment, self.environment_origin));
+        for (number, store) in self.stores.iter().enumerate() {
+            let optional = if store.optional { ", optional" } else { "" };
+            let name = if number == 0 { "stores" } else { "" };
+            row(name, &format!("{}. {}: {}{optional}", number + 1, store.name, store.state));
+        }
         row("policy", &self.policy.path);
         if let Some(error) = &self.policy.error {
             row("", &format!("not valid: {error}"));

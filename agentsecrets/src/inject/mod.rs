@@ -2,13 +2,21 @@
 //! `apply` returns both halves.
 
 mod apply;
+mod asked;
+mod body;
+mod headers;
 mod message;
+mod pairs;
 pub mod placeholder;
 mod references;
+mod spender;
+mod url;
 
 pub use apply::apply;
+pub use asked::Asked;
+pub use body::{Payload, Quotes, Room};
 pub use message::Messages;
-pub use references::references;
+pub use references::References;
 
 use std::sync::Arc;
 
@@ -23,11 +31,12 @@ use crate::tls::verify::Roots;
 
 /// A request that may leave: the only thing `upstream::send` takes. Made by `apply` alone.
 pub struct Outbound {
-    pub(in crate::inject) request: Request<Body>,
+    pub(in crate::inject) request: Request<Payload>,
     pub(in crate::inject) target: Target,
     pub(in crate::inject) private: PrivateAddresses,
     pub(in crate::inject) isolation: Isolation,
     pub(in crate::inject) proof: Proof,
+    pub(in crate::inject) notes: Vec<String>,
 }
 
 /// What the TLS handshake with the server is to prove, each way.
@@ -71,9 +80,14 @@ impl Outbound {
         &self.proof
     }
 
+    /// What is to be noted of it, beside what was spent.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Ends its life here: the request as it goes on the wire.
     pub fn into_request(self) -> Request<Body> {
-        self.request
+        self.request.map(Payload::into_body)
     }
 }
 
@@ -86,6 +100,7 @@ impl Outbound {
         private: PrivateAddresses,
         isolation: Isolation,
     ) -> Self {
-        Self { request, target, private, isolation, proof: Proof::default() }
+        let request = request.map(Payload::Streaming);
+        Self { request, target, private, isolation, proof: Proof::default(), notes: Vec::new() }
     }
 }

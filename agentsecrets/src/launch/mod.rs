@@ -12,6 +12,7 @@ pub mod interceptor;
 pub mod janitor;
 pub mod java;
 pub mod leftovers;
+pub mod mask;
 pub mod mounts;
 pub mod ours;
 pub mod report;
@@ -44,6 +45,7 @@ use crate::base::name::{AgentName, Environment, Project};
 use crate::base::privileges;
 use crate::base::sys::process;
 use crate::connection::ebpf::{self, EbpfError};
+use crate::policy::narrow::Narrow;
 
 pub use cgroup::NoCgroup;
 pub use inside::{MARKER, inside_agent};
@@ -71,6 +73,8 @@ pub struct Run {
     pub project: Project,
     /// Which secrets.
     pub environment: Environment,
+    /// What a project file leaves of the policy.
+    pub narrow: Narrow,
     /// The policy's agent entry.
     pub agent: Option<AgentName>,
     /// As whom the agent runs, if a user is named.
@@ -191,11 +195,13 @@ fn with_interceptor(
     let java = java::trust_store(&bundle);
     let blocked = block_signals().map_err(step("block signals"))?;
     let (ours, theirs) = sockets_between().map_err(step("make a socket"))?;
+    let mut to_hide = ours::to_hide(&run.home, user);
+    to_hide.extend(ready.hidden.iter().cloned());
     let agent = Agent {
         cgroup: &leftovers.cgroup,
         view: View {
             user,
-            ours: ours::to_hide(&run.home, user),
+            ours: to_hide,
             authority: &ready.authority,
             bundle: &bundle,
             java: &java,
@@ -232,6 +238,7 @@ fn order(run: &Run, id: &str, leftovers: &Leftovers, sockets: &Sockets) -> Order
         home: run.home.clone(),
         project: run.project.clone(),
         environment: run.environment.clone(),
+        narrow: run.narrow.clone(),
         agent: run.agent.clone(),
         session: id.to_string(),
         pins: leftovers.pins.clone(),

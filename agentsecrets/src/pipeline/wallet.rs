@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::base::name::{AgentName, Environment, Project, SecretName};
 use crate::base::refusal::{Refusal, Slug};
+use crate::inject::Room;
 use crate::inject::placeholder::Vocabulary;
 use crate::policy::Agent;
 use crate::redact::patterns::Patterns;
@@ -20,7 +21,9 @@ pub struct Wallet {
     /// Its values, which only a grant opens.
     pub values: Values,
     /// The placeholders that stand for them.
-    pub vocabulary: Vocabulary,
+    pub vocabulary: Arc<Vocabulary>,
+    /// What the bodies of its requests may take while they are read.
+    pub room: Room,
     /// What its answers are searched for.
     pub patterns: Arc<Patterns>,
 }
@@ -69,7 +72,15 @@ impl Wallets {
         let names: Vec<SecretName> = agent.secrets().cloned().collect();
         let (store, project, environment) =
             (self.store.clone(), self.project.clone(), self.environment.clone());
-        let fill = move || fill(&*store, &project, &environment, names);
+        let is_person = agent.is_the_person();
+        let fill = move || {
+            let mut wallet = fill(&*store, &project, &environment, names)?;
+            if is_person {
+                // A person says outright what is meant: text that quotes a placeholder is not.
+                wallet.vocabulary = Arc::new(Vocabulary::none());
+            }
+            Ok(wallet)
+        };
         tokio::task::spawn_blocking(fill).await.unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
     }
 }
@@ -88,5 +99,6 @@ pub fn fill(
         let placeholder = own.remove(&name).flatten();
         (name, placeholder)
     }));
-    Ok(Wallet { patterns: Patterns::build(values.to_redact()), values, vocabulary })
+    let patterns = Patterns::build(values.to_redact());
+    Ok(Wallet { patterns, values, vocabulary: Arc::new(vocabulary), room: Room::default() })
 }

@@ -8,14 +8,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
-use http::{HeaderName, Method};
+use http::Method;
 use ipnet::IpNet;
 use serde_yaml::Spanned;
 
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 
-use super::ask::Place;
+use super::ask::{Area, Place};
 use super::grant::{PrivateAddresses, Spend, Style};
 use super::limit::Limiter;
 use super::load::Problem;
@@ -51,14 +51,14 @@ pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Resu
 }
 
 /// Collects what there is to say.
-struct Findings {
+pub(super) struct Findings {
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
     sources: Sources,
 }
 
 impl Findings {
-    fn error<T>(&mut self, at: &Spanned<T>, message: impl Display) {
+    pub(super) fn error<T>(&mut self, at: &Spanned<T>, message: impl Display) {
         self.errors.push(Problem { line: at.referenced.line(), message: message.to_string() });
     }
 
@@ -67,11 +67,11 @@ impl Findings {
     }
 
     /// The value, or its error is noted.
-    fn keep<A, T, E: Display>(&mut self, at: &Spanned<A>, read: Result<T, E>) -> Option<T> {
+    pub(super) fn keep<A, T, E: Display>(&mut self, at: &Spanned<A>, read: Result<T, E>) -> Option<T> {
         read.map_err(|error| self.error(at, error)).ok()
     }
 
-    fn parse<T: FromStr<Err: Display>>(&mut self, text: &Text) -> Option<T> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, text: &Text) -> Option<T> {
         self.keep(text, text.value.parse::<T>())
     }
 
@@ -128,7 +128,7 @@ impl Findings {
             rules.iter().flat_map(|rule| rule.secrets.iter().cloned().chain(injected(rule))).collect();
         secrets.sort();
         secrets.dedup();
-        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets })
+        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets, is_person: false })
     }
 
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
@@ -191,8 +191,8 @@ impl Findings {
             self.keep(text, read)
         });
         let places = match &rule.places {
-            Some(places) => self.places(places),
-            None => vec![Place::Auth],
+            Some(places) => self.each(places, |text| text.parse::<Area>()),
+            None => vec![Area::Every(Place::Auth)],
         };
         let rate = rule.rate.as_ref().and_then(|text| self.keep(text, scale::rate(&text.value)));
         let compiled = Rule {
@@ -221,60 +221,12 @@ impl Findings {
         Some((host, compiled))
     }
 
-    fn paths(&mut self, list: Option<&Spanned<Vec<Text>>>) -> Option<GlobSet> {
+    fn paths(&mut self, list: Option<&Spanned<Vec<Text>>>) -> Option<Arc<GlobSet>> {
         let mut set = GlobSetBuilder::new();
         for glob in self.limiting("paths", list, |text| glob(&text.replace("%2F", ENCODED_SLASH)))? {
             set.add(glob);
         }
-        list.and_then(|list| self.keep(list, set.build()))
-    }
-
-    fn injects(&mut self, spanned: &Spanned<model::Inject>) -> Vec<Spend> {
-        let inject = &spanned.value;
-        let mut spends: Vec<(&Text, Style)> = Vec::new();
-        spends.extend(inject.bearer.iter().map(|name| (name, Style::Bearer)));
-        spends.extend(inject.basic.iter().map(|name| (name, Style::Basic)));
-        for (header, name) in &inject.header {
-            if let Some(header) = self.keep(name, injectable_header(header)) {
-                spends.push((name, Style::Header(header)));
-            }
-        }
-        for (parameter, name) in &inject.query {
-            if parameter.is_empty() {
-                self.error(name, "a query parameter needs a name");
-            }
-            spends.push((name, Style::Query(parameter.as_str().into())));
-        }
-        if spends.is_empty() {
-            self.error(spanned, "'inject' puts nothing in: name one of bearer, basic, header, query");
-        }
-        let mut headers = HashSet::new();
-        for (name, style) in &spends {
-            let header = match style {
-                Style::Bearer | Style::Basic => http::header::AUTHORIZATION,
-                Style::Header(header) => header.clone(),
-                Style::Query(_) | Style::Placeholder(_) | Style::ClientCertificate => continue,
-            };
-            if !headers.insert(header.clone()) {
-                self.error(name, format!("two secrets are injected into the header '{header}'"));
-            }
-        }
-        let read = |(text, style): (&Text, Style)| Some(Spend { name: self.parse(text)?, style });
-        spends.into_iter().filter_map(read).collect()
-    }
-
-    fn places(&mut self, list: &[Text]) -> Vec<Place> {
-        let kinds = self.each(list, |text| place(text));
-        for (text, kind) in list.iter().zip(&kinds) {
-            if matches!(kind, Kind::Later(_)) {
-                let what = shown(&text.value);
-                self.warn(text, format!("placeholders in '{what}' are not filled yet: they leave as text"));
-            }
-        }
-        kinds
-            .into_iter()
-            .filter_map(|kind| if let Kind::Now(place) = kind { Some(place) } else { None })
-            .collect()
+        list.and_then(|list| self.keep(list, set.build())).map(Arc::new)
     }
 
     fn approve(&mut self, spanned: &Spanned<model::Approve>) -> bool {
@@ -364,6 +316,16 @@ impl Findings {
             } else if left.len() < pattern.value.len() && !compiled.encoded_slashes {
                 self.warn(pattern, "this matches nothing without 'encoded_slashes: allow'");
             }
+            for Spend { style, .. } in &compiled.injects {
+                if let Style::Path(literal) = style
+                    && pattern.value.contains(&**literal)
+                {
+                    self.warn(
+                        pattern,
+                        format!("this matches nothing: write '*' in the place of '{literal}'"),
+                    );
+                }
+            }
         }
         if compiled.ports.is_none() && !compiled.secrets.is_empty() {
             self.warn(&rule.host, "this rule spends secrets on any port: add 'ports: [443]'");
@@ -374,37 +336,6 @@ impl Findings {
         {
             self.warn(&rule.host, "this address is not public: it is refused without 'private'");
         }
-    }
-}
-
-/// A place that a policy may name.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Kind {
-    /// Placeholders are filled there.
-    Now(Place),
-    /// They will be.
-    Later(String),
-}
-
-fn place(text: &str) -> Result<Kind, String> {
-    let exact = text.split_once(':').is_some_and(|(kind, name)| {
-        matches!(kind, "header" | "cookie" | "query" | "json" | "form")
-            && !name.is_empty()
-            && name.chars().all(|c| c.is_ascii_graphic())
-    });
-    match text {
-        "auth" => Ok(Kind::Now(Place::Auth)),
-        "header" => Ok(Kind::Now(Place::Header)),
-        "cookie" => Ok(Kind::Now(Place::Cookie)),
-        "query" => Ok(Kind::Now(Place::Query)),
-        "websocket" => Ok(Kind::Now(Place::WebSocket)),
-        "path" | "json" | "form" => Ok(Kind::Later(text.to_owned())),
-        _ if exact => Ok(Kind::Later(text.to_owned())),
-        _ => Err(format!(
-            "'{}' is not a place; allowed are auth, header, cookie, query, path, json, form, websocket, or an \
-             exact one such as json:a.client_secret",
-            shown(text)
-        )),
     }
 }
 
@@ -432,26 +363,4 @@ fn network(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
     let wrong = |_| format!("'{}' is not a network; write it as 10.2.0.0/16, or true for any", shown(text));
     text.parse::<IpNet>().or(address).map(|network| network.trunc()).map_err(wrong)
-}
-
-/// Headers that frame the message or name the server are not the policy's to set.
-fn injectable_header(text: &str) -> Result<HeaderName, String> {
-    let name: HeaderName = text.parse().map_err(|_| format!("'{}' is not a header name", shown(text)))?;
-    let framing = [
-        "connection",
-        "content-encoding",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    if framing.contains(&name.as_str()) || name.as_str().starts_with("x-as-") {
-        return Err(format!("the header '{name}' cannot carry a secret"));
-    }
-    Ok(name)
 }

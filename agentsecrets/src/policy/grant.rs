@@ -3,13 +3,17 @@
 
 use std::sync::Arc;
 
+use globset::GlobSet;
 use http::HeaderName;
+use http::header::AUTHORIZATION;
 
 use crate::base::name::{AgentName, SecretName};
 use crate::base::refusal::Refusal;
 use crate::tls::verify::Roots;
 
-use super::ask::{Place, Reference};
+use super::ask::{Place, Reference, Spot};
+use super::json_path::JsonPath;
+use super::path::Path;
 
 /// What the policy says of a request.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct Grant {
     pub(super) private: PrivateAddresses,
     pub(super) max_body: Option<u64>,
     pub(super) roots: Option<Arc<Roots>>,
+    pub(super) paths: Option<Arc<GlobSet>>,
+    pub(super) encoded_slashes: bool,
 }
 
 /// One secret to be spent, and how.
@@ -42,10 +48,10 @@ pub struct Spend {
 }
 
 /// How a secret gets into a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Style {
     /// In the place of its placeholder.
-    Placeholder(Place),
+    Placeholder(Spot),
     /// As `Authorization: Bearer …`.
     Bearer,
     /// As `Authorization: Basic …`; the secret is `user:password`.
@@ -54,9 +60,43 @@ pub enum Style {
     Header(HeaderName),
     /// As the value of this query parameter.
     Query(Arc<str>),
+    /// In the place of this text in the path.
+    Path(Arc<str>),
+    /// As the value of this cookie.
+    Cookie(Arc<str>),
+    /// As the string at this path of the JSON body.
+    Json(Arc<JsonPath>),
+    /// As the value of this field of the form in the body.
+    Form(Arc<str>),
     /// As the client's certificate in the TLS handshake, if the server asks for one. The secret is the
     /// certificate chain and its key, in PEM.
     ClientCertificate,
+}
+
+impl Style {
+    /// Where in the request the secret then stands; nowhere, if it is not in the request.
+    pub fn spot(&self) -> Option<Spot> {
+        Some(match self {
+            Style::Placeholder(spot) => spot.clone(),
+            Style::Bearer | Style::Basic => Spot::header(&AUTHORIZATION),
+            Style::Header(name) => Spot::header(name),
+            Style::Query(name) => Spot::new(Place::Query, name.clone()),
+            Style::Path(_) => Spot::new(Place::Path, ""),
+            Style::Cookie(name) => Spot::new(Place::Cookie, name.clone()),
+            Style::Json(path) => Spot::new(Place::Json, path.to_string()),
+            Style::Form(name) => Spot::new(Place::Form, name.clone()),
+            Style::ClientCertificate => return None,
+        })
+    }
+
+    /// Whether it changes the request's body.
+    pub fn is_in_body(&self) -> bool {
+        match self {
+            Style::Placeholder(spot) => spot.place.is_in_body(),
+            Style::Json(_) | Style::Form(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Which non-public addresses a rule lets us dial.
@@ -78,7 +118,17 @@ impl Grant {
         let agent = "coder".parse().expect("a name");
         let rule = "coder/1".into();
         let private = PrivateAddresses::None;
-        Self { agent, rule, spends, quoted: Vec::new(), private, max_body: None, roots: None }
+        Self {
+            agent,
+            rule,
+            spends,
+            quoted: Vec::new(),
+            private,
+            max_body: None,
+            roots: None,
+            paths: None,
+            encoded_slashes: true,
+        }
     }
 
     /// The agent entry that the caller is.
@@ -109,6 +159,12 @@ impl Grant {
     /// The only roots that its server's certificate may stand under; none for the usual ones.
     pub fn roots(&self) -> Option<&Arc<Roots>> {
         self.roots.as_ref()
+    }
+
+    /// Whether the rule allows `path` too, which is what the request's became. An error says what makes it
+    /// ambiguous.
+    pub fn allows_path(&self, path: &str) -> Result<bool, &'static str> {
+        Path::read(path).allowed(self.paths.as_deref(), self.encoded_slashes)
     }
 
     /// The largest request body the rule lets leave, in bytes.

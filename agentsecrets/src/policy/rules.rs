@@ -12,11 +12,11 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::identity::Caller;
 use crate::tls::verify::Roots;
 
-use super::ask::Place;
+use super::ask::{Area, Spot};
 use super::grant::{PrivateAddresses, Spend};
 use super::limit::Limiter;
 use super::load::Problem;
-use super::matching::{Hosts, Match, Naming};
+use super::matching::{HostPattern, Hosts, Match, Naming};
 use super::sources::Sources;
 
 /// All rules that are in force.
@@ -41,6 +41,8 @@ pub struct Agent {
     pub(super) hosts: Hosts,
     /// Sorted, each once.
     pub(super) secrets: Vec<SecretName>,
+    /// Whether it is no agent, but the person.
+    pub(super) is_person: bool,
 }
 
 /// One entry of `allow`. `None` means that the rule does not limit it.
@@ -49,13 +51,13 @@ pub(super) struct Rule {
     pub id: Arc<str>,
     pub ports: Option<Vec<u16>>,
     pub methods: Option<Vec<Method>>,
-    pub paths: Option<GlobSet>,
+    pub paths: Option<Arc<GlobSet>>,
     /// Whether a path may hold encoded slashes, where both of its readings are allowed.
     pub encoded_slashes: bool,
     /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
     pub secrets: Vec<SecretName>,
     pub injects: Vec<Spend>,
-    pub places: Vec<Place>,
+    pub places: Vec<Area>,
     pub approve: bool,
     pub passthrough: bool,
     pub limiter: Option<Arc<Limiter>>,
@@ -68,6 +70,11 @@ impl Rule {
     /// Whether it allows `port`.
     pub(super) fn has_port(&self, port: u16) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
+
+    /// Whether it fills placeholders at `spot`.
+    pub(super) fn fills(&self, spot: &Spot) -> bool {
+        self.places.iter().any(|area| area.holds(spot))
     }
 
     /// Whether there is a port that `self` and `other` allow.
@@ -174,6 +181,22 @@ impl Agent {
     /// Whether it may call `agentsecrets env`, which shows real values.
     pub fn env(&self) -> bool {
         self.env
+    }
+
+    /// Whether it is no agent, but the person.
+    pub fn is_the_person(&self) -> bool {
+        self.is_person
+    }
+
+    /// Its rules with the hosts that they name, in the order of the file.
+    pub(super) fn patterns_and_rules(&self) -> Vec<(HostPattern, &Rule)> {
+        let mut found: Vec<_> = self
+            .hosts
+            .patterns()
+            .flat_map(|(pattern, rules)| rules.iter().map(move |index| (*index, pattern.clone())))
+            .collect();
+        found.sort_by_key(|(index, _)| *index);
+        found.into_iter().filter_map(|(index, pattern)| Some((pattern, self.rules.get(index)?))).collect()
     }
 
     /// How many rules it has.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::base::name::{Environment, Project, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
+use crate::policy::ask::Reference;
 use crate::policy::grant::Grant;
 use crate::store::{Key, Store, StoreError};
 
@@ -39,6 +40,12 @@ impl Values {
     /// Every value, for the patterns that answers are searched for.
     pub fn to_redact(&self) -> impl Iterator<Item = &Secret> {
         self.0.values().map(|value| &**value)
+    }
+
+    /// Whether there is a value for each of `references`.
+    pub fn hold(&self, references: &[Reference]) -> Result<(), Refusal> {
+        let absent = references.iter().find(|reference| !self.0.contains_key(&reference.name));
+        absent.map_or(Ok(()), |reference| Err(missing(&reference.name)))
     }
 
     /// The values that `grant` lets this one request spend.
