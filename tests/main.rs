@@ -11,6 +11,7 @@ mod http;
 mod launch;
 mod load;
 mod names;
+mod redaction;
 mod person;
 mod references;
 mod scope;
