@@ -12,6 +12,7 @@ mod launch;
 mod load;
 mod names;
 mod person;
+mod proxy;
 mod secrets;
 mod spine;
 mod stores;

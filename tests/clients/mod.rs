@@ -46,7 +46,7 @@ fn node(world: &World, program: &str, url: &str) -> Command {
 }
 
 /// The packages on disk, as `cargo xtask test` installs them.
-fn packages() -> PathBuf {
+pub(crate) fn packages() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-clients");
     let lists = [("python", include_str!("python.txt")), ("node", include_str!("node/package-lock.json"))];
     for (name, wanted) in lists {

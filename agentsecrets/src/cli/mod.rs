@@ -8,6 +8,7 @@ mod doctor;
 mod env;
 mod interceptor;
 mod policy;
+mod proxy;
 mod run;
 mod secrets;
 mod status;
@@ -53,6 +54,8 @@ enum Verb {
     Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
+    /// Serve clients that know us for a proxy
+    Proxy(proxy::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Check the policy and explain its decisions
@@ -74,7 +77,12 @@ impl Verb {
     /// Whether it acts for the person, and so not for an agent.
     fn is_administrative(&self) -> bool {
         match self {
-            Verb::Run(_) | Verb::Secrets(_) | Verb::Policy(_) | Verb::Audit(_) | Verb::Interceptor(_) => true,
+            Verb::Run(_)
+            | Verb::Proxy(_)
+            | Verb::Secrets(_)
+            | Verb::Policy(_)
+            | Verb::Audit(_)
+            | Verb::Interceptor(_) => true,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
@@ -115,6 +123,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
+        Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
