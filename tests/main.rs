@@ -13,6 +13,8 @@ mod load;
 mod names;
 mod person;
 mod proxy;
+mod references;
+mod scope;
 mod secrets;
 mod spine;
 mod stores;

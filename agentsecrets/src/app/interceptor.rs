@@ -26,6 +26,7 @@ use crate::identity::witness::Witness;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
+use crate::redact::alarm::Alarms;
 use crate::store::keeper::Keeper;
 use crate::store::{self, Store};
 use crate::tls;
@@ -62,6 +63,7 @@ struct Prepared {
     upstream_tls: Arc<rustls::ClientConfig>,
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
+    alarms: Arc<Alarms>,
 }
 
 /// Serves the launcher at the other end of standard input.
@@ -134,7 +136,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         .map_err(|error| failed("cannot start the keeper of stores", error))?;
     reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
 
-    let policy = Live::open(&order.home.policy())
+    let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
@@ -173,6 +175,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         upstream_tls,
         placeholders,
         inbound,
+        alarms: Arc::default(),
     };
     Ok((prepared, witness))
 }
@@ -280,6 +283,7 @@ async fn serve_connections(
     let pipeline = Arc::new(Pipeline {
         policy: prepared.policy.clone(),
         wallets,
+        alarms: prepared.alarms.clone(),
         upstream,
         audit: prepared.audit.clone(),
         environment: prepared.order.environment.clone(),

@@ -59,6 +59,7 @@ impl Stages {
         let pipeline = Pipeline {
             policy: self.policy.clone(),
             wallets: wallets.clone(),
+            alarms: Arc::default(),
             upstream: upstream.with_patience(patience),
             audit: self.audit.clone(),
             environment: self.environment.clone(),

@@ -17,7 +17,7 @@ use crate::audit::{Log, visible};
 use crate::base::name::SecretName;
 use crate::store::{Entry, Key, Store};
 
-pub(crate) use stores::{choices, open_store, store_failure};
+pub(crate) use stores::{choices, open_store, open_store_to_write, store_failure};
 
 /// Store, list and delete secrets.
 #[derive(Debug, clap::Args)]
@@ -186,14 +186,14 @@ fn warn(what: &str) {
     eprintln!("{yellow}warning:{yellow:#} {what}");
 }
 
-fn json(value: &impl serde::Serialize) -> Result<ExitCode, Failure> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<ExitCode, Failure> {
     let mut text = serde_json::to_vec(value).map_err(|error| Failure::new(Exit::Failure, error))?;
     text.push(b'\n');
     show(&text)
 }
 
 /// To standard output; a reader that has seen enough is no failure.
-fn show(text: &[u8]) -> Result<ExitCode, Failure> {
+pub(super) fn show(text: &[u8]) -> Result<ExitCode, Failure> {
     match io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Failure, error)),
         _ => Ok(ExitCode::SUCCESS),

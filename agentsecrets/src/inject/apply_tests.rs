@@ -243,4 +243,26 @@ proptest! {
         prop_assert_eq!(sent.path(), "/v1/a%20b");
         prop_assert_eq!(sent.query().unwrap().split('&').count(), 4);
     }
+
+    #[test]
+    fn a_path_that_is_filled_and_read_again_holds_exactly_the_value(value in prop_oneof!["[ -~]{1,12}", "[./%;]{1,4}", "\\PC{1,8}"]) {
+        let vocabulary = Vocabulary::new([("A".parse().unwrap(), None)]);
+        let secret = Arc::new(Secret::new(value.clone().into_bytes()));
+        let grant = Grant::for_test(vec![placeholder("A", Place::Path, "")]);
+        let credentials = Credentials::new(vec![("A".parse().unwrap(), secret)]);
+        let request = Request::get("/v1/AS_SECRET_A/b%20c?x").body(empty().into()).unwrap();
+        let target = target(Scheme::Https, 443);
+        let sent = apply(request, target, &grant, &credentials, &vocabulary, "s".into(), Patterns::build([]));
+        let is_plain = !value.contains(['/', '\\', '%', ';']) && value != "." && value != "..";
+        match sent {
+            Ok((outbound, _)) => {
+                let uri = outbound.into_request().uri().clone();
+                let segments: Vec<_> = uri.path().split('/').map(|text| super::url::segment(text).into_owned()).collect();
+                prop_assert!(is_plain);
+                prop_assert_eq!(segments, vec![b"".to_vec(), b"v1".to_vec(), value.into_bytes(), b"b c".to_vec()]);
+                prop_assert_eq!(uri.query(), Some("x"));
+            }
+            Err(refusal) => prop_assert_eq!(refusal.slug, Slug::BadRequest),
+        }
+    }
 }

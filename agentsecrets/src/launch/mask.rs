@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::base::secret::Secret;
 use crate::redact::patterns::Patterns;
-use crate::redact::stream::Scrubber;
+use crate::redact::stream::{Scrubber, Unit};
 
 /// After so long without output, all is shown but what may be the beginning of a value.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -61,7 +61,7 @@ impl Values {
 impl Mask {
     /// At the start of a stream.
     pub fn new(values: Arc<Values>) -> Self {
-        let scrubber = Scrubber::new(values.patterns.clone());
+        let scrubber = Scrubber::new(values.patterns.clone(), Unit::Line);
         Self { values, scrubber, state: State::Empty, kept: Bytes::new() }
     }
 

@@ -33,6 +33,7 @@ use crate::policy::decide::{decide, reading};
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
 use crate::redact::Findings;
+use crate::redact::alarm::Alarms;
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
@@ -48,6 +49,8 @@ pub struct Pipeline {
     pub policy: Arc<Live>,
     /// What agents may spend.
     pub wallets: Arc<Wallets>,
+    /// Who may be guessing.
+    pub alarms: Arc<Alarms>,
     /// The real servers.
     pub upstream: Upstream,
     /// The log.
@@ -92,7 +95,7 @@ impl Pipeline {
                 let (idle, stop) = (self.timeouts.body_idle, self.stop.clone());
                 self.tasks.spawn(async move {
                     let ended = tunnel.carry(idle, &stop).await;
-                    let failure = ended.err().map(|error| error.to_string());
+                    let failure = ended.err().map(|error| error.to_string()).or_else(|| findings.alarm());
                     attempt.ended(Some(101), findings.redacted(), failure);
                 });
                 response
@@ -141,11 +144,13 @@ impl Pipeline {
         let reading = reading(&policy, caller, &Ask { references: references.all(), ..ask });
         let body = Payload::read(&parts, body, reading.as_ref(), &wallet.room).await.map_err(about)?;
         references.and_of_body(&body, &wallet.vocabulary).map_err(about)?;
+        attempt.asks(references.all());
         let grant = match decide(&policy, caller, &Ask { references: references.all(), ..ask }) {
             Decision::Deny(refusal) => return Err(refusal),
             Decision::Allow(grant) => grant,
         };
         attempt.granted(&grant);
+        self.alarms.check(agent.name(), &target.host)?;
 
         let credentials = wallet.values.resolve(&grant).map_err(about)?;
         let (body, quotes) = body.within(grant.max_body()).map_err(about)?.watched(&wallet.vocabulary);
@@ -163,6 +168,7 @@ impl Pipeline {
             wallet.patterns.clone(),
         )?;
         attempt.notes(&outbound);
+        let redactor = redactor.watched(self.alarms.watch(agent.name(), &host));
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
         let agreed = match &handshake {

@@ -21,6 +21,7 @@ use crate::exchange::reply;
 use crate::exchange::target::Target;
 use crate::identity::Caller;
 use crate::inject::{Outbound, Quotes};
+use crate::policy::ask::Reference;
 use crate::policy::connection::Tunnel;
 use crate::policy::grant::Grant;
 use crate::redact::Findings;
@@ -92,6 +93,11 @@ impl Attempt {
     /// Notes which agent it is.
     pub fn agent(&mut self, agent: &AgentName) {
         self.pending.agent(agent);
+    }
+
+    /// Notes which secrets are asked for, granted or not.
+    pub fn asks(&mut self, references: &[Reference]) {
+        self.pending.secret_keys(references.iter().map(|reference| &reference.name));
     }
 
     /// Notes what was granted.
@@ -208,7 +214,7 @@ impl Recorded {
     fn close(&mut self, failure: Option<&BodyError>) {
         let Some((attempt, findings, code)) = self.open.take() else { return };
         let (status, reason) = match failure {
-            None => (Status::Ok, None),
+            None => (Status::Ok, findings.alarm()),
             Some(error) => (Status::Error, Some(error.to_string())),
         };
         attempt.close(status, Some(code), reason, findings.redacted());

@@ -92,14 +92,17 @@ const MOST_READ: u64 = 10 << 20;
 /// names can only make a rule deny that allowed, so that one rule counts: the first that allows so far.
 pub fn reading(policy: &Policy, caller: &Caller, ask: &Ask<'_>) -> Option<Reading> {
     let agent = policy.agent_for(caller).ok()?;
-    let path = Path::read(ask.path);
-    let mut candidates = candidates(agent, &ask.target.host).into_iter();
-    let rule = candidates.find(|rule| weigh(rule, ask, &path).is_ok())?;
-    let carries = |place| {
+    let carries = |rule: &Rule, place| {
         let mut injects = rule.injects.iter().filter_map(|inject| inject.style.spot());
         rule.places.iter().any(|area| area.place() == place) || injects.any(|spot| spot.place == place)
     };
-    let (json, form) = (carries(Place::Json), carries(Place::Form));
+    let kinds = |rule: &Rule| (carries(rule, Place::Json), carries(rule, Place::Form));
+    let candidates = candidates(agent, &ask.target.host);
+    // Most rules put nothing into bodies, and need no second judgement.
+    candidates.iter().find(|rule| kinds(rule) != (false, false))?;
+    let path = Path::read(ask.path);
+    let rule = candidates.into_iter().find(|rule| weigh(rule, ask, &path).is_ok())?;
+    let (json, form) = kinds(rule);
     (json || form).then(|| Reading { most: rule.max_body.unwrap_or(MOST_READ), json, form })
 }
 

@@ -20,6 +20,7 @@ pub mod load;
 mod load_tests;
 mod matching;
 mod model;
+pub mod narrow;
 mod path;
 mod person;
 pub mod place;

@@ -77,7 +77,7 @@ fn stages(asked: &Asked, store: Arc<dyn Store>, context: &Context) -> Result<Sta
     secrets.extend(asked.references().iter().map(|reference| reference.name.clone()));
     Ok(Stages {
         config,
-        policy: Arc::new(Live::fixed(policy.of_the_person(name, secrets))),
+        policy: Arc::new(Live::fixed(policy.of_the_person_narrowed(name, secrets, &context.scope.narrow))),
         store,
         audit: Log::open(&context.home.audit())
             .map_err(|error| failed("the audit log cannot be written", &error))?,

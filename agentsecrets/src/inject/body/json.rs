@@ -23,7 +23,7 @@ use crate::policy::json_path::{JsonPath, Step};
 const DEEPEST: usize = 256;
 
 /// Where a string value stands.
-pub(super) struct At<'w> {
+pub(in crate::inject) struct At<'w> {
     text: &'w str,
     stack: &'w [Frame],
     range: Range<usize>,
@@ -51,7 +51,7 @@ impl At<'_> {
 }
 
 /// The document in `bytes`, or why it is none. Its strings can all be read.
-pub(super) fn check(bytes: &[u8]) -> Result<&str, &'static str> {
+pub(in crate::inject) fn check(bytes: &[u8]) -> Result<&str, &'static str> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|_| "it is not JSON")?;
     walk(text, |_, token| match token {
@@ -77,24 +77,40 @@ pub(super) fn strings<E>(text: &str, mut each: impl FnMut(&At<'_>, &str) -> Resu
     failed
 }
 
-/// The document with the placeholders filled that may be, or nothing if there are none.
-pub(super) fn fill(text: &str, spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+/// Every key of a document that was checked.
+pub(super) fn keys(text: &str, mut each: impl FnMut(&str)) {
+    // What was checked can be walked.
+    let _ = walk(text, |_, token| {
+        if let Token::Key(range) = token {
+            string(text, &range).iter().for_each(|key| each(key));
+        }
+        Ok(())
+    });
+}
+
+/// The document with other strings where `each` gives some, or nothing if it gives none.
+pub(in crate::inject) fn with<E>(
+    text: &str,
+    mut each: impl FnMut(&At<'_>, &str) -> Result<Option<Zeroizing<Vec<u8>>>, E>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, E> {
     let mut edits: Vec<Edit> = Vec::new();
     strings(text, |at, value| {
-        let Some(filled) = spender.fill(value.as_bytes(), || Spot::new(Place::Json, at.path()))? else {
-            return Ok(());
-        };
-        edits.push((at.range.clone(), quoted(&filled.name, &filled.bytes, spender)?));
+        edits.extend(each(at, value)?.map(|new| (at.range.clone(), new)));
         Ok(())
     })?;
-    if edits.is_empty() {
-        return Ok(None);
-    }
-    let filled = splice(text.as_bytes(), &edits);
-    if shape(&filled) != shape(text.as_bytes()) {
+    Ok((!edits.is_empty()).then(|| splice(text.as_bytes(), &edits)))
+}
+
+/// The document with the placeholders filled that may be, or nothing if there are none.
+pub(super) fn fill(text: &str, spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+    let filled = with(text, |at, value| {
+        let filled = spender.fill(value.as_bytes(), || Spot::new(Place::Json, at.path()))?;
+        filled.map(|filled| fitting(&filled.name, &filled.bytes, spender)).transpose()
+    })?;
+    if filled.as_ref().is_some_and(|filled| shape(filled) != shape(text.as_bytes())) {
         return Err(spender.bad("filling in a secret would make the JSON body another document"));
     }
-    Ok(Some(filled))
+    Ok(filled)
 }
 
 /// The document with the secret `name` as the string at the end of `keys`. Objects on the way are made
@@ -105,7 +121,7 @@ pub(super) fn put(
     name: &SecretName,
     spender: &Spender<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let value = quoted(name, spender.value(name)?.expose(), spender)?;
+    let value = fitting(name, spender.value(name)?.expose(), spender)?;
     set(text.trim_matches([' ', '\t', '\r', '\n']), keys, 0, &value).map_err(|error| spender.bad(error))
 }
 
@@ -129,13 +145,17 @@ pub(super) fn unambiguous(text: &str, spender: &Spender<'_>) -> Result<(), Refus
     walked.map_err(|why| spender.bad(why))
 }
 
-/// Bytes of a secret as a JSON string.
-fn quoted(name: &SecretName, bytes: &[u8], spender: &Spender<'_>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let text = std::str::from_utf8(bytes).map_err(|_| spender.unfit(name, "JSON"))?;
+/// Bytes as a JSON string, quotes included; nothing if they are no text.
+pub(in crate::inject) fn quoted(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text = std::str::from_utf8(bytes).ok()?;
     // The longest escape has six bytes.
     let mut quoted = Zeroizing::new(Vec::with_capacity(bytes.len().saturating_mul(6) + 2));
-    serde_json::to_writer(&mut *quoted, text).map_err(|_| spender.unfit(name, "JSON"))?;
-    Ok(quoted)
+    serde_json::to_writer(&mut *quoted, text).ok()?;
+    Some(quoted)
+}
+
+fn fitting(name: &SecretName, bytes: &[u8], spender: &Spender<'_>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    quoted(bytes).ok_or_else(|| spender.unfit(name, "JSON"))
 }
 
 /// What must be the same before and after.
