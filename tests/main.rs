@@ -13,6 +13,7 @@ mod load;
 mod names;
 mod redaction;
 mod person;
+mod proxy;
 mod references;
 mod scope;
 mod secrets;
