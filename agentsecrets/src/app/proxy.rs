@@ -23,6 +23,7 @@ use crate::connection::room::Room;
 use crate::identity::socket::{Ends, Neighbours};
 use crate::pipeline::{Explicit, Intercept};
 use crate::policy::live::Live;
+use crate::policy::narrow::Narrow;
 use crate::store;
 use crate::store::keeper::Keeper;
 use crate::tls;
@@ -37,6 +38,8 @@ pub struct Wanted {
     pub project: Project,
     /// Which secrets.
     pub environment: Environment,
+    /// What the project's own file leaves of the policy.
+    pub narrow: Narrow,
     /// The port on 127.0.0.1; 0 for any.
     pub port: u16,
 }
@@ -105,11 +108,12 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
     let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
     let config = Config::load(&home.config())
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
-    let mut keeper = Keeper::start(&config.stores, home, harden::conceal)
+    let whose = (&wanted.project, &wanted.environment);
+    let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
         .map_err(|error| failed("cannot start the keeper of stores", error))?;
     let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
-    let policy = Live::open(&home.policy())
+    let policy = Live::open_narrowed(&home.policy(), wanted.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
     let audit = Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     let authority =
