@@ -12,3 +12,6 @@ pub mod references {}
 
 #[doc = include_str!("known_attacks.md")]
 pub mod known_attacks {}
+
+#[doc = include_str!("redaction.md")]
+pub mod redaction {}
