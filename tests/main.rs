@@ -12,6 +12,7 @@ mod launch;
 mod load;
 mod names;
 mod person;
+mod proxy;
 mod redaction;
 mod references;
 mod scope;

@@ -10,6 +10,7 @@ mod environment;
 mod interceptor;
 mod policy;
 mod project;
+mod proxy;
 mod run;
 mod scope;
 mod secrets;
@@ -59,6 +60,8 @@ enum Verb {
     Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
+    /// Serve clients that know us for a proxy
+    Proxy(proxy::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -85,6 +88,7 @@ impl Verb {
     fn is_administrative(&self) -> bool {
         match self {
             Verb::Run(_)
+            | Verb::Proxy(_)
             | Verb::Secrets(_)
             | Verb::Environment(_)
             | Verb::Project(_)
@@ -136,6 +140,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
+        Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),

@@ -7,6 +7,7 @@
 //! Each stage's output is the next one's only input, so that the compiler refuses short cuts.
 
 mod connection;
+mod explicit;
 mod passthrough;
 pub mod record;
 mod tunnel;
@@ -36,6 +37,7 @@ use crate::redact::alarm::Alarms;
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
+pub use explicit::Explicit;
 
 use record::Attempt;
 use tunnel::Tunnel;
@@ -63,10 +65,13 @@ pub struct Pipeline {
     pub tasks: TaskTracker,
 }
 
+/// Who asks, or why nobody knows.
+pub type Known = Arc<Result<Caller, IdentityError>>;
+
 /// Whose requests come in, and what their way in says of the server. They are judged one by one.
 pub struct Session {
-    /// Who asks, or why nobody knows.
-    pub caller: Result<Caller, IdentityError>,
+    /// Who asks.
+    pub caller: Known,
     /// Of whom.
     pub claim: Claim,
 }
@@ -83,7 +88,7 @@ impl Pipeline {
     /// Answers one request, and leaves one record of it.
     pub async fn request(&self, session: &Session, request: Request<Body>) -> Response<Body> {
         let mut attempt =
-            Attempt::open(&self.audit, &self.environment, session.caller.as_ref().ok(), &request);
+            Attempt::open(&self.audit, &self.environment, session.caller.as_ref().as_ref().ok(), &request);
         match self.exchange(session, request, &mut attempt).await {
             Ok(Answered::Whole(response, findings)) => attempt.answered(response, findings),
             Ok(Answered::Tunnel(response, findings, tunnel)) => {
@@ -112,7 +117,7 @@ impl Pipeline {
         let target = Target::agree(&session.claim, &parts)?;
         attempt.target(&target, &parts);
         disguise::unmask(&mut parts, &target)?;
-        let caller = session.caller.as_ref().map_err(|error| {
+        let caller = session.caller.as_ref().as_ref().map_err(|error| {
             Refusal::new(
                 Slug::CapabilityDenied,
                 &target.host,
@@ -159,7 +164,7 @@ impl Pipeline {
             &grant,
             &credentials,
             &wallet.vocabulary,
-            caller.session.clone(),
+            caller.isolation(),
             wallet.patterns.clone(),
         )?;
         attempt.notes(&outbound);

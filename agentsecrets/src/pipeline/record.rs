@@ -1,7 +1,6 @@
 //! The record of one attempt, opened when a request arrives and closed exactly once: when it is
 //! refused, when the last byte of its answer went out, or when it broke off before that.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,6 +15,7 @@ use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target
 use crate::base::host::Host;
 use crate::base::name::{AgentName, Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
+use crate::connection::Destination;
 use crate::exchange::body::{Body, BodyError};
 use crate::exchange::reply;
 use crate::exchange::target::Target;
@@ -51,11 +51,11 @@ impl Attempt {
         log: &Arc<Log>,
         environment: &Environment,
         caller: Option<&Caller>,
-        destination: SocketAddr,
+        destination: &Destination,
         reason: &str,
     ) {
         let mut pending = log.begin(opening(environment, caller));
-        pending.request("CONNECT", format!("tcp://{destination}"), destination.ip().to_string());
+        pending.request("CONNECT", format!("tcp://{destination}"), destination.host().to_string());
         close(pending, Status::Blocked, None, Some(reason.to_owned()), false);
     }
 

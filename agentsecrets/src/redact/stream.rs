@@ -96,6 +96,19 @@ impl Scrubber {
         self.leave(&bytes, cut, false)
     }
 
+    /// Nothing has come for a while, and somebody waits: all leaves but so many of the last bytes as `keep`
+    /// says of those that are held.
+    pub fn release(&mut self, keep: impl FnOnce(&[u8]) -> usize) -> Bytes {
+        let bytes = std::mem::take(&mut self.window);
+        let kept = keep(bytes.get(self.gone..).unwrap_or_default());
+        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone))
+    }
+
+    /// Whether anything waits.
+    pub fn holds(&self) -> bool {
+        !self.held().is_empty()
+    }
+
     /// The message ends here, so what was held leaves. The stream may go on with another one.
     pub fn finish(&mut self) -> Bytes {
         let bytes = std::mem::take(&mut self.window);

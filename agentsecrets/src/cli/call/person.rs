@@ -45,7 +45,7 @@ pub(super) fn ask(
     let stages = stages(&asked, store, context)?;
     request.extensions_mut().insert(asked);
     let answer = runtime.block_on(async {
-        let session = Session { caller: caller(has_token).await, claim: Claim::Absolute };
+        let session = Session { caller: Arc::new(caller(has_token).await), claim: Claim::Absolute };
         let (pipeline, _) = stages.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
         let response = pipeline.request(&session, request).await;
         let refusal = response.extensions().get::<Refusal>().map(refused);
@@ -60,7 +60,7 @@ async fn caller(has_token: bool) -> Result<Caller, IdentityError> {
         return Err(IdentityError::Token);
     }
     let process = Arc::new(who_started_us().await?);
-    Ok(Caller { process, agent: None, session: "".into() })
+    Ok(Caller { process, agent: None, session: "".into(), is_ours: false })
 }
 
 fn stages(asked: &Asked, store: Arc<dyn Store>, context: &Context) -> Result<Stages, Failure> {
