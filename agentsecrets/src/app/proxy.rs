@@ -23,6 +23,7 @@ use crate::connection::room::Room;
 use crate::identity::socket::{Ends, Neighbours};
 use crate::pipeline::{Explicit, Intercept};
 use crate::policy::live::Live;
+use crate::policy::narrow::Narrow;
 use crate::store;
 use crate::store::keeper::Keeper;
 use crate::tls;
@@ -37,6 +38,8 @@ pub struct Wanted {
     pub project: Project,
     /// Which secrets.
     pub environment: Environment,
+    /// What the project's file takes away from the policy.
+    pub narrow: Narrow,
     /// The port on 127.0.0.1; 0 for any.
     pub port: u16,
 }
@@ -109,7 +112,7 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
         .map_err(|error| failed("cannot start the keeper of stores", error))?;
     let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
-    let policy = Live::open(&home.policy())
+    let policy = Live::open_narrowed(&home.policy(), wanted.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
     let audit = Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     let authority =
