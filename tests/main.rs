@@ -13,6 +13,7 @@ mod load;
 mod names;
 mod person;
 mod proxy;
+mod redaction;
 mod references;
 mod scope;
 mod secrets;

@@ -132,8 +132,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
     let config = Config::load(&order.home.config())
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
     // It may reach what we may not from here on.
-    let mut keeper = Keeper::start(&config.stores, &order.home, harden::conceal)
-        .map_err(|error| failed("cannot start the keeper of stores", error))?;
+    let mut keeper =
+        Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), harden::conceal)
+            .map_err(|error| failed("cannot start the keeper of stores", error))?;
     reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
 
     let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())

@@ -38,7 +38,7 @@ pub struct Wanted {
     pub project: Project,
     /// Which secrets.
     pub environment: Environment,
-    /// What the project's file takes away from the policy.
+    /// What the project's own file leaves of the policy.
     pub narrow: Narrow,
     /// The port on 127.0.0.1; 0 for any.
     pub port: u16,
@@ -108,7 +108,8 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
     let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
     let config = Config::load(&home.config())
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
-    let mut keeper = Keeper::start(&config.stores, home, harden::conceal)
+    let whose = (&wanted.project, &wanted.environment);
+    let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
         .map_err(|error| failed("cannot start the keeper of stores", error))?;
     let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;

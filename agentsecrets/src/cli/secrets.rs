@@ -5,6 +5,7 @@ pub(super) mod dotenv;
 mod import;
 mod set;
 mod stores;
+mod vault;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -58,6 +59,8 @@ enum Verb {
         after_help = "Examples:\n  agentsecrets secrets import .env --dry-run\n  agentsecrets secrets import .env --remove"
     )]
     Import(import::Args),
+    /// Change what opens the vault, back it up, put a backup back
+    Vault(vault::Args),
 }
 
 /// Runs the verb.
@@ -68,6 +71,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Get { name, reveal } => get(&name, reveal, context),
         Verb::Delete { name } => delete(&name, context),
         Verb::Import(args) => import::import(&args, context),
+        Verb::Vault(args) => vault::run(args, context),
     }
 }
 

@@ -10,5 +10,8 @@ pub mod security {}
 #[doc = include_str!("references.md")]
 pub mod references {}
 
+#[doc = include_str!("stores.md")]
+pub mod stores {}
+
 #[doc = include_str!("known_attacks.md")]
 pub mod known_attacks {}

@@ -111,6 +111,7 @@ fn what_a_hostile_text_puts_before_a_secret_does_not_hide_it() {
             assert!(patterns.scrub(&text).is_some(), "{before:?} hides {name}");
         }
     }
+    assert!(scrubbed(&["! aaaAAA"], "\\%2521%2520aaaAAA").is_some());
 }
 
 #[test]

@@ -158,22 +158,13 @@ impl Known {
     fn find(&self, layer: &Layer, found: &mut Found) {
         let (folded, places) = fold_with_places(&layer.bytes);
         let text = Text { layer, folded: Zeroizing::new(folded), places };
-        // The last stretch that was compared: seeds follow one another in it.
-        let mut last = (usize::MAX, 0, 0);
         for seed in self.seeds.find_overlapping_iter(&*text.folded) {
             let Some((number, offset)) = self.origins.get(seed.pattern().as_usize()).copied() else {
                 continue;
             };
             let Some(form) = self.forms.get(number) else { continue };
-            let start = seed.start().wrapping_sub(offset);
-            if last.0 == number && last.1 == start && seed.end() <= last.2 {
-                continue;
-            }
             let stretch = text.compare(form, seed.range(), offset);
-            // A piece that begins near its end may go on behind what was compared.
-            let seen = if stretch.is_cut { stretch.end.saturating_sub(form.least) } else { stretch.end };
-            last = (number, start, seen);
-            text.judge(form, &stretch, found);
+            text.judge(form, &stretch, offset..offset + seed.len(), found);
         }
     }
 }
@@ -194,14 +185,12 @@ struct Stretch {
     offset: usize,
     /// Whether the form goes on before, and behind, but the text does otherwise.
     is_piece: bool,
-    /// Whether it was not compared to its end.
-    is_cut: bool,
 }
 
 impl Text<'_> {
     /// How far the text around a seed, which is at `offset` of `form`, is the form.
     fn compare(&self, form: &Form, seed: Range<usize>, offset: usize) -> Stretch {
-        // Far enough for every piece that the seed can be a part of.
+        // Farther than any piece, so that one is told from a whole.
         let most = SPAN.min(form.bytes.len());
         let before = self.folded.get(..seed.start).unwrap_or_default().iter().rev();
         let form_before = form.bytes.get(..offset).unwrap_or_default().iter().rev();
@@ -217,12 +206,12 @@ impl Text<'_> {
             end: seed.end + right,
             offset: offset - left,
             is_piece: ends_left || right < rest,
-            is_cut: right == most,
         }
     }
 
-    /// Adds to `found` what of `stretch` must not pass.
-    fn judge(&self, form: &Form, stretch: &Stretch, found: &mut Found) {
+    /// Adds to `found` what of `stretch` must not pass: the whole, and the pieces that have `seed` in them, since
+    /// every other piece has another.
+    fn judge(&self, form: &Form, stretch: &Stretch, seed: Range<usize>, found: &mut Found) {
         let (from, to) = (stretch.offset, stretch.offset + stretch.end - stretch.start);
         let mut cover = |piece: Range<usize>| {
             let start = stretch.start + piece.start - from;
@@ -240,7 +229,8 @@ impl Text<'_> {
         if form.exactly.is_some() || form.core.len() <= form.least {
             return;
         }
-        let (first, last) = (from.max(form.core.start), to.min(form.core.end));
+        let first = from.max(form.core.start).max(seed.end.saturating_sub(form.least));
+        let last = to.min(form.core.end).min(seed.start + form.least);
         for start in first..(last + 1).saturating_sub(form.least) {
             let end = start + form.least;
             // What everybody knows goes with the secret that it belongs to.

@@ -105,6 +105,8 @@ fn backslash(text: &[u8]) -> Option<(Meaning, usize)> {
         [b't', ..] => simple(b'\t'),
         [b'b', ..] => simple(8),
         [b'f', ..] => simple(12),
+        // Nobody escapes these so, and an escape of another kind may begin here.
+        [b'%' | b'&', ..] => None,
         [byte, ..] if byte.is_ascii_punctuation() => simple(*byte),
         _ => None,
     }

@@ -71,6 +71,16 @@ pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     }
 }
 
+/// Forgets the variable `name`. Fails if the process has more than one thread.
+pub fn forget_variable(name: &str) -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with threads must not change its environment"));
+    }
+    // SAFETY: there is one thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    Ok(())
+}
+
 /// Gives SIGPIPE its default back, which Rust's runtime ignores and a program executed would inherit.
 pub fn default_broken_pipe() -> io::Result<()> {
     // SAFETY: installs no handler.
