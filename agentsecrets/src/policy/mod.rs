@@ -11,6 +11,7 @@ pub mod decide;
 mod decide_tests;
 pub mod explain;
 pub mod grant;
+pub mod handover;
 pub(crate) mod injects;
 pub mod json_path;
 mod limit;

@@ -10,6 +10,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
 use crate::policy::ask::Reference;
 use crate::policy::grant::Grant;
+use crate::policy::handover::Handover;
 use crate::store::{Key, Store, StoreError};
 
 pub use credentials::Credentials;
@@ -46,6 +47,19 @@ impl Values {
     pub fn hold(&self, references: &[Reference]) -> Result<(), Refusal> {
         let absent = references.iter().find(|reference| !self.0.contains_key(&reference.name));
         absent.map_or(Ok(()), |reference| Err(missing(&reference.name)))
+    }
+
+    /// The values that `handover` lets an agent have.
+    pub fn hand_over(&self, handover: &Handover) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
+        let mut values = Vec::with_capacity(handover.names().len());
+        for name in handover.names() {
+            match self.0.get(name) {
+                Some(value) => values.push((name.clone(), value.clone())),
+                None if handover.is_chosen() => return Err(missing(name)),
+                None => {}
+            }
+        }
+        Ok(values)
     }
 
     /// The values that `grant` lets this one request spend.
