@@ -146,7 +146,6 @@ fn wanted(port: u16, context: &Context) -> Wanted {
         home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),
-        narrow: context.scope.narrow.clone(),
         port,
     }
 }

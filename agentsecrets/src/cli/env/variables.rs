@@ -50,11 +50,15 @@ impl Variable {
 /// The variables that `args` choose from the person's stores.
 pub(super) fn of(args: &Args, context: &Context) -> Result<Vec<Variable>, Failure> {
     let store = open_store(context)?;
-    let Context { project, environment, .. } = context;
+    let Context { project, environment, scope, .. } = context;
     let mut entries = store.list(project, environment).map_err(store_failure)?;
-    entries.retain(|entry| context.scope.narrow.leaves(&entry.name));
+    entries.retain(|entry| scope.narrow.leaves(&entry.name));
     let known: Vec<_> = entries.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
     let value = |name: &SecretName| {
+        if !scope.narrow.leaves(name) {
+            let what = format!("{} leaves {name} out of its `secrets`", scope.narrow.file);
+            return Err(Failure::new(Exit::Denied, what));
+        }
         let key = Key { project: project.clone(), environment: environment.clone(), name: name.clone() };
         store.get(&key).map_err(store_failure)?.ok_or_else(|| {
             let what = format!("secret '{name}' not found in keychain ({project}/{environment})");
