@@ -15,3 +15,6 @@ pub mod stores {}
 
 #[doc = include_str!("known_attacks.md")]
 pub mod known_attacks {}
+
+#[doc = include_str!("redaction.md")]
+pub mod redaction {}
