@@ -143,6 +143,7 @@ fn in_background(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 
 fn wanted(port: u16, context: &Context) -> Wanted {
     Wanted {
+        narrow: context.scope.narrow.clone(),
         home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),
