@@ -101,7 +101,7 @@ impl Scrubber {
     pub fn release(&mut self, keep: impl FnOnce(&[u8]) -> usize) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
         let kept = keep(bytes.get(self.gone..).unwrap_or_default());
-        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone))
+        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone), false)
     }
 
     /// Whether anything waits.
