@@ -12,6 +12,7 @@ mod launch;
 mod load;
 mod names;
 mod secrets;
+mod signing;
 mod spine;
 mod support;
 mod tls;

@@ -465,5 +465,7 @@ fn style(style: &Style) -> &'static str {
         Style::Header(_) => "header",
         Style::Query(_) => "query",
         Style::ClientCertificate => "client_certificate",
+        Style::AwsSignature => "aws_sigv4",
+        Style::HmacSignature => "hmac",
     }
 }

@@ -253,6 +253,8 @@ fn style(spend: &Spend) -> String {
         Style::Header(name) => format!("as the header {name}"),
         Style::Query(name) => format!("as the query parameter {name}"),
         Style::ClientCertificate => "as the client certificate, if the server asks for one".to_owned(),
+        Style::AwsSignature => "in the request's AWS signature".to_owned(),
+        Style::HmacSignature => "in the request's signature".to_owned(),
     }
 }
 

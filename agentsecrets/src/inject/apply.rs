@@ -61,7 +61,8 @@ pub fn apply(
     }
     for spend in grant.spends() {
         match &spend.style {
-            Style::Placeholder(_) => {}
+            // A signature comes last, over all the rest.
+            Style::Placeholder(_) | Style::AwsSignature | Style::HmacSignature => {}
             Style::Bearer => {
                 let value = [b"Bearer ", spender.value(&spend.name)?.expose()].concat();
                 parts.headers.insert(AUTHORIZATION, spender.header(&spend.name, &Zeroizing::new(value))?);
@@ -286,7 +287,7 @@ fn basic_value(pair: &[u8]) -> Zeroizing<Vec<u8>> {
 /// RFC 3986's unreserved characters, which nobody reads otherwise.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-fn encoded(bytes: &[u8]) -> String {
+pub(super) fn encoded(bytes: &[u8]) -> String {
     percent_encode(bytes, QUERY).to_string()
 }
 

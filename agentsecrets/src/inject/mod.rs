@@ -2,13 +2,19 @@
 //! `apply` returns both halves.
 
 mod apply;
+mod chunks;
+mod claim;
+mod hmac;
 mod message;
 pub mod placeholder;
 mod references;
+mod sign;
+mod sigv4;
 
 pub use apply::apply;
 pub use message::Messages;
 pub use references::references;
+pub use sign::sign;
 
 use std::sync::Arc;
 

@@ -305,6 +305,7 @@ impl Pipeline {
             caller.session.clone(),
             wallet.patterns.clone(),
         )?;
+        let (outbound, redactor) = inject::sign(outbound, redactor, &grant, &credentials).await?;
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
         let agreed = match &handshake {

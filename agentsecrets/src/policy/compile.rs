@@ -24,6 +24,7 @@ use super::model::{self, Text};
 use super::path::ENCODED_SLASH;
 use super::rules::{Agent, Policy, Rule};
 use super::scale::{self, shown};
+use super::signing::Signing;
 use super::sources::Sources;
 use super::tenants::{self, Strangers};
 
@@ -51,14 +52,14 @@ pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Resu
 }
 
 /// Collects what there is to say.
-struct Findings {
+pub(super) struct Findings {
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
     sources: Sources,
 }
 
 impl Findings {
-    fn error<T>(&mut self, at: &Spanned<T>, message: impl Display) {
+    pub(super) fn error<T>(&mut self, at: &Spanned<T>, message: impl Display) {
         self.errors.push(Problem { line: at.referenced.line(), message: message.to_string() });
     }
 
@@ -67,16 +68,16 @@ impl Findings {
     }
 
     /// The value, or its error is noted.
-    fn keep<A, T, E: Display>(&mut self, at: &Spanned<A>, read: Result<T, E>) -> Option<T> {
+    pub(super) fn keep<A, T, E: Display>(&mut self, at: &Spanned<A>, read: Result<T, E>) -> Option<T> {
         read.map_err(|error| self.error(at, error)).ok()
     }
 
-    fn parse<T: FromStr<Err: Display>>(&mut self, text: &Text) -> Option<T> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, text: &Text) -> Option<T> {
         self.keep(text, text.value.parse::<T>())
     }
 
     /// Reads each of `list` and refuses what stands there twice.
-    fn each<A, T: Clone + Eq + Hash, E: Display>(
+    pub(super) fn each<A, T: Clone + Eq + Hash, E: Display>(
         &mut self,
         list: &[Spanned<A>],
         read: impl Fn(&A) -> Result<T, E>,
@@ -94,7 +95,7 @@ impl Findings {
     }
 
     /// Like `each`, for a list that limits: empty, it would allow nothing, which nobody means.
-    fn limiting<A, T: Clone + Eq + Hash, E: Display>(
+    pub(super) fn limiting<A, T: Clone + Eq + Hash, E: Display>(
         &mut self,
         key: &str,
         list: Option<&Spanned<Vec<Spanned<A>>>>,
@@ -186,6 +187,8 @@ impl Findings {
         if let Some(name) = rule.client_cert.as_ref().and_then(|text| self.parse(text)) {
             injects.push(Spend { name, style: Style::ClientCertificate });
         }
+        let signing = rule.sign.as_ref().and_then(|sign| self.signing(sign));
+        injects.extend(signing.iter().flat_map(Signing::spends));
         let roots = rule.roots.as_ref().and_then(|text| {
             let read = self.sources.roots(&text.value);
             self.keep(text, read)
@@ -206,6 +209,7 @@ impl Findings {
                 .is_some_and(|said| said.value == model::EncodedSlashes::Allow),
             secrets,
             injects,
+            signing: signing.map(Arc::new),
             places,
             approve: rule.approve.as_ref().is_some_and(|approve| self.approve(approve)),
             passthrough: rule.tls.is_some(),
@@ -253,7 +257,7 @@ impl Findings {
             let header = match style {
                 Style::Bearer | Style::Basic => http::header::AUTHORIZATION,
                 Style::Header(header) => header.clone(),
-                Style::Query(_) | Style::Placeholder(_) | Style::ClientCertificate => continue,
+                _ => continue,
             };
             if !headers.insert(header.clone()) {
                 self.error(name, format!("two secrets are injected into the header '{header}'"));
@@ -313,11 +317,11 @@ impl Findings {
             || rule.encoded_slashes.is_some()
             || rule.max_body.is_some();
         let trusting = rule.roots.is_some() || rule.client_cert.is_some();
-        if opened || trusting || !compiled.secrets.is_empty() || compiled.approve {
+        if opened || trusting || !compiled.secrets.is_empty() || rule.sign.is_some() || compiled.approve {
             self.error(
                 tls,
                 "a passthrough connection is not opened: it can have no methods, paths, encoded_slashes, secrets, \
-                 inject, approve, max_body, roots or client_cert",
+                 inject, sign, approve, max_body, roots or client_cert",
             );
         }
     }
@@ -435,7 +439,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// Headers that frame the message or name the server are not the policy's to set.
-fn injectable_header(text: &str) -> Result<HeaderName, String> {
+pub(super) fn injectable_header(text: &str) -> Result<HeaderName, String> {
     let name: HeaderName = text.parse().map_err(|_| format!("'{}' is not a header name", shown(text)))?;
     let framing = [
         "connection",

@@ -106,7 +106,7 @@ pub(super) fn weigh(rule: &Rule, ask: &Ask<'_>, path: &Path<'_>) -> Result<Vec<S
         return Err(Miss::Path);
     }
     let mut spends = Vec::new();
-    for reference in ask.references.iter().filter(|reference| rule.places.contains(&reference.place)) {
+    for reference in ask.references.iter().filter(|reference| rule.fills(reference)) {
         if !rule.secrets.contains(&reference.name) {
             return Err(Miss::Secret(reference.clone()));
         }
@@ -166,6 +166,7 @@ fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, spends: Vec<Spend>) -> Grant
         private: rule.private.clone(),
         max_body: rule.max_body,
         roots: rule.roots.clone(),
+        signing: rule.signing.clone(),
     }
 }
 
@@ -183,7 +184,9 @@ fn covers(spend: &Spend, inject: &Spend) -> bool {
         Style::Bearer | Style::Basic => place == Place::Auth,
         Style::Header(_) => matches!(place, Place::Auth | Place::Header) && spend.name == inject.name,
         Style::Query(_) => place == Place::Query && spend.name == inject.name,
-        Style::Placeholder(_) | Style::ClientCertificate => false,
+        Style::Placeholder(_) | Style::ClientCertificate | Style::AwsSignature | Style::HmacSignature => {
+            false
+        }
     }
 }
 

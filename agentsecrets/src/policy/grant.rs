@@ -10,6 +10,7 @@ use crate::base::refusal::Refusal;
 use crate::tls::verify::Roots;
 
 use super::ask::{Place, Reference};
+use super::signing::Signing;
 
 /// What the policy says of a request.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct Grant {
     pub(super) private: PrivateAddresses,
     pub(super) max_body: Option<u64>,
     pub(super) roots: Option<Arc<Roots>>,
+    pub(super) signing: Option<Arc<Signing>>,
 }
 
 /// One secret to be spent, and how.
@@ -57,6 +59,10 @@ pub enum Style {
     /// As the client's certificate in the TLS handshake, if the server asks for one. The secret is the
     /// certificate chain and its key, in PEM.
     ClientCertificate,
+    /// In an AWS signature (version 4 or 4A), or as the session token beside it.
+    AwsSignature,
+    /// In the signature that its rule describes: a keyed hash.
+    HmacSignature,
 }
 
 /// Which non-public addresses a rule lets us dial.
@@ -78,7 +84,8 @@ impl Grant {
         let agent = "coder".parse().expect("a name");
         let rule = "coder/1".into();
         let private = PrivateAddresses::None;
-        Self { agent, rule, spends, quoted: Vec::new(), private, max_body: None, roots: None }
+        let quoted = Vec::new();
+        Self { agent, rule, spends, quoted, private, max_body: None, roots: None, signing: None }
     }
 
     /// The agent entry that the caller is.
@@ -109,6 +116,11 @@ impl Grant {
     /// The only roots that its server's certificate may stand under; none for the usual ones.
     pub fn roots(&self) -> Option<&Arc<Roots>> {
         self.roots.as_ref()
+    }
+
+    /// How the request is signed, once everything else was put in.
+    pub fn signing(&self) -> Option<&Arc<Signing>> {
+        self.signing.as_ref()
     }
 
     /// The largest request body the rule lets leave, in bytes.

@@ -21,7 +21,9 @@ mod model;
 mod path;
 pub mod rules;
 pub(crate) mod scale;
+pub mod signing;
 mod sources;
+pub mod template;
 mod tenants;
 
 pub use decide::decide;

@@ -79,6 +79,8 @@ pub(super) struct Rule {
     #[serde(default, deserialize_with = "given")]
     pub inject: Option<Spanned<Inject>>,
     #[serde(default, deserialize_with = "given")]
+    pub sign: Option<Spanned<Sign>>,
+    #[serde(default, deserialize_with = "given")]
     pub places: Option<Vec<Text>>,
     #[serde(default, deserialize_with = "given")]
     pub approve: Option<Spanned<Approve>>,
@@ -109,6 +111,63 @@ pub(super) struct Inject {
     /// Parameter name → secret.
     #[serde(default)]
     pub query: BTreeMap<String, Text>,
+}
+
+/// How requests are signed. One of its keys stands there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sign {
+    #[serde(default, deserialize_with = "given")]
+    pub aws: Option<Spanned<SignAws>>,
+    #[serde(default, deserialize_with = "given")]
+    pub hmac: Option<Spanned<SignHmac>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignAws {
+    pub access_key: Text,
+    pub secret_key: Text,
+    #[serde(default, deserialize_with = "given")]
+    pub session_token: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub regions: Option<Spanned<Vec<Text>>>,
+    #[serde(default, deserialize_with = "given")]
+    pub services: Option<Spanned<Vec<Text>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignHmac {
+    pub key: Text,
+    pub header: Text,
+    pub message: Text,
+    #[serde(default, deserialize_with = "given")]
+    pub value: Option<Text>,
+    /// Header name → template.
+    #[serde(default)]
+    pub also: BTreeMap<String, Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub algorithm: Option<Spanned<HmacAlgorithm>>,
+    #[serde(default, deserialize_with = "given")]
+    pub encoding: Option<Spanned<HmacEncoding>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum HmacAlgorithm {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum HmacEncoding {
+    Hex,
+    Base64,
+    Base64url,
 }
 
 #[derive(Debug, Deserialize)]

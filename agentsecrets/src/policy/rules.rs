@@ -12,11 +12,12 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::identity::Caller;
 use crate::tls::verify::Roots;
 
-use super::ask::Place;
+use super::ask::{Place, Reference};
 use super::grant::{PrivateAddresses, Spend};
 use super::limit::Limiter;
 use super::load::Problem;
 use super::matching::{Hosts, Match, Naming};
+use super::signing::Signing;
 use super::sources::Sources;
 
 /// All rules that are in force.
@@ -54,7 +55,9 @@ pub(super) struct Rule {
     pub encoded_slashes: bool,
     /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
     pub secrets: Vec<SecretName>,
+    /// Those that it signs with too.
     pub injects: Vec<Spend>,
+    pub signing: Option<Arc<Signing>>,
     pub places: Vec<Place>,
     pub approve: bool,
     pub passthrough: bool,
@@ -68,6 +71,13 @@ impl Rule {
     /// Whether it allows `port`.
     pub(super) fn has_port(&self, port: u16) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
+
+    /// Whether a placeholder that stands like `reference` is to be filled: not where the signature that names
+    /// it is made anew.
+    pub(super) fn fills(&self, reference: &Reference) -> bool {
+        let replaced = || self.signing.as_ref().is_some_and(|signing| signing.replaces(reference));
+        self.places.contains(&reference.place) && !replaced()
     }
 
     /// Whether there is a port that `self` and `other` allow.

@@ -23,6 +23,7 @@ use super::headers;
 use super::patterns::Patterns;
 use super::stream::Scrubber;
 use crate::base::refusal::{Refusal, Slug};
+use crate::base::secret::Secret;
 use crate::exchange::body::{Body, BodyError, empty, full};
 
 /// The header, or trailer, that says that something was taken out.
@@ -59,6 +60,11 @@ impl Redactor {
     /// For the answer of `domain` to a request with `method`.
     pub(crate) fn new(patterns: Arc<Patterns>, method: Method, domain: impl ToString) -> Self {
         Self { patterns, method, domain: domain.to_string() }
+    }
+
+    /// The same, which searches for `value` too.
+    pub(crate) fn and(self, value: &Secret) -> Self {
+        Self { patterns: self.patterns.and([value]), ..self }
     }
 
     /// What searches the messages after an answer that agrees to another protocol; it notes in `findings` what
