@@ -246,9 +246,9 @@ fn a_body_that_hangs_ends_when_the_agent_has_had_enough() {
 }
 
 #[test]
-#[ignore = "long: waits for the minute that an answer may take"]
 fn a_server_that_never_answers_is_a_504() {
     let (world, faulty) = world("http/1.1", misbehave);
+    world.home.configure("timeouts: { answer: 2s }\n");
     let url = format!("https://faulty.test:{}", faulty.port());
     std::thread::scope(|scope| {
         for request in ["GET /hang", "POST /hang", "GET /informs"] {

@@ -47,6 +47,23 @@ print(name(lambda: u.sendto(b'x', ('127.0.0.1', int(sys.argv[1])))))
     assert!(super::agent::nothing_came(&database));
 }
 
+/// The hooks stand above the cgroup that an agent's processes are in.
+#[test]
+fn a_cgroup_that_is_removed_and_made_again_is_hooked_from_the_start() {
+    let fixture = Fixture::new();
+    let inner = fixture.cgroup.join("container");
+    // It stays connected until it is told to go on: a record does not outlive its connection.
+    let script = "s = socket.create_connection(('10.1.2.3', 8080), 5); sys.stdin.readline(); print('done')";
+    for _ in 0..3 {
+        fs::create_dir(&inner).unwrap();
+        let agent = start_in(&inner, script, &[]);
+        let (_, origin) = fixture.accept4();
+        assert_eq!(origin.unwrap().port, 8080);
+        assert_eq!(agent.rest(), "done");
+        fs::remove_dir(&inner).unwrap();
+    }
+}
+
 #[test]
 fn detaching_gives_the_network_back() {
     let fixture = Fixture::new();

@@ -152,3 +152,30 @@ fn who_starts_without_a_vault_is_told_once() {
     let outcome = finish(&mut world.home.run_agent(["true"]));
     assert!(!outcome.stderr.contains("vault"), "no secret is named: {outcome:?}");
 }
+
+/// The clock is stepped for the interceptor alone, by a library that answers in the kernel's stead: a test
+/// cannot step the machine's. The agent cannot read how far.
+#[test]
+fn a_clock_that_is_stepped_opens_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("clock.c"), folder.path().join("clock.so"));
+    std::fs::write(&source, include_str!("clock.c")).unwrap();
+    finish(command("gcc").args(["-shared", "-fPIC", "-o"]).args([&library, &source])).ok();
+    const YEARS: i64 = 20 * 365 * 86_400;
+    for (seconds, answer) in [(0, "200"), (YEARS, "000"), (-YEARS, "000")] {
+        let mut world = World::new();
+        let step = world.home.path().join("step");
+        std::fs::write(&step, "0").unwrap();
+        world.home.variable("LD_PRELOAD", library.to_str().unwrap());
+        world.home.variable("STEP", step.to_str().unwrap());
+        let mut asking = Asking::start(&world);
+        std::fs::write(&step, seconds.to_string()).unwrap();
+        assert_eq!(asking.ask(), answer, "{seconds}");
+        assert_eq!(world.api.received().is_empty(), answer == "000", "{seconds}");
+        std::fs::write(&step, "0").unwrap();
+        let year = |record: &serde_json::Value| record["timestamp"].as_str().unwrap()[..4].to_owned();
+        let today = finish(command("date").arg("+%Y")).ok();
+        let stepped = world.home.audit().iter().any(|record| year(record) != today.trim());
+        assert_eq!(stepped, seconds != 0, "the clock did not step");
+    }
+}

@@ -107,3 +107,27 @@ print(len(seen))"#,
     assert_eq!(found, ["1000"]);
     assert!(names.server.asked().is_empty());
 }
+
+/// A name that leads to a public address while it is looked at, and to this machine when it is dialled.
+#[test]
+fn a_name_that_is_bound_anew_after_it_was_looked_at_leads_nowhere_private() {
+    let public = [192, 0, 2, 4].into();
+    for private in [false, true] {
+        let names = Names::new(&[("rebind.up.test", 0, Data::Rebinds(public, [127, 0, 0, 1].into()))]);
+        let port = names.world.api.port();
+        let rule = format!("{{ host: rebind.up.test, ports: [{port}], private: {private} }}");
+        names.world.home.policy(&format!("version: 1\nagents:\n  - {{ name: coder, allow: [{rule}] }}\n"));
+        // The name is looked up by the agent, which then connects, and by us, who then dial.
+        let url = format!("https://rebind.up.test:{port}/");
+        let mut curl = names.world.home.run_agent(["curl", "-4sS", "-o", "/dev/null", "-w", "%{http_code}"]);
+        let said = finish(curl.arg(url));
+        assert!(names.server.times("rebind.up.test. A") >= 2, "{:?}", names.server.asked());
+        let reason = names.world.home.audit().pop().unwrap()["reason"].to_string();
+        if private {
+            // It was dialled, and is not who it says.
+            assert!(reason.contains("upstream_untrusted"), "{reason} {said:?}");
+        } else {
+            assert_eq!((said.stdout.as_str(), reason.as_str()), ("403", "\"ssrf_protection_blocked\""));
+        }
+    }
+}

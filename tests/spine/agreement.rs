@@ -18,6 +18,40 @@ fn a_host_header_that_is_not_the_tls_name_is_refused() {
     assert!(world.api.received().is_empty());
 }
 
+/// Servers of one certificate share connections, clients of HTTP/2 may think. A secret's host is one name.
+#[test]
+fn a_connection_of_one_name_carries_no_request_for_another() {
+    let mut world =
+        World::with(|authority| Upstream::start(Options::https(authority, &["api.test", "other.test"])));
+    world.home.host("other.test", [127, 0, 0, 1]);
+    let port = world.api.port();
+    world.rules(&[("api.test", port, "secrets: [API_KEY]"), ("other.test", port, "secrets: [API_KEY]")]);
+    let script = r#"
+import h2.config, h2.connection, h2.events, socket, ssl, sys
+port = int(sys.argv[1])
+context = ssl.create_default_context()
+context.set_alpn_protocols(["h2"])
+stream = context.wrap_socket(socket.create_connection(("api.test", port)), server_hostname="api.test")
+http2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+http2.initiate_connection()
+hosts = {1: "api.test", 3: "other.test", 5: "api.test"}
+for number, host in hosts.items():
+    http2.send_headers(number, [(":method", "GET"), (":scheme", "https"), (":authority", f"{host}:{port}"),
+        (":path", "/"), ("authorization", "Bearer AS_SECRET_API_KEY")], end_stream=True)
+stream.sendall(http2.data_to_send())
+seen = {}
+while len(seen) < len(hosts):
+    for event in http2.receive_data(stream.recv(65536)):
+        if isinstance(event, h2.events.ResponseReceived):
+            seen[event.stream_id] = dict(event.headers)[":status"]
+    stream.sendall(http2.data_to_send())
+print(*(seen[number] for number in hosts))
+"#;
+    let mut python = world.home.run_agent(["/usr/bin/python3", "-c", script]);
+    assert_eq!(finish(python.arg(port.to_string())).ok().trim(), "200 421 200");
+    assert_eq!(world.api.received().len(), 2);
+}
+
 #[test]
 fn an_absolute_uri_of_another_server_is_refused() {
     let world = World::new();

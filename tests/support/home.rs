@@ -20,6 +20,7 @@ pub(crate) struct Home {
     folder: tempfile::TempDir,
     hosts: BTreeMap<String, Vec<IpAddr>>,
     shown: Vec<(PathBuf, &'static str)>,
+    variables: BTreeMap<String, String>,
     audit_disk: Option<u32>,
 }
 
@@ -30,7 +31,13 @@ impl Home {
         let open = fs::Permissions::from_mode(0o755);
         let folder =
             tempfile::Builder::new().prefix("agentsecrets-test-").permissions(open).tempdir().unwrap();
-        let home = Self { folder, hosts: BTreeMap::new(), shown: Vec::new(), audit_disk: None };
+        let home = Self {
+            folder,
+            hosts: BTreeMap::new(),
+            shown: Vec::new(),
+            variables: BTreeMap::new(),
+            audit_disk: None,
+        };
         fs::create_dir(home.path()).unwrap();
         home.write("key", "a key file of at least thirty-two bytes\n", 0o600);
         home.write("ca.pem", "", 0o644);
@@ -81,6 +88,11 @@ impl Home {
     /// Lets `name` resolve to `address`, for programs started from here on.
     pub(crate) fn host(&mut self, name: &str, address: impl Into<IpAddr>) {
         self.hosts.entry(name.into()).or_default().push(address.into());
+    }
+
+    /// Sets a variable of the environment, for programs started from here on.
+    pub(crate) fn variable(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.into(), value.into());
     }
 
     /// Shows `what` at the path `at`, to programs started from here on.
@@ -141,6 +153,7 @@ impl Home {
         started
             .args(arguments)
             .current_dir("/tmp")
+            .envs(&self.variables)
             .env("AGENTSECRETS_HOME", self.path())
             .env("AGENTSECRETS_VAULT_KEY_FILE", self.key())
             .env("AGENTSECRETS_UPSTREAM_CA", self.bundle());

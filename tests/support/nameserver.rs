@@ -21,6 +21,8 @@ pub(crate) type Entry = (&'static str, u32, Data);
 #[derive(Clone)]
 pub(crate) enum Data {
     Ip(IpAddr),
+    /// The first for the first question, the second for every later one.
+    Rebinds(IpAddr, IpAddr),
     Alias(&'static str),
     Mail(&'static str),
     Server(&'static str),
@@ -132,7 +134,9 @@ impl Zone {
     fn answer(&self, question: &Message) -> Option<Message> {
         let query = question.queries.first()?.clone();
         let (mut name, kind) = (query.name().to_lowercase(), query.query_type());
-        self.asked.lock().unwrap().push(format!("{name} {kind}"));
+        let asked = format!("{name} {kind}");
+        let again = self.asked.lock().unwrap().contains(&asked);
+        self.asked.lock().unwrap().push(asked);
         let mut answer = Message::response(question.metadata.id, OpCode::Query);
         answer.add_query(query);
         answer.metadata.recursion_available = true;
@@ -146,7 +150,7 @@ impl Zone {
                 return None;
             }
             let records =
-                entries.iter().map(|(ttl, data)| Record::from_rdata(name.clone(), *ttl, data.rdata()));
+                entries.iter().map(|(ttl, data)| Record::from_rdata(name.clone(), *ttl, data.rdata(again)));
             let records: Vec<Record> = records.collect();
             let alias = records.iter().find_map(|record| match &record.data {
                 RData::CNAME(alias) => Some(alias.0.clone()),
@@ -166,9 +170,10 @@ impl Zone {
 }
 
 impl Data {
-    fn rdata(&self) -> RData {
+    fn rdata(&self, again: bool) -> RData {
         match self {
             Data::Ip(ip) => RData::from(*ip),
+            Data::Rebinds(first, later) => RData::from(if again { *later } else { *first }),
             Data::Alias(name) => RData::CNAME(CNAME(absolute(name))),
             Data::Mail(name) => RData::MX(MX::new(10, absolute(name))),
             Data::Server(name) => RData::NS(NS(absolute(name))),

@@ -122,21 +122,22 @@ impl Pipeline {
         let caller = self.identifier.identify(&snapshot).await;
         let hearing = self.hear(stream, destination, caller.as_ref().ok());
         let heard = place.unless_given_up(hearing).await.unwrap_or(Err(Broken::NoRoom));
+        // What follows is boxed: a connection that has said nothing yet must not cost what an exchange does.
         let session = |caller, claim| Arc::new(Session { caller, claim, port: destination.port() });
         let (session, ended) = match heard {
             Ok(Heard::Tls(tls)) => {
                 let session = session(caller, Claim::Tls(tls.host));
                 let io = Ending::new(tls.stream, |tls| tls.get_ref().0.tcp());
-                (session.clone(), self.serve(io, tls.http2, session, destination).await)
+                (session.clone(), Box::pin(self.serve(io, tls.http2, session, destination)).await)
             }
             Ok(Heard::Plain(stream)) => {
                 let session = session(caller, Claim::Plain);
                 let io = Ending::new(stream, |tcp| tcp);
-                (session.clone(), self.serve(io, false, session, destination).await)
+                (session.clone(), Box::pin(self.serve(io, false, session, destination)).await)
             }
             Ok(Heard::Unopened(hello, passage)) => {
                 let Ok(caller) = &caller else { return };
-                return self.leave_unopened(*hello, passage, caller, destination).await;
+                return Box::pin(self.leave_unopened(*hello, passage, caller, destination)).await;
             }
             Err(Broken::Silent) => return,
             Err(broken) => {
@@ -183,7 +184,7 @@ impl Pipeline {
         });
         match decided.transpose() {
             Some(passage) => Ok(Heard::Unopened(Box::new(hello), passage)),
-            None => Ok(Heard::Tls(Box::new(hello.terminate(&self.leaves).await?))),
+            None => Ok(Heard::Tls(Box::new(Box::pin(hello.terminate(&self.leaves)).await?))),
         }
     }
 
