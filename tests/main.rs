@@ -11,6 +11,7 @@ mod http;
 mod launch;
 mod load;
 mod names;
+mod person;
 mod secrets;
 mod signing;
 mod spine;

@@ -44,6 +44,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("Python's h2", &["/usr/bin/python3", "-c", "import h2"], "python3-h2"),
     ("Python's websockets", &["/usr/bin/python3", "-c", "import websockets"], "python3-websockets"),
     ("setcap", &["test", "-x", "/usr/sbin/setcap"], "libcap2-bin"),
+    ("strace", &["strace", "--version"], "strace"),
     ("Python's requests", &["/usr/bin/python3", "-c", "import requests"], "python3-requests"),
     ("wget", &["/usr/bin/wget", "--version"], "wget"),
 ];

@@ -23,8 +23,8 @@ use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
 use crate::identity::process::Identifier;
 use crate::identity::witness::Witness;
-use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::{self, Wallets};
+use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
 use crate::store::{self, Store};
 use crate::tls::authority::Authority;
@@ -279,8 +279,6 @@ async fn serve_connections(
         .with_patience(Patience { connect: timeouts.connect, answer: timeouts.answer });
     let tasks = TaskTracker::new();
     let pipeline = Arc::new(Pipeline {
-        identifier,
-        leaves: prepared.leaves.clone(),
         policy: prepared.policy.clone(),
         wallets,
         upstream,
@@ -290,9 +288,10 @@ async fn serve_connections(
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
+    let intercept = Arc::new(Intercept { pipeline, identifier, leaves: prepared.leaves.clone() });
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
-        let (pipeline, room) = (pipeline.clone(), prepared.room.clone());
+        let (intercept, room) = (intercept.clone(), prepared.room.clone());
         let (tasks, stop) = (tasks.clone(), stop.clone());
         tokio::spawn(async move {
             loop {
@@ -301,8 +300,8 @@ async fn serve_connections(
                     () = stop.cancelled() => return,
                 };
                 match room.enter() {
-                    Some(place) => drop(tasks.spawn(pipeline.clone().connection(accepted, place))),
-                    None => pipeline.no_room(accepted),
+                    Some(place) => drop(tasks.spawn(intercept.clone().connection(accepted, place))),
+                    None => intercept.no_room(accepted),
                 }
             }
         });

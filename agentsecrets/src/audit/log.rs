@@ -193,6 +193,12 @@ impl Pending {
         self.record.auth_styles = styles;
     }
 
+    /// The secrets that a command is given in its environment.
+    pub fn in_environment<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>) {
+        self.secret_keys(names);
+        self.record.auth_styles = vec!["env_inject".into()];
+    }
+
     /// The secrets that were asked for, where they will not be spent.
     pub fn secret_keys<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>) {
         let mut names: Vec<_> = names.into_iter().map(ToString::to_string).collect();

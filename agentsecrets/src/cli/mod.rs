@@ -4,6 +4,7 @@
 mod audit;
 mod completions;
 mod doctor;
+mod env;
 mod interceptor;
 mod policy;
 mod run;
@@ -47,6 +48,8 @@ struct Global {
 enum Verb {
     /// Start a command as an agent: its traffic goes through us, its secrets stay here
     Run(run::Args),
+    /// Start a command with the real values in its environment
+    Env(env::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Check the policy and explain its decisions
@@ -69,6 +72,8 @@ impl Verb {
     fn is_administrative(&self) -> bool {
         match self {
             Verb::Run(_) | Verb::Secrets(_) | Verb::Policy(_) | Verb::Audit(_) | Verb::Interceptor(_) => true,
+            // Inside an agent they say for themselves what is possible.
+            Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -105,6 +110,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let context = Context::new(cli.global)?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
+        Verb::Env(args) => env::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),

@@ -1,7 +1,7 @@
 //! `agentsecrets secrets`: what a person does with the store. Values go in by a hidden prompt, a pipe
 //! or a file; they come out at a terminal alone, when asked for by name, and that is recorded.
 
-mod dotenv;
+pub(super) mod dotenv;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -114,6 +114,11 @@ pub(crate) fn open_vault(context: &Context) -> Result<Vault, Failure> {
         }
         error => store_failure(error),
     })
+}
+
+/// The person's store, which must be there, for whoever reads values.
+pub(super) fn open_store(context: &Context) -> Result<Box<dyn Store>, Failure> {
+    Ok(Box::new(open_vault(context)?))
 }
 
 /// How a store's error ends a command.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::Activity;
 use super::body::Body;
 use super::gate::Gate;
+use super::incoming;
 use super::strict::{LARGEST_HEAD, MOST_HEADERS, Violation};
 use crate::base::timeouts::Timeouts;
 
@@ -44,14 +45,15 @@ pub async fn serve<IO, A, F>(
 ) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Fn(Request<Incoming>) -> F,
+    A: Fn(Request<Body>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request: Request<Incoming>| {
         let busy = activity.begin();
         let is_upgrade = !http2 && request.headers().contains_key(UPGRADE);
-        let answered = answer(request);
+        let version = request.version();
+        let answered = answer(request.map(|body| incoming::of_request(body, version)));
         async move {
             let mut response = answered.await.map(|body| busy.during(body));
             // Whatever follows a request for another protocol was not read by HTTP's rules.

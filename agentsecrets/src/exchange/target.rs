@@ -31,19 +31,28 @@ pub struct Target {
     pub port: u16,
 }
 
-/// What the connection says of its server, before any request came.
+/// What the way in says of the server, before any request came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// TLS was terminated under this name.
-    Tls(Host),
+    Tls {
+        /// The name.
+        host: Host,
+        /// The port that was connected to.
+        port: u16,
+    },
     /// Plain HTTP: each request names its server.
-    Plain,
+    Plain {
+        /// The port that was connected to.
+        port: u16,
+    },
+    /// Nothing: each request names its server in an absolute URI, port and scheme included.
+    Absolute,
 }
 
 impl Target {
-    /// The authority on which the connection's `claim`, the URI and the Host header agree. `port` is the
-    /// one that the agent connected to.
-    pub fn agree(claim: &Claim, port: u16, parts: &Parts) -> Result<Self, Refusal> {
+    /// The authority on which the `claim` of the way in, the URI and the Host header agree.
+    pub fn agree(claim: &Claim, parts: &Parts) -> Result<Self, Refusal> {
         if parts.method == Method::CONNECT {
             return Err(bad("a tunnel inside an intercepted connection is refused"));
         }
@@ -58,9 +67,15 @@ impl Target {
             .authority()
             .map(|authority| self::authority(authority.as_str().as_bytes()))
             .transpose()?;
-        let scheme = match claim {
-            Claim::Tls(_) => Scheme::Https,
-            Claim::Plain => Scheme::Http,
+        let (scheme, port) = match claim {
+            Claim::Tls { port, .. } => (Scheme::Https, *port),
+            Claim::Plain { port } => (Scheme::Http, *port),
+            Claim::Absolute => {
+                let scheme = parts.uri.scheme_str().and_then(Scheme::named);
+                let scheme = scheme.ok_or_else(|| bad("the URL must begin with https:// or http://"))?;
+                let named = uri.as_ref().and_then(|(_, port)| *port);
+                (scheme, named.unwrap_or(scheme.default_port()))
+            }
         };
         if parts.uri.scheme_str().is_some_and(|named| named != scheme.as_str()) {
             return Err(mismatch("the URI's scheme is not the connection's"));
@@ -76,12 +91,14 @@ impl Target {
             return Err(mismatch("the request names another port than the one it was sent to"));
         }
         let host = match (claim, named) {
-            (Claim::Tls(host), Some(named)) if *host != named => {
+            (Claim::Tls { host, .. }, Some(named)) if *host != named => {
                 return Err(mismatch("the TLS server name and the request name different servers"));
             }
-            (Claim::Tls(host), _) => host.clone(),
-            (Claim::Plain, Some(named)) => named,
-            (Claim::Plain, None) => return Err(bad("the request names no server (Host header)")),
+            (Claim::Tls { host, .. }, _) => host.clone(),
+            (Claim::Plain { .. } | Claim::Absolute, Some(named)) => named,
+            (Claim::Plain { .. } | Claim::Absolute, None) => {
+                return Err(bad("the request names no server (Host header)"));
+            }
         };
         Ok(Self { scheme, host, port })
     }
@@ -123,6 +140,11 @@ fn mismatch(message: &str) -> Refusal {
 }
 
 impl Scheme {
+    /// The scheme that a URI calls so.
+    fn named(name: &str) -> Option<Self> {
+        [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.as_str() == name)
+    }
+
     /// `http` or `https`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -150,22 +172,22 @@ impl fmt::Display for Target {
 mod tests {
     use super::*;
 
-    fn agree(claim: &Claim, port: u16, uri: &str, hosts: &[&str]) -> Result<String, Slug> {
+    fn agree(claim: &Claim, uri: &str, hosts: &[&str]) -> Result<String, Slug> {
         let mut request = http::Request::get(uri);
         for host in hosts {
             request = request.header(HOST, *host);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        Target::agree(claim, port, &parts).map(|target| target.to_string()).map_err(|refusal| refusal.slug)
+        Target::agree(claim, &parts).map(|target| target.to_string()).map_err(|refusal| refusal.slug)
     }
 
-    fn tls(name: &str) -> Claim {
-        Claim::Tls(name.parse().unwrap())
+    fn tls(name: &str, port: u16) -> Claim {
+        Claim::Tls { host: name.parse().unwrap(), port }
     }
 
     #[test]
     fn names_that_agree_make_a_target() {
-        let claim = tls("api.test");
+        let claim = tls("api.test", 8443);
         for (uri, hosts) in [
             ("/", &["api.test"][..]),
             ("/", &["API.test:8443"]),
@@ -173,19 +195,38 @@ mod tests {
             ("https://api.test:8443/", &[]),
             ("https://api.test:8443/", &["api.test:8443"]),
         ] {
-            assert_eq!(
-                agree(&claim, 8443, uri, hosts).as_deref(),
-                Ok("https://api.test:8443"),
-                "{uri} {hosts:?}"
-            );
+            assert_eq!(agree(&claim, uri, hosts).as_deref(), Ok("https://api.test:8443"), "{uri} {hosts:?}");
         }
-        assert_eq!(agree(&Claim::Plain, 80, "/", &["api.test"]).as_deref(), Ok("http://api.test"));
-        assert_eq!(agree(&tls("::1"), 443, "/", &["[::1]"]).as_deref(), Ok("https://[::1]"));
+        assert_eq!(agree(&Claim::Plain { port: 80 }, "/", &["api.test"]).as_deref(), Ok("http://api.test"));
+        assert_eq!(agree(&tls("::1", 443), "/", &["[::1]"]).as_deref(), Ok("https://[::1]"));
+    }
+
+    #[test]
+    fn where_the_way_in_says_nothing_the_absolute_uri_says_all() {
+        for (uri, hosts, target) in [
+            ("https://API.test/a", &[][..], "https://api.test"),
+            ("https://api.test:8443/a", &["api.test:8443"], "https://api.test:8443"),
+            ("http://api.test/", &["api.test"], "http://api.test"),
+            ("http://[::1]:8080/", &[], "http://[::1]:8080"),
+        ] {
+            assert_eq!(agree(&Claim::Absolute, uri, hosts).as_deref(), Ok(target), "{uri}");
+        }
+        for (uri, hosts, slug) in [
+            ("https://api.test/", &["evil.test"][..], Slug::TargetMismatch),
+            ("https://api.test/", &["api.test:444"], Slug::TargetMismatch),
+            ("ftp://api.test/", &[], Slug::BadRequest),
+            ("/", &["api.test"], Slug::BadRequest),
+            ("https://api.test:0x1bb/", &[], Slug::BadRequest),
+            ("https://user@api.test/", &[], Slug::BadRequest),
+        ] {
+            let Ok(uri) = uri.parse::<http::Uri>() else { continue };
+            assert_eq!(agree(&Claim::Absolute, &uri.to_string(), hosts), Err(slug), "{uri}");
+        }
     }
 
     #[test]
     fn names_that_disagree_are_refused() {
-        let claim = tls("api.test");
+        let claim = tls("api.test", 443);
         for (uri, hosts, slug) in [
             ("/", &["evil.test"][..], Slug::TargetMismatch),
             ("/", &["api.test:444"], Slug::TargetMismatch),
@@ -199,8 +240,8 @@ mod tests {
             ("/", &["api test"], Slug::BadRequest),
             ("/", &[""], Slug::BadRequest),
         ] {
-            assert_eq!(agree(&claim, 443, uri, hosts), Err(slug), "{uri} {hosts:?}");
+            assert_eq!(agree(&claim, uri, hosts), Err(slug), "{uri} {hosts:?}");
         }
-        assert_eq!(agree(&Claim::Plain, 80, "/", &[]), Err(Slug::BadRequest));
+        assert_eq!(agree(&Claim::Plain { port: 80 }, "/", &[]), Err(Slug::BadRequest));
     }
 }

@@ -13,7 +13,6 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +20,7 @@ use super::{Input, block_on};
 use crate::base::host::Host;
 use crate::base::timeouts::Timeouts;
 use crate::connection::sniff::{Speaks, sniff};
-use crate::exchange::body;
+use crate::exchange::body::{self, Body};
 use crate::exchange::server::serve;
 use crate::exchange::target::{Claim, Target};
 use crate::tls;
@@ -66,18 +65,18 @@ pub(super) fn target(bytes: &[u8]) {
     let mut input = Input(bytes);
     let flags = input.byte();
     let http2 = flags & 1 != 0;
-    let claim = if flags & 2 == 0 { Claim::Tls("api.test".parse().unwrap()) } else { Claim::Plain };
-    let port = match (flags & 4, &claim) {
-        (0, Claim::Tls(_)) => 443,
-        (0, Claim::Plain) => 80,
-        _ => 8443,
+    let port = |usual| if flags & 4 == 0 { usual } else { 8443 };
+    let claim = match flags & 10 {
+        0 | 8 => Claim::Tls { host: "api.test".parse().unwrap(), port: port(443) },
+        2 => Claim::Plain { port: port(80) },
+        _ => Claim::Absolute,
     };
     // The preface and empty settings, which every HTTP/2 client begins with.
     let start: &[u8] = if http2 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0" } else { b"" };
     let io = tokio::io::join(Cursor::new([start, input.0].concat()), tokio::io::sink());
     let heads = Arc::new(Mutex::new(Vec::new()));
     let kept = heads.clone();
-    let answer = |request: Request<Incoming>| {
+    let answer = |request: Request<Body>| {
         let kept = kept.clone();
         async move {
             let (parts, body) = request.into_parts();
@@ -89,17 +88,18 @@ pub(super) fn target(bytes: &[u8]) {
     let (timeouts, stop) = (Timeouts::default(), CancellationToken::new());
     let _ = block_on(serve(io, http2, &timeouts, &stop, answer, |_| {}));
     for parts in heads.lock().unwrap().iter() {
-        agreement(&claim, port, parts);
+        agreement(&claim, parts);
     }
 }
 
 /// If a target was agreed on, another reader of the same names would go to the same server.
-fn agreement(claim: &Claim, port: u16, parts: &Parts) {
-    let Ok(target) = Target::agree(claim, port, parts) else { return };
-    assert_eq!(target.port, port);
+fn agreement(claim: &Claim, parts: &Parts) {
+    let Ok(target) = Target::agree(claim, parts) else { return };
     assert_ne!(parts.method, Method::CONNECT);
-    if let Claim::Tls(name) = claim {
-        assert_eq!(&target.host, name);
+    match claim {
+        Claim::Tls { host, port } => assert_eq!((&target.host, target.port), (host, *port)),
+        Claim::Plain { port } => assert_eq!(target.port, *port),
+        Claim::Absolute => assert_eq!(parts.uri.scheme_str(), Some(target.scheme.as_str())),
     }
     let mut names: Vec<String> = parts
         .headers
@@ -116,7 +116,7 @@ fn agreement(claim: &Claim, port: u16, parts: &Parts) {
         let host: Option<Host> = url.host_str().and_then(|host| host.parse().ok());
         assert_eq!(host, Some(target.host.clone()), "{name:?}");
         // A name without a port means the one that was connected to.
-        assert!(url.port().is_none_or(|named| named == port), "{name:?}");
+        assert!(url.port().is_none_or(|named| named == target.port), "{name:?}");
         assert!(url.username().is_empty() && url.password().is_none(), "{name:?}");
     }
 }

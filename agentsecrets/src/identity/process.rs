@@ -2,6 +2,7 @@
 //! a trusted program, or die and leave its id to another: so whatever `/proc` says must equal the
 //! snapshot, before and after the executable was read.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,27 +36,63 @@ impl Identifier {
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
     pub async fn identify(&self, snapshot: &Snapshot) -> Result<Caller, IdentityError> {
+        let is_right = |seen: &Seen, exe: &Metadata| {
+            if seen.start_time != snapshot.start_boottime / NANOSECONDS_PER_TICK {
+                return Err(IdentityError::Gone);
+            }
+            if exe.ino() != snapshot.exe_inode {
+                return Err(IdentityError::Changed);
+            }
+            let below = seen.cgroup.strip_prefix(&self.cgroup);
+            if !below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+                return Err(IdentityError::Elsewhere);
+            }
+            Ok(())
+        };
         let pid = snapshot.tgid;
-        // The pidfd names one process for good: if it still lives at the end, nobody took over its id.
-        let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
-        let Seen { start_time, exe, cgroup, file } = self.witness.see(pid)?;
-        if start_time != snapshot.start_boottime / NANOSECONDS_PER_TICK {
-            return Err(IdentityError::Gone);
-        }
-        let metadata = file.metadata()?;
-        if metadata.ino() != snapshot.exe_inode {
-            return Err(IdentityError::Changed);
-        }
-        if !cgroup.strip_prefix(&self.cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            return Err(IdentityError::Elsewhere);
-        }
-        let sha256 = self.hashes.of(file, &metadata).await?.to_string();
-        if !sys::pidfd_lives(&pidfd) {
-            return Err(IdentityError::Gone);
-        }
-        let process = Process { pid, start_time, exe: undeleted(exe), sha256, uid: snapshot.uid, cgroup };
+        let process = prove(&self.witness, &self.hashes, pid, || Ok(snapshot.uid), is_right).await?;
         Ok(Caller { process: Arc::new(process), agent: self.agent.clone(), session: self.session.clone() })
     }
+}
+
+/// The program that started this one, where the system lets us look at it; else this one.
+pub async fn who_started_us() -> Result<Process, IdentityError> {
+    let hashes = Hashes::default();
+    match look(std::os::unix::process::parent_id(), &hashes).await {
+        Ok(parent) => Ok(parent),
+        Err(_) => look(std::process::id(), &hashes).await,
+    }
+}
+
+/// What the kernel says of the process `pid` now.
+async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+    let uid = || {
+        let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+        status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
+    };
+    prove(&Witness::Here, hashes, pid, uid, |_, _| Ok(())).await
+}
+
+/// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
+async fn prove(
+    witness: &Witness,
+    hashes: &Hashes,
+    pid: u32,
+    uid: impl FnOnce() -> Result<u32, IdentityError>,
+    is_right: impl FnOnce(&Seen, &Metadata) -> Result<(), IdentityError>,
+) -> Result<Process, IdentityError> {
+    // The pidfd names one process for good: if it still lives at the end, nobody took over its id.
+    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let seen = witness.see(pid)?;
+    let metadata = seen.file.metadata()?;
+    is_right(&seen, &metadata)?;
+    let Seen { start_time, exe, cgroup, file } = seen;
+    let uid = uid()?;
+    let sha256 = hashes.of(file, &metadata).await?.to_string();
+    if !sys::pidfd_lives(&pidfd) {
+        return Err(IdentityError::Gone);
+    }
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup })
 }
 
 /// A file that was removed while it runs is shown with a mark; a rule's path must not match it.
@@ -89,6 +126,13 @@ mod tests {
         let caller = identifier("").identify(&own_snapshot()).await.unwrap();
         assert_eq!(caller.process.exe, std::env::current_exe().unwrap());
         assert_eq!(caller.process.sha256.len(), 64);
+    }
+
+    #[tokio::test]
+    async fn who_started_us_is_seen_as_the_kernel_sees_it() {
+        let process = who_started_us().await.unwrap();
+        assert!([std::os::unix::process::parent_id(), std::process::id()].contains(&process.pid));
+        assert_eq!(process.uid, nix::unistd::getuid().as_raw());
     }
 
     #[tokio::test]

@@ -111,7 +111,7 @@ fn become_program(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -
 
 /// Whether `program` can be seen at all. A folder in PATH that the agent's user may not enter makes the
 /// system say "permission denied" of every program that is nowhere else.
-fn is_visible(program: &CStr) -> bool {
+pub fn is_visible(program: &CStr) -> bool {
     let program = Path::new(OsStr::from_bytes(program.to_bytes()));
     if program.components().count() > 1 || program.is_absolute() {
         return program.symlink_metadata().is_ok();

@@ -12,6 +12,7 @@ pub mod interceptor;
 pub mod janitor;
 pub mod java;
 pub mod leftovers;
+pub mod mask;
 pub mod mounts;
 pub mod ours;
 pub mod report;

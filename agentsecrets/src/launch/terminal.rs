@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -12,6 +13,7 @@ use nix::sys::stat::Mode;
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, isatty, read, tcgetpgrp, ttyname, write};
 
+use super::mask::Mask;
 use crate::base::sys::terminal;
 
 /// Which of the standard descriptors are terminals.
@@ -63,6 +65,8 @@ pub struct Relay {
     shown: Vec<u8>,
     /// What the person typed and the agent's terminal has not yet taken.
     typed: Vec<u8>,
+    /// What is taken out of what is shown.
+    mask: Option<Mask>,
 }
 
 impl Relay {
@@ -76,10 +80,28 @@ impl Relay {
         let input = if standard.input { Some(reopen(io::stdin(), OFlag::O_RDONLY)?) } else { None };
         fcntl(&agent, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let (shown, typed) = (Vec::new(), Vec::new());
-        let mut relay = Self { person, input, agent, standard, before: None, shown, typed };
+        let mut relay = Self { person, input, agent, standard, before: None, shown, typed, mask: None };
         relay.resize();
         relay.take_over();
         Ok(relay)
+    }
+
+    /// Takes the values of `mask` out of what is shown.
+    pub fn masking(mut self, mask: Mask) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+
+    /// How long the agent may write nothing before `pause` is due. `None`: nothing waits for it.
+    pub fn patience(&self) -> Option<Duration> {
+        self.mask.as_ref().filter(|_| self.shown.is_empty()).and_then(Mask::patience)
+    }
+
+    /// Shows what the mask held back, since the agent has written nothing for so long.
+    pub fn pause(&mut self) {
+        if let Some(mask) = &mut self.mask {
+            self.shown.extend_from_slice(&mask.pause());
+        }
     }
 
     /// What to wait for before `carry` has something to do.
@@ -109,7 +131,7 @@ impl Relay {
             self.input = None;
         }
         let taken = empty(&mut self.typed, self.agent.as_fd());
-        let open = !self.shown.is_empty() || fill(self.agent.as_fd(), &mut self.shown);
+        let open = !self.shown.is_empty() || self.hear();
         empty(&mut self.shown, self.person.as_fd()) && taken && open
     }
 
@@ -123,6 +145,18 @@ impl Relay {
                 return;
             }
         }
+    }
+
+    /// Takes what the agent wrote. `false`: there will never be more.
+    fn hear(&mut self) -> bool {
+        let open = fill(self.agent.as_fd(), &mut self.shown);
+        if let Some(mask) = &mut self.mask {
+            self.shown = mask.pass(std::mem::take(&mut self.shown)).to_vec();
+            if !open {
+                self.shown.extend_from_slice(&mask.finish());
+            }
+        }
+        open
     }
 
     /// Makes the person's terminal raw, if its input is ours and we are in its foreground; also after
@@ -155,11 +189,18 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
+impl Relay {
+    /// Gives the person's terminal its settings back.
+    pub fn give_back(&mut self) {
         if let Some(before) = &self.before {
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
         }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

@@ -6,18 +6,16 @@
 //!
 //! Each stage's output is the next one's only input, so that the compiler refuses short cuts.
 
+mod connection;
 mod passthrough;
 pub mod record;
 mod tunnel;
 pub mod wallet;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,28 +23,19 @@ use crate::audit::Log;
 use crate::base::name::Environment;
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::timeouts::Timeouts;
-use crate::connection::Accepted;
-use crate::connection::ending::Ending;
-use crate::connection::room::Place;
-use crate::connection::sniff::{Speaks, sniff};
-use crate::connection::transparent::reset;
 use crate::exchange::body::{Body, limited, patient};
-use crate::exchange::incoming;
-use crate::exchange::strict::Violation;
 use crate::exchange::target::{Claim, Target};
-use crate::exchange::{disguise, server, upgrade};
-use crate::identity::process::Identifier;
+use crate::exchange::{disguise, upgrade};
 use crate::identity::{Caller, IdentityError};
 use crate::inject;
 use crate::policy::ask::Ask;
-use crate::policy::connection::{Tunnel as Passage, decide_connection};
 use crate::policy::decide::decide;
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
 use crate::redact::Findings;
-use crate::tls::leaf::Leaves;
-use crate::tls::terminate::{Hello, TerminateError, Terminated};
 use crate::upstream::client::Upstream;
+
+pub use connection::Intercept;
 
 use record::Attempt;
 use tunnel::Tunnel;
@@ -54,10 +43,6 @@ use wallet::Wallets;
 
 /// What the stages share: one per worker thread, its parts shared by all.
 pub struct Pipeline {
-    /// Who calls.
-    pub identifier: Arc<Identifier>,
-    /// Our certificates.
-    pub leaves: Arc<Leaves>,
     /// The policy in force.
     pub policy: Arc<Live>,
     /// What agents may spend.
@@ -76,11 +61,12 @@ pub struct Pipeline {
     pub tasks: TaskTracker,
 }
 
-/// A connection whose caller and server are known. Its requests are judged one by one.
-struct Session {
-    caller: Result<Caller, IdentityError>,
-    claim: Claim,
-    port: u16,
+/// Whose requests come in, and what their way in says of the server. They are judged one by one.
+pub struct Session {
+    /// Who asks, or why nobody knows.
+    pub caller: Result<Caller, IdentityError>,
+    /// Of whom.
+    pub claim: Claim,
 }
 
 /// What came of a request that left.
@@ -91,146 +77,9 @@ enum Answered {
     Tunnel(Response<Body>, Findings, Tunnel),
 }
 
-/// What a new connection turned out to be.
-enum Heard {
-    /// TLS that we ended: requests can come.
-    Tls(Box<Terminated>),
-    /// Plain HTTP: requests can come.
-    Plain(TcpStream),
-    /// TLS that a rule speaks about and that is not opened.
-    Unopened(Box<Hello>, Result<Passage, Refusal>),
-}
-
-/// Why a connection never became an exchange.
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    /// It was closed before it said anything, or waited too long to do so.
-    #[error("nothing was said")]
-    Silent,
-    #[error("neither TLS nor HTTP: reset")]
-    Unknown,
-    #[error("too many connections at once: reset")]
-    NoRoom,
-    #[error(transparent)]
-    Tls(#[from] TerminateError),
-}
-
 impl Pipeline {
-    /// Serves one connection until it ends.
-    pub async fn connection(self: Arc<Self>, accepted: Accepted, mut place: Place) {
-        let Accepted { stream, destination, snapshot, .. } = accepted;
-        let caller = self.identifier.identify(&snapshot).await;
-        let hearing = self.hear(stream, destination, caller.as_ref().ok());
-        let heard = place.unless_given_up(hearing).await.unwrap_or(Err(Broken::NoRoom));
-        // What follows is boxed: a connection that has said nothing yet must not cost what an exchange does.
-        let session = |caller, claim| Arc::new(Session { caller, claim, port: destination.port() });
-        let (session, ended) = match heard {
-            Ok(Heard::Tls(tls)) => {
-                let session = session(caller, Claim::Tls(tls.host));
-                let io = Ending::new(tls.stream, |tls| tls.get_ref().0.tcp());
-                (session.clone(), Box::pin(self.serve(io, tls.http2, session, destination)).await)
-            }
-            Ok(Heard::Plain(stream)) => {
-                let session = session(caller, Claim::Plain);
-                let io = Ending::new(stream, |tcp| tcp);
-                (session.clone(), Box::pin(self.serve(io, false, session, destination)).await)
-            }
-            Ok(Heard::Unopened(hello, passage)) => {
-                let Ok(caller) = &caller else { return };
-                return Box::pin(self.leave_unopened(*hello, passage, caller, destination)).await;
-            }
-            Err(Broken::Silent) => return,
-            Err(broken) => {
-                let session = session(caller, Claim::Plain);
-                return self.record_broken(&session, destination, &broken.to_string());
-            }
-        };
-        match ended {
-            Err(error) if error.is_parse() => self.record_broken(&session, destination, &error.to_string()),
-            Err(error) => tracing::debug!(%error, "an agent's connection broke off"),
-            Ok(()) => {}
-        }
-    }
-
-    /// Resets a connection for which there is no room.
-    pub fn no_room(self: &Arc<Self>, accepted: Accepted) {
-        let (pipeline, destination) = (self.clone(), accepted.destination);
-        reset(accepted.stream);
-        tokio::spawn(async move {
-            let caller = pipeline.identifier.identify(&accepted.snapshot).await;
-            let session = Session { caller, claim: Claim::Plain, port: destination.port() };
-            pipeline.record_broken(&session, destination, &Broken::NoRoom.to_string());
-        });
-    }
-
-    /// Finds out what a new connection speaks, and answers its ClientHello unless a rule leaves it unopened.
-    async fn hear(
-        &self,
-        stream: TcpStream,
-        destination: SocketAddr,
-        caller: Option<&Caller>,
-    ) -> Result<Heard, Broken> {
-        match sniff(&stream, self.timeouts.handshake).await.map_err(|_| Broken::Silent)? {
-            Speaks::Tls => {}
-            Speaks::Http => return Ok(Heard::Plain(stream)),
-            Speaks::Unknown => {
-                reset(stream);
-                return Err(Broken::Unknown);
-            }
-        }
-        let hello = Hello::read(stream, destination.ip(), self.timeouts.handshake).await?;
-        let decided = caller.map_or(Ok(None), |caller| {
-            decide_connection(&self.policy.get(), caller, hello.host(), destination.port())
-        });
-        match decided.transpose() {
-            Some(passage) => Ok(Heard::Unopened(Box::new(hello), passage)),
-            None => Ok(Heard::Tls(Box::new(Box::pin(hello.terminate(&self.leaves)).await?))),
-        }
-    }
-
-    /// Passes a connection on as it is, or refuses it, where a rule says so.
-    async fn leave_unopened(
-        &self,
-        hello: Hello,
-        passage: Result<Passage, Refusal>,
-        caller: &Caller,
-        destination: SocketAddr,
-    ) {
-        match passage {
-            Ok(passage) => self.pass_through(hello, &passage, caller, destination).await,
-            Err(refusal) => {
-                let (log, port) = (&self.audit, destination.port());
-                let attempt = Attempt::unopened(log, &self.environment, caller, hello.host(), port);
-                passthrough::turn_away(hello, attempt, &refusal).await;
-            }
-        }
-    }
-
-    async fn serve<IO>(
-        self: &Arc<Self>,
-        io: IO,
-        http2: bool,
-        session: Arc<Session>,
-        destination: SocketAddr,
-    ) -> hyper::Result<()>
-    where
-        IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        let answer = |request| {
-            let (pipeline, session) = (self.clone(), session.clone());
-            async move { pipeline.request(&session, request).await }
-        };
-        let violated = {
-            let (pipeline, session) = (self.clone(), session.clone());
-            move |violation: Violation| {
-                pipeline.record_broken(&session, destination, violation.message);
-            }
-        };
-        server::serve(io, http2, &self.timeouts, &self.stop, answer, violated).await
-    }
-
     /// Answers one request, and leaves one record of it.
-    async fn request(&self, session: &Session, request: Request<Incoming>) -> Response<Body> {
+    pub async fn request(&self, session: &Session, request: Request<Body>) -> Response<Body> {
         let mut attempt =
             Attempt::open(&self.audit, &self.environment, session.caller.as_ref().ok(), &request);
         match self.exchange(session, request, &mut attempt).await {
@@ -252,14 +101,13 @@ impl Pipeline {
     async fn exchange(
         &self,
         session: &Session,
-        mut request: Request<Incoming>,
+        mut request: Request<Body>,
         attempt: &mut Attempt,
     ) -> Result<Answered, Refusal> {
         let agents_side = hyper::upgrade::on(&mut request);
-        let (version, body_idle) = (request.version(), self.timeouts.body_idle);
-        let request = request.map(|body| patient(incoming::of_request(body, version), body_idle));
-        let (mut parts, body) = request.into_parts();
-        let target = Target::agree(&session.claim, session.port, &parts)?;
+        let body_idle = self.timeouts.body_idle;
+        let (mut parts, body) = request.map(|body| patient(body, body_idle)).into_parts();
+        let target = Target::agree(&session.claim, &parts)?;
         attempt.target(&target, &parts);
         disguise::unmask(&mut parts, &target)?;
         let caller = session.caller.as_ref().map_err(|error| {
@@ -325,11 +173,6 @@ impl Pipeline {
         let conversation = conversation(findings.clone());
         let tunnel = Tunnel { agent: agents_side, server, conversation, messages, wallet };
         Ok(Answered::Tunnel(response, findings, tunnel))
-    }
-
-    /// A connection that never became an exchange leaves a record too.
-    fn record_broken(&self, session: &Session, destination: SocketAddr, reason: &str) {
-        Attempt::broken(&self.audit, &self.environment, session.caller.as_ref().ok(), destination, reason);
     }
 }
 

@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target_url};
 use crate::base::host::Host;
@@ -36,7 +35,7 @@ impl Attempt {
         log: &Arc<Log>,
         environment: &Environment,
         caller: Option<&Caller>,
-        request: &Request<Incoming>,
+        request: &Request<Body>,
     ) -> Self {
         let mut opening = opening(environment, caller);
         opening.method = request.method().as_str().to_owned();

@@ -3,10 +3,15 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 
-use nix::sys::signal::{SigHandler, Signal};
-use nix::unistd::{ForkResult, Pid};
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::unistd::{ForkResult, Pid, getpid, getppid, setsid};
+
+use super::terminal;
 
 /// The exit code of a forked child that panicked.
 const PANICKED: u8 = 125;
@@ -71,6 +76,25 @@ pub fn default_broken_pipe() -> io::Result<()> {
     // SAFETY: installs no handler.
     unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     Ok(())
+}
+
+/// Has `command` start with the signals of `blocked` blocked and no others, and be killed when the thread
+/// that starts it ends. With a `terminal` it starts in a session of its own, which that terminal controls.
+pub fn bring_up(command: &mut Command, blocked: SigSet, terminal: Option<OwnedFd>) {
+    let parent = getpid();
+    let child = move || {
+        if let Some(terminal) = &terminal {
+            setsid()?;
+            terminal::control(terminal)?;
+        }
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != parent {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(blocked.thread_set_mask()?)
+    };
+    // SAFETY: between `fork` and `exec` it makes system calls alone; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(child) };
 }
 
 /// Takes over a descriptor that the kernel has just made for this process, such as one received in a

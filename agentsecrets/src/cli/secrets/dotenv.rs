@@ -9,7 +9,7 @@ use crate::base::name::SecretName;
 /// A line that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("line {line}: {what}")]
-pub(super) struct BadLine {
+pub(in crate::cli) struct BadLine {
     line: usize,
     what: &'static str,
 }
@@ -17,7 +17,7 @@ pub(super) struct BadLine {
 /// Names and values, in the file's order. A value is bare (up to a ` #` comment, trimmed), in single
 /// quotes (taken as it stands) or in double quotes (with `\n`, `\r`, `\t`, `\"`, `\\`, `\$`); quoted
 /// ones may span lines.
-pub(super) fn parse(text: &str) -> Result<Vec<(SecretName, Zeroizing<String>)>, BadLine> {
+pub(in crate::cli) fn parse(text: &str) -> Result<Vec<(SecretName, Zeroizing<String>)>, BadLine> {
     let mut found: Vec<(SecretName, Zeroizing<String>)> = Vec::new();
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     loop {

@@ -1,0 +1,113 @@
+//! `agentsecrets env`: a person's own program with the real values in its environment. They go from the
+//! store into the new process and nowhere else: no file, no argument, no environment of ours.
+
+mod child;
+mod variables;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use super::{Context, Exit, Failure};
+use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
+use crate::base::name::SecretName;
+use crate::identity::process::who_started_us;
+use crate::launch::mask::Values;
+use child::Signals;
+use variables::Variable;
+
+/// Start a command with the real values in its environment: every secret under its own name, or those that
+/// are chosen.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentsecrets env -- npm start
+  agentsecrets env --only STRIPE_KEY,DATABASE_URL -- ./deploy.sh
+  agentsecrets env --env-file app.env -- npm start
+
+A line of the file may name secrets in the place of their values:
+  DATABASE_URL=postgres://app:AS_SECRET_DB_PASSWORD@db.internal/app
+  STRIPE_KEY=agentsecrets://STRIPE_KEY
+
+The exit code is the command's own, or 128 and the number of the signal that ended it; 125 is a
+failure of ours, 126 a command that cannot be executed, 127 one that does not exist. The command
+holds the values, and so does whatever it starts: what must not see them belongs under
+`agentsecrets run`.")]
+pub(super) struct Args {
+    /// These secrets only
+    #[arg(long, value_name = "K1,K2", value_delimiter = ',')]
+    only: Vec<SecretName>,
+    /// The variables of this .env file, with the secrets that it names, instead of every secret
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Take the values out of what the command prints
+    #[arg(long)]
+    mask: bool,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    if crate::launch::inside_agent() {
+        return Err(Failure::new(Exit::Denied, "an agent is not given real values")
+            .hint("use the placeholder: the variable of a secret's name holds it already"));
+    }
+    // Whoever may trace us could read the values out of our memory.
+    nix::sys::prctl::set_dumpable(false).map_err(|error| ours("cannot protect our memory", error))?;
+    let signals = Signals::block().map_err(|error| ours("cannot take signals", error))?;
+    let mut pending = open_record(&args, context)?;
+    let variables = match variables::of(&args, context) {
+        Ok(variables) => variables,
+        Err(failure) => {
+            pending.finish(failed(failure.what())).map_err(|error| ours("this is not recorded", error))?;
+            return Err(failure);
+        }
+    };
+    pending.in_environment(variables.iter().flat_map(|variable| &variable.secrets));
+    pending.intent().map_err(|error| ours("nothing was started", error))?;
+
+    let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
+    command.args(args.command.iter().skip(1));
+    command.envs(variables.iter().map(Variable::as_pair));
+    let masked =
+        args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
+    let ended = signals.run(command, masked);
+    let outcome = match &ended {
+        Ok(_) => Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false },
+        Err(failure) => failed(failure.what()),
+    };
+    if let Err(error) = pending.finish(outcome) {
+        anstream::eprintln!("agentsecrets: {error}");
+    }
+    ended.map(ExitCode::from)
+}
+
+/// Opens the record: who asks, for which program. Nothing is written yet.
+fn open_record(args: &Args, context: &Context) -> Result<Pending, Failure> {
+    let log = Log::open(&context.home.audit()).map_err(|error| ours("nothing was started", error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| ours("cannot look at who called", error))?;
+    let process = runtime.block_on(who_started_us());
+    let process = process.map_err(|error| ours("cannot look at who called", error))?;
+    let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
+    Ok(log.begin(Opening {
+        environment: context.environment.clone(),
+        agent_id: None,
+        identity_level: IdentityLevel::Kernel,
+        process: Some(process.into()),
+        session_id: None,
+        token_id: None,
+        method: "ENV".to_owned(),
+        target_url: program.unwrap_or_default(),
+        domain: String::new(),
+    }))
+}
+
+fn failed(why: &str) -> Outcome {
+    Outcome { status: Status::Error, status_code: None, reason: Some(why.to_owned()), redacted: false }
+}
+
+fn ours(what: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Ours, format!("{what}: {error}"))
+}

@@ -1,0 +1,164 @@
+//! Which variables a command is given: the stored secrets under their own names, or those of a .env file
+//! that names secrets in the place of values.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::Args;
+use crate::base::name::SecretName;
+use crate::base::secret::Secret;
+use crate::cli::secrets::{dotenv, open_store, store_failure};
+use crate::cli::{Context, Exit, Failure};
+use crate::inject::placeholder::Vocabulary;
+use crate::store::{Entry, Key, Store};
+
+/// The longest variable that the kernel passes on, in bytes, with its name and a final zero.
+const LONGEST: usize = 128 * 1024;
+
+/// How a whole value may name a secret.
+const URL: &str = "agentsecrets://";
+
+/// One variable of the command.
+pub(super) struct Variable {
+    name: SecretName,
+    value: Secret,
+    /// The values of the secrets in it, where it is not just one.
+    parts: Vec<Secret>,
+    /// The secrets whose values are in it.
+    pub(super) secrets: Vec<SecretName>,
+}
+
+impl Variable {
+    /// Name and value, as the system takes them.
+    pub(super) fn as_pair(&self) -> (&OsStr, &OsStr) {
+        (OsStr::new(self.name.as_str()), OsStr::from_bytes(self.value.expose()))
+    }
+
+    /// The values of secrets in it.
+    pub(super) fn into_values(self) -> Vec<Secret> {
+        match (self.secrets.len(), self.parts.is_empty()) {
+            (0, _) => Vec::new(),
+            (_, true) => vec![self.value],
+            (_, false) => self.parts,
+        }
+    }
+}
+
+/// The variables that `args` choose.
+pub(super) fn of(args: &Args, context: &Context) -> Result<Vec<Variable>, Failure> {
+    let store = open_store(context)?;
+    let entries = store.list(&context.project, &context.environment).map_err(store_failure)?;
+    let chosen = Chosen { store: &*store, context, only: &args.only, entries: &entries };
+    let mut variables = match &args.env_file {
+        Some(file) => chosen.of_file(file)?,
+        None if args.only.is_empty() => chosen.under_their_names(entries.iter().map(|entry| &entry.name))?,
+        None => Vec::new(),
+    };
+    let missing = args.only.iter().filter(|name| !variables.iter().any(|variable| variable.name == **name));
+    let named = chosen.under_their_names(missing)?;
+    variables.extend(named);
+    for variable in &variables {
+        check(variable)?;
+    }
+    Ok(variables)
+}
+
+struct Chosen<'a> {
+    store: &'a dyn Store,
+    context: &'a Context,
+    only: &'a [SecretName],
+    entries: &'a [Entry],
+}
+
+impl Chosen<'_> {
+    fn under_their_names<'n>(
+        &self,
+        names: impl Iterator<Item = &'n SecretName>,
+    ) -> Result<Vec<Variable>, Failure> {
+        let variable = |name: &SecretName| {
+            let (value, secrets) = (self.value(name)?, vec![name.clone()]);
+            Ok(Variable { name: name.clone(), value, parts: Vec::new(), secrets })
+        };
+        names.map(variable).collect()
+    }
+
+    fn value(&self, name: &SecretName) -> Result<Secret, Failure> {
+        let Context { project, environment, .. } = self.context;
+        let key = Key { project: project.clone(), environment: environment.clone(), name: name.clone() };
+        let value = self.store.get(&key).map_err(store_failure)?;
+        value.ok_or_else(|| {
+            let what = format!("secret '{name}' not found in keychain ({project}/{environment})");
+            Failure::new(Exit::NotFound, what).hint("agentsecrets secrets list")
+        })
+    }
+
+    fn of_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file).map(Zeroizing::new);
+        let text = text.map_err(|error| super::ours(&format!("{shown} cannot be read"), error))?;
+        let lines = dotenv::parse(&text).map_err(|bad| super::ours(&shown.to_string(), bad))?;
+        let own = self.entries.iter().map(|entry| (entry.name.clone(), entry.placeholder.clone()));
+        let vocabulary = Vocabulary::new(own);
+        let variable = |(name, text): (SecretName, Zeroizing<String>)| {
+            let (value, parts, secrets) = self.fill(&text, &vocabulary).map_err(|(secret, failure)| {
+                let what = format!("{shown}, variable {name}: {}", failure.what());
+                let failure = Failure::new(failure.exit(), what);
+                failure.hint(format!("to store it, run: agentsecrets secrets set {secret}"))
+            })?;
+            Ok(Variable { name, value, parts, secrets })
+        };
+        lines.into_iter().map(variable).collect()
+    }
+
+    /// `text` with the values of the secrets that it names; an error names the secret too.
+    #[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
+    fn fill(
+        &self,
+        text: &str,
+        vocabulary: &Vocabulary,
+    ) -> Result<(Secret, Vec<Secret>, Vec<SecretName>), (SecretName, Failure)> {
+        let value = |name: &SecretName| self.permitted(name).map_err(|failure| (name.clone(), failure));
+        if let Some(name) = text.strip_prefix(URL).and_then(|name| name.parse::<SecretName>().ok()) {
+            return Ok((value(&name)?, Vec::new(), vec![name]));
+        }
+        let (mut parts, mut secrets, mut at) = (Vec::new(), Vec::new(), 0);
+        let mut pieces: Vec<&[u8]> = Vec::new();
+        let mut ranges = Vec::new();
+        for mention in vocabulary.mentions(text.as_bytes()) {
+            parts.push(value(&mention.name)?);
+            secrets.push(mention.name);
+            ranges.push(mention.range);
+        }
+        for (range, part) in ranges.into_iter().zip(&parts) {
+            pieces.push(text.as_bytes().get(at..range.start).unwrap_or_default());
+            pieces.push(part.expose());
+            at = range.end;
+        }
+        pieces.push(text.as_bytes().get(at..).unwrap_or_default());
+        Ok((Secret::new(pieces.concat()), parts, secrets))
+    }
+
+    fn permitted(&self, name: &SecretName) -> Result<Secret, Failure> {
+        if !self.only.is_empty() && !self.only.contains(name) {
+            return Err(Failure::new(Exit::Usage, format!("it names '{name}', which --only leaves out")));
+        }
+        self.value(name)
+    }
+}
+
+/// Whether the system can pass the variable on.
+fn check(variable: &Variable) -> Result<(), Failure> {
+    let (name, value) = (&variable.name, variable.value.expose());
+    if value.contains(&0) {
+        let what = format!("{name} holds a zero byte, which no environment variable can");
+        return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
+    }
+    if name.as_str().len() + value.len() + 2 > LONGEST {
+        let what = format!("{name} is larger than the 128 KiB that an environment variable can hold");
+        return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The way in of a connection: whom it is from, whom it is for, and whether it is opened at all. What comes
+//! out of it are requests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::record::Attempt;
+use super::{Pipeline, Session, passthrough};
+use crate::base::refusal::Refusal;
+use crate::connection::Accepted;
+use crate::connection::ending::Ending;
+use crate::connection::room::Place;
+use crate::connection::sniff::{Speaks, sniff};
+use crate::connection::transparent::reset;
+use crate::exchange::server;
+use crate::exchange::strict::Violation;
+use crate::exchange::target::Claim;
+use crate::identity::Caller;
+use crate::identity::process::Identifier;
+use crate::policy::connection::{Tunnel as Passage, decide_connection};
+use crate::tls::leaf::Leaves;
+use crate::tls::terminate::{Hello, TerminateError, Terminated};
+
+/// Where connections enter the pipeline.
+pub struct Intercept {
+    /// What becomes of their requests.
+    pub pipeline: Arc<Pipeline>,
+    /// Who calls.
+    pub identifier: Arc<Identifier>,
+    /// Our certificates.
+    pub leaves: Arc<Leaves>,
+}
+
+/// What a new connection turned out to be.
+enum Heard {
+    /// TLS that we ended: requests can come.
+    Tls(Box<Terminated>),
+    /// Plain HTTP: requests can come.
+    Plain(TcpStream),
+    /// TLS that a rule speaks about and that is not opened.
+    Unopened(Box<Hello>, Result<Passage, Refusal>),
+}
+
+/// Why a connection never became an exchange.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    /// It was closed before it said anything, or waited too long to do so.
+    #[error("nothing was said")]
+    Silent,
+    #[error("neither TLS nor HTTP: reset")]
+    Unknown,
+    #[error("too many connections at once: reset")]
+    NoRoom,
+    #[error(transparent)]
+    Tls(#[from] TerminateError),
+}
+
+impl Intercept {
+    /// Serves one connection until it ends.
+    pub async fn connection(self: Arc<Self>, accepted: Accepted, mut place: Place) {
+        let Accepted { stream, destination, snapshot, .. } = accepted;
+        let caller = self.identifier.identify(&snapshot).await;
+        let hearing = self.hear(stream, destination, caller.as_ref().ok());
+        let heard = place.unless_given_up(hearing).await.unwrap_or(Err(Broken::NoRoom));
+        // What follows is boxed: a connection that has said nothing yet must not cost what an exchange does.
+        let port = destination.port();
+        let session = |caller, claim| Arc::new(Session { caller, claim });
+        let (session, ended) = match heard {
+            Ok(Heard::Tls(tls)) => {
+                let session = session(caller, Claim::Tls { host: tls.host, port });
+                let io = Ending::new(tls.stream, |tls| tls.get_ref().0.tcp());
+                (session.clone(), Box::pin(self.serve(io, tls.http2, session, destination)).await)
+            }
+            Ok(Heard::Plain(stream)) => {
+                let session = session(caller, Claim::Plain { port });
+                let io = Ending::new(stream, |tcp| tcp);
+                (session.clone(), Box::pin(self.serve(io, false, session, destination)).await)
+            }
+            Ok(Heard::Unopened(hello, passage)) => {
+                let Ok(caller) = &caller else { return };
+                return Box::pin(self.leave_unopened(*hello, passage, caller, destination)).await;
+            }
+            Err(Broken::Silent) => return,
+            Err(broken) => return self.record_broken(caller.as_ref().ok(), destination, &broken.to_string()),
+        };
+        match ended {
+            Err(error) if error.is_parse() => {
+                self.record_broken(session.caller.as_ref().ok(), destination, &error.to_string());
+            }
+            Err(error) => tracing::debug!(%error, "an agent's connection broke off"),
+            Ok(()) => {}
+        }
+    }
+
+    /// Resets a connection for which there is no room.
+    pub fn no_room(self: &Arc<Self>, accepted: Accepted) {
+        let (intercept, destination) = (self.clone(), accepted.destination);
+        reset(accepted.stream);
+        tokio::spawn(async move {
+            let caller = intercept.identifier.identify(&accepted.snapshot).await.ok();
+            intercept.record_broken(caller.as_ref(), destination, &Broken::NoRoom.to_string());
+        });
+    }
+
+    /// Finds out what a new connection speaks, and answers its ClientHello unless a rule leaves it unopened.
+    async fn hear(
+        &self,
+        stream: TcpStream,
+        destination: SocketAddr,
+        caller: Option<&Caller>,
+    ) -> Result<Heard, Broken> {
+        let patience = self.pipeline.timeouts.handshake;
+        match sniff(&stream, patience).await.map_err(|_| Broken::Silent)? {
+            Speaks::Tls => {}
+            Speaks::Http => return Ok(Heard::Plain(stream)),
+            Speaks::Unknown => {
+                reset(stream);
+                return Err(Broken::Unknown);
+            }
+        }
+        let hello = Hello::read(stream, destination.ip(), patience).await?;
+        let decided = caller.map_or(Ok(None), |caller| {
+            decide_connection(&self.pipeline.policy.get(), caller, hello.host(), destination.port())
+        });
+        match decided.transpose() {
+            Some(passage) => Ok(Heard::Unopened(Box::new(hello), passage)),
+            None => Ok(Heard::Tls(Box::new(Box::pin(hello.terminate(&self.leaves)).await?))),
+        }
+    }
+
+    /// Passes a connection on as it is, or refuses it, where a rule says so.
+    async fn leave_unopened(
+        &self,
+        hello: Hello,
+        passage: Result<Passage, Refusal>,
+        caller: &Caller,
+        destination: SocketAddr,
+    ) {
+        match passage {
+            Ok(passage) => self.pipeline.pass_through(hello, &passage, caller, destination).await,
+            Err(refusal) => {
+                let (log, port) = (&self.pipeline.audit, destination.port());
+                let attempt = Attempt::unopened(log, &self.pipeline.environment, caller, hello.host(), port);
+                passthrough::turn_away(hello, attempt, &refusal).await;
+            }
+        }
+    }
+
+    async fn serve<IO>(
+        self: &Arc<Self>,
+        io: IO,
+        http2: bool,
+        session: Arc<Session>,
+        destination: SocketAddr,
+    ) -> hyper::Result<()>
+    where
+        IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let answer = |request| {
+            let (pipeline, session) = (self.pipeline.clone(), session.clone());
+            async move { pipeline.request(&session, request).await }
+        };
+        let violated = {
+            let (intercept, session) = (self.clone(), session.clone());
+            move |violation: Violation| {
+                intercept.record_broken(session.caller.as_ref().ok(), destination, violation.message);
+            }
+        };
+        server::serve(io, http2, &self.pipeline.timeouts, &self.pipeline.stop, answer, violated).await
+    }
+
+    /// A connection that never became an exchange leaves a record too.
+    fn record_broken(&self, caller: Option<&Caller>, destination: SocketAddr, reason: &str) {
+        Attempt::broken(&self.pipeline.audit, &self.pipeline.environment, caller, destination, reason);
+    }
+}

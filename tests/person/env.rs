@@ -1,0 +1,233 @@
+//! `agentsecrets env`: the command has the values, and nothing else does.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::AgentsCopy;
+use crate::spine::{SECRET, World};
+use crate::support::home::{AGENTSECRETS, Home};
+use crate::support::process::{Outcome, command, finish};
+use crate::support::python::{PYTHON, program};
+
+/// A home with two secrets.
+pub(super) fn home() -> Home {
+    let home = Home::new();
+    home.secret("API_KEY", SECRET);
+    home.secret("DB_PASSWORD", "correct horse battery");
+    home
+}
+
+#[track_caller]
+fn env(home: &Home, arguments: &[&str]) -> Outcome {
+    finish(home.agentsecrets(["env"]).args(arguments))
+}
+
+#[test]
+fn a_command_gets_the_secrets_under_their_names_and_its_exit_code_is_ours() {
+    let home = home();
+    let all = env(&home, &["--", "sh", "-c", "echo $API_KEY; echo $DB_PASSWORD; exit 7"]);
+    assert_eq!((all.code, &*all.stdout), (Some(7), &*format!("{SECRET}\ncorrect horse battery\n")));
+    let one = env(&home, &["--only", "API_KEY", "--", "sh", "-c", "echo $API_KEY; echo ${DB_PASSWORD-none}"]);
+    assert_eq!(one.ok(), format!("{SECRET}\nnone\n"));
+    let elsewhere = finish(&mut home.agentsecrets(["--environment", "production", "env", "--", "env"])).ok();
+    assert!(!elsewhere.contains("API_KEY"), "{elsewhere}");
+}
+
+#[test]
+fn what_a_file_names_is_filled_in_and_the_file_alone_is_given() {
+    let home = home();
+    let file = home.path().join("app.env");
+    let lines = "URL=postgres://app:AS_SECRET_DB_PASSWORD@db/app?a={{API_KEY}}\nKEY=agentsecrets://API_KEY\n\
+                 PLAIN='just $text'\n";
+    std::fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+    let show = ["--", "sh", "-c", "echo $URL; echo $KEY; echo $PLAIN; echo ${API_KEY-none}"];
+    let given = env(&home, &[&["--env-file", file], &show[..]].concat()).ok();
+    let url = format!("postgres://app:correct horse battery@db/app?a={SECRET}");
+    assert_eq!(given, format!("{url}\n{SECRET}\njust $text\nnone\n"));
+
+    std::fs::write(file, "KEY=AS_SECRET_NOT_THERE\n").unwrap();
+    let missing = env(&home, &["--env-file", file, "--", "true"]);
+    assert_eq!(missing.code, Some(3));
+    assert!(
+        missing.stderr.contains("variable KEY: secret 'NOT_THERE' not found in keychain"),
+        "{missing:#?}"
+    );
+    std::fs::write(file, "KEY=AS_SECRET_API_KEY\n").unwrap();
+    let left_out = env(&home, &["--env-file", file, "--only", "DB_PASSWORD", "--", "true"]);
+    assert!(left_out.code == Some(2) && left_out.stderr.contains("--only"), "{left_out:#?}");
+    std::fs::write(file, format!("KEY='{SECRET}\n")).unwrap();
+    let broken = env(&home, &["--env-file", file, "--", "true"]);
+    assert!(broken.code == Some(125) && broken.stderr.contains("line 1"), "{broken:#?}");
+    assert!(!broken.stderr.contains(SECRET));
+}
+
+#[test]
+fn each_failure_has_its_code_and_says_what_to_do() {
+    let home = home();
+    let not_executable = home.path().join("text");
+    std::fs::write(&not_executable, "#!/bin/true\n").unwrap();
+    for (arguments, code, says) in [
+        (&["--", "no-such-command-here"][..], 127, "no-such-command-here"),
+        (&["--", not_executable.to_str().unwrap()], 126, "ermission denied"),
+        (&["--", "/"], 126, "ermission denied"),
+        (&["--only", "NOT_THERE", "--", "true"], 3, "secret 'NOT_THERE' not found in keychain"),
+        (&["--only", "NOT-A-NAME", "--", "true"], 2, "not a valid secret name"),
+        (&["--"], 2, "CMD"),
+        (&["--", "sh", "-c", "kill -TERM $$"], 128 + 15, ""),
+    ] {
+        let outcome = env(&home, arguments);
+        assert_eq!(outcome.code, Some(code), "{arguments:?}: {outcome:#?}");
+        assert!(outcome.stderr.contains(says), "{arguments:?}: {outcome:#?}");
+    }
+    let mut locked = home.agentsecrets(["env", "--", "true"]);
+    let locked = finish(locked.env_remove("AGENTSECRETS_VAULT_KEY_FILE"));
+    assert!(locked.code == Some(5) && locked.stderr.contains("AGENTSECRETS_VAULT_KEY_FILE"), "{locked:#?}");
+    let none = finish(&mut Home::new().agentsecrets(["env", "--", "true"]));
+    assert!(none.code == Some(5) && none.stderr.contains("secrets set NAME"), "{none:#?}");
+}
+
+#[test]
+fn a_value_that_no_variable_can_hold_is_told_and_nothing_is_started() {
+    let home = home();
+    home.secret("ZERO", "a\0b-and-more");
+    let zero = env(&home, &["--", "echo", "started"]);
+    assert_eq!((zero.code, &*zero.stdout), (Some(125), ""));
+    assert!(zero.stderr.contains("ZERO holds a zero byte") && zero.stderr.contains("--only"), "{zero:#?}");
+    home.secret("LARGE", &"x".repeat(200_000));
+    let large = env(&home, &["--only", "LARGE", "--", "echo", "started"]);
+    assert_eq!((large.code, &*large.stdout), (Some(125), ""));
+    assert!(large.stderr.contains("LARGE is larger than the 128 KiB"), "{large:#?}");
+    home.secret("ODD", "two\nlines $x \u{e9}\t'\"");
+    let odd = env(&home, &["--only", "ODD", "--", "sh", "-c", "printf %s \"$ODD\""]);
+    assert_eq!(odd.ok(), "two\nlines $x \u{e9}\t'\"");
+}
+
+#[test]
+fn signals_reach_the_command_and_no_other_process_needs_to_know() {
+    let home = home();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1] {
+        let script = "trap 'echo caught; exit 9' INT TERM HUP USR1; echo ready; while :; do sleep 0.05; done";
+        let mut started = home.agentsecrets(["env", "--", "sh", "-c", script]);
+        let mut child = started.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &*rest), (Some(9), "caught\n"), "{signal}");
+    }
+}
+
+#[test]
+fn a_command_does_not_outlive_us() {
+    let home = home();
+    let mut started = home.agentsecrets(["env", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
+    let mut child = started.stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The pipe ends when the last of those who hold it is gone.
+    assert_eq!(output.read_to_string(&mut line).unwrap(), 0);
+}
+
+#[test]
+fn only_the_command_holds_the_values() {
+    let home = home();
+    let mut started = home.agentsecrets(["env", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
+    let mut child = started.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let read = |pid: &str, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap();
+    let holds = |bytes: &[u8]| bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+    let own = child.id().to_string();
+    assert_ne!(own, line.trim());
+    assert!(!holds(&read(&own, "environ")) && !holds(&read(&own, "cmdline")));
+    assert!(holds(&read(line.trim(), "environ")) && !holds(&read(line.trim(), "cmdline")));
+    assert!(!finish(command("ps").args(["axww", "-o", "args"])).ok().contains(SECRET));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+}
+
+#[test]
+fn nothing_is_written_to_disk_but_the_record() {
+    let home = home();
+    let trace = home.path().join("trace");
+    let mut strace = command("strace");
+    strace.args(["-f", "-s", "1000000", "-e", "trace=%file,write,writev,pwrite64,sendto,sendmsg", "-o"]);
+    strace.arg(&trace);
+    let words = home.agentsecrets(["env", "--", "true"]);
+    for (name, value) in words.get_envs() {
+        value.map(|value| strace.env(name, value));
+    }
+    finish(strace.args([AGENTSECRETS, "env", "--", "/bin/true"])).ok();
+    let trace = std::fs::read_to_string(trace).unwrap();
+    assert!(
+        trace.contains("execve(\"/bin/true\"") && trace.contains("\\\"method\\\":\\\"ENV\\\""),
+        "{trace}"
+    );
+    assert!(!trace.contains(SECRET));
+    let audit = home.path().join("audit");
+    let writes = ["O_WRONLY", "O_RDWR", "O_CREAT", "rename", " link", "symlink", "mkdir", "truncate"];
+    let of_the_record = |line: &str| line.contains(audit.to_str().unwrap());
+    let made_beside_it = format!("{}/.tmp", home.path().display());
+    for line in trace.lines().filter(|line| writes.iter().any(|write| line.contains(write))) {
+        let known = of_the_record(line) || line.contains(&made_beside_it) || line.contains("/dev/");
+        assert!(known || line.contains("= -1 "), "{line}");
+    }
+}
+
+#[test]
+fn the_record_says_who_gave_what_to_which_program_and_holds_no_value() {
+    let home = home();
+    env(&home, &["--only", "API_KEY", "--", "sh", "-c", "exit 3", SECRET]);
+    env(&home, &["--only", "NOT_THERE", "--", "true"]);
+    env(&home, &["--", "no-such-command-here"]);
+    let records = home.audit();
+    let of = |n: usize, key: &str| records[n][key].clone();
+    assert_eq!(
+        (of(0, "method"), of(0, "status"), of(0, "target_url")),
+        ("ENV".into(), "OK".into(), "sh".into())
+    );
+    assert_eq!(of(0, "secret_keys"), serde_json::json!(["API_KEY"]));
+    assert_eq!(of(0, "auth_styles"), serde_json::json!(["env_inject"]));
+    assert_eq!(of(0, "identity_level"), "kernel");
+    let tests = std::env::current_exe().unwrap();
+    assert_eq!(of(0, "process")["exe"], tests.to_str().unwrap());
+    assert_eq!((of(1, "status"), of(2, "status")), ("ERROR".into(), "ERROR".into()));
+    assert_eq!(records.len(), 3);
+    let text = serde_json::to_string(&records).unwrap();
+    assert!(!text.contains(SECRET) && !text.contains("correct horse"), "{text}");
+}
+
+#[test]
+fn a_program_at_a_terminal_has_the_terminal() {
+    let home = home();
+    for masked in [&[][..], &["--mask"]] {
+        let started = home.agentsecrets(["env"]);
+        // The program starts us at a terminal of its own, and types.
+        let mut python = command(PYTHON);
+        for (name, value) in started.get_envs() {
+            value.map(|value| python.env(name, value));
+        }
+        python.args(["-c", &program("person/terminal.py"), AGENTSECRETS, "env"]).args(masked);
+        let outcome = finish(&mut python);
+        assert_eq!(outcome.code, Some(0), "{masked:?}: {outcome:#?}");
+    }
+}
+
+#[test]
+fn an_agent_is_not_given_real_values() {
+    let world = World::new();
+    let copy = AgentsCopy::new();
+    let inside = finish(&mut world.home.run_agent([copy.0.as_str(), "env", "--", "env"]));
+    assert_eq!(inside.code, Some(4), "{inside:#?}");
+    assert!(inside.stderr.contains("not given real values") && !inside.stdout.contains(SECRET));
+}
