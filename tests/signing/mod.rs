@@ -3,6 +3,8 @@
 
 mod aws;
 mod hmac;
+mod jwt;
+mod oauth;
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command};

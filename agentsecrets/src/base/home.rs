@@ -68,6 +68,11 @@ impl Home {
         self.data.join("vault")
     }
 
+    /// The folder of what replaced stored secrets at run time.
+    pub fn rotated(&self) -> PathBuf {
+        self.data.join("rotated")
+    }
+
     /// The folder of the audit log.
     pub fn audit(&self) -> PathBuf {
         self.state.join("audit")

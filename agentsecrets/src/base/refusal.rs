@@ -35,6 +35,8 @@ pub enum Slug {
     BadRequest,
     /// A secret is allowed here, but no store holds it.
     SecretMissing,
+    /// A credential could not be made from stored secrets.
+    CredentialUnavailable,
     /// The secret store could not be read.
     StoreUnavailable,
     /// The upstream could not be reached, or broke off.
@@ -67,6 +69,7 @@ impl Slug {
             Slug::BodyTooLarge => "body_too_large",
             Slug::BadRequest => "bad_request",
             Slug::SecretMissing => "secret_missing",
+            Slug::CredentialUnavailable => "credential_unavailable",
             Slug::StoreUnavailable => "store_unavailable",
             Slug::UpstreamUnavailable => "upstream_unavailable",
             Slug::UpstreamUntrusted => "upstream_untrusted",
@@ -84,6 +87,7 @@ impl Slug {
             Slug::TargetMismatch => 421,
             Slug::RateLimited => 429,
             Slug::SecretMissing
+            | Slug::CredentialUnavailable
             | Slug::UpstreamUnavailable
             | Slug::UpstreamUntrusted
             | Slug::UnreadableAnswer => 502,
@@ -95,7 +99,13 @@ impl Slug {
 
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(self) -> bool {
-        matches!(self, Slug::RateLimited | Slug::UpstreamUnavailable | Slug::UpstreamTimeout)
+        matches!(
+            self,
+            Slug::RateLimited
+                | Slug::CredentialUnavailable
+                | Slug::UpstreamUnavailable
+                | Slug::UpstreamTimeout
+        )
     }
 }
 

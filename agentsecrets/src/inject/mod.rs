@@ -7,12 +7,14 @@ mod claim;
 mod hmac;
 mod message;
 pub mod placeholder;
+mod question;
 mod references;
 mod sign;
 mod sigv4;
 
 pub use apply::apply;
 pub use message::Messages;
+pub use question::question;
 pub use references::references;
 pub use sign::sign;
 
@@ -27,7 +29,8 @@ use crate::exchange::target::Target;
 use crate::policy::grant::PrivateAddresses;
 use crate::tls::verify::Roots;
 
-/// A request that may leave: the only thing `upstream::send` takes. Made by `apply` alone.
+/// A request that may leave: the only thing `upstream::send` takes. Made by `apply`, and by
+/// `question` for what we ask ourselves.
 pub struct Outbound {
     pub(in crate::inject) request: Request<Body>,
     pub(in crate::inject) target: Target,

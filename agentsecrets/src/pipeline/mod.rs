@@ -8,13 +8,15 @@
 
 mod connection;
 mod passthrough;
+mod purse;
 pub mod record;
+mod tokens;
 mod tunnel;
 pub mod wallet;
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,7 +50,7 @@ pub struct Pipeline {
     /// What agents may spend.
     pub wallets: Arc<Wallets>,
     /// The real servers.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// The log.
     pub audit: Arc<Log>,
     /// The environment whose secrets are spent.
@@ -136,7 +138,9 @@ impl Pipeline {
         };
         attempt.granted(&grant);
 
-        let credentials = wallet.values.resolve(&grant).map_err(|refusal| refusal.about(&target.host))?;
+        let made = self.make(&grant, caller, &wallet).await.map_err(|refusal| refusal.about(&target.host))?;
+        let credentials =
+            wallet.values.resolve(&grant, &made).map_err(|refusal| refusal.about(&target.host))?;
         let body = match grant.max_body() {
             Some(most) if body.size_hint().lower() > most => return Err(too_large(&target, most)),
             Some(most) => limited(body, most),
@@ -157,6 +161,9 @@ impl Pipeline {
         let (outbound, redactor) = inject::sign(outbound, redactor, &grant, &credentials).await?;
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.wallets.minter().doubt(&grant, &made);
+        }
         let agreed = match &handshake {
             Some(handshake) => handshake.agreed(&response).map_err(|why| {
                 Refusal::new(Slug::UpstreamUnavailable, &host, format!("'{host}' did not answer: {why}"))

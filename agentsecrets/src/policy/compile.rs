@@ -14,8 +14,10 @@ use serde_yaml::Spanned;
 
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
+use crate::tls::verify::Roots;
 
 use super::ask::Place;
+use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend, Style};
 use super::limit::Limiter;
 use super::load::Problem;
@@ -35,10 +37,11 @@ pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Resu
     if file.version.value != 1 {
         found.error(&file.version, "this program reads version 1 only");
     }
+    let credentials = found.credentials(&file.credentials, &name);
     let mut names = HashSet::new();
     let mut agents = Vec::with_capacity(file.agents.len());
     for entry in &file.agents {
-        let Some(agent) = found.agent(&entry.value, &name) else { continue };
+        let Some(agent) = found.agent(&entry.value, &name, &credentials) else { continue };
         if !names.insert(agent.name.clone()) {
             found.error(&entry.value.name, format!("there is another agent '{}' above", agent.name));
         }
@@ -108,7 +111,7 @@ impl Findings {
         Some(self.each(&list.value, read))
     }
 
-    fn agent(&mut self, entry: &model::Agent, file: &str) -> Option<Agent> {
+    fn agent(&mut self, entry: &model::Agent, file: &str, credentials: &[Arc<Derived>]) -> Option<Agent> {
         let name: AgentName = self.parse(&entry.name)?;
         let matches = entry.matches.as_ref().map(|facts| self.facts(facts));
         let inbound = self.each(&entry.inbound, |port| port_number(*port));
@@ -129,7 +132,8 @@ impl Findings {
             rules.iter().flat_map(|rule| rule.secrets.iter().cloned().chain(injected(rule))).collect();
         secrets.sort();
         secrets.dedup();
-        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets })
+        let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
+        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets, derived })
     }
 
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
@@ -189,10 +193,7 @@ impl Findings {
         }
         let signing = rule.sign.as_ref().and_then(|sign| self.signing(sign));
         injects.extend(signing.iter().flat_map(Signing::spends));
-        let roots = rule.roots.as_ref().and_then(|text| {
-            let read = self.sources.roots(&text.value);
-            self.keep(text, read)
-        });
+        let roots = rule.roots.as_ref().and_then(|text| self.roots(text));
         let places = match &rule.places {
             Some(places) => self.places(places),
             None => vec![Place::Auth],
@@ -292,7 +293,12 @@ impl Findings {
         held
     }
 
-    fn private(&mut self, spanned: &Spanned<model::Private>) -> PrivateAddresses {
+    pub(super) fn roots(&mut self, text: &Text) -> Option<Arc<Roots>> {
+        let read = self.sources.roots(&text.value);
+        self.keep(text, read)
+    }
+
+    pub(super) fn private(&mut self, spanned: &Spanned<model::Private>) -> PrivateAddresses {
         let networks = match &spanned.value {
             model::Private::Plain(true) => return PrivateAddresses::Any,
             model::Private::Plain(false) => return PrivateAddresses::None,

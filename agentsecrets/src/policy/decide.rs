@@ -10,6 +10,7 @@ use crate::exchange::target::Scheme;
 use crate::identity::Caller;
 
 use super::ask::{Ask, Place, Reference};
+use super::derived::Derived;
 use super::grant::{Decision, Grant, Spend, Style};
 use super::path::Path;
 use super::rules::{Agent, Policy, Rule};
@@ -158,7 +159,9 @@ pub(super) fn too_many(rule: &Rule, host: &Host, what: &str, now: Instant) -> Op
 
 fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, spends: Vec<Spend>) -> Grant {
     let quoted = ask.references.iter().filter(|reference| !rule.places.contains(&reference.place));
+    let is_spent = |derived: &&Arc<Derived>| spends.iter().any(|spend| spend.name == derived.name);
     Grant {
+        derived: agent.derived.iter().filter(is_spent).cloned().collect(),
         agent: agent.name.clone(),
         rule: Arc::clone(&rule.id),
         spends,

@@ -10,6 +10,7 @@ use crate::base::refusal::Refusal;
 use crate::tls::verify::Roots;
 
 use super::ask::{Place, Reference};
+use super::derived::Derived;
 use super::signing::Signing;
 
 /// What the policy says of a request.
@@ -32,6 +33,7 @@ pub struct Grant {
     pub(super) max_body: Option<u64>,
     pub(super) roots: Option<Arc<Roots>>,
     pub(super) signing: Option<Arc<Signing>>,
+    pub(super) derived: Vec<Arc<Derived>>,
 }
 
 /// One secret to be spent, and how.
@@ -85,7 +87,17 @@ impl Grant {
         let rule = "coder/1".into();
         let private = PrivateAddresses::None;
         let quoted = Vec::new();
-        Self { agent, rule, spends, quoted, private, max_body: None, roots: None, signing: None }
+        Self {
+            agent,
+            rule,
+            spends,
+            quoted,
+            private,
+            max_body: None,
+            roots: None,
+            signing: None,
+            derived: Vec::new(),
+        }
     }
 
     /// The agent entry that the caller is.
@@ -116,6 +128,11 @@ impl Grant {
     /// The only roots that its server's certificate may stand under; none for the usual ones.
     pub fn roots(&self) -> Option<&Arc<Roots>> {
         self.roots.as_ref()
+    }
+
+    /// How those of the secrets are made that are not stored.
+    pub fn derived(&self) -> &[Arc<Derived>] {
+        &self.derived
     }
 
     /// How the request is signed, once everything else was put in.

@@ -9,6 +9,7 @@ mod connection_tests;
 pub mod decide;
 #[cfg(test)]
 mod decide_tests;
+pub mod derived;
 pub mod explain;
 pub mod grant;
 mod limit;

@@ -13,6 +13,7 @@ use crate::identity::Caller;
 use crate::tls::verify::Roots;
 
 use super::ask::{Place, Reference};
+use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend};
 use super::limit::Limiter;
 use super::load::Problem;
@@ -42,6 +43,8 @@ pub struct Agent {
     pub(super) hosts: Hosts,
     /// Sorted, each once.
     pub(super) secrets: Vec<SecretName>,
+    /// Those of them that are made from others.
+    pub(super) derived: Vec<Arc<Derived>>,
 }
 
 /// One entry of `allow`. `None` means that the rule does not limit it.
@@ -174,6 +177,17 @@ impl Agent {
     /// Every secret that it may spend anywhere, in order of name: what answers to it are searched for.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
         self.secrets.iter()
+    }
+
+    /// The stored secrets that it spends, or that what it spends is made from: each once.
+    pub fn stored(&self) -> Vec<SecretName> {
+        let is_made = |name: &SecretName| self.derived.iter().any(|derived| derived.name == *name);
+        let own = self.secrets.iter().filter(|name| !is_made(name));
+        let mut names: Vec<_> =
+            own.chain(self.derived.iter().flat_map(|derived| derived.sources())).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// Ports on which others may reach it.

@@ -1,6 +1,10 @@
 //! From a grant to values: no grant, no secret.
 
 pub mod credentials;
+pub mod fetch;
+mod jwt;
+pub mod minter;
+mod oauth;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,14 +45,20 @@ impl Values {
         self.0.values().map(|value| &**value)
     }
 
-    /// The values that `grant` lets this one request spend.
-    pub fn resolve(&self, grant: &Grant) -> Result<Credentials, Refusal> {
+    /// The values that `grant` lets this one request spend; `made` are those that are not stored.
+    pub fn resolve(&self, grant: &Grant, made: &[(SecretName, Arc<Secret>)]) -> Result<Credentials, Refusal> {
         let mut credentials = Vec::with_capacity(grant.spends().len());
         for spend in grant.spends() {
-            let value = self.0.get(&spend.name).ok_or_else(|| missing(&spend.name))?;
+            let value = made.iter().find(|(name, _)| *name == spend.name).map(|(_, value)| value);
+            let value = value.or_else(|| self.0.get(&spend.name)).ok_or_else(|| missing(&spend.name))?;
             credentials.push((spend.name.clone(), value.clone()));
         }
         Ok(Credentials::new(credentials))
+    }
+
+    /// The value of `name`, for making others of it.
+    fn get(&self, name: &SecretName) -> Option<Arc<Secret>> {
+        self.0.get(name).cloned()
     }
 }
 

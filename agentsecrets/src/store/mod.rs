@@ -2,6 +2,7 @@
 //! fix, never an empty answer.
 
 mod later;
+pub mod rotated;
 pub mod vault;
 
 use std::path::Path;

@@ -51,6 +51,7 @@ use envelope::{Envelope, Opening, damaged};
 use keys::Keys;
 
 pub use keys::Unlock;
+pub(in crate::store) use keys::{derive, open as unseal, random, seal};
 pub use prompt::{unlock, unlock_from_environment};
 
 /// The largest value, in bytes.
