@@ -62,7 +62,7 @@ fn stand_in() {
     }
     let certificate = "-----BEGIN CERTIFICATE-----\\nb3Vycw==\\n-----END CERTIFICATE-----\\n";
     let answer = format!(
-        r#"{{"ready":{{"authority":"{certificate}","placeholders":{{"STRIPE_KEY":"AS_SECRET_STRIPE_KEY"}},"inbound":[]}}}}"#
+        r#"{{"ready":{{"authority":"{certificate}","placeholders":{{"STRIPE_KEY":"AS_SECRET_STRIPE_KEY"}},"inbound":[],"hidden":[]}}}}"#
     );
     writeln!(control, "{answer}").expect("an answer");
     // The end of the launcher closes the socket.

@@ -27,12 +27,12 @@ fn world_with(make: impl FnOnce(Options<'_>) -> Options<'_>) -> World {
 }
 
 /// The same with the server that every test has.
-fn world() -> World {
+pub(crate) fn world() -> World {
     world_with(|options| options)
 }
 
 /// An agent that is a Python program, with the server's URL as its argument.
-fn python(world: &World, program: &str, url: &str) -> Command {
+pub(crate) fn python(world: &World, program: &str, url: &str) -> Command {
     let mut python = world.home.run_agent(["/usr/bin/python3", "-c", program, url]);
     python.env("PYTHONPATH", format!("{PACKAGES}/python"));
     python

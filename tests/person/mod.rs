@@ -1,5 +1,6 @@
 //! The person's own door: programs that a person gives real values, and requests that a person makes.
 
+mod call;
 mod env;
 mod masking;
 

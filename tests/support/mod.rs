@@ -7,6 +7,7 @@ pub(crate) mod certificate;
 pub(crate) mod endpoints;
 pub(crate) mod faulty;
 pub(crate) mod home;
+pub(crate) mod keychain;
 pub(crate) mod memory;
 pub(crate) mod nameserver;
 pub(crate) mod netns;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,11 +27,12 @@ use crate::identity::witness::Witness;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
+use crate::store::keeper::Keeper;
 use crate::store::rotated::Rotated;
 use crate::store::{self, Store};
+use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
-use crate::tls::{self, verify};
 use crate::upstream::budget::Budget;
 use crate::upstream::client::{Patience, Upstream};
 use crate::upstream::names;
@@ -38,6 +40,7 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
+use super::stages::upstream_tls;
 use super::{calls, harden, reach};
 
 /// How often the store is looked at for changed secrets.
@@ -76,6 +79,7 @@ pub fn serve() -> Result<(), Failure> {
                     authority: prepared.leaves.authority().pem().to_owned(),
                     placeholders: prepared.placeholders.clone(),
                     inbound: prepared.inbound.clone(),
+                    hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
                 },
             )?;
             work(prepared, witness, control)
@@ -129,14 +133,18 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
     private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     private_folder(&order.home.rotated())
         .map_err(|error| failed("the folder of rotated secrets cannot be made", error))?;
-    reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
-
     let config = Config::load(&order.home.config())
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
+    // It may reach what we may not from here on.
+    let mut keeper = Keeper::start(&config.stores, &order.home, harden::conceal)
+        .map_err(|error| failed("cannot start the keeper of stores", error))?;
+    reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
+
     let policy = Live::open(&order.home.policy())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
-    let (store, exists) =
-        store::follow(&order.home.vault()).map_err(|error| Failure::new(Exit::Locked, error))?;
+    let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
+        .map_err(|error| Failure::new(Exit::Locked, error))?;
+    let store = Arc::new(store);
     let audit =
         Log::open(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     // From here on the terminal is the agent's: its Ctrl-C must not end us before it.
@@ -148,13 +156,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
     let leaves =
         Leaves::new(authority, provider).map_err(|error| failed("cannot make certificates", error))?;
-    let roots = match std::env::var_os("AGENTSECRETS_UPSTREAM_CA") {
-        Some(path) if !path.is_empty() => verify::roots_from_pem(path.as_ref())
-            .map_err(|error| failed("AGENTSECRETS_UPSTREAM_CA cannot be used", error))?,
-        _ => Vec::new(),
-    };
-    let upstream_tls = verify::client_config(&roots)
-        .map_err(|error| failed("cannot verify servers' certificates", error))?;
+    let upstream_tls = upstream_tls()?;
     let (placeholders, inbound) = introduce(&order, &policy, &*store)?;
     if !exists && !placeholders.is_empty() {
         eprintln!(
@@ -233,7 +235,8 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
                 tokio::task::spawn_blocking(|| {}).await.map_err(io::Error::other)?;
                 if core == 0 {
                     tokio::spawn(answer_names(prepared.clone(), resolver.clone())?);
-                    tokio::spawn(watch(prepared.clone(), wallets.clone()));
+                    tokio::spawn(watch_policy(prepared.clone(), wallets.clone()));
+                    tokio::spawn(watch_store(prepared.clone(), wallets.clone()));
                     tokio::spawn(end_on_signal(stop.clone())?);
                 }
                 serve_connections(&prepared, resolver, wallets, identifier, stop).await
@@ -345,30 +348,36 @@ fn answer_names(
     })
 }
 
-/// Empties the wallets when the policy or the store changes.
-async fn watch(prepared: Arc<Prepared>, wallets: Arc<Wallets>) {
+/// Empties the wallets when the policy changes.
+async fn watch_policy(prepared: Arc<Prepared>, wallets: Arc<Wallets>) {
     let mut policy = prepared.policy.subscribe();
-    let mut version = prepared.store.version().ok();
+    while policy.changed().await.is_ok() {
+        wallets.forget();
+    }
+}
+
+/// Empties the wallets when the store changes. By itself: a store that hangs must not keep the policy's
+/// changes waiting.
+async fn watch_store(prepared: Arc<Prepared>, wallets: Arc<Wallets>) {
+    let mut version = generation(&prepared).await;
     let mut interval = tokio::time::interval(STORE_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            changed = policy.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                wallets.forget();
-            }
-            _ = interval.tick() => {
-                let now = prepared.store.version().ok();
-                // While it cannot be read, nothing that was read before is good: between two looks it may
-                // have been put back and taken away again.
-                if now.is_none() || now != version {
-                    version = now;
-                    wallets.forget();
-                }
-            }
+        interval.tick().await;
+        let now = generation(&prepared).await;
+        // While it cannot be read, nothing that was read before is good: between two looks it may have been
+        // put back and taken away again.
+        if now.is_none() || now != version {
+            version = now;
+            wallets.forget();
         }
     }
+}
+
+/// The store's generation, asked on a thread that may wait; none while it cannot be read.
+async fn generation(prepared: &Prepared) -> Option<u64> {
+    let store = prepared.store.clone();
+    tokio::task::spawn_blocking(move || store.version().ok()).await.ok().flatten()
 }
 
 impl Prepared {

@@ -10,3 +10,4 @@ pub mod interceptor;
 pub mod order;
 #[cfg(target_os = "linux")]
 mod reach;
+pub mod stages;

@@ -53,6 +53,8 @@ pub enum Answer {
         placeholders: BTreeMap<String, String>,
         /// Ports on which others may reach the agent.
         inbound: Vec<u16>,
+        /// Folders that hold secrets, which the agent must not see.
+        hidden: Vec<PathBuf>,
     },
     /// It cannot serve: nothing must be started.
     Failed {

@@ -28,6 +28,8 @@ const ANCHOR_EVERY: Duration = Duration::from_millis(250);
 const LONGEST_LINE: u64 = 256 * 1024;
 /// How long another process may hold the log.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How many notes a record has.
+const MOST_NOTES: usize = 32;
 
 /// An open log. The anchor is brought up to date when the last owner drops it.
 pub struct Log {
@@ -192,6 +194,13 @@ impl Pending {
         styles.sort();
         styles.dedup();
         self.record.auth_styles = styles;
+    }
+
+    /// Something else that is worth knowing, without values.
+    pub fn note(&mut self, note: String) {
+        if !self.record.notes.contains(&note) && self.record.notes.len() < MOST_NOTES {
+            self.record.notes.push(note);
+        }
     }
 
     /// The secrets that a command is given in its environment.
@@ -483,6 +492,10 @@ fn style(style: &Style) -> &'static str {
         Style::Basic => "basic",
         Style::Header(_) => "header",
         Style::Query(_) => "query",
+        Style::Path(_) => "path",
+        Style::Cookie(_) => "cookie",
+        Style::Json(_) => "json",
+        Style::Form(_) => "form",
         Style::ClientCertificate => "client_certificate",
         Style::AwsSignature => "aws_sigv4",
         Style::HmacSignature => "hmac",

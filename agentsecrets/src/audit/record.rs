@@ -58,6 +58,9 @@ pub struct Record {
     pub process: Option<ProcessFacts>,
     /// The rule that decided.
     pub rule: Option<String>,
+    /// What else is worth knowing, such as placeholders that were quoted and left as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The hash of the line before.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prev_hash: String,
@@ -194,6 +197,7 @@ impl Record {
             session_id: opening.session_id.map(|session| session.to_string()),
             process: opening.process.as_deref().map(ProcessFacts::from),
             rule: None,
+            notes: Vec::new(),
             prev_hash: String::new(),
             hash: String::new(),
         }
@@ -210,7 +214,7 @@ impl Record {
             [&mut self.id, &mut self.timestamp, &mut self.environment, &mut self.method, &mut self.domain];
         let optional =
             [&mut self.agent_id, &mut self.reason, &mut self.token_id, &mut self.session_id, &mut self.rule];
-        let lists = self.secret_keys.iter_mut().chain(&mut self.auth_styles);
+        let lists = self.secret_keys.iter_mut().chain(&mut self.auth_styles).chain(&mut self.notes);
         for text in texts.into_iter().chain(optional.into_iter().flatten()).chain(lists) {
             tidy(text, LONGEST_TEXT);
         }

@@ -73,6 +73,16 @@ impl Home {
         self.data.join("rotated")
     }
 
+    /// The file by which our processes tell one another that the keychain was changed.
+    pub fn keychain_stamp(&self) -> PathBuf {
+        self.data.join("keychain.changed")
+    }
+
+    /// What the person chose by `project use` and `environment switch`.
+    pub fn scope(&self) -> PathBuf {
+        self.config.join("scope.json")
+    }
+
     /// The folder of the audit log.
     pub fn audit(&self) -> PathBuf {
         self.state.join("audit")

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod clients;
+mod stores;
 
 use std::process::ExitCode;
 
@@ -11,10 +12,8 @@ use serde::Serialize;
 
 use super::{Context, Exit, Failure};
 use crate::app::config::Config;
-use crate::base::files;
 use crate::connection::ebpf;
 use crate::policy::live::Live;
-use crate::store;
 
 /// Look for problems, each with its fix.
 #[derive(Debug, clap::Args)]
@@ -69,8 +68,9 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn everything(context: &Context) -> Vec<Finding> {
-    let mut findings =
-        vec![kernel(), home(context), configuration(context), policy(context), vault(context), roots()];
+    let mut findings = vec![kernel(), home(context), configuration(context), policy(context)];
+    findings.extend(stores::all(context));
+    findings.push(roots());
     #[cfg(target_os = "linux")]
     findings.extend(clients::summary());
     findings.push(door());
@@ -151,26 +151,6 @@ fn policy(context: &Context) -> Finding {
         Ok(_) => Finding::good(format!("the policy is valid ({})", path.display())),
         Err(error) => Finding::bad(format!("the policy is not valid: {error}"), "agentsecrets policy check"),
     }
-}
-
-fn vault(context: &Context) -> Finding {
-    let path = context.home.vault();
-    if !path.exists() {
-        return Finding::warning("no secret is stored yet", "agentsecrets secrets set NAME");
-    }
-    if let Some(key) = store::vault::unlock_from_environment() {
-        let checked = std::fs::File::open(&key).and_then(|file| files::check_private(&file, &key));
-        if let Err(error) = checked {
-            return Finding::bad("the key file cannot be used", error.to_string());
-        }
-        return match store::open(&path) {
-            Ok(_) => Finding::good("the vault opens with its key file"),
-            Err(error) => {
-                Finding::bad(error.to_string(), "use the key file that made it, or restore it from a backup")
-            }
-        };
-    }
-    Finding::good(format!("the vault is there and asks for its passphrase ({})", path.display()))
 }
 
 fn roots() -> Finding {

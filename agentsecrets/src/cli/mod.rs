@@ -2,6 +2,7 @@
 //! returns an exit code.
 
 mod audit;
+mod call;
 mod completions;
 mod doctor;
 mod env;
@@ -48,6 +49,8 @@ struct Global {
 enum Verb {
     /// Start a command as an agent: its traffic goes through us, its secrets stay here
     Run(run::Args),
+    /// Make one authenticated request
+    Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
     /// Store, list and delete secrets
@@ -73,7 +76,7 @@ impl Verb {
         match self {
             Verb::Run(_) | Verb::Secrets(_) | Verb::Policy(_) | Verb::Audit(_) | Verb::Interceptor(_) => true,
             // Inside an agent they say for themselves what is possible.
-            Verb::Env(_) => false,
+            Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -110,6 +113,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let context = Context::new(cli.global)?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
+        Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),

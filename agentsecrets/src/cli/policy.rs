@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::{eprintln, println};
+use http::header::AUTHORIZATION;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::exchange::target::{Scheme, Target};
-use crate::policy::ask::{Ask, Place, Reference};
+use crate::policy::ask::{Ask, Reference, Spot};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::grant::{Spend, Style};
 use crate::policy::{Agent, LoadError, Policy, Problem};
@@ -130,7 +131,7 @@ impl Request {
         let host: Host =
             authority.host().parse().map_err(|error| usage(&format!("the URL's host is {error}")))?;
         let port = url.port_u16().unwrap_or(scheme.default_port());
-        let reference = |name| Reference { name, place: Place::Auth };
+        let reference = |name| Reference::placeholder(name, Spot::header(&AUTHORIZATION));
         Ok(Self {
             method,
             target: Target { scheme, host, port },
@@ -241,17 +242,23 @@ fn spendable(rule: &crate::policy::explain::Considered) -> String {
         return String::new();
     }
     let secrets: Vec<&str> = rule.secrets.iter().map(SecretName::as_str).collect();
-    let places: Vec<&str> = rule.places.iter().map(|place| place.as_str()).collect();
+    let places: Vec<String> = rule.places.iter().map(ToString::to_string).collect();
     format!(", with {} in {}", secrets.join(", "), places.join(", "))
 }
 
 fn style(spend: &Spend) -> String {
     match &spend.style {
-        Style::Placeholder(place) => format!("in the place of its placeholder ({})", place.as_str()),
+        Style::Placeholder(spot) => {
+            format!("in the place of its placeholder ({})", spot.place.as_str())
+        }
         Style::Bearer => "as Authorization: Bearer".to_owned(),
         Style::Basic => "as Authorization: Basic".to_owned(),
         Style::Header(name) => format!("as the header {name}"),
         Style::Query(name) => format!("as the query parameter {name}"),
+        Style::Path(text) => format!("in the place of {text} in the path"),
+        Style::Cookie(name) => format!("as the cookie {name}"),
+        Style::Json(path) => format!("as {path} of the JSON body"),
+        Style::Form(name) => format!("as the form field {name}"),
         Style::ClientCertificate => "as the client certificate, if the server asks for one".to_owned(),
         Style::AwsSignature => "in the request's AWS signature".to_owned(),
         Style::HmacSignature => "in the request's signature".to_owned(),
@@ -266,7 +273,7 @@ fn as_json(agent: &Agent, explanation: &Explanation) -> Value {
             json!({
                 "rule": &*rule.rule, "allows": rule.objection.is_none(), "objection": rule.objection,
                 "secrets": rule.secrets,
-                "places": rule.places.iter().map(|place| place.as_str()).collect::<Vec<_>>(),
+                "places": rule.places.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })
         })
         .collect();

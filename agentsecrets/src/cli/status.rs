@@ -6,9 +6,9 @@ use anstream::println;
 use anstyle::Style;
 use serde::Serialize;
 
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, secrets};
 use crate::policy::Policy;
-use crate::store;
+use crate::store::{Choice, Kind, keychain, vault};
 
 /// Show what is set up and what protects it.
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ struct Status {
     project: String,
     environment: String,
     policy: PolicyStatus,
-    vault: &'static str,
+    stores: Vec<StoreStatus>,
     person_door: &'static str,
     agents_door: &'static str,
 }
@@ -33,6 +33,13 @@ struct PolicyStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     agents: Vec<AgentStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct StoreStatus {
+    name: &'static str,
+    state: String,
+    optional: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +60,7 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         project: context.project.to_string(),
         environment: context.environment.to_string(),
         policy: policy(context),
-        vault: vault(context),
+        stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
         person_door: "unguarded: a program of the same user, outside `run`, can read what you can",
         agents_door: "closed: inside `run`, vault, key, sockets and kernel objects are out of reach",
     };
@@ -94,8 +101,28 @@ fn policy(context: &Context) -> PolicyStatus {
     }
 }
 
-fn vault(context: &Context) -> &'static str {
-    match (store::vault::exists(&context.home.vault()), store::vault::unlock_from_environment()) {
+/// How a store stands, without unlocking it or starting anything.
+fn store(choice: &Choice, context: &Context) -> StoreStatus {
+    let state = match &choice.kind {
+        Kind::Vault => vault_state(context).to_owned(),
+        Kind::Keychain(_) => match keychain::look() {
+            Ok(()) => "there, unlocked when it is needed".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        Kind::Mounted(mounted) => format!("the files in {}", mounted.path),
+        Kind::Command(command) => {
+            let programs = command.run.first().into_iter();
+            let programs = programs.chain(command.names.values().filter_map(|words| words.first()));
+            let mut programs: Vec<&str> = programs.map(String::as_str).collect();
+            programs.dedup();
+            format!("what {} prints", programs.join(", "))
+        }
+    };
+    StoreStatus { name: choice.kind.name(), state, optional: choice.optional }
+}
+
+fn vault_state(context: &Context) -> &'static str {
+    match (vault::exists(&context.home.vault()), vault::unlock_from_environment()) {
         (false, _) => "none yet: `agentsecrets secrets set NAME` makes it",
         (true, Some(_)) => "encrypted, opened by a key file",
         (true, None) => "encrypted, opened by a passphrase",
@@ -108,7 +135,11 @@ impl Status {
         let row = |name: &str, text: &str| println!("{bold}{name:<12}{bold:#} {text}");
         println!("{bold}AgentSecrets{bold:#} {}", self.version);
         row("scope", &format!("project {}, environment {}", self.project, self.environment));
-        row("vault", self.vault);
+        for (number, store) in self.stores.iter().enumerate() {
+            let optional = if store.optional { ", optional" } else { "" };
+            let name = if number == 0 { "stores" } else { "" };
+            row(name, &format!("{}. {}: {}{optional}", number + 1, store.name, store.state));
+        }
         row("policy", &self.policy.path);
         if let Some(error) = &self.policy.error {
             row("", &format!("not valid: {error}"));

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::activity::Activity;
 use super::reply;
+use super::spelling::Spellings;
 use super::strict::{Follower, Violation};
 use crate::base::timeouts::Timeouts;
 
@@ -51,11 +52,17 @@ struct Refused {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
-    /// Around a connection that speaks HTTP/1, or is passed as it is.
-    pub(super) fn new(io: IO, http2: bool, timeouts: &Timeouts, activity: Arc<Activity>, tell: Tell) -> Self {
+    /// Around a connection that speaks HTTP/1, whose spellings are kept, or is passed as it is.
+    pub(super) fn new(
+        io: IO,
+        spellings: Option<Arc<Spellings>>,
+        timeouts: &Timeouts,
+        activity: Arc<Activity>,
+        tell: Tell,
+    ) -> Self {
         Self {
             io,
-            follower: if http2 { Follower::raw() } else { Follower::default() },
+            follower: spellings.map_or_else(Follower::raw, Follower::keeping),
             incoming: BytesMut::new(),
             cleared: 0,
             ended: false,

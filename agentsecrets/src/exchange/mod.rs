@@ -9,6 +9,7 @@ mod gate;
 pub mod incoming;
 pub mod reply;
 pub mod server;
+pub mod spelling;
 pub mod strict;
 pub mod target;
 pub mod upgrade;

@@ -26,7 +26,7 @@ struct Failed<'a> {
     error: &'a str,
 }
 
-/// The answer to a refused request.
+/// The answer to a refused request. The refusal itself travels with it, for who makes requests in this process.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
     let status = StatusCode::from_u16(refusal.slug.status()).unwrap_or(StatusCode::FORBIDDEN);
     let body = match refusal.slug {
@@ -42,6 +42,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     };
     let mut response = Response::new(full(body.unwrap_or_default()));
     *response.status_mut() = status;
+    response.extensions_mut().insert(refusal.clone());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -19,6 +19,7 @@ use super::activity::Activity;
 use super::body::Body;
 use super::gate::Gate;
 use super::incoming;
+use super::spelling::Spellings;
 use super::strict::{LARGEST_HEAD, MOST_HEADERS, Violation};
 use crate::base::timeouts::Timeouts;
 
@@ -49,7 +50,12 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let activity = Arc::new(Activity::default());
-    let service = service_fn(|request: Request<Incoming>| {
+    let spellings = (!http2).then(Arc::<Spellings>::default);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let spelling = spellings.as_ref().and_then(|spellings| spellings.pop(request.headers()));
+        if let Some(spelling) = spelling {
+            request.extensions_mut().insert(spelling);
+        }
         let busy = activity.begin();
         let is_upgrade = !http2 && request.headers().contains_key(UPGRADE);
         let version = request.version();
@@ -63,7 +69,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let io = TokioIo::new(Gate::new(io, http2, timeouts, activity.clone(), Box::new(violated)));
+    let io = TokioIo::new(Gate::new(io, spellings.clone(), timeouts, activity.clone(), Box::new(violated)));
     macro_rules! drive {
         ($connection:expr) => {{
             let mut connection = pin!($connection);

@@ -2,7 +2,11 @@
 //! HTTP library sees it: bare line feeds, folded headers, control characters, lengths that conflict.
 //! It finds where requests begin and end, and passes judgement on their framing alone.
 
+use std::sync::Arc;
+
 use httparse::{EMPTY_HEADER, Request, Status};
+
+use super::spelling::{Spelling, Spellings};
 
 /// The largest request head, in bytes.
 pub(super) const LARGEST_HEAD: usize = 64 * 1024;
@@ -27,6 +31,7 @@ pub(super) struct Follower {
     /// Where the first line begins, of the bytes that did not pass yet, that has not been looked at: no line is
     /// read twice, however slowly the bytes come.
     looked_at: usize,
+    spellings: Arc<Spellings>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +64,12 @@ enum Framing {
 impl Follower {
     /// Of a connection that is not read at all.
     pub(super) fn raw() -> Self {
-        Self { state: State::Raw, looked_at: 0 }
+        Self { state: State::Raw, ..Self::default() }
+    }
+
+    /// Of one that is read, and whose spellings are kept in `spellings`.
+    pub(super) fn keeping(spellings: Arc<Spellings>) -> Self {
+        Self { spellings, ..Self::default() }
     }
 
     /// Whether a request's head is what comes next.
@@ -93,7 +103,9 @@ impl Follower {
             State::Head if bytes.starts_with(b"\r\n") => (2, State::Head),
             State::Head => {
                 let Some(end) = self.block_end(bytes)? else { return Ok(0) };
-                let next = match judge(bytes.get(..end).unwrap_or_default())? {
+                let (framing, spelling) = judge(bytes.get(..end).unwrap_or_default())?;
+                self.spellings.push(spelling);
+                let next = match framing {
                     Framing::Length(0) => State::Head,
                     Framing::Length(length) => State::Body(length),
                     Framing::Chunked => State::ChunkSize,
@@ -177,7 +189,7 @@ fn line_end(bytes: &[u8], longest: usize) -> Result<Option<usize>, Violation> {
     }
 }
 
-fn judge(head: &[u8]) -> Result<Framing, Violation> {
+fn judge(head: &[u8]) -> Result<(Framing, Spelling), Violation> {
     let mut headers = [EMPTY_HEADER; MOST_HEADERS];
     let mut request = Request::new(&mut headers);
     match request.parse(head) {
@@ -217,13 +229,14 @@ fn judge(head: &[u8]) -> Result<Framing, Violation> {
     if hosts > 1 {
         return Err(bad("more than one Host header"));
     }
-    match (length, chunked) {
-        (Some(_), true) => Err(bad("Content-Length and Transfer-Encoding conflict")),
-        (_, true) if !is_http11 => Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
-        _ if upgrade => Ok(Framing::Upgrade),
-        (_, true) => Ok(Framing::Chunked),
-        (length, false) => Ok(Framing::Length(length.unwrap_or(0))),
-    }
+    let framing = match (length, chunked) {
+        (Some(_), true) => return Err(bad("Content-Length and Transfer-Encoding conflict")),
+        (_, true) if !is_http11 => return Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
+        _ if upgrade => Framing::Upgrade,
+        (_, true) => Framing::Chunked,
+        (length, false) => Framing::Length(length.unwrap_or(0)),
+    };
+    Ok((framing, Spelling::new(request.headers.iter().map(|header| header.name))))
 }
 
 /// Digits and nothing else, within what a body can have.

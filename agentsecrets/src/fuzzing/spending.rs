@@ -7,15 +7,17 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::BodyExt;
 
-use super::{Input, contains};
+use super::{Input, block_on, contains};
 use crate::base::secret::Secret;
 use crate::exchange::body::{self, Body};
 use crate::exchange::target::{Scheme, Target};
 use crate::identity::{Caller, Process};
 use crate::inject::placeholder::Vocabulary;
-use crate::inject::{Outbound, apply, references};
+use crate::inject::{Outbound, Payload, References, Room, apply};
 use crate::policy::ask::{Ask, Place};
+use crate::policy::decide::reading;
 use crate::policy::explain::explain;
 use crate::policy::grant::{Decision, Grant, Style};
 use crate::policy::{Policy, decide};
@@ -27,7 +29,10 @@ version: 1
 agents:
   - name: coder
     allow:
-      - { host: api.test, paths: [/all/**], secrets: [A, B], places: [auth, header, cookie, query] }
+      - { host: api.test, paths: [/all/**], secrets: [A, B], places: [auth, header, cookie, query, path, json, form] }
+      - { host: api.test, paths: [/some/**], secrets: [A, B], places: ['json:a.b', 'form:f', 'query:q', 'cookie:c'] }
+      - { host: api.test, paths: [/json/**], secrets: [B], inject: { json: { a.b: A } }, places: [json] }
+      - { host: api.test, paths: [/form/**], secrets: [B], inject: { form: { f: A } }, places: [form] }
       - { host: api.test, paths: [/bearer/**], secrets: [A, B], inject: { bearer: A } }
       - { host: api.test, paths: [/none/**] }
       - { host: api.test, secrets: [A], places: [query] }
@@ -35,7 +40,8 @@ agents:
 const CUSTOM: &str = "sk-proj-0000";
 const VALUES: [(&str, &[u8]); 2] = [("A", b"value-of-the-first"), ("B", b"user:va/l+u e&of=the%second")];
 
-/// A request: its method by a number, then its path and query, then a header a line.
+/// A request: its method by a number, then its path and query, then a header a line, and what follows an
+/// empty line is its body.
 pub(super) fn placeholder(bytes: &[u8]) {
     static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
         Vocabulary::new([("A".parse().unwrap(), None), ("B".parse().unwrap(), Some(CUSTOM.into()))])
@@ -54,17 +60,19 @@ pub(super) fn placeholder(bytes: &[u8]) {
     if VALUES.iter().any(|(_, value)| contains(bytes, value)) {
         return;
     }
-    let Some(request) = request(bytes) else { return };
+    let Some((request, sent)) = request(bytes) else { return };
     let (parts, body) = request.into_parts();
-    let references = references(&parts, &VOCABULARY);
+    let Ok(mut references) = References::of_head(&parts, &VOCABULARY) else { return };
     let target = Target { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: 443 };
-    let ask = Ask {
-        target: &target,
-        method: &parts.method,
-        path: parts.uri.path(),
-        references: &references,
-        websocket: false,
-    };
+    let (method, path) = (&parts.method, parts.uri.path());
+    let ask = Ask { target: &target, method, path, references: &[], websocket: false };
+    let reading = reading(&RULES, &caller(), &Ask { references: references.all(), ..ask });
+    let room = Room::default();
+    let Ok(body) = block_on(Payload::read(&parts, body, reading.as_ref(), &room)) else { return };
+    if references.and_of_body(&body, &VOCABULARY).is_err() {
+        return;
+    }
+    let ask = Ask { references: references.all(), ..ask };
     let Decision::Allow(grant) = decide(&RULES, &caller(), &ask) else { return };
     let values =
         VALUES.iter().map(|(name, value)| (name.parse().unwrap(), Arc::new(Secret::new(value.to_vec()))));
@@ -79,16 +87,18 @@ pub(super) fn placeholder(bytes: &[u8]) {
         patterns,
     );
     if let Ok((outbound, _)) = applied {
-        nothing_elsewhere(&grant, outbound);
+        nothing_elsewhere(&grant, outbound, &sent);
     }
 }
 
-fn request(bytes: &[u8]) -> Option<Request<Body>> {
+fn request(bytes: &[u8]) -> Option<(Request<Body>, Vec<u8>)> {
     let mut input = Input(bytes);
     let methods = [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS];
     let method = methods.get(usize::from(input.byte()) % methods.len())?.clone();
-    let mut lines = input.0.split(|byte| *byte == b'\n');
-    let mut request = Request::new(body::empty());
+    let split = input.0.windows(2).position(|two| two == b"\n\n");
+    let (head, body) = split.map_or((input.0, &[][..]), |at| (&input.0[..at], &input.0[at + 2..]));
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let mut request = Request::new(body::full(body.to_vec()));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::try_from(lines.next()?).ok()?;
     for line in lines {
@@ -96,12 +106,15 @@ fn request(bytes: &[u8]) -> Option<Request<Body>> {
         let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
         request.headers_mut().append(name, HeaderValue::from_bytes(line.get(colon + 1..)?).ok()?);
     }
-    Some(request)
+    Some((request, body.to_vec()))
 }
 
 /// A value stands only where the grant says that it is spent.
-fn nothing_elsewhere(grant: &Grant, outbound: Outbound) {
-    let request = outbound.into_request();
+fn nothing_elsewhere(grant: &Grant, outbound: Outbound, sent: &[u8]) {
+    let (parts, body) = outbound.into_request().into_parts();
+    let left = block_on(body.collect()).unwrap().to_bytes();
+    let request = Request::from_parts(parts, ());
+    in_the_body(grant, sent, &left);
     let spent = |name: &str, style: &dyn Fn(&Style) -> bool| {
         grant.spends().iter().any(|spend| spend.name.as_str() == name && style(&spend.style))
     };
@@ -114,18 +127,62 @@ fn nothing_elsewhere(grant: &Grant, outbound: Outbound) {
                 text.as_bytes().get(6..).and_then(|pair| STANDARD.decode(pair).ok()).unwrap_or_default();
             if contains(text.as_bytes(), value) || contains(&pair, value) {
                 let fits = |style: &Style| match style {
-                    Style::Placeholder(Place::Cookie) => header == "cookie",
-                    Style::Placeholder(Place::Header | Place::Auth) => header != "cookie",
-                    Style::Bearer | Style::Basic => header == "authorization",
-                    _ => false,
+                    Style::ClientCertificate => false,
+                    style => style.spot().is_some_and(|spot| match spot.place {
+                        Place::Auth | Place::Header => *spot.name == *header.as_str(),
+                        Place::Cookie => header == "cookie",
+                        _ => false,
+                    }),
                 };
                 assert!(spent(name, &fits), "{name} in {header}");
             }
         }
-        assert!(!contains(&decoded(request.uri().path()), value));
-        if contains(&decoded(request.uri().query().unwrap_or_default()), value) {
-            assert!(spent(name, &|style| *style == Style::Placeholder(Place::Query)), "{name} in the query");
+        let in_place = |place| move |style: &Style| style.spot().is_some_and(|spot| spot.place == place);
+        if contains(&decoded(request.uri().path()), value) {
+            assert!(spent(name, &in_place(Place::Path)), "{name} in the path");
         }
+        if contains(&decoded(request.uri().query().unwrap_or_default()), value) {
+            assert!(spent(name, &in_place(Place::Query)), "{name} in the query");
+        }
+    }
+}
+
+/// The body that leaves is the one that was sent, but for what the grant puts in.
+fn in_the_body(grant: &Grant, sent: &[u8], left: &[u8]) {
+    if !grant.spends().iter().any(|spend| spend.style.is_in_body()) {
+        assert_eq!(sent, left);
+    }
+    let spent = |name: &str| {
+        grant.spends().iter().any(|spend| spend.name.as_str() == name && spend.style.is_in_body())
+    };
+    for (name, value) in VALUES {
+        if contains(left, value) || contains(&decoded(&String::from_utf8_lossy(left)), value) {
+            assert!(spent(name), "{name} in the body");
+        }
+    }
+    if let Ok(before) = serde_json::from_slice::<serde_json::Value>(sent)
+        && !grant.spends().iter().any(|spend| matches!(spend.style, Style::Json(_) | Style::Form(_)))
+    {
+        same_but_for_strings(&before, &serde_json::from_slice(left).expect("JSON stays JSON"));
+    }
+}
+
+fn same_but_for_strings(before: &serde_json::Value, after: &serde_json::Value) {
+    use serde_json::Value::{Array, Object, String};
+    match (before, after) {
+        (String(_), String(_)) => {}
+        (Array(before), Array(after)) => {
+            assert_eq!(before.len(), after.len());
+            before.iter().zip(after).for_each(|(before, after)| same_but_for_strings(before, after));
+        }
+        (Object(before), Object(after)) => {
+            assert!(before.keys().eq(after.keys()));
+            before
+                .values()
+                .zip(after.values())
+                .for_each(|(before, after)| same_but_for_strings(before, after));
+        }
+        (before, after) => assert_eq!(before, after),
     }
 }
 

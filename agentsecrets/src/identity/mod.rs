@@ -54,6 +54,9 @@ pub enum IdentityError {
     /// It is not in the cgroup of this run.
     #[error("the process is not in this run's cgroup")]
     Elsewhere,
+    /// It shows an agent's token, which nothing here can verify.
+    #[error("agent tokens cannot be verified yet: ask without one")]
+    Token,
     /// The kernel's own files could not be read.
     #[error("the process cannot be examined: {0}")]
     Io(#[from] std::io::Error),

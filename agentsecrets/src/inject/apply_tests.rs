@@ -1,10 +1,14 @@
 //! What leaves for the upstream, given what the agent sent and the policy granted.
 
-use http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderName, Method, Uri};
 use proptest::prelude::*;
 
 use super::*;
-use crate::exchange::body::empty;
+use crate::base::secret::Secret;
+use crate::exchange::body::{Body, empty};
+use crate::policy::ask::{Place, Spot};
 use crate::policy::grant::Spend;
 
 const VALUE: &str = "s3cr3t/+&";
@@ -29,6 +33,7 @@ fn to(target: Target, request: Request<Body>, spends: Vec<Spend>) -> Result<Requ
     let patterns = Patterns::build(values.iter().map(|value| &**value));
     let grant = Grant::for_test(spends);
     let credentials = Credentials::new(secrets());
+    let request = request.map(Payload::from);
     apply(request, target, &grant, &credentials, &vocabulary, "session".into(), patterns)
         .map(|(outbound, _)| outbound.into_request())
 }
@@ -41,8 +46,12 @@ fn sent(uri: &str, headers: &[(&str, &str)], spends: Vec<Spend>) -> Result<Reque
     to(target(Scheme::Https, 443), request.body(empty()).unwrap(), spends)
 }
 
+fn placeholder(name: &str, place: Place, at: &str) -> Spend {
+    spend(name, Style::Placeholder(Spot::new(place, at)))
+}
+
 fn auth(name: &str) -> Vec<Spend> {
-    vec![spend(name, Style::Placeholder(Place::Auth))]
+    ["authorization", "x-api-key", "x-token"].map(|header| placeholder(name, Place::Auth, header)).to_vec()
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn a_placeholder_inside_basic_is_filled() {
 
 #[test]
 fn the_query_is_filled_and_encoded_and_the_rest_of_it_keeps_its_bytes() {
-    let query = vec![spend("A", Style::Placeholder(Place::Query))];
+    let query = vec![placeholder("A", Place::Query, "key")];
     let request = sent("/p%2Fq?x=%7e+%7E&key=AS%5FSECRET_A&&flag", &[], query).unwrap();
     assert_eq!(
         request.uri().to_string(),
@@ -185,7 +194,7 @@ fn connections_are_kept_apart_by_the_secrets_that_were_spent() {
     let spends =
         vec![spend("PAIR", Style::Basic), spend("A", Style::Query("k".into())), spend("A", Style::Bearer)];
     let grant = Grant::for_test(spends);
-    let request = Request::builder().uri("/").body(empty()).unwrap();
+    let request = Request::builder().uri("/").body(empty().into()).unwrap();
     let (outbound, _) = apply(
         request,
         target(Scheme::Https, 443),
@@ -203,9 +212,8 @@ fn connections_are_kept_apart_by_the_secrets_that_were_spent() {
 proptest! {
     #[test]
     fn hostile_requests_never_panic(value in proptest::collection::vec(any::<u8>(), 0..60), query in "[ -~]{0,40}") {
-        let spends = [Place::Auth, Place::Header, Place::Cookie, Place::Query]
-            .map(|place| spend("A", Style::Placeholder(place)))
-            .to_vec();
+        let spots = [(Place::Auth, "authorization"), (Place::Header, "x"), (Place::Cookie, "c"), (Place::Query, "")];
+        let spends = spots.map(|(place, at)| placeholder("A", place, at)).to_vec();
         let uri = Uri::try_from(format!("/?{query}"));
         if let (Ok(value), Ok(uri)) = (HeaderValue::from_bytes(&value), uri) {
             let request = Request::builder().uri(uri).header("authorization", value.clone()).header("connection", value);
@@ -222,16 +230,39 @@ proptest! {
         let secret = Arc::new(Secret::new(value));
         let patterns = Patterns::build([&*secret].into_iter());
         let grant = Grant::for_test(vec![
-            spend("A", Style::Placeholder(Place::Query)),
+            placeholder("A", Place::Query, ""),
+            placeholder("A", Place::Query, "x"),
             spend("A", Style::Query("key".into())),
         ]);
         let credentials = Credentials::new(vec![("A".parse().unwrap(), secret)]);
-        let request = Request::get("/v1/a%20b?x=AS_SECRET_A&AS_SECRET_A=y&z&key=old").body(empty()).unwrap();
+        let request = Request::get("/v1/a%20b?x=AS_SECRET_A&AS_SECRET_A=y&z&key=old").body(empty().into()).unwrap();
         let target = target(Scheme::Https, 443);
         let sent = apply(request, target, &grant, &credentials, &vocabulary, "s".into(), patterns);
         let sent = sent.map(|(outbound, _)| outbound.into_request().uri().clone()).unwrap();
         prop_assert_eq!(sent.authority().unwrap().as_str(), "api.example.com");
         prop_assert_eq!(sent.path(), "/v1/a%20b");
         prop_assert_eq!(sent.query().unwrap().split('&').count(), 4);
+    }
+
+    #[test]
+    fn a_path_that_is_filled_and_read_again_holds_exactly_the_value(value in prop_oneof!["[ -~]{1,12}", "[./%;]{1,4}", "\\PC{1,8}"]) {
+        let vocabulary = Vocabulary::new([("A".parse().unwrap(), None)]);
+        let secret = Arc::new(Secret::new(value.clone().into_bytes()));
+        let grant = Grant::for_test(vec![placeholder("A", Place::Path, "")]);
+        let credentials = Credentials::new(vec![("A".parse().unwrap(), secret)]);
+        let request = Request::get("/v1/AS_SECRET_A/b%20c?x").body(empty().into()).unwrap();
+        let target = target(Scheme::Https, 443);
+        let sent = apply(request, target, &grant, &credentials, &vocabulary, "s".into(), Patterns::build([]));
+        let is_plain = !value.contains(['/', '\\', '%', ';']) && value != "." && value != "..";
+        match sent {
+            Ok((outbound, _)) => {
+                let uri = outbound.into_request().uri().clone();
+                let segments: Vec<_> = uri.path().split('/').map(|text| super::url::segment(text).into_owned()).collect();
+                prop_assert!(is_plain);
+                prop_assert_eq!(segments, vec![b"".to_vec(), b"v1".to_vec(), value.into_bytes(), b"b c".to_vec()]);
+                prop_assert_eq!(uri.query(), Some("x"));
+            }
+            Err(refusal) => prop_assert_eq!(refusal.slug, Slug::BadRequest),
+        }
     }
 }

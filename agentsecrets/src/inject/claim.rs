@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 
-use super::references::decoded;
+use super::pairs::decoded;
 
 /// A signature's own words.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(super) fn take(parts: &mut Parts) -> Result<(), &'static str> {
         "X-Amz-Region-Set",
     ];
     let is_ours = |pair: &&str| {
-        let name = decoded(pair.split('=').next().unwrap_or_default());
+        let name = decoded(pair.split('=').next().unwrap_or_default().as_bytes());
         ours.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
     };
     let kept: Vec<&str> = query.split('&').filter(|pair| !is_ours(pair)).collect();
@@ -110,7 +110,7 @@ pub(super) fn take(parts: &mut Parts) -> Result<(), &'static str> {
 }
 
 fn parameters(parts: &Parts) -> Vec<(String, String)> {
-    let text = |text: &str| String::from_utf8_lossy(&decoded(text)).into_owned();
+    let text = |text: &str| String::from_utf8_lossy(&decoded(text.as_bytes())).into_owned();
     let pairs = parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (text(name), text(value))).collect()
 }

@@ -10,10 +10,10 @@ use http::HeaderValue;
 use http::header::HOST;
 use http::request::Parts;
 
-use super::sign::{Signer, again};
+use super::Payload;
+use super::sign::Signer;
 use crate::base::refusal::Refusal;
 use crate::base::secret::Secret;
-use crate::exchange::body::Body;
 use crate::policy::signing::{Algorithm, Encoding, Hmac};
 use crate::policy::template::{Part, Template};
 
@@ -22,13 +22,10 @@ pub(super) async fn sign(
     signer: &Signer<'_>,
     how: &Hmac,
     parts: &mut Parts,
-    body: Body,
-) -> Result<(Body, Secret), Refusal> {
+    body: Payload,
+) -> Result<(Payload, Secret), Refusal> {
     let (whole, body) = match how.message.has(&Part::Body) {
-        true => {
-            let whole = signer.whole(body).await?;
-            (whole.clone(), again(whole, parts))
-        }
+        true => signer.whole(body).await?,
         false => (Bytes::new(), body),
     };
     let key = hmac::Key::new(algorithm(how.algorithm), signer.value(&how.key)?.expose());

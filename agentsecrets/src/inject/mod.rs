@@ -2,20 +2,28 @@
 //! `apply` returns both halves.
 
 mod apply;
+mod asked;
+mod body;
 mod chunks;
 mod claim;
+mod headers;
 mod hmac;
 mod message;
+mod pairs;
 pub mod placeholder;
 mod question;
 mod references;
 mod sign;
 mod sigv4;
+mod spender;
+mod url;
 
 pub use apply::apply;
+pub use asked::Asked;
+pub use body::{Payload, Quotes, Room};
 pub use message::Messages;
 pub use question::question;
-pub use references::references;
+pub use references::References;
 pub use sign::sign;
 
 use std::sync::Arc;
@@ -32,11 +40,12 @@ use crate::tls::verify::Roots;
 /// A request that may leave: the only thing `upstream::send` takes. Made by `apply`, and by
 /// `question` for what we ask ourselves.
 pub struct Outbound {
-    pub(in crate::inject) request: Request<Body>,
+    pub(in crate::inject) request: Request<Payload>,
     pub(in crate::inject) target: Target,
     pub(in crate::inject) private: PrivateAddresses,
     pub(in crate::inject) isolation: Isolation,
     pub(in crate::inject) proof: Proof,
+    pub(in crate::inject) notes: Vec<String>,
 }
 
 /// What the TLS handshake with the server is to prove, each way.
@@ -80,9 +89,14 @@ impl Outbound {
         &self.proof
     }
 
+    /// What is to be noted of it, beside what was spent.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Ends its life here: the request as it goes on the wire.
     pub fn into_request(self) -> Request<Body> {
-        self.request
+        self.request.map(Payload::into_body)
     }
 }
 
@@ -95,6 +109,7 @@ impl Outbound {
         private: PrivateAddresses,
         isolation: Isolation,
     ) -> Self {
-        Self { request, target, private, isolation, proof: Proof::default() }
+        let request = request.map(Payload::Streaming);
+        Self { request, target, private, isolation, proof: Proof::default(), notes: Vec::new() }
     }
 }

@@ -30,6 +30,10 @@ pub struct Mention {
     pub name: SecretName,
 }
 
+/// What was filled in is longer than it may be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
 impl Vocabulary {
     /// The placeholders of these secrets; the second of a pair is a string that stands for it too.
     pub fn new(secrets: impl IntoIterator<Item = (SecretName, Option<String>)>) -> Self {
@@ -51,6 +55,11 @@ impl Vocabulary {
             .kind((words.len() <= 64).then_some(AhoCorasickKind::DFA))
             .build(&words);
         Self { words: words.ok().map(Box::new), meanings, given }
+    }
+
+    /// No placeholder at all: whatever looks like one is text.
+    pub fn none() -> Self {
+        Self { words: None, meanings: Vec::new(), given: Vec::new() }
     }
 
     /// Each secret and the placeholder that an agent is given for it: the person's own where there is one.
@@ -77,29 +86,43 @@ impl Vocabulary {
         })
     }
 
-    /// `bytes` with every mention filled for which `value` has one, or nothing where it has none.
+    /// `bytes` with every mention filled for which `value` has one, or nothing where it has none. It is an
+    /// error if that is longer than `most`: an agent may name a long secret very often.
     pub(super) fn fill<'v>(
         &self,
         bytes: &[u8],
         value: impl Fn(&SecretName) -> Option<&'v [u8]>,
-    ) -> Option<Zeroizing<Vec<u8>>> {
+        most: usize,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, TooLong> {
         let fills: Vec<(Range<usize>, &[u8])> =
             self.mentions(bytes).filter_map(|mention| Some((mention.range, value(&mention.name)?))).collect();
         if fills.is_empty() {
-            return None;
+            return Ok(None);
         }
-        // Sized beforehand, so that growing leaves no unwiped copy behind.
-        let size = bytes.len() + fills.iter().map(|(_, value)| value.len()).sum::<usize>();
-        let mut filled = Zeroizing::new(Vec::with_capacity(size));
-        let mut at = 0;
-        for (range, value) in fills {
-            filled.extend_from_slice(bytes.get(at..range.start).unwrap_or_default());
-            filled.extend_from_slice(value);
-            at = range.end;
+        let mut size = bytes.len();
+        for (_, value) in &fills {
+            size = size.checked_add(value.len()).filter(|size| *size <= most).ok_or(TooLong)?;
         }
-        filled.extend_from_slice(bytes.get(at..).unwrap_or_default());
-        Some(filled)
+        Ok(Some(splice(bytes, &fills)))
     }
+}
+
+/// What stands in the place of a part of some bytes.
+pub(super) type Edit = (Range<usize>, Zeroizing<Vec<u8>>);
+
+/// `bytes` with other bytes in the place of these ranges, which come in order.
+pub(super) fn splice<V: AsRef<[u8]>>(bytes: &[u8], edits: &[(Range<usize>, V)]) -> Zeroizing<Vec<u8>> {
+    // Sized beforehand, so that growing leaves no unwiped copy behind.
+    let size = bytes.len() + edits.iter().map(|(_, value)| value.as_ref().len()).sum::<usize>();
+    let mut spliced = Zeroizing::new(Vec::with_capacity(size));
+    let mut at = 0;
+    for (range, value) in edits {
+        spliced.extend_from_slice(bytes.get(at..range.start).unwrap_or_default());
+        spliced.extend_from_slice(value.as_ref());
+        at = range.end;
+    }
+    spliced.extend_from_slice(bytes.get(at..).unwrap_or_default());
+    spliced
 }
 
 /// `{{NAME}}` or a chosen string: exactly that, and not the beginning of a longer word.
@@ -160,12 +183,14 @@ mod tests {
 
     #[test]
     fn only_what_has_a_value_is_filled() {
-        let fill = |text: &str| {
+        let fill = |text: &str, most| {
             vocabulary()
-                .fill(text.as_bytes(), |name| (name.as_str() == "A").then_some(&b"v"[..]))
-                .map(|filled| String::from_utf8(filled.to_vec()).unwrap())
+                .fill(text.as_bytes(), |name| (name.as_str() == "A").then_some(&b"v"[..]), most)
+                .map(|filled| filled.map(|filled| String::from_utf8(filled.to_vec()).unwrap()))
         };
-        assert_eq!(fill("<AS_SECRET_A> {{A}} AS_SECRET_AB").as_deref(), Some("<v> v AS_SECRET_AB"));
-        assert_eq!(fill("AS_SECRET_AB"), None);
+        let filled = fill("<AS_SECRET_A> {{A}} AS_SECRET_AB", 100).unwrap();
+        assert_eq!(filled.as_deref(), Some("<v> v AS_SECRET_AB"));
+        assert_eq!(fill("AS_SECRET_AB", 100), Ok(None));
+        assert_eq!(fill("AS_SECRET_A", 11), Err(TooLong));
     }
 }

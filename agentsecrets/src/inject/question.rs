@@ -34,10 +34,11 @@ pub fn question(question: Question, agent: &AgentName) -> Result<Outbound, Refus
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("agentsecrets/", env!("CARGO_PKG_VERSION"))));
-    let mut request = Request::new(full(Bytes::from_owner(question.body)));
+    let mut request = Request::new(full(Bytes::from_owner(question.body)).into());
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (Method::POST, uri, headers);
     let session = format!("credential {}", derived.name).into();
     let isolation = Isolation { session, agent: agent.clone(), credentials: question.spends.into() };
     let proof = Proof { roots: derived.roots.clone(), certificate: None };
-    Ok(Outbound { request, target, private: derived.private.clone(), isolation, proof })
+    let (private, notes) = (derived.private.clone(), Vec::new());
+    Ok(Outbound { request, target, private, isolation, proof, notes })
 }

@@ -1,116 +1,111 @@
-//! Which secrets a request names, and where: what the policy is asked about. It reads headers and the
-//! query, never the body, and changes nothing.
+//! Which secrets a request names, and where: what the policy is asked about. It changes nothing.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use http::header::COOKIE;
 use http::request::Parts;
-use zeroize::Zeroizing;
 
+use super::asked::{Asked, asked};
+use super::body::Payload;
+use super::headers::{basic, cookies, is_ours};
+use super::pairs::{self, at, pairs};
 use super::placeholder::Vocabulary;
-use crate::policy::ask::{Place, Reference};
+use super::url::segment;
+use crate::base::refusal::{Refusal, Slug};
+use crate::exchange::spelling::Spelling;
+use crate::policy::ask::{Place, Reference, Spot};
 
-/// The secrets that the request's headers and query name, each place once.
-pub fn references(parts: &Parts, vocabulary: &Vocabulary) -> Vec<Reference> {
-    let mut references = Vec::new();
-    let mut note = |bytes: &[u8], place| {
-        for mention in vocabulary.mentions(bytes) {
-            let reference = Reference { name: mention.name, place };
-            if !references.contains(&reference) {
-                references.push(reference);
+/// How many spots of one request may name secrets.
+const MOST: usize = 1000;
+
+/// The secrets that a request names, each spot once.
+#[derive(Default)]
+pub struct References {
+    found: Vec<Reference>,
+    known: HashSet<Reference>,
+}
+
+impl References {
+    /// Those of the head: in headers, cookies, path and query, and in the headers that are ours.
+    pub fn of_head(parts: &Parts, vocabulary: &Vocabulary) -> Result<Self, Refusal> {
+        let mut references = Self::default();
+        for (name, value) in &parts.headers {
+            if is_ours(name) {
+                continue;
+            }
+            if name == COOKIE {
+                for (cookie, pair) in cookies(value.as_bytes()) {
+                    references.note(vocabulary, pair, || Spot::new(Place::Cookie, cookie))?;
+                }
+                continue;
+            }
+            references.note(vocabulary, value.as_bytes(), || Spot::header(name))?;
+            if let Some(pair) = basic(name, value.as_bytes()) {
+                references.note(vocabulary, &pair, || Spot::header(name))?;
             }
         }
-    };
-    for (name, value) in &parts.headers {
-        if is_ours(name) {
-            continue;
+        for text in parts.uri.path().split('/') {
+            references.note(vocabulary, &segment(text), || Spot::new(Place::Path, ""))?;
         }
-        let place = place(name);
-        note(value.as_bytes(), place);
-        if let Some(pair) = basic(name, value.as_bytes()) {
-            note(&pair, place);
+        let query = parts.uri.query().unwrap_or_default().as_bytes();
+        for pair in pairs(query) {
+            let name = at(query, &pair.name);
+            references.note(vocabulary, &name, || Spot::new(Place::Query, ""))?;
+            if let Some(value) = pair.value {
+                references.note(vocabulary, &at(query, &value), || pairs::spot(Place::Query, &name))?;
+            }
         }
+        for reference in asked(&parts.headers, parts.extensions.get::<Spelling>())? {
+            references.add(reference)?;
+        }
+        for reference in parts.extensions.get::<Asked>().iter().flat_map(|asked| asked.references()) {
+            references.add(reference.clone())?;
+        }
+        Ok(references)
     }
-    for pair in parts.uri.query().unwrap_or_default().split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        note(&decoded(name), Place::Query);
-        note(&decoded(value), Place::Query);
-    }
-    references
-}
 
-/// The kind of place that a header is.
-pub(super) fn place(name: &HeaderName) -> Place {
-    if name == COOKIE {
-        Place::Cookie
-    } else if authenticates(name) {
-        Place::Auth
-    } else {
-        Place::Header
+    /// Adds those of the body.
+    pub fn and_of_body(&mut self, body: &Payload, vocabulary: &Vocabulary) -> Result<(), Refusal> {
+        body.references(vocabulary, self)
     }
-}
 
-/// Whether a header is for us alone and never leaves.
-pub(super) fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-as-")
-}
-
-/// Whether a header's name says that it authenticates: one of its words is a credential's, and none says that
-/// the key or token is of another kind, which servers store or show.
-fn authenticates(name: &HeaderName) -> bool {
-    let credential = |word: &str| {
-        matches!(
-            word,
-            "auth" | "authorization" | "authentication" | "apikey" | "key" | "token" | "secret" | "password"
-        )
-    };
-    let other = |word: &str| {
-        matches!(
-            word,
-            "idempotency"
-                | "idempotent"
-                | "websocket"
-                | "surrogate"
-                | "cache"
-                | "partition"
-                | "routing"
-                | "continuation"
-                | "page"
-                | "csrf"
-                | "xsrf"
-                | "object"
-                | "sort"
-        )
-    };
-    let words = || name.as_str().split(['-', '_']);
-    name == AUTHORIZATION || name == PROXY_AUTHORIZATION || (words().any(credential) && !words().any(other))
-}
-
-/// `user:password` of a Basic header.
-pub(super) fn basic(name: &HeaderName, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    if name != AUTHORIZATION && name != PROXY_AUTHORIZATION {
-        return None;
+    /// All that were found.
+    pub fn all(&self) -> &[Reference] {
+        &self.found
     }
-    let (scheme, rest) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return None;
-    }
-    STANDARD_PAD_INDIFFERENT.decode(rest.trim_ascii()).ok().map(Zeroizing::new)
-}
 
-/// A name or value of the query as the server reads it.
-pub(super) fn decoded(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text.as_bytes());
+    /// Adds the placeholders in `bytes`, which stand at `spot`.
+    pub(super) fn note(
+        &mut self,
+        vocabulary: &Vocabulary,
+        bytes: &[u8],
+        spot: impl FnOnce() -> Spot,
+    ) -> Result<(), Refusal> {
+        let mut mentions = vocabulary.mentions(bytes).peekable();
+        if mentions.peek().is_none() {
+            return Ok(());
+        }
+        let spot = spot();
+        mentions.try_for_each(|mention| self.add(Reference::placeholder(mention.name, spot.clone())))
     }
-    let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-    Cow::Owned(percent_encoding::percent_decode(&spaced).collect())
+
+    fn add(&mut self, reference: Reference) -> Result<(), Refusal> {
+        if self.known.contains(&reference) {
+            return Ok(());
+        }
+        if self.found.len() == MOST {
+            let message = "the request names secrets in more than 1000 places";
+            return Err(Refusal::new(Slug::BadRequest, "", message));
+        }
+        self.known.insert(reference.clone());
+        self.found.push(reference);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use http::{HeaderValue, Request};
     use proptest::prelude::*;
@@ -124,7 +119,9 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        references(&parts, &vocabulary).into_iter().map(|r| (r.name.to_string(), r.place)).collect()
+        let references = References::of_head(&parts, &vocabulary).unwrap();
+        let place = |reference: &Reference| reference.style.spot().unwrap().place;
+        references.all().iter().map(|r| (r.name.to_string(), place(r))).collect()
     }
 
     fn one(name: &str, place: Place) -> Vec<(String, Place)> {
@@ -169,14 +166,22 @@ mod tests {
         {
             assert_eq!(found(uri, &[]), one("A", Place::Query), "{uri}");
         }
-        // Encoded twice, it is not what the server reads. The path is no place.
-        assert!(found("/AS_SECRET_A?k=AS%255FSECRET_A", &[]).is_empty());
+        // Encoded twice, it is not what the server reads.
+        assert!(found("/?k=AS%255FSECRET_A", &[]).is_empty());
+    }
+
+    #[test]
+    fn the_path_is_read_segment_by_segment() {
+        for uri in ["/botAS_SECRET_A/send", "/a/%7B%7BA%7D%7D", "/AS%5FSECRET_A?x=1"] {
+            assert_eq!(found(uri, &[]), one("A", Place::Path), "{uri}");
+        }
+        assert!(found("/AS_/SECRET_A", &[]).is_empty());
     }
 
     #[test]
     fn our_own_headers_are_no_place_and_each_place_counts_once() {
         assert!(found("/", &[("x-as-agent-token", "AS_SECRET_A")]).is_empty());
-        assert_eq!(found("/?a={{A}}&b={{A}}".replace('{', "%7b").as_str(), &[]).len(), 1);
+        assert_eq!(found("/?a={{A}}+{{A}}".replace('{', "%7b").as_str(), &[]).len(), 1);
     }
 
     proptest! {
@@ -185,7 +190,7 @@ mod tests {
             let vocabulary = Vocabulary::new([("A".parse().unwrap(), Some("custom".to_owned()))]);
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 let request = Request::builder().header("authorization", value).body(()).unwrap();
-                references(&request.into_parts().0, &vocabulary);
+                let _ = References::of_head(&request.into_parts().0, &vocabulary);
             }
         }
     }

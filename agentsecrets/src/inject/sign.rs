@@ -4,14 +4,13 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http_body_util::BodyExt;
 
-use super::{Outbound, hmac, sigv4};
+use super::body::held;
+use super::{Outbound, Payload, Room, hmac, sigv4};
 use crate::base::name::SecretName;
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
-use crate::exchange::body::{Body, BodyError, full, limited};
+use crate::exchange::body::{BodyError, full};
 use crate::exchange::target::Target;
 use crate::policy::grant::Grant;
 use crate::policy::signing::Signing;
@@ -29,17 +28,18 @@ pub async fn sign(
     redactor: Redactor,
     grant: &Grant,
     credentials: &Credentials,
+    room: &Room,
 ) -> Result<(Outbound, Redactor), Refusal> {
     let Some(signing) = grant.signing() else { return Ok((outbound, redactor)) };
-    let Outbound { request, target, private, isolation, proof } = outbound;
-    let signer = Signer { target: &target, grant, credentials, now: SystemTime::now() };
+    let Outbound { request, target, private, isolation, proof, notes } = outbound;
+    let signer = Signer { target: &target, grant, credentials, room, now: SystemTime::now() };
     let (mut parts, body) = request.into_parts();
     let (body, signature) = match &**signing {
         Signing::Aws(aws) => sigv4::sign(&signer, aws, &mut parts, body).await?,
         Signing::Hmac(how) => hmac::sign(&signer, how, &mut parts, body).await?,
     };
     let request = http::Request::from_parts(parts, body);
-    Ok((Outbound { request, target, private, isolation, proof }, redactor.and(&signature)))
+    Ok((Outbound { request, target, private, isolation, proof, notes }, redactor.and(&signature)))
 }
 
 /// What signing one request takes.
@@ -47,6 +47,7 @@ pub(super) struct Signer<'a> {
     pub(super) target: &'a Target,
     pub(super) grant: &'a Grant,
     pub(super) credentials: &'a Credentials,
+    pub(super) room: &'a Room,
     pub(super) now: SystemTime,
 }
 
@@ -63,11 +64,15 @@ impl Signer<'_> {
             .map_err(|_| self.bad(format!("secret '{name}' is no text, as a signature needs it")))
     }
 
-    /// All of `body`, which must not be too large for that.
-    pub(super) async fn whole(&self, body: Body) -> Result<Bytes, Refusal> {
+    /// All of `body`, which must not be too large for that, and the body again.
+    pub(super) async fn whole(&self, body: Payload) -> Result<(Bytes, Payload), Refusal> {
+        let body = match body {
+            Payload::Streaming(body) => body,
+            read => return Ok((read.bytes().cloned().unwrap_or_default(), read)),
+        };
         let most = self.grant.max_body().unwrap_or(MOST);
-        match limited(body, most).collect().await {
-            Ok(whole) => Ok(whole.to_bytes()),
+        match held(body, most, self.room).await {
+            Ok(whole) => Ok((whole.clone(), Payload::Streaming(full(whole)))),
             Err(BodyError::TooLarge) => Err(self.refuse(
                 Slug::BodyTooLarge,
                 format!(
@@ -86,13 +91,4 @@ impl Signer<'_> {
     pub(super) fn refuse(&self, slug: Slug, message: impl Into<String>) -> Refusal {
         Refusal::new(slug, &self.target.host, message).by_rule(&**self.grant.rule())
     }
-}
-
-/// A body that was held whole, on its way again.
-pub(super) fn again(whole: Bytes, parts: &mut Parts) -> Body {
-    use http::header::CONTENT_LENGTH;
-    if parts.headers.contains_key(CONTENT_LENGTH) {
-        parts.headers.insert(CONTENT_LENGTH, whole.len().into());
-    }
-    full(whole)
 }

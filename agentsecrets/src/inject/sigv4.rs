@@ -14,16 +14,16 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http_body::Body as _;
 use zeroize::Zeroizing;
 
+use super::Payload;
 use super::chunks::{self, Chunks};
 use super::claim::{self, Claim, Form, Scheme};
 use super::hmac::hex;
-use super::sign::{Signer, again};
+use super::sign::Signer;
+use super::url::encoded;
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
-use crate::exchange::body::Body;
 use crate::policy::signing::Aws;
 
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -39,8 +39,8 @@ pub(super) async fn sign(
     signer: &Signer<'_>,
     aws: &Aws,
     parts: &mut Parts,
-    body: Body,
-) -> Result<(Body, Secret), Refusal> {
+    body: Payload,
+) -> Result<(Payload, Secret), Refusal> {
     let claim = claim::read(parts).map_err(|why| signer.bad(why))?;
     let claim = claim.map_or_else(|| unclaimed(signer, aws), Ok)?;
     allowed(signer, aws, &claim)?;
@@ -102,7 +102,7 @@ pub(super) async fn sign(
         None => body,
         Some(kind) => {
             let key = chunks::Key::new(kind, identity.clone(), regions, claim.service, signer.now);
-            Chunks::signed(body, key, signature.clone())
+            Payload::Streaming(Chunks::signed(body.into_body(), key, signature.clone()))
         }
     };
     Ok((body, Secret::new(signature.into_bytes())))
@@ -143,7 +143,7 @@ fn allowed(signer: &Signer<'_>, aws: &Aws, claim: &Claim) -> Result<(), Refusal>
 }
 
 /// What is signed of a body.
-struct Payload {
+struct Hashed {
     /// Its hash, or what stands for it.
     hash: String,
     /// Whether the hash is sent.
@@ -158,11 +158,14 @@ async fn payload(
     signer: &Signer<'_>,
     claim: &Claim,
     parts: &mut Parts,
-    body: Body,
-) -> Result<(Payload, Body), Refusal> {
+    body: Payload,
+) -> Result<(Hashed, Payload), Refusal> {
     let given = parts.headers.remove(HASH);
     let given = given.as_ref().map(|value| value.to_str().unwrap_or_default());
     let in_query = matches!(claim.form, Form::Query { .. });
+    // What was filled in made it another body.
+    let is_changed = signer.grant.spends().iter().any(|spend| spend.style.is_in_body());
+    let mut sent = claim.is_s3();
     if let Some(given) = given {
         let is_hash = given.len() == 64 && given.bytes().all(|byte| byte.is_ascii_hexdigit());
         let chunks = chunks::Kind::of(given, claim.scheme);
@@ -170,18 +173,15 @@ async fn payload(
         if !is_known || (chunks.is_some() && in_query) {
             return Err(signer.bad("the body's X-Amz-Content-Sha256 is of a kind that cannot be signed anew"));
         }
-        return Ok((Payload { hash: given.to_owned(), sent: true, chunks }, body));
+        if !(is_hash && is_changed) {
+            return Ok((Hashed { hash: given.to_owned(), sent: true, chunks }, body));
+        }
+        sent = true;
+    } else if in_query && claim.is_s3() {
+        return Ok((Hashed { hash: UNSIGNED.to_owned(), sent: false, chunks: None }, body));
     }
-    if in_query && claim.is_s3() {
-        return Ok((Payload { hash: UNSIGNED.to_owned(), sent: false, chunks: None }, body));
-    }
-    let sent = claim.is_s3();
-    if body.is_end_stream() {
-        return Ok((Payload { hash: sha256(b""), sent, chunks: None }, body));
-    }
-    let whole = signer.whole(body).await?;
-    let hash = sha256(&whole);
-    Ok((Payload { hash, sent, chunks: None }, again(whole, parts)))
+    let (whole, body) = signer.whole(body).await?;
+    Ok((Hashed { hash: sha256(&whole), sent, chunks: None }, body))
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -234,7 +234,7 @@ fn signed_headers(
 /// `uri` with the parameters of a signature behind its own.
 fn with_query(uri: &Uri, more: &[(&str, std::borrow::Cow<'_, str>)]) -> Option<Uri> {
     let own = uri.query().filter(|query| !query.is_empty()).map(str::to_owned);
-    let more = more.iter().map(|(name, value)| format!("{name}={}", super::apply::encoded(value.as_bytes())));
+    let more = more.iter().map(|(name, value)| format!("{name}={}", *encoded(value.as_bytes())));
     let query: Vec<String> = own.into_iter().chain(more).collect();
     let path = Zeroizing::new(format!("{}?{}", uri.path(), query.join("&")));
     let mut parts = uri.clone().into_parts();

@@ -39,6 +39,8 @@ pub struct Ready {
     pub placeholders: std::collections::BTreeMap<String, String>,
     /// Ports on which others may reach the agent.
     pub inbound: Vec<u16>,
+    /// Folders that hold secrets.
+    pub hidden: Vec<std::path::PathBuf>,
 }
 
 /// Why there is no interceptor.
@@ -136,8 +138,8 @@ impl Interceptor {
         // An interceptor that ended early may still have said why: its answer, or its absence, decides.
         let _ = self.control.write_all(&line);
         match self.answer()? {
-            Answer::Ready { authority, placeholders, inbound } => {
-                Ok(Ready { authority, placeholders, inbound })
+            Answer::Ready { authority, placeholders, inbound, hidden } => {
+                Ok(Ready { authority, placeholders, inbound, hidden })
             }
             Answer::Failed { exit, what, hint } => Err(NoInterceptor::Refused { exit, what, hint }),
         }

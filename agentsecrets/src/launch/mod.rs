@@ -192,11 +192,13 @@ fn with_interceptor(
     let java = java::trust_store(&bundle);
     let blocked = block_signals().map_err(step("block signals"))?;
     let (ours, theirs) = sockets_between().map_err(step("make a socket"))?;
+    let mut to_hide = ours::to_hide(&run.home, user);
+    to_hide.extend(ready.hidden.iter().cloned());
     let agent = Agent {
         cgroup: &leftovers.cgroup,
         view: View {
             user,
-            ours: ours::to_hide(&run.home, user),
+            ours: to_hide,
             authority: &ready.authority,
             bundle: &bundle,
             java: &java,

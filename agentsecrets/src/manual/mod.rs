@@ -7,5 +7,8 @@ pub mod threat_model {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 
+#[doc = include_str!("references.md")]
+pub mod references {}
+
 #[doc = include_str!("known_attacks.md")]
 pub mod known_attacks {}

@@ -17,7 +17,6 @@ pub mod wallet;
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
-use http_body::Body as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,13 +24,13 @@ use crate::audit::Log;
 use crate::base::name::Environment;
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::timeouts::Timeouts;
-use crate::exchange::body::{Body, limited, patient};
+use crate::exchange::body::{Body, patient};
 use crate::exchange::target::{Claim, Target};
 use crate::exchange::{disguise, upgrade};
 use crate::identity::{Caller, IdentityError};
-use crate::inject;
+use crate::inject::{self, Payload};
 use crate::policy::ask::Ask;
-use crate::policy::decide::decide;
+use crate::policy::decide::{decide, reading};
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
 use crate::redact::Findings;
@@ -128,24 +127,27 @@ impl Pipeline {
         let agent = policy.agent_for(caller).map_err(|refusal| refusal.about(&target.host))?;
         attempt.agent(agent.name());
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
-        let references = inject::references(&parts, &wallet.vocabulary);
-        let path = parts.uri.path();
-        let (method, websocket) = (&parts.method, handshake.is_some());
-        let ask = Ask { target: &target, method, path, websocket, references: &references };
-        let grant = match decide(&policy, caller, &ask) {
+        let about = |refusal: Refusal| refusal.about(&target.host);
+        let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
+        if agent.is_the_person() {
+            // A person may know which secrets there are.
+            wallet.values.hold(references.all(), |name| agent.makes(name)).map_err(about)?;
+        }
+        let (method, path, websocket) = (&parts.method, parts.uri.path(), handshake.is_some());
+        let ask = Ask { target: &target, method, path, websocket, references: &[] };
+        let reading = reading(&policy, caller, &Ask { references: references.all(), ..ask });
+        let body = Payload::read(&parts, body, reading.as_ref(), &wallet.room).await.map_err(about)?;
+        references.and_of_body(&body, &wallet.vocabulary).map_err(about)?;
+        let grant = match decide(&policy, caller, &Ask { references: references.all(), ..ask }) {
             Decision::Deny(refusal) => return Err(refusal),
             Decision::Allow(grant) => grant,
         };
         attempt.granted(&grant);
 
-        let made = self.make(&grant, caller, &wallet).await.map_err(|refusal| refusal.about(&target.host))?;
-        let credentials =
-            wallet.values.resolve(&grant, &made).map_err(|refusal| refusal.about(&target.host))?;
-        let body = match grant.max_body() {
-            Some(most) if body.size_hint().lower() > most => return Err(too_large(&target, most)),
-            Some(most) => limited(body, most),
-            None => body,
-        };
+        let made = self.make(&grant, caller, &wallet).await.map_err(about)?;
+        let credentials = wallet.values.resolve(&grant, &made).map_err(about)?;
+        let (body, quotes) = body.within(grant.max_body()).map_err(about)?.watched(&wallet.vocabulary);
+        attempt.watching(quotes);
         let request = Request::from_parts(parts, body);
         let messages = inject::Messages::granted(&grant, &credentials, &target.host);
         let host = target.host.clone();
@@ -158,7 +160,9 @@ impl Pipeline {
             caller.session.clone(),
             wallet.patterns.clone(),
         )?;
-        let (outbound, redactor) = inject::sign(outbound, redactor, &grant, &credentials).await?;
+        let (outbound, redactor) =
+            inject::sign(outbound, redactor, &grant, &credentials, &wallet.room).await?;
+        attempt.notes(&outbound);
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -181,9 +185,4 @@ impl Pipeline {
         let tunnel = Tunnel { agent: agents_side, server, conversation, messages, wallet };
         Ok(Answered::Tunnel(response, findings, tunnel))
     }
-}
-
-fn too_large(target: &Target, most: u64) -> Refusal {
-    let message = format!("the body is larger than the {most} bytes that the rule allows");
-    Refusal::new(Slug::BodyTooLarge, &target.host, message)
 }

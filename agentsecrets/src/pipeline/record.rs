@@ -14,12 +14,13 @@ use http_body_util::BodyExt;
 
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target_url};
 use crate::base::host::Host;
-use crate::base::name::{AgentName, Environment};
+use crate::base::name::{AgentName, Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::body::{Body, BodyError};
 use crate::exchange::reply;
 use crate::exchange::target::Target;
 use crate::identity::Caller;
+use crate::inject::{Outbound, Quotes};
 use crate::policy::connection::Tunnel;
 use crate::policy::derived::Endpoint;
 use crate::policy::grant::Grant;
@@ -29,6 +30,8 @@ use crate::resolve::fetch::Question;
 /// One attempt, being recorded.
 pub struct Attempt {
     pending: Pending,
+    /// What its body quotes as it passes.
+    quotes: Option<Quotes>,
 }
 
 impl Attempt {
@@ -41,7 +44,7 @@ impl Attempt {
     ) -> Self {
         let mut opening = opening(environment, caller);
         opening.method = request.method().as_str().to_owned();
-        Self { pending: log.begin(opening) }
+        Self { pending: log.begin(opening), quotes: None }
     }
 
     /// The whole record of a connection that never became an exchange.
@@ -67,7 +70,7 @@ impl Attempt {
     ) -> Self {
         let mut pending = log.begin(opening(environment, Some(caller)));
         pending.request("CONNECT", format!("tcp://{host}:{port}"), host.to_string());
-        Self { pending }
+        Self { pending, quotes: None }
     }
 
     /// Opens the record of a question to a token endpoint, which `agent` was the occasion of.
@@ -86,7 +89,7 @@ impl Attempt {
         pending.agent(agent);
         pending.rule(format!("credential {} ({})", derived.name, derived.place));
         pending.made(&derived.how, &question.spends);
-        Self { pending }
+        Self { pending, quotes: None }
     }
 
     /// Puts the intent of a question on disk. Without it nothing leaves.
@@ -103,7 +106,7 @@ impl Attempt {
 
     /// Closes the record of a connection that is not fit to be passed on.
     pub fn broken_off(self, reason: &str) {
-        close(self.pending, Status::Blocked, None, Some(reason.to_owned()), false);
+        self.close(Status::Blocked, None, Some(reason.to_owned()), false);
     }
 
     /// Notes where it goes. Query values stay out of the log.
@@ -121,6 +124,20 @@ impl Attempt {
     pub fn granted(&mut self, grant: &Grant) {
         self.pending.rule(&**grant.rule());
         self.pending.spends(grant.spends());
+        for reference in grant.quoted() {
+            let place = reference.style.spot().map_or("", |spot| spot.place.as_str());
+            self.pending.note(quoted(&reference.name, place));
+        }
+    }
+
+    /// Notes in the end what `quotes` saw in a body that passed by.
+    pub fn watching(&mut self, quotes: Quotes) {
+        self.quotes = Some(quotes);
+    }
+
+    /// Notes what else became of the request on its way out.
+    pub fn notes(&mut self, outbound: &Outbound) {
+        outbound.notes().iter().for_each(|note| self.pending.note(note.clone()));
     }
 
     /// Puts the intent on disk, if a secret is about to leave. Without it nothing leaves; nor does a
@@ -134,10 +151,9 @@ impl Attempt {
     }
 
     /// Closes the record with a refusal, and yields what the agent is told.
-    pub fn refused(self, refusal: &Refusal) -> Response<Body> {
-        let mut pending = self.pending;
+    pub fn refused(mut self, refusal: &Refusal) -> Response<Body> {
         if let Some(rule) = &refusal.rule {
-            pending.rule(rule.as_str());
+            self.pending.rule(rule.as_str());
         }
         let status = match refusal.slug.status() {
             500.. => Status::Error,
@@ -149,7 +165,7 @@ impl Attempt {
             }
             _ => refusal.slug.as_str().to_owned(),
         };
-        close(pending, status, Some(refusal.slug.status()), Some(reason), false);
+        self.close(status, Some(refusal.slug.status()), Some(reason), false);
         reply::refusal(refusal)
     }
 
@@ -157,20 +173,31 @@ impl Attempt {
     /// answer that began it, if there was one.
     pub fn ended(self, status_code: Option<u16>, redacted: bool, failure: Option<String>) {
         let status = if failure.is_none() { Status::Ok } else { Status::Error };
-        close(self.pending, status, status_code, failure, redacted);
+        self.close(status, status_code, failure, redacted);
     }
 
     /// Hands the record to the answer's body: it is closed when the body ends.
     pub fn answered(self, response: Response<Body>, findings: Findings) -> Response<Body> {
         let status = response.status().as_u16();
         response.map(|body| {
-            let mut recorded = Recorded { body, open: Some((self.pending, findings, status)) };
+            let mut recorded = Recorded { body, open: Some((self, findings, status)) };
             if recorded.body.is_end_stream() {
                 recorded.close(None);
             }
             recorded.boxed_unsync()
         })
     }
+
+    fn close(mut self, status: Status, status_code: Option<u16>, reason: Option<String>, redacted: bool) {
+        for name in self.quotes.iter().flat_map(Quotes::names) {
+            self.pending.note(quoted(&name, "body"));
+        }
+        close(self.pending, status, status_code, reason, redacted);
+    }
+}
+
+fn quoted(name: &SecretName, place: &str) -> String {
+    format!("quoted {name} in {place}")
 }
 
 fn opening(environment: &Environment, caller: Option<&Caller>) -> Opening {
@@ -200,17 +227,17 @@ fn close(pending: Pending, status: Status, status_code: Option<u16>, reason: Opt
 /// An answer's body that closes the record when it ends.
 struct Recorded {
     body: Body,
-    open: Option<(Pending, Findings, u16)>,
+    open: Option<(Attempt, Findings, u16)>,
 }
 
 impl Recorded {
     fn close(&mut self, failure: Option<&BodyError>) {
-        let Some((pending, findings, code)) = self.open.take() else { return };
+        let Some((attempt, findings, code)) = self.open.take() else { return };
         let (status, reason) = match failure {
             None => (Status::Ok, None),
             Some(error) => (Status::Error, Some(error.to_string())),
         };
-        close(pending, status, Some(code), reason, findings.redacted());
+        attempt.close(status, Some(code), reason, findings.redacted());
     }
 }
 

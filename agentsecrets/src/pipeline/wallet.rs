@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use super::purse::Purse;
 use crate::base::name::{AgentName, Environment, Project, SecretName};
 use crate::base::refusal::{Refusal, Slug};
+use crate::inject::Room;
 use crate::inject::placeholder::Vocabulary;
 use crate::policy::Agent;
 use crate::redact::patterns::Patterns;
@@ -23,7 +24,9 @@ pub struct Wallet {
     /// Its values, which only a grant opens.
     pub values: Values,
     /// The placeholders that stand for them.
-    pub vocabulary: Vocabulary,
+    pub vocabulary: Arc<Vocabulary>,
+    /// What the bodies of its requests may take while they are read.
+    pub room: Room,
     /// What its answers are searched for.
     pub patterns: Arc<Patterns>,
     /// What it came to hold at run time.
@@ -89,7 +92,15 @@ impl Wallets {
             let mut purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
             purses.entry(agent.name().clone()).or_default().clone()
         };
-        let fill = move || fill(&*store, &project, &environment, names, &stored, purse);
+        let is_person = agent.is_the_person();
+        let fill = move || {
+            let mut wallet = fill(&*store, &project, &environment, names, &stored, purse)?;
+            if is_person {
+                // A person says outright what is meant: text that quotes a placeholder is not.
+                wallet.vocabulary = Arc::new(Vocabulary::none());
+            }
+            Ok(wallet)
+        };
         tokio::task::spawn_blocking(fill).await.unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
     }
 }
@@ -111,5 +122,5 @@ pub fn fill(
         (name, placeholder)
     }));
     let patterns = Patterns::with(values.to_redact(), purse.additions());
-    Ok(Wallet { patterns, values, vocabulary, purse })
+    Ok(Wallet { patterns, values, vocabulary: Arc::new(vocabulary), room: Room::default(), purse })
 }

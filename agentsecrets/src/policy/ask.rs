@@ -5,6 +5,10 @@ use http::Method;
 use crate::base::name::SecretName;
 use crate::exchange::target::Target;
 
+use super::grant::Style;
+
+pub use super::place::{Area, Place, Spot};
+
 /// One request to be judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -20,40 +24,24 @@ pub struct Ask<'a> {
     pub references: &'a [Reference],
 }
 
-/// A secret that a request names, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A secret that a request asks to be spent, and how: by a placeholder that stands somewhere, or by a
+/// header that says in what style.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     /// Which secret.
     pub name: SecretName,
-    /// Where it stands.
-    pub place: Place,
+    /// How it is asked for.
+    pub style: Style,
 }
 
-/// A kind of place in a request where a placeholder may be filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// `Authorization` (Basic's base64 too), `Proxy-Authorization`, and headers whose name says that
-    /// they authenticate, such as `X-Api-Key`.
-    Auth,
-    /// Any other header.
-    Header,
-    /// `Cookie`.
-    Cookie,
-    /// The query string.
-    Query,
-    /// The text messages that an agent sends on a WebSocket.
-    WebSocket,
-}
+impl Reference {
+    /// A placeholder for `name` that stands at `spot`.
+    pub fn placeholder(name: SecretName, spot: Spot) -> Self {
+        Self { name, style: Style::Placeholder(spot) }
+    }
 
-impl Place {
-    /// Its name in a policy's `places`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Place::Auth => "auth",
-            Place::Header => "header",
-            Place::Cookie => "cookie",
-            Place::Query => "query",
-            Place::WebSocket => "websocket",
-        }
+    /// Whether it is the text of a placeholder, which may merely be quoted.
+    pub fn is_text(&self) -> bool {
+        matches!(self.style, Style::Placeholder(_))
     }
 }

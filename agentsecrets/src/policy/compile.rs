@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
-use http::{HeaderName, Method};
+use http::Method;
 use ipnet::IpNet;
 use serde_yaml::Spanned;
 
@@ -16,7 +16,7 @@ use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::tls::verify::Roots;
 
-use super::ask::Place;
+use super::ask::{Area, Place};
 use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend, Style};
 use super::limit::Limiter;
@@ -51,7 +51,7 @@ pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Resu
         found.errors.sort_by_key(|problem| problem.line);
         return Err(found.errors);
     }
-    Ok(Policy { agents, warnings: found.warnings, file: name, sources: found.sources })
+    Ok(Policy { agents, credentials, warnings: found.warnings, file: name, sources: found.sources })
 }
 
 /// Collects what there is to say.
@@ -133,7 +133,8 @@ impl Findings {
         secrets.sort();
         secrets.dedup();
         let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
-        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets, derived })
+        let (env, is_person) = (entry.env, false);
+        Some(Agent { name, matches, env, inbound, rules, hosts, secrets, derived, is_person })
     }
 
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
@@ -195,8 +196,8 @@ impl Findings {
         injects.extend(signing.iter().flat_map(Signing::spends));
         let roots = rule.roots.as_ref().and_then(|text| self.roots(text));
         let places = match &rule.places {
-            Some(places) => self.places(places),
-            None => vec![Place::Auth],
+            Some(places) => self.each(places, |text| text.parse::<Area>()),
+            None => vec![Area::Every(Place::Auth)],
         };
         let rate = rule.rate.as_ref().and_then(|text| self.keep(text, scale::rate(&text.value)));
         let compiled = Rule {
@@ -226,60 +227,12 @@ impl Findings {
         Some((host, compiled))
     }
 
-    fn paths(&mut self, list: Option<&Spanned<Vec<Text>>>) -> Option<GlobSet> {
+    fn paths(&mut self, list: Option<&Spanned<Vec<Text>>>) -> Option<Arc<GlobSet>> {
         let mut set = GlobSetBuilder::new();
         for glob in self.limiting("paths", list, |text| glob(&text.replace("%2F", ENCODED_SLASH)))? {
             set.add(glob);
         }
-        list.and_then(|list| self.keep(list, set.build()))
-    }
-
-    fn injects(&mut self, spanned: &Spanned<model::Inject>) -> Vec<Spend> {
-        let inject = &spanned.value;
-        let mut spends: Vec<(&Text, Style)> = Vec::new();
-        spends.extend(inject.bearer.iter().map(|name| (name, Style::Bearer)));
-        spends.extend(inject.basic.iter().map(|name| (name, Style::Basic)));
-        for (header, name) in &inject.header {
-            if let Some(header) = self.keep(name, injectable_header(header)) {
-                spends.push((name, Style::Header(header)));
-            }
-        }
-        for (parameter, name) in &inject.query {
-            if parameter.is_empty() {
-                self.error(name, "a query parameter needs a name");
-            }
-            spends.push((name, Style::Query(parameter.as_str().into())));
-        }
-        if spends.is_empty() {
-            self.error(spanned, "'inject' puts nothing in: name one of bearer, basic, header, query");
-        }
-        let mut headers = HashSet::new();
-        for (name, style) in &spends {
-            let header = match style {
-                Style::Bearer | Style::Basic => http::header::AUTHORIZATION,
-                Style::Header(header) => header.clone(),
-                _ => continue,
-            };
-            if !headers.insert(header.clone()) {
-                self.error(name, format!("two secrets are injected into the header '{header}'"));
-            }
-        }
-        let read = |(text, style): (&Text, Style)| Some(Spend { name: self.parse(text)?, style });
-        spends.into_iter().filter_map(read).collect()
-    }
-
-    fn places(&mut self, list: &[Text]) -> Vec<Place> {
-        let kinds = self.each(list, |text| place(text));
-        for (text, kind) in list.iter().zip(&kinds) {
-            if matches!(kind, Kind::Later(_)) {
-                let what = shown(&text.value);
-                self.warn(text, format!("placeholders in '{what}' are not filled yet: they leave as text"));
-            }
-        }
-        kinds
-            .into_iter()
-            .filter_map(|kind| if let Kind::Now(place) = kind { Some(place) } else { None })
-            .collect()
+        list.and_then(|list| self.keep(list, set.build())).map(Arc::new)
     }
 
     fn approve(&mut self, spanned: &Spanned<model::Approve>) -> bool {
@@ -387,37 +340,6 @@ impl Findings {
     }
 }
 
-/// A place that a policy may name.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Kind {
-    /// Placeholders are filled there.
-    Now(Place),
-    /// They will be.
-    Later(String),
-}
-
-fn place(text: &str) -> Result<Kind, String> {
-    let exact = text.split_once(':').is_some_and(|(kind, name)| {
-        matches!(kind, "header" | "cookie" | "query" | "json" | "form")
-            && !name.is_empty()
-            && name.chars().all(|c| c.is_ascii_graphic())
-    });
-    match text {
-        "auth" => Ok(Kind::Now(Place::Auth)),
-        "header" => Ok(Kind::Now(Place::Header)),
-        "cookie" => Ok(Kind::Now(Place::Cookie)),
-        "query" => Ok(Kind::Now(Place::Query)),
-        "websocket" => Ok(Kind::Now(Place::WebSocket)),
-        "path" | "json" | "form" => Ok(Kind::Later(text.to_owned())),
-        _ if exact => Ok(Kind::Later(text.to_owned())),
-        _ => Err(format!(
-            "'{}' is not a place; allowed are auth, header, cookie, query, path, json, form, websocket, or an \
-             exact one such as json:a.client_secret",
-            shown(text)
-        )),
-    }
-}
-
 fn port_number(port: u16) -> Result<u16, &'static str> {
     if port == 0 { Err("a port is a number from 1 to 65535") } else { Ok(port) }
 }
@@ -442,26 +364,4 @@ fn network(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
     let wrong = |_| format!("'{}' is not a network; write it as 10.2.0.0/16, or true for any", shown(text));
     text.parse::<IpNet>().or(address).map(|network| network.trunc()).map_err(wrong)
-}
-
-/// Headers that frame the message or name the server are not the policy's to set.
-pub(super) fn injectable_header(text: &str) -> Result<HeaderName, String> {
-    let name: HeaderName = text.parse().map_err(|_| format!("'{}' is not a header name", shown(text)))?;
-    let framing = [
-        "connection",
-        "content-encoding",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    if framing.contains(&name.as_str()) || name.as_str().starts_with("x-as-") {
-        return Err(format!("the header '{name}' cannot carry a secret"));
-    }
-    Ok(name)
 }

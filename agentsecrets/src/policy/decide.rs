@@ -9,7 +9,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::target::Scheme;
 use crate::identity::Caller;
 
-use super::ask::{Ask, Place, Reference};
+use super::ask::{Ask, Place, Reference, Spot};
 use super::derived::Derived;
 use super::grant::{Decision, Grant, Spend, Style};
 use super::path::Path;
@@ -75,6 +75,38 @@ pub(super) fn candidates<'a>(agent: &'a Agent, host: &Host) -> Vec<&'a Rule> {
     agent.hosts.rules(host).iter().filter_map(|index| agent.rules.get(*index)).collect()
 }
 
+/// Which bodies must be read before the decision, and how much of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The largest body that is read, in bytes.
+    pub most: u64,
+    /// Whether JSON may carry a secret.
+    pub json: bool,
+    /// Whether forms may.
+    pub form: bool,
+}
+
+/// The largest body that is read where the rule sets no limit, in bytes.
+const MOST_READ: u64 = 10 << 20;
+
+/// What of the body is to be read before `ask`, which knows nothing of it yet, is decided. What a body
+/// names can only make a rule deny that allowed, so that one rule counts: the first that allows so far.
+pub fn reading(policy: &Policy, caller: &Caller, ask: &Ask<'_>) -> Option<Reading> {
+    let agent = policy.agent_for(caller).ok()?;
+    let carries = |rule: &Rule, place| {
+        let mut injects = rule.injects.iter().filter_map(|inject| inject.style.spot());
+        rule.places.iter().any(|area| area.place() == place) || injects.any(|spot| spot.place == place)
+    };
+    let kinds = |rule: &Rule| (carries(rule, Place::Json), carries(rule, Place::Form));
+    let candidates = candidates(agent, &ask.target.host);
+    // Most rules put nothing into bodies, and need no second judgement.
+    candidates.iter().find(|rule| kinds(rule) != (false, false))?;
+    let path = Path::read(ask.path);
+    let rule = candidates.into_iter().find(|rule| weigh(rule, ask, &path).is_ok())?;
+    let (json, form) = kinds(rule);
+    (json || form).then(|| Reading { most: rule.max_body.unwrap_or(MOST_READ), json, form })
+}
+
 /// Why a rule does not allow a request.
 #[derive(Debug)]
 pub(super) enum Miss {
@@ -103,22 +135,31 @@ pub(super) fn weigh(rule: &Rule, ask: &Ask<'_>, path: &Path<'_>) -> Result<Vec<S
     if rule.methods.as_ref().is_some_and(|methods| !methods.contains(ask.method)) {
         return Err(Miss::Method);
     }
-    if !path.allowed(rule.paths.as_ref(), rule.encoded_slashes).map_err(Miss::Ambiguous)? {
+    if !path.allowed(rule.paths.as_deref(), rule.encoded_slashes).map_err(Miss::Ambiguous)? {
         return Err(Miss::Path);
     }
     let mut spends = Vec::new();
-    for reference in ask.references.iter().filter(|reference| rule.fills(reference)) {
-        if !rule.secrets.contains(&reference.name) {
+    for reference in ask.references {
+        if rule.signing.as_ref().is_some_and(|signing| signing.replaces(reference)) {
+            continue;
+        }
+        // What is asked for without a placeholder cannot stay text: it is spent or refused.
+        let Some(spot) = reference.style.spot().filter(|spot| rule.fills(spot) || !reference.is_text())
+        else {
+            continue;
+        };
+        if !rule.fills(&spot) || !rule.secrets.contains(&reference.name) {
             return Err(Miss::Secret(reference.clone()));
         }
-        let spend = Spend { name: reference.name.clone(), style: Style::Placeholder(reference.place) };
+        let spend = Spend { name: reference.name.clone(), style: reference.style.clone() };
         if !spends.contains(&spend) {
             spends.push(spend);
         }
     }
     // What messages will say is not known yet: all that may stand there is granted.
-    if ask.websocket && rule.places.contains(&Place::WebSocket) {
-        let style = Style::Placeholder(Place::WebSocket);
+    let messages = Spot::new(Place::WebSocket, "");
+    if ask.websocket && rule.fills(&messages) {
+        let style = Style::Placeholder(messages);
         spends.extend(rule.secrets.iter().map(|name| Spend { name: name.clone(), style: style.clone() }));
     }
     let referenced = spends.len();
@@ -158,8 +199,9 @@ pub(super) fn too_many(rule: &Rule, host: &Host, what: &str, now: Instant) -> Op
 }
 
 fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, spends: Vec<Spend>) -> Grant {
-    let quoted = ask.references.iter().filter(|reference| !rule.places.contains(&reference.place));
     let is_spent = |derived: &&Arc<Derived>| spends.iter().any(|spend| spend.name == derived.name);
+    let stays = |reference: &&Reference| !reference.style.spot().is_some_and(|spot| rule.fills(&spot));
+    let quoted = ask.references.iter().filter(stays);
     Grant {
         derived: agent.derived.iter().filter(is_spent).cloned().collect(),
         agent: agent.name.clone(),
@@ -170,27 +212,24 @@ fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, spends: Vec<Spend>) -> Grant
         max_body: rule.max_body,
         roots: rule.roots.clone(),
         signing: rule.signing.clone(),
+        paths: rule.paths.clone(),
+        encoded_slashes: rule.encoded_slashes,
     }
 }
 
 /// Whether the request names a secret where `rule` would fill it in, allowed or not.
 fn asks_to_carry(rule: &Rule, ask: &Ask<'_>) -> bool {
-    ask.references.iter().any(|reference| rule.places.contains(&reference.place))
+    ask.references.iter().filter_map(|reference| reference.style.spot()).any(|spot| rule.fills(&spot))
 }
 
-/// Whether a placeholder already puts in what `inject` would. Of a placeholder only the kind of its place
-/// is known: in an authentication header it is taken to be in `Authorization`, and elsewhere it covers the
-/// injection of the same secret.
+/// Whether what the request asks for itself already puts in what `inject` would: something at the same
+/// spot, or the same secret where its server looks for it as well.
 fn covers(spend: &Spend, inject: &Spend) -> bool {
-    let Style::Placeholder(place) = spend.style else { return false };
-    match inject.style {
-        Style::Bearer | Style::Basic => place == Place::Auth,
-        Style::Header(_) => matches!(place, Place::Auth | Place::Header) && spend.name == inject.name,
-        Style::Query(_) => place == Place::Query && spend.name == inject.name,
-        Style::Placeholder(_) | Style::ClientCertificate | Style::AwsSignature | Style::HmacSignature => {
-            false
-        }
-    }
+    let (Some(spot), Some(other)) = (spend.style.spot(), inject.style.spot()) else { return false };
+    let is_header = |place| matches!(place, Place::Auth | Place::Header);
+    let same_kind = is_header(spot.place) && is_header(other.place)
+        || spot.place == other.place && matches!(spot.place, Place::Query | Place::Path);
+    spot == other && spot.place != Place::Path || same_kind && spend.name == inject.name
 }
 
 fn non_https(rule: &Rule, ask: &Ask<'_>) -> Refusal {
@@ -223,11 +262,10 @@ impl Miss {
             Miss::Method => format!("agent '{agent}' may not use {} at '{host}'", ask.method),
             Miss::Ambiguous(why) => format!("the path of the request to '{host}' is ambiguous: {why}"),
             Miss::Path => format!("agent '{agent}' may not use this path at '{host}'"),
-            Miss::Secret(Reference { name, place }) => {
-                format!(
-                    "agent '{agent}' may not spend '{name}' at '{host}' (placeholder in {})",
-                    place.as_str()
-                )
+            Miss::Secret(reference) => {
+                let place = reference.style.spot().map_or("", |spot| spot.place.as_str());
+                let how = if reference.is_text() { "placeholder" } else { "X-AS-Inject" };
+                format!("agent '{agent}' may not spend '{}' at '{host}' ({how} in {place})", reference.name)
             }
         }
     }

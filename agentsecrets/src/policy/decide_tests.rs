@@ -6,8 +6,9 @@ use std::sync::Arc;
 use http::Method;
 use proptest::prelude::*;
 
-use super::ask::{Ask, Place, Reference};
+use super::ask::{Ask, Reference};
 use super::grant::{Decision, Grant, PrivateAddresses, Spend, Style};
+use super::places_tests::{reference, spot_of};
 use super::{Policy, decide};
 use crate::base::host::Host;
 use crate::base::refusal::Slug;
@@ -68,14 +69,6 @@ fn caller(agent: Option<&str>, session: &str) -> Caller {
         agent: agent.map(|name| name.parse().unwrap()),
         session: session.into(),
     }
-}
-
-/// `KEY@place`.
-fn reference(text: &str) -> Reference {
-    let (name, place) = text.split_once('@').unwrap();
-    let places = [Place::Auth, Place::Header, Place::Cookie, Place::Query];
-    let place = places.into_iter().find(|kind| kind.as_str() == place).unwrap();
-    Reference { name: name.parse().unwrap(), place }
 }
 
 fn target(url: &str) -> (Target, String) {
@@ -243,7 +236,7 @@ fn the_specification() {
 #[test]
 fn a_grant_holds_what_is_to_be_spent_and_no_more() {
     let grant = granted(ask("GET", "https://a.example.com/", &["EXAMPLE_KEY@query", "EXAMPLE_KEY@cookie"]));
-    let spend = Spend { name: "EXAMPLE_KEY".parse().unwrap(), style: Style::Placeholder(Place::Query) };
+    let spend = Spend { name: "EXAMPLE_KEY".parse().unwrap(), style: Style::Placeholder(spot_of("query")) };
     assert_eq!(grant.spends(), [spend]);
     assert_eq!(grant.quoted(), [reference("EXAMPLE_KEY@cookie")]);
     assert_eq!(grant.agent().as_str(), "coder");
@@ -259,10 +252,10 @@ fn an_injected_secret_needs_no_placeholder_and_is_not_put_in_twice() {
     assert_eq!(grant.private(), &PrivateAddresses::Within(["10.2.0.0/16".parse().unwrap()].into()));
     let grant = granted(ask("GET", "https://injected.net/a", &["TOKEN@auth"]));
     assert_eq!(grant.spends().len(), 1);
-    assert_eq!(grant.spends()[0].style, Style::Placeholder(Place::Auth));
+    assert_eq!(grant.spends()[0].style, Style::Placeholder(spot_of("auth")));
     let grant = granted(ask("GET", "https://both.net/", &["KEY@query"]));
     let styles: Vec<_> = grant.spends().iter().map(|spend| &spend.style).collect();
-    assert_eq!(styles, [&Style::Placeholder(Place::Query), &Style::Header("x-api-key".parse().unwrap())]);
+    assert_eq!(styles, [&Style::Placeholder(spot_of("query")), &Style::Header("x-api-key".parse().unwrap())]);
 }
 
 #[test]
@@ -391,10 +384,11 @@ fn only_names_that_a_rule_names_are_resolved() {
 }
 
 fn references() -> impl Strategy<Value = Vec<Reference>> {
-    let place = prop_oneof![Just(Place::Auth), Just(Place::Header), Just(Place::Cookie), Just(Place::Query)];
+    let place = prop_oneof![Just("auth"), Just("header"), Just("cookie"), Just("query"), Just("path")];
     let name =
         prop_oneof![Just("STRIPE_KEY"), Just("EXAMPLE_KEY"), Just("ADMIN_KEY"), Just("TOKEN"), Just("OTHER")];
-    let one = (name, place).prop_map(|(name, place)| Reference { name: name.parse().unwrap(), place });
+    let one =
+        (name, place).prop_map(|(name, place)| Reference::placeholder(name.parse().unwrap(), spot_of(place)));
     prop::collection::vec(one, 0..3)
 }
 

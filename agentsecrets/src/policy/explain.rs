@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::target::Scheme;
 
-use super::ask::{Ask, Place};
+use super::ask::{Area, Ask};
 use super::connection::passes;
 use super::decide::{candidates, judge, weigh};
 use super::grant::{Decision, Spend};
@@ -43,7 +43,7 @@ pub struct Considered {
     /// Secrets that may be referred to under it.
     pub secrets: Vec<crate::base::name::SecretName>,
     /// Where its placeholders are filled.
-    pub places: Vec<Place>,
+    pub places: Vec<Area>,
 }
 
 /// What `policy` says to `ask` when `agent` asks. The policy must be one that serves nobody, as its rates

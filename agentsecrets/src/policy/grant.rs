@@ -3,14 +3,18 @@
 
 use std::sync::Arc;
 
+use globset::GlobSet;
 use http::HeaderName;
+use http::header::AUTHORIZATION;
 
 use crate::base::name::{AgentName, SecretName};
 use crate::base::refusal::Refusal;
 use crate::tls::verify::Roots;
 
-use super::ask::{Place, Reference};
+use super::ask::{Place, Reference, Spot};
 use super::derived::Derived;
+use super::json_path::JsonPath;
+use super::path::Path;
 use super::signing::Signing;
 
 /// What the policy says of a request.
@@ -34,6 +38,8 @@ pub struct Grant {
     pub(super) roots: Option<Arc<Roots>>,
     pub(super) signing: Option<Arc<Signing>>,
     pub(super) derived: Vec<Arc<Derived>>,
+    pub(super) paths: Option<Arc<GlobSet>>,
+    pub(super) encoded_slashes: bool,
 }
 
 /// One secret to be spent, and how.
@@ -46,10 +52,10 @@ pub struct Spend {
 }
 
 /// How a secret gets into a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Style {
     /// In the place of its placeholder.
-    Placeholder(Place),
+    Placeholder(Spot),
     /// As `Authorization: Bearer …`.
     Bearer,
     /// As `Authorization: Basic …`; the secret is `user:password`.
@@ -58,6 +64,14 @@ pub enum Style {
     Header(HeaderName),
     /// As the value of this query parameter.
     Query(Arc<str>),
+    /// In the place of this text in the path.
+    Path(Arc<str>),
+    /// As the value of this cookie.
+    Cookie(Arc<str>),
+    /// As the string at this path of the JSON body.
+    Json(Arc<JsonPath>),
+    /// As the value of this field of the form in the body.
+    Form(Arc<str>),
     /// As the client's certificate in the TLS handshake, if the server asks for one. The secret is the
     /// certificate chain and its key, in PEM.
     ClientCertificate,
@@ -65,6 +79,32 @@ pub enum Style {
     AwsSignature,
     /// In the signature that its rule describes: a keyed hash.
     HmacSignature,
+}
+
+impl Style {
+    /// Where in the request the secret then stands; nowhere, if it is not in the request.
+    pub fn spot(&self) -> Option<Spot> {
+        Some(match self {
+            Style::Placeholder(spot) => spot.clone(),
+            Style::Bearer | Style::Basic => Spot::header(&AUTHORIZATION),
+            Style::Header(name) => Spot::header(name),
+            Style::Query(name) => Spot::new(Place::Query, name.clone()),
+            Style::Path(_) => Spot::new(Place::Path, ""),
+            Style::Cookie(name) => Spot::new(Place::Cookie, name.clone()),
+            Style::Json(path) => Spot::new(Place::Json, path.to_string()),
+            Style::Form(name) => Spot::new(Place::Form, name.clone()),
+            Style::ClientCertificate | Style::AwsSignature | Style::HmacSignature => return None,
+        })
+    }
+
+    /// Whether it changes the request's body.
+    pub fn is_in_body(&self) -> bool {
+        match self {
+            Style::Placeholder(spot) => spot.place.is_in_body(),
+            Style::Json(_) | Style::Form(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Which non-public addresses a rule lets us dial.
@@ -86,17 +126,18 @@ impl Grant {
         let agent = "coder".parse().expect("a name");
         let rule = "coder/1".into();
         let private = PrivateAddresses::None;
-        let quoted = Vec::new();
         Self {
             agent,
             rule,
             spends,
-            quoted,
+            quoted: Vec::new(),
             private,
             max_body: None,
             roots: None,
             signing: None,
             derived: Vec::new(),
+            paths: None,
+            encoded_slashes: true,
         }
     }
 
@@ -138,6 +179,12 @@ impl Grant {
     /// How the request is signed, once everything else was put in.
     pub fn signing(&self) -> Option<&Arc<Signing>> {
         self.signing.as_ref()
+    }
+
+    /// Whether the rule allows `path` too, which is what the request's became. An error says what makes it
+    /// ambiguous.
+    pub fn allows_path(&self, path: &str) -> Result<bool, &'static str> {
+        Path::read(path).allowed(self.paths.as_deref(), self.encoded_slashes)
     }
 
     /// The largest request body the rule lets leave, in bytes.

@@ -62,6 +62,17 @@ impl Live {
         Ok(Self { state, _watcher: watcher, _wake: wake })
     }
 
+    /// `policy`, which stays in force.
+    pub fn fixed(policy: Policy) -> Self {
+        let state = Arc::new(State {
+            path: PathBuf::new(),
+            policy: ArcSwap::from_pointee(policy),
+            error: ArcSwapOption::empty(),
+            generation: watch::Sender::new(0),
+        });
+        Self { state, _watcher: None, _wake: channel().0 }
+    }
+
     /// The policy in force now. A request is judged by one such snapshot from beginning to end.
     pub fn get(&self) -> Arc<Policy> {
         self.state.policy.load_full()

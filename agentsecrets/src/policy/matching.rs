@@ -107,6 +107,13 @@ impl Hosts {
         found
     }
 
+    /// Every pattern with the rules that name it.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = (HostPattern, &[usize])> {
+        let exact = self.exact.iter().map(|(host, rules)| (HostPattern::Exact(host.clone()), rules));
+        let below = self.below.iter().map(|(parent, rules)| (HostPattern::Below(parent.clone()), rules));
+        exact.chain(below).map(|(pattern, rules)| (pattern, rules.as_slice()))
+    }
+
     /// How the rules name `host`.
     pub(super) fn naming(&self, host: &Host) -> Naming {
         if self.exact.contains_key(host) {

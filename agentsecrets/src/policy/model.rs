@@ -113,6 +113,18 @@ pub(super) struct Inject {
     /// Parameter name → secret.
     #[serde(default)]
     pub query: BTreeMap<String, Text>,
+    /// Text in the path → secret.
+    #[serde(default)]
+    pub path: BTreeMap<String, Text>,
+    /// Cookie name → secret.
+    #[serde(default)]
+    pub cookie: BTreeMap<String, Text>,
+    /// Path in the JSON body → secret.
+    #[serde(default)]
+    pub json: BTreeMap<String, Text>,
+    /// Form field → secret.
+    #[serde(default)]
+    pub form: BTreeMap<String, Text>,
 }
 
 /// How requests are signed. One of its keys stands there.

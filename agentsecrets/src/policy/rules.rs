@@ -12,12 +12,12 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::identity::Caller;
 use crate::tls::verify::Roots;
 
-use super::ask::{Place, Reference};
+use super::ask::{Area, Spot};
 use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend};
 use super::limit::Limiter;
 use super::load::Problem;
-use super::matching::{Hosts, Match, Naming};
+use super::matching::{HostPattern, Hosts, Match, Naming};
 use super::signing::Signing;
 use super::sources::Sources;
 
@@ -25,6 +25,8 @@ use super::sources::Sources;
 #[derive(Debug, Default)]
 pub struct Policy {
     pub(super) agents: Vec<Agent>,
+    /// What is made from stored secrets.
+    pub(super) credentials: Vec<Arc<Derived>>,
     pub(super) warnings: Vec<Problem>,
     /// The file's name, for messages.
     pub(super) file: String,
@@ -45,6 +47,8 @@ pub struct Agent {
     pub(super) secrets: Vec<SecretName>,
     /// Those of them that are made from others.
     pub(super) derived: Vec<Arc<Derived>>,
+    /// Whether it is no agent, but the person.
+    pub(super) is_person: bool,
 }
 
 /// One entry of `allow`. `None` means that the rule does not limit it.
@@ -53,7 +57,7 @@ pub(super) struct Rule {
     pub id: Arc<str>,
     pub ports: Option<Vec<u16>>,
     pub methods: Option<Vec<Method>>,
-    pub paths: Option<GlobSet>,
+    pub paths: Option<Arc<GlobSet>>,
     /// Whether a path may hold encoded slashes, where both of its readings are allowed.
     pub encoded_slashes: bool,
     /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
@@ -61,7 +65,7 @@ pub(super) struct Rule {
     /// Those that it signs with too.
     pub injects: Vec<Spend>,
     pub signing: Option<Arc<Signing>>,
-    pub places: Vec<Place>,
+    pub places: Vec<Area>,
     pub approve: bool,
     pub passthrough: bool,
     pub limiter: Option<Arc<Limiter>>,
@@ -76,11 +80,9 @@ impl Rule {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
     }
 
-    /// Whether a placeholder that stands like `reference` is to be filled: not where the signature that names
-    /// it is made anew.
-    pub(super) fn fills(&self, reference: &Reference) -> bool {
-        let replaced = || self.signing.as_ref().is_some_and(|signing| signing.replaces(reference));
-        self.places.contains(&reference.place) && !replaced()
+    /// Whether it fills placeholders at `spot`.
+    pub(super) fn fills(&self, spot: &Spot) -> bool {
+        self.places.iter().any(|area| area.holds(spot))
     }
 
     /// Whether there is a port that `self` and `other` allow.
@@ -179,10 +181,14 @@ impl Agent {
         self.secrets.iter()
     }
 
+    /// Whether `name` is made from others for it.
+    pub fn makes(&self, name: &SecretName) -> bool {
+        self.derived.iter().any(|derived| derived.name == *name)
+    }
+
     /// The stored secrets that it spends, or that what it spends is made from: each once.
     pub fn stored(&self) -> Vec<SecretName> {
-        let is_made = |name: &SecretName| self.derived.iter().any(|derived| derived.name == *name);
-        let own = self.secrets.iter().filter(|name| !is_made(name));
+        let own = self.secrets.iter().filter(|name| !self.makes(name));
         let mut names: Vec<_> =
             own.chain(self.derived.iter().flat_map(|derived| derived.sources())).cloned().collect();
         names.sort();
@@ -198,6 +204,22 @@ impl Agent {
     /// Whether it may call `agentsecrets env`, which shows real values.
     pub fn env(&self) -> bool {
         self.env
+    }
+
+    /// Whether it is no agent, but the person.
+    pub fn is_the_person(&self) -> bool {
+        self.is_person
+    }
+
+    /// Its rules with the hosts that they name, in the order of the file.
+    pub(super) fn patterns_and_rules(&self) -> Vec<(HostPattern, &Rule)> {
+        let mut found: Vec<_> = self
+            .hosts
+            .patterns()
+            .flat_map(|(pattern, rules)| rules.iter().map(move |index| (*index, pattern.clone())))
+            .collect();
+        found.sort_by_key(|(index, _)| *index);
+        found.into_iter().filter_map(|(index, pattern)| Some((pattern, self.rules.get(index)?))).collect()
     }
 
     /// How many rules it has.

@@ -7,8 +7,9 @@ use serde_yaml::Spanned;
 use crate::base::name::SecretName;
 
 use super::ask::{Place, Reference};
-use super::compile::{Findings, injectable_header};
+use super::compile::Findings;
 use super::grant::{Spend, Style};
+use super::injects::injectable_header;
 use super::model::{self, HmacAlgorithm, HmacEncoding, Text};
 use super::scale::shown;
 use super::template::{Part, Template};
@@ -101,7 +102,8 @@ impl Signing {
             Self::Aws(aws) => {
                 let told =
                     aws.access_key == reference.name || aws.session_token.as_ref() == Some(&reference.name);
-                told && matches!(reference.place, Place::Auth | Place::Query)
+                let spot = reference.style.spot().filter(|_| reference.is_text());
+                told && spot.is_some_and(|spot| matches!(spot.place, Place::Auth | Place::Query))
             }
             Self::Hmac(_) => false,
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::base::name::{Environment, Project, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
+use crate::policy::ask::Reference;
 use crate::policy::grant::Grant;
 use crate::store::{Key, Store, StoreError};
 
@@ -43,6 +44,13 @@ impl Values {
     /// Every value, for the patterns that answers are searched for.
     pub fn to_redact(&self) -> impl Iterator<Item = &Secret> {
         self.0.values().map(|value| &**value)
+    }
+
+    /// Whether there is a value for each of `references`, but for those that are `made`.
+    pub fn hold(&self, references: &[Reference], made: impl Fn(&SecretName) -> bool) -> Result<(), Refusal> {
+        let is_absent = |name: &SecretName| !self.0.contains_key(name) && !made(name);
+        let absent = references.iter().find(|reference| is_absent(&reference.name));
+        absent.map_or(Ok(()), |reference| Err(missing(&reference.name)))
     }
 
     /// The values that `grant` lets this one request spend; `made` are those that are not stored.

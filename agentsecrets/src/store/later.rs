@@ -1,7 +1,7 @@
-//! A vault that may come later: an agent can be started before anything was stored. Until there is a
-//! vault it holds nothing; from then on it is that vault, opened by the key file that the environment
-//! names. A passphrase cannot be asked for once the terminal is an agent's, so a vault that needs one
-//! stays locked until the next start.
+//! A vault that may come later: a command may not need it, and an agent can be started before anything was
+//! stored. Until there is a vault it holds nothing; from then on it is that vault, opened by the key file
+//! that the environment names. A passphrase cannot be asked for once the terminal is an agent's, so there a
+//! vault that needs one stays locked until the next start; a person's own command asks when it needs it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -15,14 +15,28 @@ use super::{Entry, Key, Store, StoreError};
 /// The vault that is, or will be, at a path.
 pub(super) struct Later {
     path: PathBuf,
-    key_file: Option<PathBuf>,
+    opened_by: OpenedBy,
     opened: OnceLock<Vault>,
+}
+
+/// What opens it when it is there.
+enum OpenedBy {
+    /// The key file, if there is one.
+    KeyFile(Option<PathBuf>),
+    /// The key file, or the person at the terminal, who may make it, too.
+    Asking,
 }
 
 impl Later {
     /// The vault at `path`, once there is one, opened by `key_file`.
     pub(super) fn new(path: PathBuf, key_file: Option<PathBuf>) -> Self {
-        Self { path, key_file, opened: OnceLock::new() }
+        Self { path, opened_by: OpenedBy::KeyFile(key_file), opened: OnceLock::new() }
+    }
+
+    /// The vault at `path` for a person's own command: whoever is at the terminal is asked for its
+    /// passphrase when it is needed, and the first value makes it.
+    pub(super) fn asking(path: PathBuf) -> Self {
+        Self { path, opened_by: OpenedBy::Asking, opened: OnceLock::new() }
     }
 
     fn vault(&self) -> Result<Option<&Vault>, StoreError> {
@@ -32,18 +46,26 @@ impl Later {
         if !vault::exists(&self.path) {
             return Ok(None);
         }
-        let Some(key_file) = &self.key_file else {
-            return Err(StoreError::Locked(format!(
-                "the vault at {} was made after this was started, and nobody can be asked for its passphrase \
+        let unlock = match &self.opened_by {
+            OpenedBy::Asking => vault::unlock(&self.path)?,
+            OpenedBy::KeyFile(Some(key_file)) => Unlock::KeyFile(key_file.clone()),
+            OpenedBy::KeyFile(None) => {
+                return Err(StoreError::Locked(format!(
+                    "the vault at {} was made after this was started, and nobody can be asked for its passphrase \
                  now: start again",
-                self.path.display()
-            )));
+                    self.path.display()
+                )));
+            }
         };
-        let vault = Vault::open(&self.path, &Unlock::KeyFile(key_file.clone()))?;
+        let vault = Vault::open(&self.path, &unlock)?;
         Ok(Some(self.opened.get_or_init(|| vault)))
     }
 
     fn present(&self) -> Result<&Vault, StoreError> {
+        if matches!(self.opened_by, OpenedBy::Asking) && self.vault()?.is_none() {
+            let made = Vault::open_or_create(&self.path, &vault::unlock(&self.path)?)?;
+            return Ok(self.opened.get_or_init(|| made));
+        }
         let missing = || StoreError::Locked(format!("there is no vault at {}", self.path.display()));
         self.vault()?.ok_or_else(missing)
     }
@@ -73,6 +95,10 @@ impl Store for Later {
 
     fn delete(&self, key: &Key) -> Result<bool, StoreError> {
         self.present()?.delete(key)
+    }
+
+    fn set_all(&self, values: Vec<(Key, Secret)>) -> Result<(), StoreError> {
+        self.present()?.set_all(values)
     }
 }
 

@@ -1,18 +1,34 @@
-//! Where secrets rest: one trait, one file a kind. A store that cannot be read is an error with its
-//! fix, never an empty answer.
+//! Where secrets rest: one trait, one file a kind, several in an order that the person chose. A store that
+//! cannot be read is an error with its fix, never an empty answer.
 
+mod cached;
+pub mod choice;
+mod command;
+#[cfg(target_os = "linux")]
+pub mod keeper;
+pub mod keychain;
 mod later;
+mod mounted;
+mod patient;
 pub mod rotated;
+mod several;
 pub mod vault;
 
-use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::home::Home;
 use crate::base::name::{Environment, Project, SecretName};
 use crate::base::secret::Secret;
 
+pub use choice::{Choice, Kind};
+pub use several::{Place, Stores};
+
+/// The largest value, in bytes.
+pub const LARGEST_VALUE: usize = 1024 * 1024;
+
 /// The address of a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Key {
     /// Its project.
     pub project: Project,
@@ -29,17 +45,23 @@ pub struct Entry {
     pub name: SecretName,
     /// Its environment.
     pub environment: Environment,
-    /// When it was last set, in RFC 3339.
-    pub updated: String,
+    /// When it was last set, in RFC 3339, where the store knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated: Option<String>,
     /// Its own placeholder, where the person fixed one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placeholder: Option<String>,
+    /// The store that holds it.
+    pub store: &'static str,
 }
 
 /// Why a store did not answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It is not there, or cannot be unlocked.
+    /// It is not on this machine, or cannot be reached from here.
+    #[error("{0}")]
+    Absent(String),
+    /// It is there and cannot be unlocked, or does not answer.
     #[error("{0}")]
     Locked(String),
     /// What was asked cannot be stored: the value is empty, say, or too large.
@@ -53,22 +75,67 @@ pub enum StoreError {
     Io(String),
 }
 
-/// Opens the store of an installation whose vault would be at `vault`: `None` where nothing was ever stored.
-pub fn open(vault: &Path) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    if !vault::exists(vault) {
-        return Ok(None);
-    }
-    let unlock = vault::unlock(vault)?;
-    Ok(Some(Arc::new(vault::Vault::open(vault, &unlock)?)))
+/// The stores that a person chose, for a command of theirs. A vault is opened, or made, when it is first
+/// needed: nobody is asked for a passphrase that another store makes unnecessary.
+pub fn open(choices: &[Choice], home: &Home) -> Stores {
+    let place = |choice: &Choice| {
+        let store = match &choice.kind {
+            Kind::Vault => Arc::new(later::Later::asking(home.vault())),
+            kind => kept(kind, home),
+        };
+        Place { store, optional: choice.optional }
+    };
+    Stores::new(choices.iter().map(place).collect())
 }
 
-/// The store of an installation as a long-lived process sees it: the one that is there now, or the one that
-/// will be, which holds nothing until then. Whether there is one now is told beside it.
-pub fn follow(vault: &Path) -> Result<(Arc<dyn Store>, bool), StoreError> {
-    Ok(match open(vault)? {
-        Some(store) => (store, true),
-        None => (Arc::new(later::Later::new(vault.to_owned(), vault::unlock_from_environment())), false),
-    })
+/// The stores as a long-lived process sees them. The vault is the one that is there now, or the one that
+/// will be; the others are what `elsewhere` makes of their kind. Whether any store can hold a secret now is
+/// told beside it.
+pub fn follow(
+    choices: &[Choice],
+    home: &Home,
+    mut elsewhere: impl FnMut(&Kind) -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<(Stores, bool), StoreError> {
+    let (mut places, mut exists) = (Vec::new(), false);
+    for choice in choices {
+        let path = home.vault();
+        let store: Arc<dyn Store> = match &choice.kind {
+            Kind::Vault if vault::exists(&path) => {
+                exists = true;
+                Arc::new(vault::Vault::open(&path, &vault::unlock(&path)?)?)
+            }
+            Kind::Vault => Arc::new(later::Later::new(path, vault::unlock_from_environment())),
+            kind => {
+                exists = true;
+                elsewhere(kind)?
+            }
+        };
+        places.push(Place { store, optional: choice.optional });
+    }
+    Ok((Stores::new(places), exists))
+}
+
+/// A store that is no file of ours: it may hang, and its answers are kept for a while.
+fn kept(kind: &Kind, home: &Home) -> Arc<dyn Store> {
+    match kind {
+        Kind::Keychain(keychain) => {
+            let patient = patient::Patient::new(
+                keychain::Keychain,
+                keychain.timeout,
+                "unlock it, or look for a window that asks for its password",
+            );
+            Arc::new(cached::Cached::new(patient, keychain.cache).told_by(home.keychain_stamp()))
+        }
+        Kind::Mounted(mounted) => Arc::new(patient::Patient::new(
+            mounted::MountedFolder::new(mounted.clone()),
+            mounted::PATIENCE,
+            "look whether its file system answers: ls the folder",
+        )),
+        Kind::Command(command) => {
+            Arc::new(cached::Cached::new(command::Commands::new(command.clone()), command.cache))
+        }
+        Kind::Vault => Arc::new(later::Later::asking(home.vault())),
+    }
 }
 
 /// A place where secrets rest.
@@ -85,4 +152,36 @@ pub trait Store: Send + Sync {
     fn version(&self) -> Result<u64, StoreError>;
     /// Removes a value; whether there was one.
     fn delete(&self, key: &Key) -> Result<bool, StoreError>;
+
+    /// Whether it can be written to at all.
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    /// Stores several values, with the placeholders that they had. A store that can does so in one change;
+    /// elsewhere those before a failure stay.
+    fn set_all(&self, values: Vec<(Key, Secret)>) -> Result<(), StoreError> {
+        for (key, value) in values {
+            let before = self.list(&key.project, &key.environment)?;
+            let placeholder = before.into_iter().find(|entry| entry.name == key.name);
+            self.set(&key, value, placeholder.and_then(|entry| entry.placeholder).as_deref())?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what no store takes.
+fn check(key: &Key, value: &Secret) -> Result<(), StoreError> {
+    if value.is_empty() {
+        return Err(StoreError::Refused(format!("the value of {} is empty", key.name)));
+    }
+    if value.len() > LARGEST_VALUE {
+        return Err(StoreError::Refused(format!("the value of {} is larger than 1 MiB", key.name)));
+    }
+    Ok(())
+}
+
+/// The answer of a store that is only read.
+fn read_only<T>(store: &str) -> Result<T, StoreError> {
+    Err(StoreError::Refused(format!("the {store} store is only read: change the secret where it comes from")))
 }

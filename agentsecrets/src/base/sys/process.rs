@@ -71,6 +71,15 @@ pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     }
 }
 
+/// Has a program that `command` starts killed when the thread that starts it ends.
+pub fn end_with_us(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec it makes one system call, which takes no pointer and allocates nothing.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+    }
+}
+
 /// Gives SIGPIPE its default back, which Rust's runtime ignores and a program executed would inherit.
 pub fn default_broken_pipe() -> io::Result<()> {
     // SAFETY: installs no handler.

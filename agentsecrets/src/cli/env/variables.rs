@@ -51,7 +51,7 @@ impl Variable {
 pub(super) fn of(args: &Args, context: &Context) -> Result<Vec<Variable>, Failure> {
     let store = open_store(context)?;
     let entries = store.list(&context.project, &context.environment).map_err(store_failure)?;
-    let chosen = Chosen { store: &*store, context, only: &args.only, entries: &entries };
+    let chosen = Chosen { store: &store, context, only: &args.only, entries: &entries };
     let mut variables = match &args.env_file {
         Some(file) => chosen.of_file(file)?,
         None if args.only.is_empty() => chosen.under_their_names(entries.iter().map(|entry| &entry.name))?,

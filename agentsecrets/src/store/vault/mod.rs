@@ -46,7 +46,7 @@ use crate::base::files;
 use crate::base::name::{Environment, Project};
 use crate::base::secret::Secret;
 
-use super::{Entry, Key, Store, StoreError};
+use super::{Entry, Key, Store, StoreError, check};
 use envelope::{Envelope, Opening, damaged};
 use keys::Keys;
 
@@ -54,8 +54,8 @@ pub use keys::Unlock;
 pub(in crate::store) use keys::{derive, open as unseal, random, seal};
 pub use prompt::{unlock, unlock_from_environment};
 
-/// The largest value, in bytes.
-pub const LARGEST_VALUE: usize = 1024 * 1024;
+pub use super::LARGEST_VALUE;
+
 /// The largest vault, in bytes.
 const LARGEST_FILE: u64 = 512 * 1024 * 1024;
 
@@ -120,21 +120,6 @@ impl Vault {
             }
         }
         Self::open(path, unlock)
-    }
-
-    /// Stores several values in one change: all of them or none. Placeholders stay as they are.
-    pub fn set_all(&self, values: &[(Key, Secret)]) -> Result<(), StoreError> {
-        for (key, value) in values {
-            check(key, value)?;
-        }
-        let changed = self.update(|envelope, keys| {
-            for (key, value) in values {
-                let placeholder = envelope.items.get(key).and_then(|item| item.placeholder.clone());
-                envelope.put(keys, key, value, placeholder.as_deref())?;
-            }
-            Ok(!values.is_empty())
-        });
-        changed.map(|_| ())
     }
 
     fn with(path: &Path, unlock: &Unlock, stamp: Stamp, keys: Keys, envelope: Envelope) -> Self {
@@ -237,8 +222,9 @@ impl Store for Vault {
             .map(|(key, item)| Entry {
                 name: key.name.clone(),
                 environment: key.environment.clone(),
-                updated: item.updated.clone(),
+                updated: Some(item.updated.clone()),
                 placeholder: item.placeholder.clone(),
+                store: self.name(),
             })
             .collect())
     }
@@ -251,6 +237,21 @@ impl Store for Vault {
     fn delete(&self, key: &Key) -> Result<bool, StoreError> {
         self.update(|envelope, _| Ok(envelope.items.remove(key).is_some()))
     }
+
+    /// All of them or none.
+    fn set_all(&self, values: Vec<(Key, Secret)>) -> Result<(), StoreError> {
+        for (key, value) in &values {
+            check(key, value)?;
+        }
+        let changed = self.update(|envelope, keys| {
+            for (key, value) in &values {
+                let placeholder = envelope.items.get(key).and_then(|item| item.placeholder.clone());
+                envelope.put(keys, key, value, placeholder.as_deref())?;
+            }
+            Ok(!values.is_empty())
+        });
+        changed.map(|_| ())
+    }
 }
 
 impl Stamp {
@@ -262,16 +263,6 @@ impl Stamp {
         let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         Self { modified, size: metadata.len(), inode }
     }
-}
-
-fn check(key: &Key, value: &Secret) -> Result<(), StoreError> {
-    if value.is_empty() {
-        return Err(StoreError::Refused(format!("the value of {} is empty", key.name)));
-    }
-    if value.len() > LARGEST_VALUE {
-        return Err(StoreError::Refused(format!("the value of {} is larger than 1 MiB", key.name)));
-    }
-    Ok(())
 }
 
 /// Waits until no other process is changing the vault, and keeps others waiting while it lives.

@@ -1,6 +1,8 @@
 //! `config.yaml`: what a person sets about the interceptor itself. Like the policy it is taken whole or not
 //! at all; a mistake is told with its line, and an interceptor does not start on half of a configuration.
 
+mod stores;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,12 +12,15 @@ use serde_yaml::Spanned;
 use crate::base::timeouts::Timeouts;
 use crate::policy::load::{LoadError, Problem, plainly, read};
 use crate::policy::scale::wait;
+use crate::store::Choice;
 
 /// The configuration in force.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// How long peers may take.
     pub timeouts: Timeouts,
+    /// Where secrets rest, in the order in which they are looked for.
+    pub stores: Vec<Choice>,
 }
 
 /// The file as it is written.
@@ -24,6 +29,8 @@ pub struct Config {
 struct File {
     #[serde(default, deserialize_with = "given")]
     timeouts: Option<Written>,
+    #[serde(default, deserialize_with = "given")]
+    stores: Option<Spanned<Vec<Spanned<stores::Written>>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -43,6 +50,12 @@ struct Written {
     body_idle: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "given")]
     drain: Option<Spanned<String>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { timeouts: Timeouts::default(), stores: Choice::default_order() }
+    }
 }
 
 impl Config {
@@ -79,6 +92,10 @@ impl Config {
         ] {
             read_into(timeout, written, &mut problems);
         }
+        if let Some(written) = file.stores {
+            config.stores = stores::read(written, &mut problems);
+        }
+        problems.sort_by_key(|problem| problem.line);
         if problems.is_empty() { Ok(config) } else { Err(invalid(problems)) }
     }
 }

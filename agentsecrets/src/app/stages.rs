@@ -1,0 +1,83 @@
+//! The stages put together, for every process that has them: the interceptor, the explicit proxy, and a
+//! person's single request.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::Config;
+use crate::audit::Log;
+use crate::base::failure::{Exit, Failure};
+use crate::base::name::{Environment, Project};
+use crate::pipeline::Pipeline;
+use crate::pipeline::wallet::Wallets;
+use crate::policy::live::Live;
+use crate::store::Store;
+use crate::store::rotated::Rotated;
+use crate::tls::verify;
+use crate::upstream::client::{Patience, Upstream};
+use crate::upstream::resolver::Resolver;
+
+/// What the stages are made of.
+pub struct Stages {
+    /// How long peers may take.
+    pub config: Config,
+    /// The policy in force.
+    pub policy: Arc<Live>,
+    /// What is spent.
+    pub store: Arc<dyn Store>,
+    /// The log.
+    pub audit: Arc<Log>,
+    /// How servers prove themselves.
+    pub upstream_tls: Arc<ClientConfig>,
+    /// Where what replaces a stored secret is kept.
+    pub rotated: PathBuf,
+    /// Whose secrets.
+    pub project: Project,
+    /// Which secrets.
+    pub environment: Environment,
+}
+
+impl Stages {
+    /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
+    pub fn pipeline(
+        &self,
+        forbidden: Vec<SocketAddr>,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> (Arc<Pipeline>, Arc<Wallets>) {
+        let timeouts = self.config.timeouts;
+        let patience = Patience { connect: timeouts.connect, answer: timeouts.answer };
+        let upstream = Upstream::new(self.upstream_tls.clone(), Arc::new(Resolver::system()), forbidden);
+        let rotated = Rotated::at(&self.rotated);
+        let (project, environment) = (self.project.clone(), self.environment.clone());
+        let wallets = Arc::new(Wallets::new(self.store.clone(), project, environment, rotated));
+        let pipeline = Pipeline {
+            policy: self.policy.clone(),
+            wallets: wallets.clone(),
+            upstream: Arc::new(upstream.with_patience(patience)),
+            audit: self.audit.clone(),
+            environment: self.environment.clone(),
+            timeouts,
+            stop,
+            tasks,
+        };
+        (Arc::new(pipeline), wallets)
+    }
+}
+
+/// How servers prove themselves: by the system's roots, and those that `AGENTSECRETS_UPSTREAM_CA` names.
+pub fn upstream_tls() -> Result<Arc<ClientConfig>, Failure> {
+    let failed =
+        |what: &str, error: &dyn std::fmt::Display| Failure::new(Exit::Failure, format!("{what}: {error}"));
+    let roots = match std::env::var_os("AGENTSECRETS_UPSTREAM_CA") {
+        Some(path) if !path.is_empty() => verify::roots_from_pem(path.as_ref())
+            .map_err(|error| failed("AGENTSECRETS_UPSTREAM_CA cannot be used", &error))?,
+        _ => Vec::new(),
+    };
+    verify::client_config(&roots).map_err(|error| failed("cannot verify servers' certificates", &error))
+}

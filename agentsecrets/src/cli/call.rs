@@ -1,0 +1,96 @@
+//! `agentsecrets call`: one authenticated request, for a person or a script of theirs, without a daemon. It
+//! goes through the same stages as an agent's. Inside an agent it is that agent's own request.
+
+mod agent;
+mod answer;
+mod flags;
+mod person;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::{Context, Failure};
+use answer::Answer;
+use flags::Injection;
+
+/// Make one authenticated request: the secrets are named, and put in on the way.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentsecrets call --url https://api.stripe.com/v1/balance --bearer STRIPE_KEY
+  agentsecrets call --url https://api.example.com/v1/token --method POST \\
+      --body '{\"grant_type\":\"client_credentials\"}' --body-field client_secret=CLIENT_SECRET
+  agentsecrets call --url https://api.example.com/v1/me --header X-Api-Key=API_KEY --output json
+
+Any stored secret can be spent, toward any host that some rule of the policy allows. Redirects are
+not followed. Printed are `HTTP <code>`, an empty line and the body.")]
+pub(super) struct Args {
+    /// Where to
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// The method
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    method: String,
+    /// The body, sent as JSON if it is JSON, else as a form
+    #[arg(long, value_name = "BODY", allow_hyphen_values = true)]
+    body: Option<String>,
+    /// Send this secret as a bearer token
+    #[arg(long, value_name = "K")]
+    bearer: Option<String>,
+    /// Send this secret, which is `user:password`, by Basic authentication
+    #[arg(long, value_name = "K")]
+    basic: Option<String>,
+    /// Send a secret as a header
+    #[arg(long, value_name = "NAME=K", value_parser = flags::pair)]
+    header: Vec<(String, String)>,
+    /// Send a secret as a query parameter
+    #[arg(long, value_name = "PARAMETER=K", value_parser = flags::pair)]
+    query: Vec<(String, String)>,
+    /// Put a secret into the JSON body
+    #[arg(long, value_name = "a.b=K", value_parser = flags::pair)]
+    body_field: Vec<(String, String)>,
+    /// Put a secret into the form in the body
+    #[arg(long, value_name = "FIELD=K", value_parser = flags::pair)]
+    form_field: Vec<(String, String)>,
+    /// The token of the agent that asks
+    #[arg(long, value_name = "T")]
+    token: Option<String>,
+    /// How to print the answer; `json` also when it failed
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: Output,
+}
+
+/// How the answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Output {
+    /// The status, an empty line, the body.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let answer = match answer(&args, context) {
+        Ok(answer) => answer,
+        Err(failure) => Answer::failed(failure),
+    };
+    answer.print(args.output == Output::Json || context.json, started.elapsed())
+}
+
+fn answer(args: &Args, context: &Context) -> Result<Answer, Failure> {
+    let injections = flags::injections(args)?;
+    let request = flags::request(args, &injections)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(super::Exit::Failure, error))?;
+    if crate::launch::inside_agent() {
+        return runtime.block_on(agent::ask(request, &injections, args.token.as_deref()));
+    }
+    person::ask(&runtime, request, &injections, args.token.is_some(), context)
+}
+
+/// The references of `injections`.
+fn references(injections: &[Injection]) -> impl Iterator<Item = &crate::policy::ask::Reference> {
+    injections.iter().map(|injection| &injection.reference)
+}

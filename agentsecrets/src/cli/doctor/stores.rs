@@ -1,0 +1,63 @@
+//! Whether the stores that the configuration names can be read, each in its order.
+
+use super::Finding;
+use crate::app::config::Config;
+use crate::base::files;
+use crate::cli::Context;
+use crate::store::{self, Choice, Kind, Store, StoreError, keychain, vault};
+
+/// A finding for each store; none where the configuration is not valid, which is a finding already.
+pub(super) fn all(context: &Context) -> Vec<Finding> {
+    let choices = Config::load(&context.home.config()).map(|config| config.stores).unwrap_or_default();
+    choices.iter().map(|choice| of(choice, context)).collect()
+}
+
+fn of(choice: &Choice, context: &Context) -> Finding {
+    match &choice.kind {
+        Kind::Vault => vault(context),
+        // Without unlocking it: nobody is asked for a password by a look at what is wrong.
+        Kind::Keychain(_) => told(choice, keychain::look(), "the keychain can be reached"),
+        Kind::Mounted(_) | Kind::Command(_) => {
+            let listed = store::open(std::slice::from_ref(choice), &context.home)
+                .list(&context.project, &context.environment);
+            let good = match (&choice.kind, &listed) {
+                (Kind::Mounted(folder), Ok(entries)) => {
+                    format!("{} secrets are mounted at {}", entries.len(), folder.path)
+                }
+                _ => "secrets are asked of a command when they are needed".to_owned(),
+            };
+            told(choice, listed.map(drop), &good)
+        }
+    }
+}
+
+/// A store's error says what to do after its colon.
+fn told(choice: &Choice, state: Result<(), StoreError>, good: &str) -> Finding {
+    let Err(error) = state else { return Finding::good(good) };
+    let text = error.to_string();
+    let (what, fix) = text.rsplit_once(": ").unwrap_or((&text, "look at config.yaml's `stores`"));
+    match choice.optional {
+        true => Finding::warning(format!("{what} (it is optional: the next store answers)"), fix),
+        false => Finding::bad(what, fix),
+    }
+}
+
+fn vault(context: &Context) -> Finding {
+    let path = context.home.vault();
+    if !path.exists() {
+        return Finding::warning("no secret is stored in the vault yet", "agentsecrets secrets set NAME");
+    }
+    let Some(key) = vault::unlock_from_environment() else {
+        return Finding::good(format!("the vault is there and asks for its passphrase ({})", path.display()));
+    };
+    let checked = std::fs::File::open(&key).and_then(|file| files::check_private(&file, &key));
+    if let Err(error) = checked {
+        return Finding::bad("the key file cannot be used", error.to_string());
+    }
+    match vault::Vault::open(&path, &vault::Unlock::KeyFile(key)) {
+        Ok(_) => Finding::good("the vault opens with its key file"),
+        Err(error) => {
+            Finding::bad(error.to_string(), "use the key file that made it, or restore it from a backup")
+        }
+    }
+}

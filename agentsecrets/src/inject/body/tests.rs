@@ -1,0 +1,410 @@
+//! What becomes of bodies: secrets where they were granted, and every other byte as it came.
+
+use std::sync::Arc;
+
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use proptest::prelude::*;
+
+use crate::base::name::SecretName;
+use crate::base::refusal::{Refusal, Slug};
+use crate::base::secret::Secret;
+use crate::exchange::body::full;
+use crate::exchange::target::{Scheme, Target};
+use crate::inject::placeholder::Vocabulary;
+use crate::inject::{Payload, References, Room, apply};
+use crate::policy::ask::{Place, Reference, Spot};
+use crate::policy::decide::Reading;
+use crate::policy::grant::{Grant, Spend, Style};
+use crate::redact::patterns::Patterns;
+use crate::resolve::credentials::Credentials;
+
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+const MULTIPART: &str = "multipart/form-data; boundary=X";
+/// With everything that some encoding escapes.
+const VALUE: &str = "s3\"c\\r&t=%2F+\u{e9}\n-- x";
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+/// What leaves when everything is granted that is asked for, and `more`.
+struct Sent {
+    parts: http::request::Parts,
+    body: Vec<u8>,
+    notes: Vec<String>,
+    trailers: bool,
+}
+
+impl Sent {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.parts.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+fn send_with(
+    headers: &[(&str, &str)],
+    body: &[u8],
+    more: Vec<Spend>,
+    value: &[u8],
+    keep: impl Fn(&Reference) -> bool,
+) -> Result<Sent, Refusal> {
+    let mut request = Request::builder().method(Method::POST).uri("/v1/x");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (parts, body) = request.body(full(body.to_vec())).unwrap().into_parts();
+    let vocabulary = Vocabulary::new([("A".parse().unwrap(), Some("sk-proj-0000".to_owned()))]);
+    let reading = Reading { most: 1 << 20, json: true, form: true };
+    block_on(async {
+        let mut references = References::of_head(&parts, &vocabulary)?;
+        let body = Payload::read(&parts, body, Some(&reading), &Room::default()).await?;
+        references.and_of_body(&body, &vocabulary)?;
+        let asked = references.all().iter().filter(|reference| keep(reference));
+        let asked = asked.map(|Reference { name, style }| Spend { name: name.clone(), style: style.clone() });
+        let grant = Grant::for_test(asked.chain(more).collect());
+        let name: SecretName = "A".parse().unwrap();
+        let secret = Arc::new(Secret::new(value.to_vec()));
+        let credentials = Credentials::new(vec![(name, secret)]);
+        let target = Target { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: 443 };
+        let request = Request::from_parts(parts, body);
+        let patterns = Patterns::build([]);
+        let (outbound, _) = apply(request, target, &grant, &credentials, &vocabulary, "s".into(), patterns)?;
+        let notes = outbound.notes().to_vec();
+        let (parts, body) = outbound.into_request().into_parts();
+        let whole = body.collect().await.unwrap();
+        let trailers = whole.trailers().is_some();
+        Ok(Sent { parts, body: whole.to_bytes().to_vec(), notes, trailers })
+    })
+}
+
+fn send(kind: &str, body: &str, more: Vec<Spend>) -> Result<Sent, Refusal> {
+    send_with(&[("content-type", kind)], body.as_bytes(), more, VALUE.as_bytes(), |_| true)
+}
+
+fn put(style: Style) -> Vec<Spend> {
+    vec![Spend { name: "A".parse().unwrap(), style }]
+}
+
+fn json_at(path: &str) -> Vec<Spend> {
+    put(Style::Json(Arc::new(path.parse().unwrap())))
+}
+
+fn form_at(field: &str) -> Vec<Spend> {
+    put(Style::Form(field.into()))
+}
+
+fn part(head: &str, value: &str) -> String {
+    format!("--X\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n")
+}
+
+/// The fields of a multipart form, as another reader of ours would see them: name, file name, value.
+fn fields(sent: &Sent) -> Vec<(String, Option<String>, Vec<u8>)> {
+    let boundary = multer::parse_boundary(sent.header("content-type").unwrap()).unwrap();
+    let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(sent.body.clone())]);
+    block_on(async {
+        let mut form = multer::Multipart::new(stream, boundary);
+        let mut fields = Vec::new();
+        while let Some(field) = form.next_field().await.unwrap() {
+            let name = field.name().unwrap_or_default().to_owned();
+            let file = field.file_name().map(str::to_owned);
+            fields.push((name, file, field.bytes().await.unwrap().to_vec()));
+        }
+        fields
+    })
+}
+
+#[test]
+fn strings_of_a_json_document_are_filled_and_all_else_keeps_its_bytes() {
+    let body = "{ \"z\":1.50e2,\n \"AS_SECRET_A\" : [ \"Bearer AS_SECRET_A\", 12345678901234567890123 ],\t\"a\":\"\\u00e9{{A}}\" }";
+    let sent = send(JSON, body, vec![]).unwrap();
+    let value = serde_json::to_string(VALUE).unwrap();
+    let value = value.trim_matches('"');
+    assert_eq!(
+        sent.text(),
+        format!(
+            "{{ \"z\":1.50e2,\n \"AS_SECRET_A\" : [ \"Bearer {value}\", 12345678901234567890123 ],\t\"a\":\"é{value}\" }}"
+        )
+    );
+    assert_eq!(sent.header("content-length"), Some(&*sent.body.len().to_string()));
+}
+
+#[test]
+fn a_placeholder_may_be_written_with_escapes_and_in_any_json_type() {
+    for kind in
+        ["application/json; charset=utf-8", "application/vnd.api+json", "text/json", "Application/JSON"]
+    {
+        let sent = send(kind, r#"["\u0041S_SECRET_A", "sk-proj-0000"]"#, vec![]).unwrap();
+        let read: Vec<String> = serde_json::from_slice(&sent.body).unwrap();
+        assert_eq!(read, [VALUE, VALUE], "{kind}");
+    }
+}
+
+#[test]
+fn an_exact_place_is_filled_and_the_same_words_elsewhere_stay() {
+    let body = r#"{"a":{"secret":"AS_SECRET_A"},"secret":"AS_SECRET_A","b":[{"secret":"AS_SECRET_A"}]}"#;
+    let at = Style::Placeholder(Spot::new(Place::Json, "b[0].secret"));
+    let headers = [("content-type", JSON)];
+    let sent = send_with(&headers, body.as_bytes(), vec![], b"v", |reference| reference.style == at).unwrap();
+    assert_eq!(sent.text(), r#"{"a":{"secret":"AS_SECRET_A"},"secret":"AS_SECRET_A","b":[{"secret":"v"}]}"#);
+}
+
+#[test]
+fn a_secret_is_put_at_a_path_of_the_json_body_and_objects_are_made() {
+    for (body, path, wanted) in [
+        ("{}", "a", r#"{"a":"v"}"#),
+        (" { \"x\" : 1 } ", "a.b.c", r#"{ "x" : 1 ,"a":{"b":{"c":"v"}}}"#),
+        (r#"{"a":{"b":{}},"z":0}"#, "a.b.c", r#"{"a":{"b":{"c":"v"}},"z":0}"#),
+        (r#"{"a":{"b":[1,"old"]}}"#, "a.b", r#"{"a":{"b":"v"}}"#),
+        ("", "a.b", r#"{"a":{"b":"v"}}"#),
+        (r#"{"a.b":1}"#, r"a\.b", r#"{"a.b":"v"}"#),
+    ] {
+        let headers = [("content-type", JSON)];
+        let sent = send_with(&headers, body.as_bytes(), json_at(path), b"v", |_| true).unwrap();
+        assert_eq!(sent.text(), wanted, "{body}");
+    }
+    let sent = send_with(&[], b"", json_at("a"), b"v", |_| true).unwrap();
+    assert_eq!((sent.text(), sent.header("content-type")), (r#"{"a":"v"}"#, Some(JSON)));
+}
+
+#[test]
+fn a_path_through_what_is_no_object_is_a_clear_error() {
+    for (body, says) in [
+        (r#"{"a":[{"b":1}]}"#, "'a' in the JSON body is an array"),
+        (r#"{"a":"text"}"#, "'a' in the JSON body is a string"),
+        (r#"{"a":null}"#, "'a' in the JSON body is no object"),
+        (r#"[{"a":{}}]"#, "the JSON body is an array"),
+        (r#"{"a":{"b":1},"a":{"b":2}}"#, "a key stands twice"),
+        (r#"{"a":"#, "not what its Content-Type says"),
+    ] {
+        let refusal = send(JSON, body, json_at("a.b")).err().unwrap();
+        assert_eq!(refusal.slug, Slug::BadRequest);
+        assert!(refusal.message.contains(says), "{body}: {refusal}");
+    }
+    let refusal = send(FORM, "a=b", json_at("a.b")).err().unwrap();
+    assert!(refusal.message.contains("the body is a form"), "{refusal}");
+    let refusal = send("text/plain", "hello", json_at("a.b")).err().unwrap();
+    assert!(refusal.message.contains("of another type"), "{refusal}");
+}
+
+#[test]
+fn what_cannot_be_read_for_sure_passes_only_if_it_names_no_secret() {
+    for (kind, quiet, naming) in [
+        (JSON, r#"{"a": NaN}"#, r#"{"a": NaN, "b": "AS_SECRET_A"}"#),
+        (JSON, "\u{feff}{}", "\u{feff}{\"a\":\"{{A}}\"}"),
+        (JSON, r#"["\ud800"]"#, r#"["\ud800 AS_SECRET_A"]"#),
+        (MULTIPART, "--X\r\nbroken", "--X\r\nbroken AS_SECRET_A"),
+    ] {
+        assert_eq!(send(kind, quiet, vec![]).unwrap().text(), quiet);
+        let refusal = send(kind, naming, vec![]).err().unwrap();
+        assert_eq!(refusal.slug, Slug::BadRequest, "{naming}");
+        assert!(refusal.message.contains("names a secret"), "{refusal}");
+    }
+    let deep = "[".repeat(300) + &"]".repeat(300);
+    assert_eq!(send(JSON, &deep, vec![]).unwrap().text(), deep);
+}
+
+#[test]
+fn a_compressed_body_is_refused_and_says_what_to_do() {
+    let headers = [("content-type", JSON), ("content-encoding", "gzip")];
+    let refusal = send_with(&headers, b"x", vec![], b"v", |_| true).err().unwrap();
+    assert!(refusal.message.contains("gzip") && refusal.message.contains("without"), "{refusal}");
+}
+
+#[test]
+fn values_of_a_form_are_filled_and_encoded() {
+    let sent = send(FORM, "x=%7e+%7E&k=AS%5FSECRET_A&AS_SECRET_A=name&flag&&", vec![]).unwrap();
+    let encoded = "s3%22c%5Cr%26t%3D%252F%2B%C3%A9%0A--%20x";
+    assert_eq!(sent.text(), format!("x=%7e+%7E&k={encoded}&AS_SECRET_A=name&flag&&"));
+    let read: Vec<_> = url::form_urlencoded::parse(&sent.body).collect();
+    assert_eq!(read[1].1, VALUE);
+    for (body, wanted) in
+        [("", "f+g=v"), ("a=1", "a=1&f+g=v"), ("f+g=old&a=1", "f+g=v&a=1"), ("f%20g", "f+g=v")]
+    {
+        let headers = [("content-type", FORM)];
+        let sent = send_with(&headers, body.as_bytes(), form_at("f g"), b"v", |_| true).unwrap();
+        assert_eq!(sent.text(), wanted.replace('+', "%20"), "{body}");
+    }
+}
+
+#[test]
+fn a_field_that_gets_a_secret_and_stands_twice_is_refused() {
+    let twice = part("name=\"f\"", "AS_SECRET_A") + &part("name=\"f\"", "b") + "--X--\r\n";
+    for (kind, body, more) in [
+        (FORM, "f=AS_SECRET_A&f=b", vec![]),
+        (FORM, "f=1&%66=2", form_at("f")),
+        (MULTIPART, &*twice, vec![]),
+        (MULTIPART, &twice.replace("AS_SECRET_A", "a"), form_at("f")),
+    ] {
+        let refusal = send(kind, body, more).err().unwrap();
+        assert!(refusal.message.contains("'f' gets a secret and stands there 2 times"), "{refusal}");
+    }
+    assert!(send(FORM, "f=1&f=2&g=AS_SECRET_A", vec![]).is_ok());
+}
+
+#[test]
+fn text_fields_of_a_multipart_form_are_filled_and_files_never() {
+    let body = part("name=\"key\"", "AS_SECRET_A")
+        + &part("name=\"note\"", "plain")
+        + &part("name=\"doc\"; filename=\"a.txt\"\r\nContent-Type: text/plain", "quotes AS_SECRET_A\r\n--Y")
+        + &part("name=\"data\"\r\nContent-Type: application/json", "{\"k\":\"AS_SECRET_A\"}")
+        + "--X--\r\n";
+    let sent = send(MULTIPART, &body, form_at("new \"field\"")).unwrap();
+    let fields = fields(&sent);
+    let seen: Vec<_> = fields
+        .iter()
+        .map(|(name, file, value)| (&**name, file.as_deref(), std::str::from_utf8(value).unwrap()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("key", None, VALUE),
+            ("note", None, "plain"),
+            ("doc", Some("a.txt"), "quotes AS_SECRET_A\r\n--Y"),
+            ("data", None, "{\"k\":\"AS_SECRET_A\"}"),
+            ("new %22field%22", None, VALUE),
+        ]
+    );
+    assert_eq!(sent.header("content-length"), Some(&*sent.body.len().to_string()));
+    assert!(!sent.header("content-type").unwrap().contains("boundary=X"));
+}
+
+#[test]
+fn a_body_without_placeholders_is_unchanged() {
+    let form = part("name=\"a\"", "1") + "--X--\r\nepilogue";
+    for (kind, body) in [
+        (JSON, " {\"b\":1,\"a\":2.0} "),
+        (FORM, "a=+%zz&&="),
+        (MULTIPART, &*form),
+        ("text/plain", "AS_SECRET_A"),
+    ] {
+        let sent = send(kind, body, vec![]).unwrap();
+        assert_eq!((sent.text(), sent.header("content-type")), (body, Some(kind)));
+    }
+}
+
+#[test]
+fn a_signed_body_is_not_changed_behind_its_signature() {
+    for (name, value) in [
+        ("signature", "sig=:AAAA:"),
+        ("x-hub-signature-256", "sha256=00"),
+        ("stripe-signature", "t=1"),
+        ("authorization", "AWS4-HMAC-SHA256 Credential=x"),
+        ("authorization", "OAuth oauth_signature=x"),
+    ] {
+        let headers = [("content-type", JSON), (name, value)];
+        let refusal = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, vec![], b"v", |_| true).err().unwrap();
+        assert!(refusal.message.contains("signed") && refusal.message.contains(name), "{refusal}");
+        assert!(send_with(&headers, br#"{"a":"b"}"#, vec![], b"v", |_| true).is_ok());
+    }
+}
+
+#[test]
+fn digests_follow_the_body_and_what_is_dropped_is_noted() {
+    let headers = [("content-type", JSON), ("content-digest", "sha-256=:AAAA:"), ("content-md5", "AAAA")];
+    let sent = send_with(&headers, br#"{"hello": "AS_SECRET_A"}"#, vec![], b"world", |_| true).unwrap();
+    let known = "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:";
+    assert_eq!((sent.header("content-digest"), sent.header("content-md5")), (Some(known), None));
+    assert_eq!(sent.notes, ["dropped content-md5: the body changed"]);
+    let same = send_with(&headers, b"{}", vec![], b"world", |_| true).unwrap();
+    assert_eq!((same.header("content-md5"), same.notes.len(), same.trailers), (Some("AAAA"), 0, false));
+}
+
+#[test]
+fn values_that_the_place_cannot_carry_are_refused_without_being_shown() {
+    let headers = [("content-type", JSON)];
+    let refusal = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, vec![], b"\xff\xfe-value", |_| true);
+    let refusal = refusal.err().unwrap();
+    assert_eq!(refusal.message, "secret 'A' holds bytes that JSON cannot carry");
+    let many = format!("[\"{}\"]", "AS_SECRET_A ".repeat(100));
+    let large = vec![b'v'; 1 << 20];
+    let refusal = send_with(&headers, many.as_bytes(), vec![], &large, |_| true).err().unwrap();
+    assert_eq!(refusal.slug, Slug::BodyTooLarge);
+    let spots = format!("[{}\"\"]", "\"AS_SECRET_A\",".repeat(1001));
+    assert_eq!(send(JSON, &spots, vec![]).err().unwrap().slug, Slug::BadRequest);
+}
+
+fn documents() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        "(AS_SECRET_A|\\{\\{A\\}\\}|[ -~\u{e9}\\n]){0,3}".prop_map(serde_json::Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::btree_map("[a-c.\"]{0,2}|AS_SECRET_A", inner, 0..4)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// The same document, with its strings filled.
+fn filled(document: &serde_json::Value, value: &str) -> serde_json::Value {
+    use serde_json::Value;
+    match document {
+        Value::String(text) => {
+            let vocabulary = Vocabulary::new([("A".parse().unwrap(), Some("sk-proj-0000".to_owned()))]);
+            let found: Vec<_> =
+                vocabulary.mentions(text.as_bytes()).filter(|m| m.name.as_str() == "A").collect();
+            let mut text = text.clone();
+            found.into_iter().rev().for_each(|mention| text.replace_range(mention.range, value));
+            Value::String(text)
+        }
+        Value::Array(items) => items.iter().map(|item| filled(item, value)).collect(),
+        Value::Object(map) => {
+            Value::Object(map.iter().map(|(key, item)| (key.clone(), filled(item, value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_document_that_is_filled_and_read_again_holds_exactly_the_value(document in documents(), value in "\\PC{1,12}|[\\x00-\\x1f\"\\\\]{1,4}") {
+        let text = serde_json::to_string_pretty(&document).unwrap();
+        let headers = [("content-type", JSON)];
+        // Another name may be mentioned by chance; only ours is granted.
+        let ours = |reference: &Reference| reference.name.as_str() == "A";
+        let sent = send_with(&headers, text.as_bytes(), vec![], value.as_bytes(), ours).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&sent.body).unwrap();
+        prop_assert_eq!(read, filled(&document, &value));
+    }
+
+    #[test]
+    fn a_field_that_is_filled_and_read_again_holds_exactly_the_value(value in prop::collection::vec(any::<u8>(), 1..40), other in "[ -~]{0,10}") {
+        let body = format!("o={}&f=AS_SECRET_A", url::form_urlencoded::byte_serialize(other.as_bytes()).collect::<String>());
+        let ours = |reference: &Reference| matches!(&reference.style, Style::Placeholder(spot) if &*spot.name == "f");
+        let sent = send_with(&[("content-type", FORM)], body.as_bytes(), vec![], &value, ours).unwrap();
+        let pairs: Vec<Vec<u8>> = sent.body.split(|byte| *byte == b'&').map(<[u8]>::to_vec).collect();
+        prop_assert_eq!(pairs.len(), 2);
+        prop_assert_eq!(percent_encoding::percent_decode(&pairs[1][2..]).collect::<Vec<u8>>(), value.clone());
+        let form = part("name=\"f\"", "AS_SECRET_A") + "--X--\r\n";
+        let sent = send_with(&[("content-type", MULTIPART)], form.as_bytes(), vec![], &value, |_| true).unwrap();
+        prop_assert_eq!(fields(&sent), vec![("f".to_owned(), None, value)]);
+    }
+
+    #[test]
+    fn hostile_bodies_never_panic_and_leave_unchanged_without_a_grant(
+        kind in prop_oneof![Just(JSON), Just(FORM), Just(MULTIPART)],
+        body in prop::collection::vec(prop_oneof![
+            any::<u8>().prop_map(|byte| vec![byte]),
+            prop::sample::select(vec!["{", "}", "[", "]", "\"", ":", ",", "\\u0041", "AS_SECRET_A", "{{A}}", "&", "=", "%41", "--X", "\r\n",
+                "Content-Disposition: form-data; name=\"a\"", "; filename=\"b\"", "--X--", "1e9"]).prop_map(|piece| piece.as_bytes().to_vec()),
+        ], 0..30).prop_map(|pieces| pieces.concat()),
+    ) {
+        let headers = [("content-type", kind)];
+        if let Ok(sent) = send_with(&headers, &body, vec![], b"v", |_| false) {
+            prop_assert_eq!(&sent.body, &body);
+        }
+        let _ = send_with(&headers, &body, vec![], b"v", |_| true);
+        let _ = send_with(&headers, &body, json_at("a.b"), b"v", |_| true);
+        let _ = send_with(&headers, &body, form_at("a"), b"v", |_| true);
+    }
+}

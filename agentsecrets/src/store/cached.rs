@@ -1,0 +1,143 @@
+//! A store that is slow to ask, or that asks a person: what it said is kept for a while, in memory that is
+//! wiped. Its generation rises when something that was read is no longer good.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Entry, Key, Store, StoreError};
+use crate::base::files;
+use crate::base::name::{Environment, Project};
+use crate::base::secret::Secret;
+
+/// How long a refusal stands, so that a program that tries again and again does not ask a person each time.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// The store and what it said.
+pub(super) struct Cached<S> {
+    store: S,
+    keep: Duration,
+    /// The file by which our own processes tell one another of a change.
+    stamp: Option<PathBuf>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    values: HashMap<Key, (Instant, Option<Secret>)>,
+    refused: Option<(Instant, StoreError)>,
+    generation: u64,
+    changed: Option<SystemTime>,
+}
+
+impl<S: Store> Cached<S> {
+    /// Keeps what `store` says for `keep`.
+    pub(super) fn new(store: S, keep: Duration) -> Self {
+        Self { store, keep, stamp: None, held: Mutex::default() }
+    }
+
+    /// Forgets it, too, when another process of ours changed the store, and tells them of changes by this
+    /// one.
+    pub(super) fn told_by(mut self, stamp: PathBuf) -> Self {
+        self.stamp = Some(stamp);
+        self.held().changed = self.changed();
+        self
+    }
+
+    /// What is held and still good.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // A panic elsewhere leaves at worst a value less.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = held.values.len();
+        held.values.retain(|_, (since, _)| since.elapsed() < self.keep);
+        let changed = self.changed();
+        if changed != held.changed {
+            held.changed = changed;
+            held.values.clear();
+            held.refused = None;
+            held.generation += 1;
+        } else if held.values.len() != before {
+            held.generation += 1;
+        }
+        if held.refused.as_ref().is_some_and(|(since, _)| since.elapsed() >= QUIET) {
+            held.refused = None;
+        }
+        held
+    }
+
+    fn changed(&self) -> Option<SystemTime> {
+        fs::metadata(self.stamp.as_ref()?).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    /// Remembers that nobody unlocked it.
+    fn note<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::Locked(_)) = &answer {
+            self.held().refused = Some((Instant::now(), error.clone()));
+        }
+        answer
+    }
+
+    fn refused(&self) -> Result<(), StoreError> {
+        self.held().refused.as_ref().map_or(Ok(()), |(_, error)| Err(error.clone()))
+    }
+
+    fn tell(&self) -> Result<(), StoreError> {
+        let Some(stamp) = &self.stamp else { return Ok(()) };
+        let told = files::replace(stamp, format!("{:.0}\n", jiff::Timestamp::now()).as_bytes());
+        told.map_err(|error| {
+            StoreError::Io(format!(
+                "the {} was changed, but {} cannot be written, so agents see it later: {error}",
+                self.name(),
+                stamp.display()
+            ))
+        })
+    }
+}
+
+impl<S: Store> Store for Cached<S> {
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
+        self.refused()?;
+        if let Some((_, value)) = self.held().values.get(key) {
+            return Ok(value.as_ref().map(copy));
+        }
+        let value = self.note(self.store.get(key))?;
+        self.held().values.insert(key.clone(), (Instant::now(), value.as_ref().map(copy)));
+        Ok(value)
+    }
+
+    fn list(&self, project: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
+        self.refused()?;
+        self.note(self.store.list(project, environment))
+    }
+
+    fn set(&self, key: &Key, value: Secret, placeholder: Option<&str>) -> Result<(), StoreError> {
+        self.store.set(key, value, placeholder)?;
+        self.held().values.remove(key);
+        self.tell()
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        let of_store = self.store.version()?;
+        Ok(self.held().generation.wrapping_mul(0x9e37_79b9).wrapping_add(of_store))
+    }
+
+    fn delete(&self, key: &Key) -> Result<bool, StoreError> {
+        let deleted = self.store.delete(key)?;
+        self.held().values.remove(key);
+        self.tell().map(|()| deleted)
+    }
+
+    fn is_writable(&self) -> bool {
+        self.store.is_writable()
+    }
+}
+
+fn copy(value: &Secret) -> Secret {
+    Secret::new(value.expose().to_vec())
+}

@@ -1,0 +1,281 @@
+//! A program of the person's that prints one value, such as `op read …` or `gh auth token`. It is started
+//! by its words, never by a shell, with an environment of few variables and no input, for so long and no
+//! longer. What it prints is the value; what went wrong is told by its name and exit code alone, since its
+//! words and its output may hold the secret.
+
+use std::io::Read;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::choice::Command;
+use super::{Entry, Key, LARGEST_VALUE, Store, StoreError, read_only};
+use crate::base::name::{Environment, Project};
+use crate::base::secret::Secret;
+
+/// Variables that programs need to find their files and other programs.
+const PASSED: &[&str] =
+    &["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SYSTEMROOT", "TZ", "USER", "XDG_RUNTIME_DIR"];
+/// How often a program that has closed its output is looked at until it ends.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// The programs of one entry of the configuration.
+pub(super) struct Commands {
+    settings: Command,
+}
+
+impl Commands {
+    /// Asks as `settings` say.
+    pub(super) fn new(settings: Command) -> Self {
+        Self { settings }
+    }
+}
+
+impl Store for Commands {
+    fn name(&self) -> &'static str {
+        "command"
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
+        let Some(words) = self.settings.words(key) else { return Ok(None) };
+        let Some((program, arguments)) = words.split_first() else { return Ok(None) };
+        let end = Instant::now() + self.settings.timeout;
+        let mut child = self.start(program, arguments)?;
+        let answer = self.finish(&mut child, program, end);
+        if answer.is_err() {
+            kill(&mut child);
+        }
+        let (status, value) = answer?;
+        let failed = |what: &str| {
+            Err(StoreError::Io(format!(
+                "the program {program:?} of the command store {what} for {}: run it by hand to see why",
+                key.name
+            )))
+        };
+        match status.code() {
+            Some(0) if value.is_empty() => failed("printed nothing"),
+            Some(0) if value.len() > LARGEST_VALUE => failed("printed more than 1 MiB"),
+            Some(0) => Ok(Some(value)),
+            Some(code) if self.settings.missing.contains(&code) => Ok(None),
+            Some(code) => failed(&format!("exited with {code}")),
+            None => failed("was killed"),
+        }
+    }
+
+    fn list(&self, _: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
+        // Of others nobody knows but the program.
+        let entry = |name: &crate::base::name::SecretName| Entry {
+            name: name.clone(),
+            environment: environment.clone(),
+            updated: None,
+            placeholder: None,
+            store: self.name(),
+        };
+        Ok(self.settings.names.keys().map(entry).collect())
+    }
+
+    fn set(&self, _: &Key, _: Secret, _: Option<&str>) -> Result<(), StoreError> {
+        read_only(self.name())
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    fn delete(&self, _: &Key) -> Result<bool, StoreError> {
+        read_only(self.name())
+    }
+
+    fn is_writable(&self) -> bool {
+        false
+    }
+}
+
+impl Commands {
+    fn start(&self, program: &str, arguments: &[String]) -> Result<Child, StoreError> {
+        let mut command = std::process::Command::new(program);
+        let passed = PASSED.iter().copied().chain(self.settings.env.iter().map(String::as_str));
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(passed.filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // It may print what it should not.
+            .stderr(Stdio::null());
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        #[cfg(target_os = "linux")]
+        {
+            if let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::geteuid()) {
+                // Of who we are, not of who called sudo.
+                command.env("HOME", user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
+            }
+            crate::base::sys::process::end_with_us(&mut command);
+        }
+        command.spawn().map_err(|error| {
+            StoreError::Io(format!(
+                "the program {program:?} of the command store cannot be started ({error}): install it, or \
+                 correct config.yaml's `stores`"
+            ))
+        })
+    }
+
+    /// What it printed, less one final newline, and how it ended.
+    fn finish(
+        &self,
+        child: &mut Child,
+        program: &str,
+        end: Instant,
+    ) -> Result<(ExitStatus, Secret), StoreError> {
+        let io = |error: std::io::Error| {
+            StoreError::Io(format!("the output of {program:?} cannot be read: {error}"))
+        };
+        let late = || {
+            StoreError::Locked(format!(
+                "the program {program:?} of the command store did not end within {} s: run it by hand; it may \
+                 be asking for something",
+                self.settings.timeout.as_secs_f32()
+            ))
+        };
+        let (tell, told) = channel();
+        let output = child.stdout.take();
+        // On a thread, so that a program that prints nothing can be given up.
+        std::thread::Builder::new()
+            .name("command".to_owned())
+            .spawn(move || {
+                // Reserved in full, so that growing leaves no copies behind.
+                let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_VALUE + 3));
+                let output = output.map(|output| output.take(LARGEST_VALUE as u64 + 2));
+                let read = output.map_or(Ok(0), |mut output| output.read_to_end(&mut bytes));
+                let _ = tell.send(read.map(|_| bytes));
+            })
+            .map_err(io)?;
+        let bytes = match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(bytes) => bytes.map_err(io)?,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(late()),
+        };
+        let value = Secret::new(bytes.strip_suffix(b"\n").unwrap_or(&bytes).to_vec());
+        if bytes.len() > LARGEST_VALUE + 1 {
+            // It would wait for a reader for ever.
+            kill(child);
+        }
+        loop {
+            if let Some(status) = child.try_wait().map_err(io)? {
+                // What printed too much was killed for it.
+                let status = if value.len() > LARGEST_VALUE { ExitStatus::default() } else { status };
+                return Ok((status, value));
+            }
+            if Instant::now() >= end {
+                return Err(late());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Ends a program and what it started.
+fn kill(child: &mut Child) {
+    #[cfg(unix)]
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // It leads a group of its own, and has not been waited for.
+        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn commands(words: &[&str]) -> Commands {
+        Commands::new(Command {
+            run: words.iter().map(|word| (*word).to_owned()).collect(),
+            names: BTreeMap::new(),
+            timeout: Duration::from_secs(20),
+            cache: Duration::from_secs(60),
+            missing: vec![44],
+            env: Vec::new(),
+        })
+    }
+
+    fn key(name: &str) -> Key {
+        Key {
+            project: "shop".parse().unwrap(),
+            environment: "production".parse().unwrap(),
+            name: name.parse().unwrap(),
+        }
+    }
+
+    fn value(words: &[&str]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(commands(words).get(&key("API_KEY"))?.map(|value| value.expose().to_vec()))
+    }
+
+    #[test]
+    fn what_a_program_prints_is_the_value_less_one_final_newline() {
+        assert_eq!(
+            value(&["printf", "%s", "op://{project}/{environment}/{name}"]).unwrap().unwrap(),
+            b"op://shop/production/API_KEY"
+        );
+        assert_eq!(value(&["printf", "a\\0\\377\\n\\n"]).unwrap().unwrap(), b"a\0\xff\n");
+        let most = value(&["head", "-c", "1048576", "/dev/zero"]).unwrap().unwrap();
+        assert_eq!(most.len(), LARGEST_VALUE);
+    }
+
+    #[test]
+    fn no_shell_reads_the_words_and_few_variables_are_passed() {
+        assert_eq!(value(&["echo", "$(id); `id` $HOME"]).unwrap().unwrap(), b"$(id); `id` $HOME");
+        let printed = value(&["env"]).unwrap().unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        for line in printed.lines() {
+            let name = line.split('=').next().unwrap();
+            assert!(PASSED.contains(&name), "{line}");
+        }
+        assert!(printed.contains("PATH="));
+    }
+
+    #[test]
+    fn a_failure_names_the_program_and_its_exit_code_and_never_what_it_said() {
+        let script = "echo s3cret; echo s3cret >&2; exit 3";
+        let error = value(&["sh", "-c", script]).unwrap_err().to_string();
+        assert!(
+            error.contains("\"sh\"") && error.contains("exited with 3") && !error.contains("s3cret"),
+            "{error}"
+        );
+        let error = value(&["true"]).unwrap_err().to_string();
+        assert!(error.contains("printed nothing"), "{error}");
+        let error = value(&["/no/such/program"]).unwrap_err().to_string();
+        assert!(error.contains("install it"), "{error}");
+        let error = value(&["head", "-c", "2097152", "/dev/zero"]).unwrap_err().to_string();
+        assert!(error.contains("more than 1 MiB"), "{error}");
+        assert_eq!(value(&["sh", "-c", "exit 44"]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_what_it_started() {
+        let mut hanging = commands(&["sh", "-c", "sleep 1000 & echo $! >&2; wait"]);
+        hanging.settings.timeout = Duration::from_millis(200);
+        let error = hanging.get(&key("A")).err().unwrap();
+        assert!(matches!(&error, StoreError::Locked(why) if why.contains("run it by hand")), "{error}");
+        // A grandchild that keeps the output open does not keep us.
+        let mut left = commands(&["sh", "-c", "setsid sleep 2 & echo value"]);
+        left.settings.timeout = Duration::from_millis(200);
+        assert!(left.get(&key("A")).is_err());
+    }
+
+    #[test]
+    fn some_names_have_a_program_of_their_own_and_are_listed() {
+        let mut commands = commands(&[]);
+        let words = ["echo", "of its own"].map(str::to_owned).to_vec();
+        commands.settings.names.insert("TOKEN".parse().unwrap(), words);
+        assert_eq!(commands.get(&key("TOKEN")).unwrap().unwrap().expose(), b"of its own");
+        assert!(commands.get(&key("OTHER")).unwrap().is_none());
+        let listed = commands.list(&Project::default(), &Environment::default()).unwrap();
+        assert_eq!(listed.len(), 1);
+    }
+}

@@ -1,0 +1,224 @@
+//! The operating system's keychain: Secret Service on Linux, Keychain on macOS, Credential Manager on
+//! Windows, by the same code. An item is `{project}:{environment}:{NAME}` in the service `AgentSecrets`, as
+//! other tools that share them name it; names are listed by the keychain's own search, so that no list of
+//! ours can part ways with what is there. Locked, absent and missing are three answers. A value is wiped
+//! here when it was used; the buffers of the system's own library are not ours to wipe.
+
+use std::collections::HashMap;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use keyring_core::{Entry as Item, Error, Result as Told};
+
+use super::{Entry, Key, Store, StoreError, check};
+use crate::base::name::{Environment, Project, SecretName};
+use crate::base::secret::Secret;
+
+/// The service of the items that hold values.
+const SERVICE: &str = "AgentSecrets";
+/// The service of the items that hold placeholders, which not every keychain can keep beside a value.
+const PLACEHOLDERS: &str = "AgentSecrets placeholders";
+/// The attribute that says when a value was set, where the keychain keeps attributes.
+const UPDATED: &str = "updated";
+
+/// The keychain of the user that this process runs as.
+pub(super) struct Keychain;
+
+/// Whether it was opened, which a process does once.
+static OPENED: Mutex<bool> = Mutex::new(false);
+
+/// How long connecting to it may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether there is a keychain, without unlocking it.
+pub fn look() -> Result<(), StoreError> {
+    let (tell, told) = channel();
+    std::thread::spawn(move || tell.send(reach()));
+    told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        Err(StoreError::Locked("the keychain does not answer: restart your session's Secret Service".into()))
+    })
+}
+
+fn reach() -> Result<(), StoreError> {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*opened {
+        open()?;
+        *opened = true;
+    }
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn open() -> Result<(), StoreError> {
+    let store = zbus_secret_service_keyring_store::Store::new().map_err(|error| absent(&error))?;
+    keyring_core::set_default_store(store);
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open() -> Result<(), StoreError> {
+    keyring::Entry::store_status().as_ref().map(drop).map_err(absent)
+}
+
+impl Store for Keychain {
+    fn name(&self) -> &'static str {
+        "keychain"
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
+        let value = asked(|| found(item(SERVICE, key)?.get_secret()));
+        value.map(|value| value.map(Secret::new)).map_err(|error| told(error, key))
+    }
+
+    fn list(&self, project: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
+        let entries = asked(|| {
+            let mut placeholders = HashMap::new();
+            for (name, item) in items(PLACEHOLDERS, project, environment)? {
+                placeholders.insert(name, item.get_password()?);
+            }
+            let mut entries = Vec::new();
+            for (name, item) in items(SERVICE, project, environment)? {
+                let updated = item.get_attributes()?.remove(UPDATED);
+                let (placeholder, environment) = (placeholders.remove(&name), environment.clone());
+                entries.push(Entry { name, environment, updated, placeholder, store: self.name() });
+            }
+            Ok(entries)
+        });
+        let mut entries = entries.map_err(failed)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries.dedup_by(|a, b| a.name == b.name);
+        Ok(entries)
+    }
+
+    fn set(&self, key: &Key, value: Secret, placeholder: Option<&str>) -> Result<(), StoreError> {
+        check(key, &value)?;
+        let set = asked(|| {
+            let item = item(SERVICE, key)?;
+            item.set_secret(value.expose())?;
+            let now = format!("{:.0}", jiff::Timestamp::now());
+            // A note for people: not every keychain keeps one.
+            let _ = item.update_attributes(&HashMap::from([(UPDATED, now.as_str())]));
+            let beside = self::item(PLACEHOLDERS, key)?;
+            match placeholder {
+                Some(placeholder) => beside.set_password(placeholder),
+                None => found(beside.delete_credential()).map(drop),
+            }
+        });
+        set.map_err(|error| told(error, key))
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        // Looking would ask the person to unlock it, again and again: `Cached` says how long to believe it.
+        Ok(0)
+    }
+
+    fn delete(&self, key: &Key) -> Result<bool, StoreError> {
+        let deleted = asked(|| {
+            let deleted = found(item(SERVICE, key)?.delete_credential())?.is_some();
+            found(item(PLACEHOLDERS, key)?.delete_credential())?;
+            Ok(deleted)
+        });
+        deleted.map_err(|error| told(error, key))
+    }
+}
+
+/// Asks the keychain, and again by a new connection where the one that was open has failed: its daemon may
+/// have been restarted since.
+fn asked<T>(question: impl Fn() -> Told<T>) -> Result<T, Failed> {
+    reach().map_err(Failed::ToOpen)?;
+    match question() {
+        Err(Error::PlatformFailure(_)) => {
+            *OPENED.lock().unwrap_or_else(PoisonError::into_inner) = false;
+            reach().map_err(Failed::ToOpen)?;
+            question().map_err(Failed::ToAnswer)
+        }
+        answer => answer.map_err(Failed::ToAnswer),
+    }
+}
+
+/// Why there is no answer.
+enum Failed {
+    ToOpen(StoreError),
+    ToAnswer(Error),
+}
+
+fn item(service: &str, key: &Key) -> Told<Item> {
+    Item::new(service, &format!("{}:{}:{}", key.project, key.environment, key.name))
+}
+
+/// The items of a service for a project and environment, by the names in theirs. Other items are not ours.
+fn items(service: &str, project: &Project, environment: &Environment) -> Told<Vec<(SecretName, Item)>> {
+    let start = format!("{project}:{environment}:");
+    #[cfg(windows)]
+    let pattern = format!("^{start}.*\\.{service}$");
+    #[cfg(windows)]
+    let asked = HashMap::from([("pattern", pattern.as_str())]);
+    #[cfg(not(windows))]
+    let asked = HashMap::from([("service", service)]);
+    let mut items = Vec::new();
+    for item in Item::search(&asked)? {
+        // Asked for by itself first: what is below takes a failure for a foreign item.
+        item.get_attributes()?;
+        let Some((theirs, user)) = item.get_specifiers() else { continue };
+        let name = user.strip_prefix(&start).and_then(|name| name.parse().ok());
+        items.extend(name.filter(|_| theirs == service).map(|name| (name, item)));
+    }
+    Ok(items)
+}
+
+/// What was found, or that nothing was.
+fn found<T>(result: Told<T>) -> Told<Option<T>> {
+    match result {
+        Err(Error::NoEntry) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn told(error: Failed, key: &Key) -> StoreError {
+    match error {
+        Failed::ToAnswer(Error::Ambiguous(items)) => StoreError::Damaged(format!(
+            "the keychain holds {} items for {}: delete all but one there, in the service '{SERVICE}'",
+            items.len(),
+            key.name
+        )),
+        Failed::ToAnswer(Error::TooLong(_, most)) => StoreError::Refused(format!(
+            "the system's keychain takes no value longer than {most} bytes for {}: put `vault` first in \
+             config.yaml's `stores`",
+            key.name
+        )),
+        other => failed(other),
+    }
+}
+
+/// Its errors carry no values.
+fn failed(error: Failed) -> StoreError {
+    let error = match error {
+        Failed::ToOpen(error) => return error,
+        Failed::ToAnswer(error) => error,
+    };
+    match error {
+        Error::NoStorageAccess(why) => StoreError::Locked(format!(
+            "the keychain is locked, and was not unlocked ({why}): unlock it in your desktop's password \
+             manager, or with `gnome-keyring-daemon --replace --unlock`; without a desktop, use the \
+             vault (`stores: [vault]` in config.yaml)"
+        )),
+        // They hold what was read.
+        Error::BadEncoding(_) | Error::BadDataFormat(..) => {
+            StoreError::Damaged("the keychain holds an item that cannot be understood: set it again".into())
+        }
+        Error::PlatformFailure(why) => StoreError::Io(format!("the keychain failed: {why}")),
+        other => StoreError::Io(format!("the keychain failed: {other}")),
+    }
+}
+
+fn absent(error: &Error) -> StoreError {
+    let why = match error {
+        Error::PlatformFailure(why) | Error::NoStorageAccess(why) => why.to_string(),
+        other => other.to_string(),
+    };
+    StoreError::Absent(format!(
+        "there is no keychain here ({why}): start a Secret Service such as gnome-keyring on your session's \
+         D-Bus (DBUS_SESSION_BUS_ADDRESS), or use the vault (`stores: [vault]` in config.yaml)"
+    ))
+}

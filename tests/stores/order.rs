@@ -1,0 +1,175 @@
+//! Stores that are not ours, and several in an order: mounted files and programs of the person's.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use super::curl;
+use crate::spine::{Agent, SECRET, World};
+use crate::support::home::Home;
+use crate::support::process::{finish, finish_with};
+
+/// A folder that everybody may read, as a container's are.
+fn shared_folder() -> tempfile::TempDir {
+    let open = fs::Permissions::from_mode(0o755);
+    tempfile::Builder::new().prefix("mounted-").permissions(open).tempdir().unwrap()
+}
+
+/// A program that is a shell script.
+fn script(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A world whose vault is gone, with these stores.
+fn world(stores: &str) -> World {
+    let world = World::new();
+    fs::remove_file(world.home.path().join("vault")).unwrap();
+    world.home.configure(stores);
+    world
+}
+
+#[test]
+fn an_agent_spends_a_mounted_secret_follows_its_rotation_and_never_sees_the_file() {
+    let mounted = shared_folder();
+    let at = |name: &str| mounted.path().join(name);
+    for (version, value) in [("..v1", SECRET), ("..v2", "sk_live_rotated_0000000000000000")] {
+        fs::create_dir(at(version)).unwrap();
+        fs::write(at(version).join("API_KEY"), format!("{value}\n")).unwrap();
+    }
+    symlink("..v1", at("..data")).unwrap();
+    symlink("..data/API_KEY", at("API_KEY")).unwrap();
+    let world = world(&format!("stores: [{{ mounted: {{ path: {} }} }}]\n", mounted.path().display()));
+    let url = world.url("/echo");
+    let script = format!(
+        "cat {0}/API_KEY {0}/..v1/API_KEY 2>/dev/null && echo seen; echo ready; read line; for i in $(seq 1000); do curl -sS \
+         -o /dev/null -H 'Authorization: Bearer AS_SECRET_API_KEY' {url}; read -t 0 line && exit; done",
+        mounted.path().display()
+    );
+    let mut agent = Agent::started(world.home.run_agent(["bash", "-c", &script]));
+    use std::io::{Read, Write};
+    let mut stdin = agent.child.stdin.take().unwrap();
+    stdin.write_all(b"go\n").unwrap();
+    world.api.wait_for(|received| received.header("authorization") == format!("Bearer {SECRET}"));
+    symlink("..v2", at("..new")).unwrap();
+    fs::rename(at("..new"), at("..data")).unwrap();
+    world
+        .api
+        .wait_for(|received| received.header("authorization") == "Bearer sk_live_rotated_0000000000000000");
+    stdin.write_all(b"enough\n").unwrap();
+    let mut rest = String::new();
+    agent.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+}
+
+#[test]
+fn an_agent_spends_what_a_program_prints_which_is_asked_once() {
+    let folder = shared_folder();
+    let asked = folder.path().join("asked");
+    let program =
+        script(folder.path(), "vendor", &format!("echo \"$@\" >> {}; printf %s '{SECRET}'", asked.display()));
+    let world = world(&format!(
+        "stores: [{{ command: {{ run: [{program}, read, \"op://{{environment}}/{{name}}\"] }} }}]\n"
+    ));
+    for _ in 0..2 {
+        let url = world.url("/echo");
+        let both = format!(
+            "for i in 1 2; do curl -sS -o /dev/null -H 'Authorization: Bearer AS_SECRET_API_KEY' {url}; done"
+        );
+        finish(&mut world.home.run_agent(["sh", "-c", &both])).ok();
+    }
+    let received = world.api.received();
+    assert_eq!(received.len(), 4);
+    assert!(received.iter().all(|received| received.header("authorization") == format!("Bearer {SECRET}")));
+    assert_eq!(fs::read_to_string(asked).unwrap(), "read op://development/API_KEY\n".repeat(2));
+}
+
+#[test]
+fn a_program_that_fails_or_hangs_starts_nothing_and_is_named_without_its_words() {
+    let folder = shared_folder();
+    let fails = script(folder.path(), "fails", "echo s3cret-output; echo s3cret-error >&2; exit 7");
+    let hangs = script(folder.path(), "hangs", "echo s3cret-output; exec sleep 1000");
+    for (program, told) in [
+        (&fails, "exited with 7"),
+        (&hangs, "did not end within 1 s"),
+        (&"/no/such".to_owned(), "install it"),
+    ] {
+        let world = world(&format!(
+            "stores: [{{ command: {{ run: [{program}, s3cret-argument], timeout: 1s }} }}]\n"
+        ));
+        let outcome = finish(&mut world.home.run_agent(["echo", "started"]));
+        assert!(outcome.code == Some(5) && !outcome.stdout.contains("started"), "{outcome:?}");
+        assert!(outcome.stderr.contains(told) && outcome.stderr.contains(program.as_str()), "{outcome:?}");
+        assert!(!outcome.stderr.contains("s3cret"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_first_store_that_holds_a_name_answers_and_values_go_to_the_first_that_can_be_written() {
+    let mounted = shared_folder();
+    fs::write(mounted.path().join("API_KEY"), SECRET).unwrap();
+    let world = world(&format!("stores: [{{ mounted: {{ path: {} }} }}, vault]\n", mounted.path().display()));
+    let mut set = world.home.agentsecrets(["secrets", "set", "API_KEY"]);
+    let set = finish_with(&mut set, b"a-value-that-is-not-used");
+    assert!(set.code == Some(0) && set.stderr.contains("(vault)"), "{set:?}");
+    assert!(set.stderr.contains("the mounted store holds API_KEY too"), "{set:?}");
+    world.home.secret("OTHER", "another-value-1");
+    let listed = finish(&mut world.home.agentsecrets(["secrets", "list"])).ok();
+    let stores: Vec<_> =
+        listed.lines().map(|line| (line.split_whitespace().next(), line.split_whitespace().last())).collect();
+    assert_eq!(
+        stores,
+        [(Some("Key"), Some("Store")), (Some("API_KEY"), Some("mounted")), (Some("OTHER"), Some("vault"))]
+    );
+    curl(&world, |command| command).ok();
+    assert_eq!(world.api.only().header("authorization"), format!("Bearer {SECRET}"));
+    let delete = finish(&mut world.home.agentsecrets(["secrets", "delete", "API_KEY"]));
+    assert!(delete.code == Some(2) && delete.stderr.contains("only read"), "{delete:?}");
+}
+
+#[test]
+fn a_folder_that_is_not_mounted_is_no_empty_answer() {
+    let home = Home::new();
+    home.configure("stores: [{ mounted: { path: /nowhere/secrets } }, vault]\n");
+    let list = finish(&mut home.agentsecrets(["secrets", "list"]));
+    assert!(list.code == Some(5) && list.stderr.contains("mount it"), "{list:?}");
+    let doctor = finish(&mut home.agentsecrets(["doctor"]));
+    assert!(doctor.code == Some(1) && doctor.stdout.contains("/nowhere/secrets"), "{doctor:?}");
+}
+
+#[test]
+fn a_mistake_in_the_order_starts_nothing_and_names_its_line() {
+    let world = world("stores:\n  - vault\n  - keychian\n");
+    for words in [&["secrets", "list"][..], &["run", "--", "echo", "started"]] {
+        let outcome = finish(&mut world.home.agentsecrets(words));
+        assert!(outcome.stderr.contains("config.yaml:3: 'keychian' is no store"), "{outcome:?}");
+        assert!(outcome.code != Some(0) && !outcome.stdout.contains("started"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_process_that_asks_the_stores_is_out_of_reach_and_dies_with_the_interceptor() {
+    let folder = shared_folder();
+    let program = script(folder.path(), "vendor", &format!("printf %s '{SECRET}'"));
+    let world = world(&format!("stores: [{{ command: {{ run: [{program}] }} }}]\n"));
+    let agent = Agent::waiting(&world.home);
+    let interceptor = agent.interceptor();
+    let below = crate::support::memory::tree(interceptor);
+    assert!(below.len() >= 3, "the interceptor, its witness and its keeper: {below:?}");
+    for pid in &below {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let effective = status.lines().find(|line| line.starts_with("CapEff")).unwrap();
+        let ptrace_alone = effective.ends_with("0000000000080000");
+        assert!(effective.ends_with("0000000000000000") || ptrace_alone, "{pid}: {effective}");
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(interceptor as i32), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while below.iter().any(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()))
+    {
+        assert!(std::time::Instant::now() < end, "something of the interceptor lives on");
+        std::thread::yield_now();
+    }
+}

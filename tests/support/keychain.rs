@@ -1,0 +1,124 @@
+//! A real keychain of a test's own: gnome-keyring on a session bus that nobody else is on, and on which no
+//! window could ask for a password.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::process::{command, finish};
+
+/// The bus and, once it is started, its Secret Service; dropping it ends both.
+pub(crate) struct Keychain {
+    folder: tempfile::TempDir,
+    bus: Child,
+    daemon: Option<Child>,
+}
+
+impl Keychain {
+    /// A bus without a keychain on it.
+    pub(crate) fn absent() -> Self {
+        let folder = tempfile::Builder::new().prefix("keychain-").tempdir().unwrap();
+        // As the system's own configuration for sessions, but for services that start when they are asked for.
+        let configuration = format!(
+            "<!DOCTYPE busconfig PUBLIC '-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN' \
+             'http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd'>\n<busconfig><type>session</type>\
+             <listen>unix:path={}/bus</listen><auth>EXTERNAL</auth><policy context='default'>\
+             <allow send_destination='*' eavesdrop='true'/><allow eavesdrop='true'/><allow own='*'/></policy>\
+             </busconfig>",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("bus.conf"), configuration).unwrap();
+        let mut bus = command("dbus-daemon");
+        bus.args(["--nofork", "--print-address"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let file = format!("--config-file={}", folder.path().join("bus.conf").display());
+        let mut bus = bus.arg(file).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(bus.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("unix:path="), "dbus-daemon did not start");
+        Self { folder, bus, daemon: None }
+    }
+
+    /// A keychain that is unlocked.
+    pub(crate) fn unlocked() -> Self {
+        let mut keychain = Self::absent();
+        keychain.unlock();
+        keychain
+    }
+
+    /// Starts the daemon, in the place of one that runs, and unlocks what is there.
+    pub(crate) fn unlock(&mut self) {
+        self.stop();
+        let mut daemon = self.at(command("gnome-keyring-daemon"));
+        daemon.args(["--foreground", "--unlock", "--components=secrets"]);
+        daemon.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut daemon = daemon.spawn().unwrap();
+        daemon.stdin.take().unwrap().write_all(b"the login password").unwrap();
+        self.daemon = Some(daemon);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !self
+            .asked(
+                "org.freedesktop.DBus",
+                "/",
+                "org.freedesktop.DBus.NameHasOwner",
+                "string:org.freedesktop.secrets",
+            )
+            .contains("true")
+        {
+            assert!(std::time::Instant::now() < end, "gnome-keyring did not start");
+        }
+    }
+
+    /// Locks it, as a desktop does when its person leaves.
+    pub(crate) fn lock(&self) {
+        let service = "/org/freedesktop/secrets";
+        let login = format!("array:objpath:{service}/collection/login");
+        self.asked("org.freedesktop.secrets", service, "org.freedesktop.Secret.Service.Lock", &login);
+    }
+
+    /// Stops the daemon so that it answers nothing; the bus holds what is asked.
+    pub(crate) fn hang(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.daemon.as_ref().unwrap().id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    }
+
+    /// Ends the daemon.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+
+    /// `command` as a program of this session.
+    pub(crate) fn at(&self, mut command: Command) -> Command {
+        let path = |name: &str| self.folder.path().join(name);
+        command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", path("bus").display()));
+        command.env("HOME", path("home")).env("XDG_DATA_HOME", path("data"));
+        command.env("XDG_RUNTIME_DIR", self.folder.path());
+        command
+    }
+
+    /// Where its socket and its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The file that holds what was stored.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("data/keyrings/login.keyring")
+    }
+
+    fn asked(&self, service: &str, object: &str, method: &str, argument: &str) -> String {
+        let mut send = self.at(command("dbus-send"));
+        send.args(["--session", "--print-reply", &format!("--dest={service}"), object, method, argument]);
+        finish(&mut send).ok()
+    }
+}
+
+impl Drop for Keychain {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = self.bus.kill();
+        let _ = self.bus.wait();
+    }
+}
