@@ -4,6 +4,7 @@
 mod aws;
 mod hmac;
 mod jwt;
+mod minted;
 mod oauth;
 
 use std::io::{BufRead, BufReader, Lines};

@@ -212,13 +212,7 @@ impl Pending {
     /// The secrets that a credential is made from, and how.
     pub fn made(&mut self, how: &How, sources: &[SecretName]) {
         self.secret_keys(sources);
-        let style = match how {
-            How::OAuth(_) => "oauth",
-            How::GithubApp(_) => "github_app",
-            How::Google(_) => "google",
-            How::Jwt(_) => "jwt",
-        };
-        self.record.auth_styles = vec![style.to_owned()];
+        self.record.auth_styles = vec![how.as_str().to_owned()];
     }
 
     /// The secrets that were asked for, where they will not be spent.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Log;
-use crate::base::name::Environment;
+use crate::base::name::{Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::timeouts::Timeouts;
 use crate::exchange::body::{Body, patient};
@@ -33,7 +33,7 @@ use crate::policy::ask::Ask;
 use crate::policy::decide::{decide, reading};
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
-use crate::redact::Findings;
+use crate::redact::{self, Findings};
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
@@ -144,7 +144,7 @@ impl Pipeline {
         };
         attempt.granted(&grant);
 
-        let made = self.make(&grant, caller, &wallet).await.map_err(about)?;
+        let made = self.make(&grant, caller, &target.host, &wallet).await.map_err(about)?;
         let credentials = wallet.values.resolve(&grant, &made).map_err(about)?;
         let (body, quotes) = body.within(grant.max_body()).map_err(about)?.watched(&wallet.vocabulary);
         attempt.watching(quotes);
@@ -174,6 +174,11 @@ impl Pipeline {
             })?,
             None => false,
         };
+        if let Some(taking) = grant.taking() {
+            let (session, purse) = (&caller.session, &wallet.purse);
+            let keep = |name: &SecretName, value| purse.capture(name, session, &host, value);
+            response = redact::capture(response, taking, &host, keep).await?;
+        }
         if !agreed {
             let (response, findings) = redactor.answer(response).await?;
             return Ok(Answered::Whole(response, findings));

@@ -14,6 +14,7 @@ use super::Pipeline;
 use super::record::Attempt;
 use super::wallet::Wallet;
 use crate::audit::Log;
+use crate::base::host::Host;
 use crate::base::name::{AgentName, Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
@@ -30,15 +31,24 @@ const LARGEST: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Pipeline {
-    /// Makes those secrets of `grant` that are not stored. Answers are searched for them from here on.
+    /// Finds or makes those secrets of `grant` that are not stored. Answers are searched for them from here on.
     pub(super) async fn make(
         &self,
         grant: &Grant,
         caller: &Caller,
+        host: &Host,
         wallet: &Wallet,
     ) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
+        let mut made = Vec::with_capacity(grant.derived().len() + grant.captured().len());
+        for name in grant.captured() {
+            let value = wallet.purse.captured(name, &caller.session, host).ok_or_else(|| {
+                let message = format!("nothing was captured as '{name}' from '{host}' in this session yet");
+                Refusal::new(Slug::SecretMissing, host, message)
+            })?;
+            made.push((name.clone(), value));
+        }
         if grant.derived().is_empty() {
-            return Ok(Vec::new());
+            return Ok(made);
         }
         let fetch: Arc<dyn Fetch> = Arc::new(Tokens {
             upstream: self.upstream.clone(),
@@ -48,7 +58,6 @@ impl Pipeline {
             agent: grant.agent().clone(),
             patience: self.timeouts.answer.min(PATIENCE),
         });
-        let mut made = Vec::with_capacity(grant.derived().len());
         for derived in grant.derived() {
             let minted = self.wallets.minter().obtain(derived, &wallet.values, &fetch).await?;
             wallet.purse.put(&minted)?;

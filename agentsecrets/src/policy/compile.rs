@@ -28,6 +28,7 @@ use super::rules::{Agent, Policy, Rule};
 use super::scale::{self, shown};
 use super::signing::Signing;
 use super::sources::Sources;
+use super::taking;
 use super::tenants::{self, Strangers};
 
 /// The policy that `file` says, or all its mistakes.
@@ -133,8 +134,10 @@ impl Findings {
         secrets.sort();
         secrets.dedup();
         let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
+        let taken = rules.iter().filter_map(|rule| rule.taking.as_ref()).flat_map(|taking| &taking.captures);
+        let captured: Vec<SecretName> = taken.map(|(_, name)| name.clone()).collect();
         let (env, is_person) = (entry.env, false);
-        Some(Agent { name, matches, env, inbound, rules, hosts, secrets, derived, is_person })
+        Some(Agent { name, matches, env, inbound, rules, hosts, secrets, captured, derived, is_person })
     }
 
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
@@ -195,10 +198,18 @@ impl Findings {
         let signing = rule.sign.as_ref().and_then(|sign| self.signing(sign));
         injects.extend(signing.iter().flat_map(Signing::spends));
         let roots = rule.roots.as_ref().and_then(|text| self.roots(text));
-        let places = match &rule.places {
+        let mut places = match &rule.places {
             Some(places) => self.each(places, |text| text.parse::<Area>()),
             None => vec![Area::Every(Place::Auth)],
         };
+        let taking = self.taking(rule);
+        for (source, name) in taking.iter().flat_map(|taking| &taking.captures) {
+            places.extend(taking::area(source));
+            if !secrets.contains(name) {
+                secrets.push(name.clone());
+            }
+        }
+        let captures = taking.as_ref().is_some_and(|taking| !taking.captures.is_empty());
         let rate = rule.rate.as_ref().and_then(|text| self.keep(text, scale::rate(&text.value)));
         let compiled = Rule {
             id,
@@ -212,6 +223,8 @@ impl Findings {
             secrets,
             injects,
             signing: signing.map(Arc::new),
+            taking: taking.map(Arc::new),
+            mint: captures || rule.mint == Some(model::Mint::Allow),
             places,
             approve: rule.approve.as_ref().is_some_and(|approve| self.approve(approve)),
             passthrough: rule.tls.is_some(),
@@ -276,11 +289,17 @@ impl Findings {
             || rule.encoded_slashes.is_some()
             || rule.max_body.is_some();
         let trusting = rule.roots.is_some() || rule.client_cert.is_some();
-        if opened || trusting || !compiled.secrets.is_empty() || rule.sign.is_some() || compiled.approve {
+        if opened
+            || trusting
+            || !compiled.secrets.is_empty()
+            || rule.sign.is_some()
+            || compiled.taking.is_some()
+            || compiled.approve
+        {
             self.error(
                 tls,
                 "a passthrough connection is not opened: it can have no methods, paths, encoded_slashes, secrets, \
-                 inject, sign, approve, max_body, roots or client_cert",
+                 inject, sign, capture, strip, approve, max_body, roots or client_cert",
             );
         }
     }

@@ -46,6 +46,18 @@ pub enum How {
     Jwt(Jwt),
 }
 
+impl How {
+    /// Its name in the policy.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            How::OAuth(_) => "oauth",
+            How::GithubApp(_) => "github_app",
+            How::Google(_) => "google",
+            How::Jwt(_) => "jwt",
+        }
+    }
+}
+
 /// Where a token is fetched: always HTTPS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {

@@ -16,6 +16,7 @@ use super::derived::Derived;
 use super::json_path::JsonPath;
 use super::path::Path;
 use super::signing::Signing;
+use super::taking::Taking;
 
 /// What the policy says of a request.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Grant {
     pub(super) roots: Option<Arc<Roots>>,
     pub(super) signing: Option<Arc<Signing>>,
     pub(super) derived: Vec<Arc<Derived>>,
+    pub(super) captured: Vec<SecretName>,
+    pub(super) taking: Option<Arc<Taking>>,
     pub(super) paths: Option<Arc<GlobSet>>,
     pub(super) encoded_slashes: bool,
 }
@@ -136,6 +139,8 @@ impl Grant {
             roots: None,
             signing: None,
             derived: Vec::new(),
+            captured: Vec::new(),
+            taking: None,
             paths: None,
             encoded_slashes: true,
         }
@@ -174,6 +179,16 @@ impl Grant {
     /// How those of the secrets are made that are not stored.
     pub fn derived(&self) -> &[Arc<Derived>] {
         &self.derived
+    }
+
+    /// Which of the secrets are what an answer minted before.
+    pub fn captured(&self) -> &[SecretName] {
+        &self.captured
+    }
+
+    /// What is taken out of the answer.
+    pub fn taking(&self) -> Option<&Arc<Taking>> {
+        self.taking.as_ref()
     }
 
     /// How the request is signed, once everything else was put in.

@@ -20,6 +20,7 @@ pub mod load;
 #[cfg(test)]
 mod load_tests;
 mod matching;
+mod minting;
 mod model;
 mod path;
 mod person;
@@ -30,6 +31,7 @@ pub mod rules;
 pub(crate) mod scale;
 pub mod signing;
 mod sources;
+pub mod taking;
 pub mod template;
 mod tenants;
 

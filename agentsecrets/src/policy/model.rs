@@ -82,6 +82,12 @@ pub(super) struct Rule {
     pub inject: Option<Spanned<Inject>>,
     #[serde(default, deserialize_with = "given")]
     pub sign: Option<Spanned<Sign>>,
+    #[serde(default)]
+    pub capture: Vec<Spanned<Capture>>,
+    #[serde(default)]
+    pub strip: Vec<Spanned<Strip>>,
+    #[serde(default, deserialize_with = "given")]
+    pub mint: Option<Mint>,
     #[serde(default, deserialize_with = "given")]
     pub places: Option<Vec<Text>>,
     #[serde(default, deserialize_with = "given")]
@@ -125,6 +131,41 @@ pub(super) struct Inject {
     /// Form field → secret.
     #[serde(default)]
     pub form: BTreeMap<String, Text>,
+}
+
+/// What is kept of an answer. One place stands there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Capture {
+    #[serde(default, deserialize_with = "given")]
+    pub header: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    pub cookie: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    pub json: Option<String>,
+    #[serde(rename = "as")]
+    pub name: Text,
+}
+
+/// What is taken off an answer. One place stands there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Strip {
+    #[serde(default, deserialize_with = "given")]
+    pub header: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    pub cookie: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    pub json: Option<String>,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mint {
+    /// Endpoints that mint credentials may be asked.
+    Allow,
+    /// They may not, as where the key is absent.
+    Deny,
 }
 
 /// How requests are signed. One of its keys stands there.

@@ -28,8 +28,18 @@ impl Policy {
         }
         let matches = Some(Match::default());
         let (inbound, derived) = (Vec::new(), self.credentials.clone());
-        let agent =
-            Agent { name, matches, env: true, inbound, rules, hosts, secrets, derived, is_person: true };
+        let agent = Agent {
+            name,
+            matches,
+            env: true,
+            inbound,
+            rules,
+            hosts,
+            secrets,
+            captured: Vec::new(),
+            derived,
+            is_person: true,
+        };
         Policy {
             credentials: self.credentials.clone(),
             agents: vec![agent],
@@ -52,6 +62,8 @@ impl Rule {
             secrets: secrets.to_vec(),
             injects: proof.cloned().collect(),
             signing: None,
+            taking: None,
+            mint: true,
             places: Area::everywhere(),
             approve: false,
             passthrough: false,

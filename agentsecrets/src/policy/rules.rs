@@ -20,6 +20,7 @@ use super::load::Problem;
 use super::matching::{HostPattern, Hosts, Match, Naming};
 use super::signing::Signing;
 use super::sources::Sources;
+use super::taking::Taking;
 
 /// All rules that are in force.
 #[derive(Debug, Default)]
@@ -45,6 +46,8 @@ pub struct Agent {
     pub(super) hosts: Hosts,
     /// Sorted, each once.
     pub(super) secrets: Vec<SecretName>,
+    /// Those of them that answers mint.
+    pub(super) captured: Vec<SecretName>,
     /// Those of them that are made from others.
     pub(super) derived: Vec<Arc<Derived>>,
     /// Whether it is no agent, but the person.
@@ -65,6 +68,9 @@ pub(super) struct Rule {
     /// Those that it signs with too.
     pub injects: Vec<Spend>,
     pub signing: Option<Arc<Signing>>,
+    pub taking: Option<Arc<Taking>>,
+    /// Whether endpoints that mint credentials may be asked with a secret.
+    pub mint: bool,
     pub places: Vec<Area>,
     pub approve: bool,
     pub passthrough: bool,
@@ -188,7 +194,7 @@ impl Agent {
 
     /// The stored secrets that it spends, or that what it spends is made from: each once.
     pub fn stored(&self) -> Vec<SecretName> {
-        let own = self.secrets.iter().filter(|name| !self.makes(name));
+        let own = self.secrets.iter().filter(|name| !self.makes(name) && !self.captured.contains(name));
         let mut names: Vec<_> =
             own.chain(self.derived.iter().flat_map(|derived| derived.sources())).cloned().collect();
         names.sort();

@@ -95,6 +95,14 @@ impl Signing {
         }
     }
 
+    /// Whether it sets this header, whatever the client set it to.
+    pub fn sets(&self, header: &HeaderName) -> bool {
+        match self {
+            Self::Aws(_) => *header == http::header::AUTHORIZATION,
+            Self::Hmac(hmac) => *header == hmac.header,
+        }
+    }
+
     /// Whether `reference` is part of a signature that is made anew: a client signs with the placeholders of
     /// its key, and says the key's id and token.
     pub(super) fn replaces(&self, reference: &Reference) -> bool {

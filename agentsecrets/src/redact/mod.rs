@@ -4,15 +4,18 @@
 
 pub mod additions;
 mod answer;
+mod capture;
 mod conversation;
 pub mod decode;
 mod encodings;
 mod grpc;
 mod headers;
+mod json_at;
 pub mod patterns;
 mod prepare;
 pub mod stream;
 
 pub use answer::{Findings, Redactor};
+pub use capture::capture;
 pub use conversation::Conversation;
 pub(crate) use prepare::prepare;
