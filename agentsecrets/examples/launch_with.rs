@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         home: Home::find(None).expect("a home"),
         project: Default::default(),
         environment: Default::default(),
+        narrow: Default::default(),
         agent: Some("tested".parse().expect("a name")),
         user: None,
         ttl: None,

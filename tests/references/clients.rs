@@ -32,5 +32,8 @@ fn requests_posts_json_forms_and_files_with_the_secret_in_its_place() {
     assert!(parts[2].ends_with("\r\n\r\nThe file quotes AS_SECRET_API_KEY.\r\n"), "{parts:#?}");
     assert_eq!(parts[3], "--\r\n");
     assert_eq!(received[3].body, format!("{{\"key\": \"{SECRET}\"}}"));
+    let audit = world.home.audit();
+    assert_eq!(audit[2]["notes"], serde_json::json!(["quoted API_KEY in body"]), "the file's words");
+    assert!(audit.iter().all(|record| record["auth_styles"] == serde_json::json!(["placeholder"])));
     no_value_in(&world, &said);
 }

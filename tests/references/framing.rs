@@ -94,12 +94,32 @@ fn trailers_stay_behind_a_body_that_was_rewritten() {
     let world = world(PLACES);
     let port = world.api.port().to_string();
     let program = "references/programs/raw.py";
-    let request = "POST /echo HTTP/1.1\r\nHost: api.test:PORT\r\nContent-Type: application/json\r\nTrailer: X-Sum\r\n\
-                   Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n15\r\n[\"AS_SECRET_API_KEY\"]\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let request = "POST /echo HTTP/1.1\r\nHost: api.test:PORT\r\nContent-Type: application/json\r\nTrailer: X-Sum, X-AS-Session-Token\r\n\
+                   Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n15\r\n[\"AS_SECRET_API_KEY\"]\r\n0\r\nX-Sum: 7\r\nX-AS-Session-Token: t\r\n\r\n";
     let request = request.replace("PORT", &port);
     let answer = finish(&mut with_program(world.home.run_agent([PYTHON]), program, &[&port, &request])).ok();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let got = world.api.received().pop().unwrap();
     assert_eq!(got.body, format!("[\"{SECRET}\"]"));
     assert_eq!(got.trailers["x-sum"], ["7"]);
+    assert_eq!(got.trailers.len(), 1, "{got:#?}");
+}
+
+#[test]
+fn a_large_document_is_filled_in_good_time() {
+    let world = world(PLACES);
+    // Strings, keys and numbers, and placeholders at both ends: 8 MB.
+    let script = format!(
+        "(printf '[\"AS_SECRET_API_KEY\"'; yes ',{{\"key\":\"some text\",\"n\":1.5}}' | head -n 250000 | tr -d '\\n'; \
+         printf ',\"AS_SECRET_API_KEY\"]') | curl -sS -m 50 -o /dev/null -w '%{{http_code}} %{{size_upload}}' -H '{JSON}' \
+         --data-binary @- {}",
+        world.url("/echo")
+    );
+    let said = finish(&mut world.home.run_agent(["sh", "-c", &script])).ok();
+    assert!(said.starts_with("200"), "{said}");
+    let got = world.api.received().pop().unwrap();
+    assert!(got.bytes.len() > 7_000_000, "{said}");
+    let document: serde_json::Value = serde_json::from_slice(&got.bytes).unwrap();
+    let ends = (&document[0], &document[250_001]);
+    assert_eq!(ends, (&SECRET.into(), &SECRET.into()));
 }

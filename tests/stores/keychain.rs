@@ -1,12 +1,13 @@
 //! The keychain of a desktop, which is a real Secret Service here.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::process::Command;
 
 use super::curl;
 use crate::spine::{Agent, SECRET, World};
-use crate::support::home::Home;
-use crate::support::keychain::Keychain;
+use crate::support::home::{AGENTSECRETS, Home};
+use crate::support::keychain::{Keychain, as_user};
 use crate::support::process::{Outcome, command, finish, finish_with};
 use crate::support::python::{PYTHON, program};
 
@@ -121,7 +122,7 @@ fn any_bytes_and_odd_but_valid_names_come_back() {
 #[test]
 fn an_agent_spends_a_secret_out_of_the_keychain_and_finds_no_way_to_it() {
     let (world, keychain) = (World::new(), Keychain::unlocked());
-    std::fs::remove_file(world.home.path().join("vault")).unwrap();
+    fs::remove_file(world.home.path().join("vault")).unwrap();
     world.home.configure("stores: [keychain]\n");
     let mut set = keychain.at(world.home.agentsecrets(["secrets", "set", "API_KEY"]));
     finish_with(&mut set, SECRET.as_bytes()).ok();
@@ -136,6 +137,25 @@ fn an_agent_spends_a_secret_out_of_the_keychain_and_finds_no_way_to_it() {
     );
     let looked = finish(&mut keychain.at(world.home.run_agent(["sh", "-c", &script]))).ok();
     assert_eq!(looked, "end\n");
+}
+
+#[test]
+fn the_keychain_of_the_person_behind_sudo_is_asked_as_that_person() {
+    // `daemon`: a bus lets in only whom the system knows.
+    const PERSON: u32 = 1;
+    let (world, keychain) = (World::new(), Keychain::unlocked_of(PERSON));
+    fs::remove_file(world.home.path().join("vault")).unwrap();
+    world.home.configure("stores: [keychain]\n");
+    let copy = world.home.path().with_file_name("agentsecrets");
+    fs::copy(AGENTSECRETS, &copy).unwrap();
+    finish(command("chown").args(["-R", &PERSON.to_string()]).arg(world.home.path())).ok();
+    let mut set = keychain.at(as_user(PERSON, copy.to_str().unwrap()));
+    set.args(["secrets", "set", "API_KEY"]).env("AGENTSECRETS_HOME", world.home.path()).current_dir("/tmp");
+    finish_with(&mut set, SECRET.as_bytes()).ok();
+    // Root's own programs are not let in by the person's bus, and need not be.
+    let outcome = curl(&world, |command| keychain.at(command));
+    assert!(outcome.stdout.ends_with("\n200"), "{outcome:?}");
+    assert_eq!(world.api.only().header("authorization"), format!("Bearer {SECRET}"));
 }
 
 #[test]
@@ -171,6 +191,10 @@ fn a_keychain_that_hangs_is_given_up_and_told() {
     let hung = person.sees(&["secrets", "get", "TOKEN"]);
     assert!(hung.code == Some(5) && hung.stderr.contains("did not answer within 1 s"), "{hung:?}");
     assert!(hung.stderr.contains("unlock it"), "{hung:?}");
+    person.home.policy("version: 1\nagents: [{ name: a, allow: [{ host: api.test, secrets: [TOKEN] }] }]\n");
+    let run = person.sees(&["run", "--", "echo", "started"]);
+    assert!(run.code == Some(5) && run.stderr.contains("did not answer within 1 s"), "{run:?}");
+    assert!(!run.stdout.contains("started"), "{run:?}");
 }
 
 #[test]
@@ -195,7 +219,7 @@ fn where_it_is_optional_the_vault_answers_and_that_is_said() {
 #[test]
 fn a_keychain_that_is_locked_or_restarted_under_a_running_agent_fails_closed_and_comes_back() {
     let (world, mut keychain) = (World::new(), Keychain::unlocked());
-    std::fs::remove_file(world.home.path().join("vault")).unwrap();
+    fs::remove_file(world.home.path().join("vault")).unwrap();
     world.home.configure("stores: [{ keychain: { cache: 1s } }]\n");
     let mut set = keychain.at(world.home.agentsecrets(["secrets", "set", "API_KEY"]));
     finish_with(&mut set, SECRET.as_bytes()).ok();
@@ -233,7 +257,7 @@ fn a_keychain_that_is_locked_or_restarted_under_a_running_agent_fails_closed_and
 fn what_is_stored_is_encrypted_in_the_keychains_own_file() {
     let person = Person::new(Keychain::unlocked(), "stores: [keychain]\n");
     person.sets("TOKEN", b"a-very-particular-value");
-    let file = std::fs::read(person.keychain.file()).unwrap();
+    let file = fs::read(person.keychain.file()).unwrap();
     assert!(!file.windows(10).any(|window| window == b"particular"));
     let ours = crate::support::memory::in_files(&person.home.path(), &[b"particular".to_vec()]);
     assert!(ours.is_empty(), "{ours:?}");

@@ -3,6 +3,7 @@
 
 mod keychain;
 mod order;
+mod vault;
 
 use crate::spine::World;
 use crate::support::process::{Outcome, finish};

@@ -12,11 +12,18 @@ pub(crate) struct Keychain {
     folder: tempfile::TempDir,
     bus: Child,
     daemon: Option<Child>,
+    /// Whose it is.
+    uid: u32,
 }
 
 impl Keychain {
     /// A bus without a keychain on it.
     pub(crate) fn absent() -> Self {
+        Self::absent_of(0)
+    }
+
+    /// The same of the user `uid`.
+    fn absent_of(uid: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("keychain-").tempdir().unwrap();
         // As the system's own configuration for sessions, but for services that start when they are asked for.
         let configuration = format!(
@@ -28,19 +35,25 @@ impl Keychain {
             folder.path().display()
         );
         std::fs::write(folder.path().join("bus.conf"), configuration).unwrap();
-        let mut bus = command("dbus-daemon");
+        std::os::unix::fs::chown(folder.path(), Some(uid), Some(uid)).unwrap();
+        let mut bus = as_user(uid, "dbus-daemon");
         bus.args(["--nofork", "--print-address"]).stdout(Stdio::piped()).stderr(Stdio::null());
         let file = format!("--config-file={}", folder.path().join("bus.conf").display());
         let mut bus = bus.arg(file).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(bus.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("unix:path="), "dbus-daemon did not start");
-        Self { folder, bus, daemon: None }
+        Self { folder, bus, daemon: None, uid }
     }
 
     /// A keychain that is unlocked.
     pub(crate) fn unlocked() -> Self {
-        let mut keychain = Self::absent();
+        Self::unlocked_of(0)
+    }
+
+    /// The same of the user `uid`.
+    pub(crate) fn unlocked_of(uid: u32) -> Self {
+        let mut keychain = Self::absent_of(uid);
         keychain.unlock();
         keychain
     }
@@ -48,7 +61,7 @@ impl Keychain {
     /// Starts the daemon, in the place of one that runs, and unlocks what is there.
     pub(crate) fn unlock(&mut self) {
         self.stop();
-        let mut daemon = self.at(command("gnome-keyring-daemon"));
+        let mut daemon = self.at(as_user(self.uid, "gnome-keyring-daemon"));
         daemon.args(["--foreground", "--unlock", "--components=secrets"]);
         daemon.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut daemon = daemon.spawn().unwrap();
@@ -109,10 +122,18 @@ impl Keychain {
     }
 
     fn asked(&self, service: &str, object: &str, method: &str, argument: &str) -> String {
-        let mut send = self.at(command("dbus-send"));
+        let mut send = self.at(as_user(self.uid, "dbus-send"));
         send.args(["--session", "--print-reply", &format!("--dest={service}"), object, method, argument]);
         finish(&mut send).ok()
     }
+}
+
+/// A program as the user `uid`.
+pub(crate) fn as_user(uid: u32, program: &str) -> Command {
+    let mut setpriv = command("setpriv");
+    let id = uid.to_string();
+    setpriv.args(["--reuid", &id, "--regid", &id, "--clear-groups", program]);
+    setpriv
 }
 
 impl Drop for Keychain {

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the workspace's own commands. Each says what it does, stops at the first failure,
 //! and installs or names what it lacks.
 
+mod bench;
 mod demo;
 mod ebpf;
 mod packages;
@@ -30,6 +31,8 @@ enum Verb {
     Test(test::Args),
     /// What takes too long for every change: fuzzing, the kill loop, load; written to target/soak.txt
     Soak(soak::Args),
+    /// Print the figures that the README gives
+    Bench(bench::Args),
     /// Build the kernel programs, or prove that the committed object comes from its source
     Ebpf(ebpf::Args),
     /// Hold the architecture: layers, sizes, unsafe code, licences
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run_all(&args),
         Verb::Soak(args) => soak::run(&args),
+        Verb::Bench(args) => bench::run_some(&args),
         Verb::Ebpf(args) => ebpf::run(args),
         Verb::Tidy => tidy::run(),
     };

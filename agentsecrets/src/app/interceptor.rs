@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +26,7 @@ use crate::identity::witness::Witness;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
+use crate::redact::alarm::Alarms;
 use crate::store::keeper::Keeper;
 use crate::store::rotated::Rotated;
 use crate::store::{self, Store};
@@ -40,11 +40,9 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
-use super::stages::upstream_tls;
+use super::stages::{upstream_tls, watch};
 use super::{calls, harden, reach};
 
-/// How often the store is looked at for changed secrets.
-const STORE_INTERVAL: Duration = Duration::from_millis(500);
 /// How many threads a worker has for what blocks: hashing programs, reading stores.
 const BLOCKING_THREADS: usize = 4;
 /// The longest order we read, in bytes.
@@ -66,6 +64,7 @@ struct Prepared {
     upstream_tls: Arc<rustls::ClientConfig>,
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
+    alarms: Arc<Alarms>,
 }
 
 /// Serves the launcher at the other end of standard input.
@@ -136,11 +135,12 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
     let config = Config::load(&order.home.config())
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
     // It may reach what we may not from here on.
-    let mut keeper = Keeper::start(&config.stores, &order.home, harden::conceal)
-        .map_err(|error| failed("cannot start the keeper of stores", error))?;
+    let mut keeper =
+        Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), harden::conceal)
+            .map_err(|error| failed("cannot start the keeper of stores", error))?;
     reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
 
-    let policy = Live::open(&order.home.policy())
+    let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
@@ -179,6 +179,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         upstream_tls,
         placeholders,
         inbound,
+        alarms: Arc::default(),
     };
     Ok((prepared, witness))
 }
@@ -235,8 +236,7 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
                 tokio::task::spawn_blocking(|| {}).await.map_err(io::Error::other)?;
                 if core == 0 {
                     tokio::spawn(answer_names(prepared.clone(), resolver.clone())?);
-                    tokio::spawn(watch_policy(prepared.clone(), wallets.clone()));
-                    tokio::spawn(watch_store(prepared.clone(), wallets.clone()));
+                    watch(&prepared.policy, prepared.store.clone(), &wallets);
                     tokio::spawn(end_on_signal(stop.clone())?);
                 }
                 serve_connections(&prepared, resolver, wallets, identifier, stop).await
@@ -289,6 +289,7 @@ async fn serve_connections(
     let pipeline = Arc::new(Pipeline {
         policy: prepared.policy.clone(),
         wallets,
+        alarms: prepared.alarms.clone(),
         upstream: Arc::new(upstream),
         audit: prepared.audit.clone(),
         environment: prepared.order.environment.clone(),
@@ -296,10 +297,10 @@ async fn serve_connections(
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
-    let intercept = Arc::new(Intercept { pipeline, identifier, leaves: prepared.leaves.clone() });
+    let intercept = Arc::new(Intercept { pipeline, leaves: prepared.leaves.clone() });
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
-        let (intercept, room) = (intercept.clone(), prepared.room.clone());
+        let (intercept, room, identifier) = (intercept.clone(), prepared.room.clone(), identifier.clone());
         let (tasks, stop) = (tasks.clone(), stop.clone());
         tokio::spawn(async move {
             loop {
@@ -308,8 +309,11 @@ async fn serve_connections(
                     () = stop.cancelled() => return,
                 };
                 match room.enter() {
-                    Some(place) => drop(tasks.spawn(intercept.clone().connection(accepted, place))),
-                    None => intercept.no_room(accepted),
+                    Some(place) => {
+                        let (intercept, identifier) = (intercept.clone(), identifier.clone());
+                        tasks.spawn(async move { intercept.connection(accepted, &identifier, place).await });
+                    }
+                    None => intercept.no_room(accepted, identifier.clone()),
                 }
             }
         });
@@ -346,38 +350,6 @@ fn answer_names(
     Ok(async move {
         names::serve(udp, tcp, allows, resolver).await;
     })
-}
-
-/// Empties the wallets when the policy changes.
-async fn watch_policy(prepared: Arc<Prepared>, wallets: Arc<Wallets>) {
-    let mut policy = prepared.policy.subscribe();
-    while policy.changed().await.is_ok() {
-        wallets.forget();
-    }
-}
-
-/// Empties the wallets when the store changes. By itself: a store that hangs must not keep the policy's
-/// changes waiting.
-async fn watch_store(prepared: Arc<Prepared>, wallets: Arc<Wallets>) {
-    let mut version = generation(&prepared).await;
-    let mut interval = tokio::time::interval(STORE_INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        let now = generation(&prepared).await;
-        // While it cannot be read, nothing that was read before is good: between two looks it may have been
-        // put back and taken away again.
-        if now.is_none() || now != version {
-            version = now;
-            wallets.forget();
-        }
-    }
-}
-
-/// The store's generation, asked on a thread that may wait; none while it cannot be read.
-async fn generation(prepared: &Prepared) -> Option<u64> {
-    let store = prepared.store.clone();
-    tokio::task::spawn_blocking(move || store.version().ok()).await.ok().flatten()
 }
 
 impl Prepared {

@@ -9,5 +9,7 @@ pub mod harden;
 pub mod interceptor;
 pub mod order;
 #[cfg(target_os = "linux")]
+pub mod proxy;
+#[cfg(target_os = "linux")]
 mod reach;
 pub mod stages;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
+use crate::policy::narrow::Narrow;
 
 /// The launcher's order: everything the interceptor needs to know before it gives up its privileges.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Order {
     pub project: Project,
     /// Which secrets.
     pub environment: Environment,
+    /// What a project file leaves of the policy.
+    #[serde(default)]
+    pub narrow: Narrow,
     /// The agent entry that `run --agent` named.
     pub agent: Option<AgentName>,
     /// The session's id: one run is one session.

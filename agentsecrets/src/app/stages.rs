@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +23,9 @@ use crate::store::rotated::Rotated;
 use crate::tls::verify;
 use crate::upstream::client::{Patience, Upstream};
 use crate::upstream::resolver::Resolver;
+
+/// How often the store is looked at for changed secrets.
+const STORE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the stages are made of.
 pub struct Stages {
@@ -59,6 +64,7 @@ impl Stages {
         let pipeline = Pipeline {
             policy: self.policy.clone(),
             wallets: wallets.clone(),
+            alarms: Arc::default(),
             upstream: Arc::new(upstream.with_patience(patience)),
             audit: self.audit.clone(),
             environment: self.environment.clone(),
@@ -80,4 +86,39 @@ pub fn upstream_tls() -> Result<Arc<ClientConfig>, Failure> {
         _ => Vec::new(),
     };
     verify::client_config(&roots).map_err(|error| failed("cannot verify servers' certificates", &error))
+}
+
+/// From here on empties the wallets when the policy or the store changes. Each by itself: a store that hangs
+/// must not keep the policy's changes waiting.
+pub fn watch(policy: &Live, store: Arc<dyn Store>, wallets: &Arc<Wallets>) {
+    tokio::spawn(watch_policy(policy.subscribe(), wallets.clone()));
+    tokio::spawn(watch_store(store, wallets.clone()));
+}
+
+async fn watch_policy(mut policy: tokio::sync::watch::Receiver<u64>, wallets: Arc<Wallets>) {
+    while policy.changed().await.is_ok() {
+        wallets.forget();
+    }
+}
+
+async fn watch_store(store: Arc<dyn Store>, wallets: Arc<Wallets>) {
+    let mut version = generation(&store).await;
+    let mut interval = tokio::time::interval(STORE_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now = generation(&store).await;
+        // While it cannot be read, nothing that was read before is good: between two looks it may have been
+        // put back and taken away again.
+        if now.is_none() || now != version {
+            version = now;
+            wallets.forget();
+        }
+    }
+}
+
+/// The store's generation, asked on a thread that may wait; none while it cannot be read.
+async fn generation(store: &Arc<dyn Store>) -> Option<u64> {
+    let store = store.clone();
+    tokio::task::spawn_blocking(move || store.version().ok()).await.ok().flatten()
 }

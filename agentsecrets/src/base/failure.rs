@@ -50,6 +50,11 @@ impl Failure {
         self
     }
 
+    /// The same with another exit code.
+    pub fn ending(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit

@@ -93,6 +93,21 @@ impl Home {
         &self.runtime
     }
 
+    /// The certificate of the explicit proxy's authority, for clients that add it to their roots.
+    pub fn proxy_authority(&self) -> PathBuf {
+        self.runtime.join("proxy-ca.pem")
+    }
+
+    /// The system's roots and that authority, for clients whose roots are replaced.
+    pub fn proxy_bundle(&self) -> PathBuf {
+        self.runtime.join("proxy-bundle.pem")
+    }
+
+    /// What the explicit proxy has to say.
+    pub fn proxy_log(&self) -> PathBuf {
+        self.runtime.join("proxy.log")
+    }
+
     /// Every folder of ours, for hiding them from an agent.
     pub fn folders(&self) -> Vec<&Path> {
         let mut folders = vec![&*self.config, &*self.data, &*self.state, &*self.runtime];

@@ -29,6 +29,8 @@ pub enum Slug {
     TargetMismatch,
     /// Too many requests.
     RateLimited,
+    /// Pieces of a secret came back from the host too often.
+    RedactionLimit,
     /// The body is larger than the rule allows.
     BodyTooLarge,
     /// The request is malformed or ambiguous.
@@ -66,6 +68,7 @@ impl Slug {
             Slug::PolicyApprovalDenied => "policy_approval_denied",
             Slug::TargetMismatch => "target_mismatch",
             Slug::RateLimited => "rate_limited",
+            Slug::RedactionLimit => "redaction_limit",
             Slug::BodyTooLarge => "body_too_large",
             Slug::BadRequest => "bad_request",
             Slug::SecretMissing => "secret_missing",
@@ -85,7 +88,7 @@ impl Slug {
             Slug::BadRequest => 400,
             Slug::BodyTooLarge => 413,
             Slug::TargetMismatch => 421,
-            Slug::RateLimited => 429,
+            Slug::RateLimited | Slug::RedactionLimit => 429,
             Slug::SecretMissing
             | Slug::CredentialUnavailable
             | Slug::UpstreamUnavailable
@@ -102,6 +105,7 @@ impl Slug {
         matches!(
             self,
             Slug::RateLimited
+                | Slug::RedactionLimit
                 | Slug::CredentialUnavailable
                 | Slug::UpstreamUnavailable
                 | Slug::UpstreamTimeout

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use anstyle::{AnsiColor, Style};
 use super::{Context, Exit, Failure};
 use crate::audit::query::{Follower, export, read, verify};
 use crate::audit::{AuditError, Record, Status};
-use crate::base::name::AgentName;
+use crate::base::name::{AgentName, Environment, SecretName};
 
 /// How often a followed log is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -72,24 +72,50 @@ struct Filter {
     /// What people did, instead of agents' requests
     #[arg(long)]
     admin: bool,
+    /// Only those that were about this secret
+    #[arg(long, value_name = "NAME")]
+    secret: Option<SecretName>,
+    /// Only those that meant this environment
+    #[arg(skip)]
+    environment: Option<Environment>,
 }
 
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let folder = context.home.audit();
-    let done = match args.verb {
-        Verb::List { filter, last } => list(&folder, &filter, last.unwrap_or(usize::MAX), context),
-        Verb::Tail { filter, last, follow: false } => list(&folder, &filter, last, context),
-        Verb::Tail { filter, last, follow: true } => tail(&folder, &filter, last, context),
-        Verb::Verify => prove(&folder, context),
-        Verb::Export { output } => write_out(&folder, output.as_deref()),
-    };
+    ended(act(args.verb, &folder, context), &folder)
+}
+
+/// Lists requests for whoever asks the proxy for its log: as JSON where a program reads it.
+pub(super) fn requests(
+    last: Option<usize>,
+    secret: Option<SecretName>,
+    environment: Option<Environment>,
+    context: &Context,
+) -> Result<ExitCode, Failure> {
+    let folder = context.home.audit();
+    let filter = Filter { agent: None, admin: false, secret, environment };
+    let json = context.json || !io::stdout().is_terminal();
+    ended(list(&folder, &filter, last.unwrap_or(usize::MAX), json), &folder)
+}
+
+fn act(verb: Verb, folder: &Path, context: &Context) -> Result<(), Stop> {
+    match verb {
+        Verb::List { filter, last } => list(folder, &filter, last.unwrap_or(usize::MAX), context.json),
+        Verb::Tail { filter, last, follow: false } => list(folder, &filter, last, context.json),
+        Verb::Tail { filter, last, follow: true } => tail(folder, &filter, last, context.json),
+        Verb::Verify => prove(folder, context),
+        Verb::Export { output } => write_out(folder, output.as_deref()),
+    }
+}
+
+fn ended(done: Result<(), Stop>, folder: &Path) -> Result<ExitCode, Failure> {
     match done {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Whoever reads us has seen enough.
         Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(Stop::Output(error)) => Err(Failure::new(Exit::Failure, error)),
-        Err(Stop::Log(error)) => Err(failure(&error, &folder)),
+        Err(Stop::Log(error)) => Err(failure(&error, folder)),
     }
 }
 
@@ -102,7 +128,7 @@ enum Stop {
     Log(#[from] AuditError),
 }
 
-fn list(folder: &Path, filter: &Filter, last: usize, context: &Context) -> Result<(), Stop> {
+fn list(folder: &Path, filter: &Filter, last: usize, json: bool) -> Result<(), Stop> {
     let contents = read(folder)?;
     if let Some(fault) = &contents.fault {
         eprintln!("{}warning:{:#} {fault}; run: agentsecrets audit verify", WARNING, WARNING);
@@ -112,16 +138,16 @@ fn list(folder: &Path, filter: &Filter, last: usize, context: &Context) -> Resul
         eprintln!("no records yet");
     }
     let newest = records.get(records.len().saturating_sub(last)..).unwrap_or_default();
-    print(newest, context.json)
+    print(newest, json)
 }
 
-fn tail(folder: &Path, filter: &Filter, last: usize, context: &Context) -> Result<(), Stop> {
+fn tail(folder: &Path, filter: &Filter, last: usize, json: bool) -> Result<(), Stop> {
     // Before the list, so that nothing falls between the two; a record may be shown twice instead.
     let mut follower = Follower::at_end(folder);
-    list(folder, filter, last, context)?;
+    list(folder, filter, last, json)?;
     loop {
         let records: Vec<_> = follower.fresh()?.into_iter().filter(|record| filter.holds(record)).collect();
-        print(&records, context.json)?;
+        print(&records, json)?;
         std::thread::sleep(LOOK_EVERY);
     }
 }
@@ -153,7 +179,12 @@ impl Filter {
     fn holds(&self, record: &Record) -> bool {
         let agent =
             self.agent.as_ref().is_none_or(|agent| record.agent_id.as_deref() == Some(agent.as_str()));
-        agent && record.is_administrative() == self.admin
+        let is_about = |secret: &SecretName| record.secret_keys.iter().any(|key| key == secret.as_str());
+        let meant = |environment: &Environment| record.environment == environment.as_str();
+        agent
+            && record.is_administrative() == self.admin
+            && self.secret.as_ref().is_none_or(is_about)
+            && self.environment.as_ref().is_none_or(meant)
     }
 }
 

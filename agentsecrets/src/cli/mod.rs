@@ -6,11 +6,16 @@ mod call;
 mod completions;
 mod doctor;
 mod env;
+mod environment;
 mod interceptor;
 mod policy;
+mod project;
+mod proxy;
 mod run;
+mod scope;
 mod secrets;
 mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -18,6 +23,8 @@ use clap::{Parser, Subcommand};
 
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
+
+use scope::Scope;
 
 pub use crate::base::failure::{Exit, Failure};
 
@@ -34,8 +41,8 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// The project whose secrets are meant
-    #[arg(long, global = true, env = "AGENTSECRETS_PROJECT", value_name = "NAME")]
+    /// The project whose secrets are meant [env: AGENTSECRETS_PROJECT]
+    #[arg(long, global = true, value_name = "NAME")]
     project: Option<Project>,
     /// The environment whose secrets are meant [env: AGENTSECRETS_ENV, AS_ENV]
     #[arg(long, global = true, value_name = "NAME")]
@@ -53,8 +60,14 @@ enum Verb {
     Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
+    /// Serve clients that know us for a proxy
+    Proxy(proxy::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
+    /// Choose, copy and merge environments
+    Environment(environment::Args),
+    /// Make, choose and delete projects
+    Project(project::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
     /// Read and verify the audit log
@@ -74,7 +87,14 @@ impl Verb {
     /// Whether it acts for the person, and so not for an agent.
     fn is_administrative(&self) -> bool {
         match self {
-            Verb::Run(_) | Verb::Secrets(_) | Verb::Policy(_) | Verb::Audit(_) | Verb::Interceptor(_) => true,
+            Verb::Run(_)
+            | Verb::Proxy(_)
+            | Verb::Secrets(_)
+            | Verb::Environment(_)
+            | Verb::Project(_)
+            | Verb::Policy(_)
+            | Verb::Audit(_)
+            | Verb::Interceptor(_) => true,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
@@ -91,6 +111,8 @@ pub struct Context {
     pub project: Project,
     /// The environment that applies.
     pub environment: Environment,
+    /// Who chose them, and what else a project file says.
+    pub scope: Scope,
     /// Whether to print JSON.
     pub json: bool,
 }
@@ -110,12 +132,18 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         return Err(Failure::new(Exit::Denied, "this command is not for agents")
             .hint("a person runs it, in a terminal outside `agentsecrets run`"));
     }
-    let context = Context::new(cli.global)?;
+    let runs = matches!(cli.verb, Verb::Run(_) | Verb::Env(_));
+    let context = Context::new(cli.global, &cli.verb);
+    // There a command's own codes are told from ours.
+    let context = context.map_err(|failure| if runs { failure.ending(Exit::Ours) } else { failure })?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
+        Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
+        Verb::Environment(args) => environment::run(args, &context),
+        Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
@@ -126,27 +154,25 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 impl Context {
-    fn new(global: Global) -> Result<Self, Failure> {
-        let environment = match global.environment {
-            Some(environment) => environment,
-            None => environment_variable("AGENTSECRETS_ENV")?
-                .or(environment_variable("AS_ENV")?)
-                .unwrap_or_default(),
-        };
-        Ok(Self {
-            home: Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))?,
-            project: global.project.unwrap_or_default(),
-            environment,
-            json: global.json,
-        })
+    fn new(global: Global, verb: &Verb) -> Result<Self, Failure> {
+        let home = home(verb)?;
+        // The interceptor is told what applies, and an agent's folder is not ours to look into.
+        let apart = matches!(verb, Verb::Interceptor(_) | Verb::Completions(_));
+        #[cfg(target_os = "linux")]
+        let apart = apart || crate::launch::inside_agent();
+        let working = std::env::current_dir().ok().filter(|_| !apart);
+        let scope = Scope::find(global.project, global.environment, &home, working.as_deref())?;
+        let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
+        Ok(Self { home, project, environment, scope, json: global.json })
     }
 }
 
-fn environment_variable(name: &str) -> Result<Option<Environment>, Failure> {
-    match std::env::var(name) {
-        Ok(value) if !value.is_empty() => {
-            value.parse().map(Some).map_err(|error| Failure::new(Exit::Usage, error))
-        }
-        _ => Ok(None),
+/// Whose files are ours.
+fn home(verb: &Verb) -> Result<Home, Failure> {
+    #[cfg(target_os = "linux")]
+    if let (Verb::Run(_), Some(user)) = (verb, crate::launch::who_called_sudo()) {
+        // Under sudo the platform's folders would be root's, and the secrets are the person's.
+        return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
     }
+    Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
 }

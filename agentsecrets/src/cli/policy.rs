@@ -59,7 +59,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Check { file } => check(&file.unwrap_or_else(|| context.home.policy()), context.json),
         Verb::Explain { method, url, agent, secret } => {
             let request = Request::new(&method, &url, secret)?;
-            explain_all(&context.home.policy(), agent.as_ref(), &request, context.json)
+            explain_all(context, agent.as_ref(), &request)
         }
     }
 }
@@ -151,13 +151,9 @@ impl Request {
     }
 }
 
-fn explain_all(
-    path: &Path,
-    agent: Option<&AgentName>,
-    request: &Request,
-    json: bool,
-) -> Result<ExitCode, Failure> {
-    let policy = Policy::load(path).map_err(|error| unusable(&error))?;
+fn explain_all(context: &Context, agent: Option<&AgentName>, request: &Request) -> Result<ExitCode, Failure> {
+    let (path, json) = (&*context.home.policy(), context.json);
+    let policy = Policy::load(path).map_err(|error| unusable(&error))?.narrowed(&context.scope.narrow);
     let agents: Vec<&Agent> = match agent {
         Some(name) => vec![policy.agent(name).ok_or_else(|| {
             let what = format!("{} has no agent '{name}'", path.display());

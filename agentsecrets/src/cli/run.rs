@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anstream::eprintln;
+
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
 
@@ -30,18 +32,22 @@ pub(super) struct Args {
 /// Runs the verb.
 #[cfg(target_os = "linux")]
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    use crate::base::home::Home;
-    use crate::launch::{Run, run, who_called_sudo};
+    use crate::launch::{Run, run};
 
-    let home = match who_called_sudo() {
-        // Under sudo the platform's folders would be root's, and the secrets are the person's.
-        Some(user) => Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Ours, error))?,
-        None => context.home.clone(),
-    };
+    if let Some(file) = &context.scope.file {
+        // It may have come with somebody's repository: what it chose is not left unsaid.
+        eprintln!(
+            "agentsecrets: project {}, environment {}, as {} says",
+            context.project,
+            context.environment,
+            file.display()
+        );
+    }
     let wanted = Run {
-        home,
+        home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),
+        narrow: context.scope.narrow.clone(),
         agent: args.agent,
         user: args.user,
         ttl: args.ttl,

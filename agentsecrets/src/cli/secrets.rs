@@ -5,6 +5,7 @@ pub(super) mod dotenv;
 mod import;
 mod set;
 mod stores;
+mod vault;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use crate::audit::{Log, visible};
 use crate::base::name::SecretName;
 use crate::store::{Entry, Key, Store};
 
-pub(crate) use stores::{choices, open_store, store_failure};
+pub(crate) use stores::{choices, open_store, open_store_to_write, store_failure};
 
 /// Store, list and delete secrets.
 #[derive(Debug, clap::Args)]
@@ -58,6 +59,8 @@ enum Verb {
         after_help = "Examples:\n  agentsecrets secrets import .env --dry-run\n  agentsecrets secrets import .env --remove"
     )]
     Import(import::Args),
+    /// Change what opens the vault, back it up, put a backup back
+    Vault(vault::Args),
 }
 
 /// Runs the verb.
@@ -68,6 +71,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Get { name, reveal } => get(&name, reveal, context),
         Verb::Delete { name } => delete(&name, context),
         Verb::Import(args) => import::import(&args, context),
+        Verb::Vault(args) => vault::run(args, context),
     }
 }
 
@@ -186,14 +190,14 @@ fn warn(what: &str) {
     eprintln!("{yellow}warning:{yellow:#} {what}");
 }
 
-fn json(value: &impl serde::Serialize) -> Result<ExitCode, Failure> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<ExitCode, Failure> {
     let mut text = serde_json::to_vec(value).map_err(|error| Failure::new(Exit::Failure, error))?;
     text.push(b'\n');
     show(&text)
 }
 
 /// To standard output; a reader that has seen enough is no failure.
-fn show(text: &[u8]) -> Result<ExitCode, Failure> {
+pub(super) fn show(text: &[u8]) -> Result<ExitCode, Failure> {
     match io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Failure, error)),
         _ => Ok(ExitCode::SUCCESS),

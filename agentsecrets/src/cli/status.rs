@@ -20,7 +20,9 @@ pub(super) struct Args {}
 struct Status {
     version: &'static str,
     project: String,
+    project_origin: String,
     environment: String,
+    environment_origin: String,
     policy: PolicyStatus,
     stores: Vec<StoreStatus>,
     person_door: &'static str,
@@ -58,7 +60,9 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         project: context.project.to_string(),
+        project_origin: context.scope.project.origin.to_string(),
         environment: context.environment.to_string(),
+        environment_origin: context.scope.environment.origin.to_string(),
         policy: policy(context),
         stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
         person_door: "unguarded: a program of the same user, outside `run`, can read what you can",
@@ -91,6 +95,7 @@ fn policy(context: &Context) -> PolicyStatus {
     match Policy::load(&path) {
         Err(error) => PolicyStatus { path: shown, error: Some(error.to_string()), agents: Vec::new() },
         Ok(policy) => {
+            let policy = policy.narrowed(&context.scope.narrow);
             let agents = policy.agents().iter().map(|agent| AgentStatus {
                 name: agent.name().to_string(),
                 rules: agent.rules(),
@@ -134,7 +139,8 @@ impl Status {
         let bold = Style::new().bold();
         let row = |name: &str, text: &str| println!("{bold}{name:<12}{bold:#} {text}");
         println!("{bold}AgentSecrets{bold:#} {}", self.version);
-        row("scope", &format!("project {}, environment {}", self.project, self.environment));
+        row("project", &format!("{} ({})", self.project, self.project_origin));
+        row("environment", &format!("{} ({})", self.environment, self.environment_origin));
         for (number, store) in self.stores.iter().enumerate() {
             let optional = if store.optional { ", optional" } else { "" };
             let name = if number == 0 { "stores" } else { "" };

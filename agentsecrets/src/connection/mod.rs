@@ -4,17 +4,57 @@
 #[cfg(target_os = "linux")]
 pub mod ebpf;
 pub mod ending;
+pub mod explicit;
 pub mod room;
 pub mod sniff;
 #[cfg(target_os = "linux")]
 pub mod transparent;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
 
+use crate::base::host::Host;
+
 pub use agentsecrets_ebpf::Snapshot;
+
+/// Where a connection is going.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// To an address: names that are said on the way decide, but for the port.
+    Address(SocketAddr),
+    /// To the server that a proxy was asked for.
+    Named(Host, u16),
+}
+
+impl Destination {
+    /// The server, as far as the destination names it.
+    pub fn host(&self) -> Host {
+        match self {
+            Self::Address(address) => address.ip().into(),
+            Self::Named(host, _) => host.clone(),
+        }
+    }
+
+    /// The server's port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Address(address) => address.port(),
+            Self::Named(_, port) => *port,
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Named(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
 
 /// A connection that an agent opened and the kernel vouches for.
 pub struct Accepted {

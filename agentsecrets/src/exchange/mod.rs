@@ -4,6 +4,7 @@
 mod activity;
 pub mod body;
 pub mod disguise;
+pub mod endpoint;
 pub mod frames;
 mod gate;
 pub mod incoming;

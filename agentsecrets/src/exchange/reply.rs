@@ -29,6 +29,30 @@ struct Failed<'a> {
 /// The answer to a refused request. The refusal itself travels with it, for who makes requests in this process.
 pub fn refusal(refusal: &Refusal) -> Response<Body> {
     let status = StatusCode::from_u16(refusal.slug.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let mut response = Response::new(full(told(refusal)));
+    *response.status_mut() = status;
+    response.extensions_mut().insert(refusal.clone());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-as-refused", HeaderValue::from_static(refusal.slug.as_str()));
+    response
+}
+
+/// The same as it stands on the wire, where nothing speaks HTTP yet. Nothing follows it.
+pub fn on_the_wire(refusal: &Refusal) -> Vec<u8> {
+    let status = StatusCode::from_u16(refusal.slug.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let body = told(refusal);
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
+         x-as-refused: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        refusal.slug.as_str(),
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
+}
+
+fn told(refusal: &Refusal) -> Vec<u8> {
     let body = match refusal.slug {
         // Other tools match these bodies: no more than the sentence.
         Slug::BadRequest | Slug::SecretMissing => serde_json::to_vec(&Failed { error: &refusal.message }),
@@ -40,14 +64,7 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
             retryable: refusal.slug.retryable(),
         }),
     };
-    let mut response = Response::new(full(body.unwrap_or_default()));
-    *response.status_mut() = status;
-    response.extensions_mut().insert(refusal.clone());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("x-as-refused", HeaderValue::from_static(refusal.slug.as_str()));
-    response
+    body.unwrap_or_default()
 }
 
 /// The whole answer, as it stands on the wire, to what is no request. Nothing follows it.

@@ -34,8 +34,10 @@ pub struct Target {
 /// What the way in says of the server, before any request came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// TLS was terminated under this name.
-    Tls {
+    /// It is this one: TLS was terminated under the name, or a proxy was asked for it.
+    Named {
+        /// Plain or TLS.
+        scheme: Scheme,
         /// The name.
         host: Host,
         /// The port that was connected to.
@@ -68,7 +70,7 @@ impl Target {
             .map(|authority| self::authority(authority.as_str().as_bytes()))
             .transpose()?;
         let (scheme, port) = match claim {
-            Claim::Tls { port, .. } => (Scheme::Https, *port),
+            Claim::Named { scheme, port, .. } => (*scheme, *port),
             Claim::Plain { port } => (Scheme::Http, *port),
             Claim::Absolute => {
                 let scheme = parts.uri.scheme_str().and_then(Scheme::named);
@@ -91,10 +93,10 @@ impl Target {
             return Err(mismatch("the request names another port than the one it was sent to"));
         }
         let host = match (claim, named) {
-            (Claim::Tls { host, .. }, Some(named)) if *host != named => {
-                return Err(mismatch("the TLS server name and the request name different servers"));
+            (Claim::Named { host, .. }, Some(named)) if *host != named => {
+                return Err(mismatch("the connection and the request name different servers"));
             }
-            (Claim::Tls { host, .. }, _) => host.clone(),
+            (Claim::Named { host, .. }, _) => host.clone(),
             (Claim::Plain { .. } | Claim::Absolute, Some(named)) => named,
             (Claim::Plain { .. } | Claim::Absolute, None) => {
                 return Err(bad("the request names no server (Host header)"));
@@ -182,7 +184,7 @@ mod tests {
     }
 
     fn tls(name: &str, port: u16) -> Claim {
-        Claim::Tls { host: name.parse().unwrap(), port }
+        Claim::Named { scheme: Scheme::Https, host: name.parse().unwrap(), port }
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, Response};
@@ -14,8 +12,9 @@ use super::{Input, block_on, contains};
 use crate::base::secret::Secret;
 use crate::exchange::body::{Body, BodyError};
 use crate::redact::Redactor;
+use crate::redact::echoes::ECHOES;
 use crate::redact::patterns::{MARKER, Patterns};
-use crate::redact::stream::Scrubber;
+use crate::redact::stream::{Scrubber, Unit};
 
 /// Secrets that are searched for together, and the forms of them that must not be left.
 struct Set {
@@ -42,26 +41,10 @@ static SETS: LazyLock<Vec<Set>> = LazyLock::new(|| {
     .into()
 });
 
-/// Written without a look at the product's own list.
+/// What the search is held to of a value that is long enough.
 fn forms(value: &str) -> Vec<Vec<u8>> {
-    let bytes = value.as_bytes();
-    let each = |write: &dyn Fn(&u8) -> String| bytes.iter().map(write).collect::<String>().into_bytes();
-    let json = serde_json::to_string(value).unwrap();
-    let mut forms = vec![
-        bytes.to_vec(),
-        each(&|byte| format!("{byte:02x}")),
-        each(&|byte| format!("{byte:02X}")),
-        each(&|byte| format!("%{byte:02X}")),
-        json.trim_matches('"').as_bytes().to_vec(),
-    ];
-    for before in 0..3 {
-        let padded = [&vec![0; before], bytes].concat();
-        let text = STANDARD_NO_PAD.encode(&padded).into_bytes();
-        forms.push(text[[0, 2, 3][before]..padded.len() * 8 / 6].to_vec());
-    }
-    // Dumps of very few bytes would be found everywhere.
-    forms.retain(|form| form == bytes || form.len() >= 6);
-    forms
+    let echoes = ECHOES.iter().map(|(_, echo)| echo(value.as_bytes()));
+    echoes.take(if value.len() < 8 { 1 } else { ECHOES.len() }).collect()
 }
 
 /// Which secrets, how many cuts, the cuts, and text in which 1 and a number stand for a form.
@@ -95,7 +78,7 @@ fn text(set: &Set, input: &mut Input<'_>) -> Vec<u8> {
 
 /// The text once it has passed in chunks of these sizes, again and again.
 fn scrubbed(set: &Set, text: &[u8], sizes: &[u8]) -> (Vec<u8>, bool) {
-    let mut scrubber = Scrubber::new(set.patterns.clone());
+    let mut scrubber = Scrubber::new(set.patterns.clone(), Unit::Whole);
     let mut out = Vec::new();
     for chunk in chunks(text, sizes) {
         out.extend_from_slice(&scrubber.push(chunk));

@@ -104,7 +104,9 @@ fn request(bytes: &[u8]) -> Option<(Request<Body>, Vec<u8>)> {
     for line in lines {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
-        request.headers_mut().append(name, HeaderValue::from_bytes(line.get(colon + 1..)?).ok()?);
+        request
+            .headers_mut()
+            .append(name, HeaderValue::from_bytes(line.get(colon + 1..)?.trim_ascii()).ok()?);
     }
     Some((request, body.to_vec()))
 }
@@ -235,5 +237,5 @@ fn caller() -> Caller {
         uid: 1000,
         cgroup: "/agentsecrets/1".into(),
     };
-    Caller { process: Arc::new(process), agent: None, session: "session".into() }
+    Caller { process: Arc::new(process), agent: None, session: "session".into(), is_ours: true }
 }

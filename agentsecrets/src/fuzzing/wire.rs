@@ -22,7 +22,7 @@ use crate::base::timeouts::Timeouts;
 use crate::connection::sniff::{Speaks, sniff};
 use crate::exchange::body::{self, Body};
 use crate::exchange::server::serve;
-use crate::exchange::target::{Claim, Target};
+use crate::exchange::target::{Claim, Scheme, Target};
 use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
@@ -52,7 +52,9 @@ pub(super) fn hello(bytes: &[u8]) {
         });
         assert_eq!(speaks, expected);
         if speaks == Some(Speaks::Tls) {
-            let Ok(hello) = Hello::read(stream, IpAddr::from([192, 0, 2, 1]), PATIENCE).await else { return };
+            let Ok(hello) = Hello::read(stream, IpAddr::from([192, 0, 2, 1]).into(), PATIENCE).await else {
+                return;
+            };
             let _ = hello.is_plain();
             let ended = hello.terminate(&LEAVES).await;
             assert!(ended.is_err(), "a handshake that nobody answered was completed");
@@ -67,7 +69,8 @@ pub(super) fn target(bytes: &[u8]) {
     let http2 = flags & 1 != 0;
     let port = |usual| if flags & 4 == 0 { usual } else { 8443 };
     let claim = match flags & 10 {
-        0 | 8 => Claim::Tls { host: "api.test".parse().unwrap(), port: port(443) },
+        0 => Claim::Named { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: port(443) },
+        8 => Claim::Named { scheme: Scheme::Http, host: "api.test".parse().unwrap(), port: port(80) },
         2 => Claim::Plain { port: port(80) },
         _ => Claim::Absolute,
     };
@@ -97,7 +100,9 @@ fn agreement(claim: &Claim, parts: &Parts) {
     let Ok(target) = Target::agree(claim, parts) else { return };
     assert_ne!(parts.method, Method::CONNECT);
     match claim {
-        Claim::Tls { host, port } => assert_eq!((&target.host, target.port), (host, *port)),
+        Claim::Named { scheme, host, port } => {
+            assert_eq!((target.scheme, &target.host, target.port), (*scheme, host, *port));
+        }
         Claim::Plain { port } => assert_eq!(target.port, *port),
         Claim::Absolute => assert_eq!(parts.uri.scheme_str(), Some(target.scheme.as_str())),
     }

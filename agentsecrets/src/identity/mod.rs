@@ -3,7 +3,10 @@
 
 pub mod executable;
 #[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
 pub mod process;
+pub mod socket;
 #[cfg(target_os = "linux")]
 pub mod witness;
 
@@ -21,8 +24,21 @@ pub struct Caller {
     pub process: Arc<Process>,
     /// The agent entry that `run --agent` named, if it did.
     pub agent: Option<AgentName>,
-    /// The session it runs in: one `run` is one session.
+    /// The session it runs in: one `run` is one session. Outside of one it is empty.
     pub session: Arc<str>,
+    /// Whether an agent entry without `match` holds for it: `run` started it, or it is a program of the
+    /// explicit proxy's own user.
+    pub is_ours: bool,
+}
+
+impl Caller {
+    /// Whose connections to servers it may share: those of its session, or of its process.
+    pub fn isolation(&self) -> Arc<str> {
+        match &*self.session {
+            "" => format!("{}@{}", self.process.pid, self.process.start_time).into(),
+            _ => self.session.clone(),
+        }
+    }
 }
 
 /// What the kernel says of a process.
@@ -51,6 +67,18 @@ pub enum IdentityError {
     /// It runs another program than the one that connected.
     #[error("the process runs another program than when it connected")]
     Changed,
+    /// Nobody can be seen at the other end of the connection.
+    #[error("no program of this machine can be seen at the other end of the connection")]
+    Nobody,
+    /// It is another user's.
+    #[error("the program belongs to another user than the proxy")]
+    OtherUser,
+    /// Several programs hold the connection, and any of them may have spoken.
+    #[error("several programs hold the connection")]
+    Shared,
+    /// The system has no way to tell that we know.
+    #[error("this system cannot tell which program is at the other end of a connection")]
+    Unsupported,
     /// It is not in the cgroup of this run.
     #[error("the process is not in this run's cgroup")]
     Elsewhere,

@@ -51,7 +51,12 @@ impl Identifier {
         };
         let pid = snapshot.tgid;
         let process = prove(&self.witness, &self.hashes, pid, || Ok(snapshot.uid), is_right).await?;
-        Ok(Caller { process: Arc::new(process), agent: self.agent.clone(), session: self.session.clone() })
+        Ok(Caller {
+            process: Arc::new(process),
+            agent: self.agent.clone(),
+            session: self.session.clone(),
+            is_ours: true,
+        })
     }
 }
 
@@ -65,7 +70,7 @@ pub async fn who_started_us() -> Result<Process, IdentityError> {
 }
 
 /// What the kernel says of the process `pid` now.
-async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+pub(super) async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     let uid = || {
         let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)

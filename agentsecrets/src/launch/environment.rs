@@ -34,7 +34,7 @@ const PROXIES: &[&str] =
     &["all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy", "ws_proxy", "wss_proxy"];
 
 /// Variables that replace a client's roots, so that they name the system's roots and ours.
-const ROOTS: &[&str] = &[
+pub const ROOTS: &[&str] = &[
     "AWS_CA_BUNDLE",
     "BUNDLE_SSL_CA_CERT",
     "CARGO_HTTP_CAINFO",
@@ -57,7 +57,7 @@ const ROOTS: &[&str] = &[
 ];
 
 /// Variables that add to a client's roots.
-const ADDED_ROOTS: &[&str] = &["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
+pub const ADDED_ROOTS: &[&str] = &["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
 
 /// The environment for an agent that runs as `user`, from the `callers`. Placeholders replace what the
 /// caller had under the same names: the real value must not be passed.

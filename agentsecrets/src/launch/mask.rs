@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::base::secret::Secret;
 use crate::redact::patterns::Patterns;
-use crate::redact::stream::Scrubber;
+use crate::redact::stream::{Scrubber, Unit};
 
 /// After so long without output, all is shown but what may be the beginning of a value.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -26,8 +26,6 @@ pub struct Mask {
     values: Arc<Values>,
     scrubber: Scrubber,
     state: State,
-    /// What was left back at the last pause.
-    kept: Bytes,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,8 +59,8 @@ impl Values {
 impl Mask {
     /// At the start of a stream.
     pub fn new(values: Arc<Values>) -> Self {
-        let scrubber = Scrubber::new(values.patterns.clone());
-        Self { values, scrubber, state: State::Empty, kept: Bytes::new() }
+        let scrubber = Scrubber::new(values.patterns.clone(), Unit::Line);
+        Self { values, scrubber, state: State::Empty }
     }
 
     /// Takes the next output, and gives what can be shown.
@@ -71,8 +69,7 @@ impl Mask {
             return Bytes::new();
         }
         self.state = State::Flowing;
-        let kept = std::mem::take(&mut self.kept);
-        self.scrubber.push(if kept.is_empty() { output.into() } else { [&*kept, &*output].concat().into() })
+        self.scrubber.push(output.into())
     }
 
     /// How long there may be no output before `pause` is due. `None`: nothing is held.
@@ -89,17 +86,15 @@ impl Mask {
         if self.state != State::Flowing {
             return self.finish();
         }
-        let mut held = self.scrubber.finish();
-        self.kept = held.split_off(held.len() - self.values.begun(&held));
-        self.state = if self.kept.is_empty() { State::Empty } else { State::Paused };
-        held
+        let shown = self.scrubber.release(|held| self.values.begun(held));
+        self.state = if self.scrubber.holds() { State::Paused } else { State::Empty };
+        shown
     }
 
     /// There is no more output: gives the rest.
     pub fn finish(&mut self) -> Bytes {
         self.state = State::Empty;
-        let kept = std::mem::take(&mut self.kept);
-        [self.scrubber.push(kept), self.scrubber.finish()].concat().into()
+        self.scrubber.finish()
     }
 }
 

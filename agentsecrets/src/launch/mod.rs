@@ -45,6 +45,7 @@ use crate::base::name::{AgentName, Environment, Project};
 use crate::base::privileges;
 use crate::base::sys::process;
 use crate::connection::ebpf::{self, EbpfError};
+use crate::policy::narrow::Narrow;
 
 pub use cgroup::NoCgroup;
 pub use inside::{MARKER, inside_agent};
@@ -72,6 +73,8 @@ pub struct Run {
     pub project: Project,
     /// Which secrets.
     pub environment: Environment,
+    /// What a project file leaves of the policy.
+    pub narrow: Narrow,
     /// The policy's agent entry.
     pub agent: Option<AgentName>,
     /// As whom the agent runs, if a user is named.
@@ -235,6 +238,7 @@ fn order(run: &Run, id: &str, leftovers: &Leftovers, sockets: &Sockets) -> Order
         home: run.home.clone(),
         project: run.project.clone(),
         environment: run.environment.clone(),
+        narrow: run.narrow.clone(),
         agent: run.agent.clone(),
         session: id.to_string(),
         pins: leftovers.pins.clone(),

@@ -1,7 +1,6 @@
 //! The way in of a connection: whom it is from, whom it is for, and whether it is opened at all. What comes
 //! out of it are requests.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -9,16 +8,16 @@ use tokio::net::TcpStream;
 use super::record::Attempt;
 use super::{Pipeline, Session, passthrough};
 use crate::base::refusal::Refusal;
-use crate::connection::Accepted;
 use crate::connection::ending::Ending;
 use crate::connection::room::Place;
 use crate::connection::sniff::{Speaks, sniff};
 use crate::connection::transparent::reset;
+use crate::connection::{Accepted, Destination};
 use crate::exchange::server;
 use crate::exchange::strict::Violation;
-use crate::exchange::target::Claim;
-use crate::identity::Caller;
+use crate::exchange::target::{Claim, Scheme};
 use crate::identity::process::Identifier;
+use crate::identity::{Caller, IdentityError};
 use crate::policy::connection::{Tunnel as Passage, decide_connection};
 use crate::tls::leaf::Leaves;
 use crate::tls::terminate::{Hello, TerminateError, Terminated};
@@ -27,10 +26,14 @@ use crate::tls::terminate::{Hello, TerminateError, Terminated};
 pub struct Intercept {
     /// What becomes of their requests.
     pub pipeline: Arc<Pipeline>,
-    /// Who calls.
-    pub identifier: Arc<Identifier>,
     /// Our certificates.
     pub leaves: Arc<Leaves>,
+}
+
+/// A connection that came to us: where it is going, and whose it is, or why nobody knows.
+pub(super) struct Arrived {
+    pub(super) destination: Destination,
+    pub(super) caller: Result<Caller, IdentityError>,
 }
 
 /// What a new connection turned out to be.
@@ -51,6 +54,8 @@ enum Broken {
     Silent,
     #[error("neither TLS nor HTTP: reset")]
     Unknown,
+    #[error("target_mismatch: the proxy was asked for another server than the TLS server name")]
+    Mismatch,
     #[error("too many connections at once: reset")]
     NoRoom,
     #[error(transparent)]
@@ -58,36 +63,58 @@ enum Broken {
 }
 
 impl Intercept {
-    /// Serves one connection until it ends.
-    pub async fn connection(self: Arc<Self>, accepted: Accepted, mut place: Place) {
+    /// Serves one connection that the kernel sent to us until it ends.
+    pub async fn connection(self: Arc<Self>, accepted: Accepted, identifier: &Identifier, mut place: Place) {
         let Accepted { stream, destination, snapshot, .. } = accepted;
-        let caller = self.identifier.identify(&snapshot).await;
-        let hearing = self.hear(stream, destination, caller.as_ref().ok());
+        let arrived = Arrived {
+            destination: Destination::Address(destination),
+            caller: identifier.identify(&snapshot).await,
+        };
+        let hearing = self.hear(stream, &arrived);
         let heard = place.unless_given_up(hearing).await.unwrap_or(Err(Broken::NoRoom));
+        self.converse(arrived, heard).await;
+    }
+
+    /// Serves the rest of a connection by which an agent reaches a server through us.
+    pub(super) async fn tunnel(self: Arc<Self>, stream: TcpStream, arrived: Arrived) {
+        let heard = self.hear(stream, &arrived).await;
+        self.converse(arrived, heard).await;
+    }
+
+    async fn converse(self: Arc<Self>, arrived: Arrived, heard: Result<Heard, Broken>) {
+        let Arrived { destination, caller } = arrived;
         // What follows is boxed: a connection that has said nothing yet must not cost what an exchange does.
         let port = destination.port();
-        let session = |caller, claim| Arc::new(Session { caller, claim });
+        let session = |caller, claim| Arc::new(Session { caller: Arc::new(caller), claim });
         let (session, ended) = match heard {
             Ok(Heard::Tls(tls)) => {
-                let session = session(caller, Claim::Tls { host: tls.host, port });
+                let session = session(caller, Claim::Named { scheme: Scheme::Https, host: tls.host, port });
                 let io = Ending::new(tls.stream, |tls| tls.get_ref().0.tcp());
-                (session.clone(), Box::pin(self.serve(io, tls.http2, session, destination)).await)
+                (session.clone(), Box::pin(self.serve(io, tls.http2, session, &destination)).await)
             }
             Ok(Heard::Plain(stream)) => {
-                let session = session(caller, Claim::Plain { port });
+                let claim = match &destination {
+                    Destination::Address(_) => Claim::Plain { port },
+                    Destination::Named(host, _) => {
+                        Claim::Named { scheme: Scheme::Http, host: host.clone(), port }
+                    }
+                };
+                let session = session(caller, claim);
                 let io = Ending::new(stream, |tcp| tcp);
-                (session.clone(), Box::pin(self.serve(io, false, session, destination)).await)
+                (session.clone(), Box::pin(self.serve(io, false, session, &destination)).await)
             }
             Ok(Heard::Unopened(hello, passage)) => {
                 let Ok(caller) = &caller else { return };
-                return Box::pin(self.leave_unopened(*hello, passage, caller, destination)).await;
+                return Box::pin(self.leave_unopened(*hello, passage, caller, &destination)).await;
             }
             Err(Broken::Silent) => return,
-            Err(broken) => return self.record_broken(caller.as_ref().ok(), destination, &broken.to_string()),
+            Err(broken) => {
+                return self.record_broken(caller.as_ref().ok(), &destination, &broken.to_string());
+            }
         };
         match ended {
             Err(error) if error.is_parse() => {
-                self.record_broken(session.caller.as_ref().ok(), destination, &error.to_string());
+                self.record_broken(session.caller.as_ref().as_ref().ok(), &destination, &error.to_string());
             }
             Err(error) => tracing::debug!(%error, "an agent's connection broke off"),
             Ok(()) => {}
@@ -95,22 +122,18 @@ impl Intercept {
     }
 
     /// Resets a connection for which there is no room.
-    pub fn no_room(self: &Arc<Self>, accepted: Accepted) {
-        let (intercept, destination) = (self.clone(), accepted.destination);
+    pub fn no_room(self: &Arc<Self>, accepted: Accepted, identifier: Arc<Identifier>) {
+        let (intercept, destination) = (self.clone(), Destination::Address(accepted.destination));
         reset(accepted.stream);
         tokio::spawn(async move {
-            let caller = intercept.identifier.identify(&accepted.snapshot).await.ok();
-            intercept.record_broken(caller.as_ref(), destination, &Broken::NoRoom.to_string());
+            let caller = identifier.identify(&accepted.snapshot).await.ok();
+            intercept.record_broken(caller.as_ref(), &destination, &Broken::NoRoom.to_string());
         });
     }
 
     /// Finds out what a new connection speaks, and answers its ClientHello unless a rule leaves it unopened.
-    async fn hear(
-        &self,
-        stream: TcpStream,
-        destination: SocketAddr,
-        caller: Option<&Caller>,
-    ) -> Result<Heard, Broken> {
+    async fn hear(&self, stream: TcpStream, arrived: &Arrived) -> Result<Heard, Broken> {
+        let destination = &arrived.destination;
         let patience = self.pipeline.timeouts.handshake;
         match sniff(&stream, patience).await.map_err(|_| Broken::Silent)? {
             Speaks::Tls => {}
@@ -120,8 +143,14 @@ impl Intercept {
                 return Err(Broken::Unknown);
             }
         }
-        let hello = Hello::read(stream, destination.ip(), patience).await?;
-        let decided = caller.map_or(Ok(None), |caller| {
+        let hello = Hello::read(stream, destination.host(), patience).await?;
+        if let Destination::Named(host, _) = destination
+            && host != hello.host()
+        {
+            hello.unopened().refuse().await;
+            return Err(Broken::Mismatch);
+        }
+        let decided = arrived.caller.as_ref().ok().map_or(Ok(None), |caller| {
             decide_connection(&self.pipeline.policy.get(), caller, hello.host(), destination.port())
         });
         match decided.transpose() {
@@ -136,7 +165,7 @@ impl Intercept {
         hello: Hello,
         passage: Result<Passage, Refusal>,
         caller: &Caller,
-        destination: SocketAddr,
+        destination: &Destination,
     ) {
         match passage {
             Ok(passage) => self.pipeline.pass_through(hello, &passage, caller, destination).await,
@@ -153,7 +182,7 @@ impl Intercept {
         io: IO,
         http2: bool,
         session: Arc<Session>,
-        destination: SocketAddr,
+        destination: &Destination,
     ) -> hyper::Result<()>
     where
         IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -163,16 +192,20 @@ impl Intercept {
             async move { pipeline.request(&session, request).await }
         };
         let violated = {
-            let (intercept, session) = (self.clone(), session.clone());
+            let (intercept, session, destination) = (self.clone(), session.clone(), destination.clone());
             move |violation: Violation| {
-                intercept.record_broken(session.caller.as_ref().ok(), destination, violation.message);
+                intercept.record_broken(
+                    session.caller.as_ref().as_ref().ok(),
+                    &destination,
+                    violation.message,
+                );
             }
         };
         server::serve(io, http2, &self.pipeline.timeouts, &self.pipeline.stop, answer, violated).await
     }
 
     /// A connection that never became an exchange leaves a record too.
-    fn record_broken(&self, caller: Option<&Caller>, destination: SocketAddr, reason: &str) {
+    pub(super) fn record_broken(&self, caller: Option<&Caller>, destination: &Destination, reason: &str) {
         Attempt::broken(&self.pipeline.audit, &self.pipeline.environment, caller, destination, reason);
     }
 }

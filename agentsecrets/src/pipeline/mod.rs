@@ -7,6 +7,7 @@
 //! Each stage's output is the next one's only input, so that the compiler refuses short cuts.
 
 mod connection;
+mod explicit;
 mod passthrough;
 mod purse;
 pub mod record;
@@ -33,10 +34,12 @@ use crate::policy::ask::Ask;
 use crate::policy::decide::{decide, reading};
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
+use crate::redact::alarm::Alarms;
 use crate::redact::{self, Findings};
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
+pub use explicit::Explicit;
 
 use record::Attempt;
 use tunnel::Tunnel;
@@ -48,6 +51,8 @@ pub struct Pipeline {
     pub policy: Arc<Live>,
     /// What agents may spend.
     pub wallets: Arc<Wallets>,
+    /// Who may be guessing.
+    pub alarms: Arc<Alarms>,
     /// The real servers.
     pub upstream: Arc<Upstream>,
     /// The log.
@@ -62,10 +67,13 @@ pub struct Pipeline {
     pub tasks: TaskTracker,
 }
 
+/// Who asks, or why nobody knows.
+pub type Known = Arc<Result<Caller, IdentityError>>;
+
 /// Whose requests come in, and what their way in says of the server. They are judged one by one.
 pub struct Session {
-    /// Who asks, or why nobody knows.
-    pub caller: Result<Caller, IdentityError>,
+    /// Who asks.
+    pub caller: Known,
     /// Of whom.
     pub claim: Claim,
 }
@@ -82,14 +90,14 @@ impl Pipeline {
     /// Answers one request, and leaves one record of it.
     pub async fn request(&self, session: &Session, request: Request<Body>) -> Response<Body> {
         let mut attempt =
-            Attempt::open(&self.audit, &self.environment, session.caller.as_ref().ok(), &request);
+            Attempt::open(&self.audit, &self.environment, session.caller.as_ref().as_ref().ok(), &request);
         match self.exchange(session, request, &mut attempt).await {
             Ok(Answered::Whole(response, findings)) => attempt.answered(response, findings),
             Ok(Answered::Tunnel(response, findings, tunnel)) => {
                 let (idle, stop) = (self.timeouts.body_idle, self.stop.clone());
                 self.tasks.spawn(async move {
                     let ended = tunnel.carry(idle, &stop).await;
-                    let failure = ended.err().map(|error| error.to_string());
+                    let failure = ended.err().map(|error| error.to_string()).or_else(|| findings.alarm());
                     attempt.ended(Some(101), findings.redacted(), failure);
                 });
                 response
@@ -111,7 +119,7 @@ impl Pipeline {
         let target = Target::agree(&session.claim, &parts)?;
         attempt.target(&target, &parts);
         disguise::unmask(&mut parts, &target)?;
-        let caller = session.caller.as_ref().map_err(|error| {
+        let caller = session.caller.as_ref().as_ref().map_err(|error| {
             Refusal::new(
                 Slug::CapabilityDenied,
                 &target.host,
@@ -138,11 +146,13 @@ impl Pipeline {
         let reading = reading(&policy, caller, &Ask { references: references.all(), ..ask });
         let body = Payload::read(&parts, body, reading.as_ref(), &wallet.room).await.map_err(about)?;
         references.and_of_body(&body, &wallet.vocabulary).map_err(about)?;
+        attempt.asks(references.all());
         let grant = match decide(&policy, caller, &Ask { references: references.all(), ..ask }) {
             Decision::Deny(refusal) => return Err(refusal),
             Decision::Allow(grant) => grant,
         };
         attempt.granted(&grant);
+        self.alarms.check(agent.name(), &target.host)?;
 
         let made = self.make(&grant, caller, &target.host, &wallet).await.map_err(about)?;
         let credentials = wallet.values.resolve(&grant, &made).map_err(about)?;
@@ -157,12 +167,13 @@ impl Pipeline {
             &grant,
             &credentials,
             &wallet.vocabulary,
-            caller.session.clone(),
+            caller.isolation(),
             wallet.patterns.clone(),
         )?;
         let (outbound, redactor) =
             inject::sign(outbound, redactor, &grant, &credentials, &wallet.room).await?;
         attempt.notes(&outbound);
+        let redactor = redactor.watched(self.alarms.watch(agent.name(), &host));
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -175,8 +186,8 @@ impl Pipeline {
             None => false,
         };
         if let Some(taking) = grant.taking() {
-            let (session, purse) = (&caller.session, &wallet.purse);
-            let keep = |name: &SecretName, value| purse.capture(name, session, &host, value);
+            let (session, purse) = (caller.isolation(), &wallet.purse);
+            let keep = |name: &SecretName, value| purse.capture(name, &session, &host, value);
             response = redact::capture(response, taking, &host, keep).await?;
         }
         if !agreed {

@@ -1,13 +1,13 @@
 //! A connection that is not opened: checked, recorded, and passed on byte for byte.
 
 use std::io;
-use std::net::SocketAddr;
 
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 
 use super::Pipeline;
 use super::record::Attempt;
 use crate::base::refusal::Refusal;
+use crate::connection::Destination;
 use crate::connection::transparent::reset;
 use crate::identity::Caller;
 use crate::policy::connection::Tunnel;
@@ -20,7 +20,7 @@ impl Pipeline {
         hello: Hello,
         tunnel: &Tunnel,
         caller: &Caller,
-        destination: SocketAddr,
+        destination: &Destination,
     ) {
         let attempt = Attempt::unopened(&self.audit, &self.environment, caller, hello.host(), tunnel.port());
         let attempt = attempt.tunnelled(tunnel);

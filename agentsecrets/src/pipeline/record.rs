@@ -1,7 +1,6 @@
 //! The record of one attempt, opened when a request arrives and closed exactly once: when it is
 //! refused, when the last byte of its answer went out, or when it broke off before that.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,11 +15,13 @@ use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target
 use crate::base::host::Host;
 use crate::base::name::{AgentName, Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
+use crate::connection::Destination;
 use crate::exchange::body::{Body, BodyError};
 use crate::exchange::reply;
 use crate::exchange::target::Target;
 use crate::identity::Caller;
 use crate::inject::{Outbound, Quotes};
+use crate::policy::ask::Reference;
 use crate::policy::connection::Tunnel;
 use crate::policy::derived::Endpoint;
 use crate::policy::grant::Grant;
@@ -52,11 +53,11 @@ impl Attempt {
         log: &Arc<Log>,
         environment: &Environment,
         caller: Option<&Caller>,
-        destination: SocketAddr,
+        destination: &Destination,
         reason: &str,
     ) {
         let mut pending = log.begin(opening(environment, caller));
-        pending.request("CONNECT", format!("tcp://{destination}"), destination.ip().to_string());
+        pending.request("CONNECT", format!("tcp://{destination}"), destination.host().to_string());
         close(pending, Status::Blocked, None, Some(reason.to_owned()), false);
     }
 
@@ -118,6 +119,11 @@ impl Attempt {
     /// Notes which agent it is.
     pub fn agent(&mut self, agent: &AgentName) {
         self.pending.agent(agent);
+    }
+
+    /// Notes which secrets are asked for, granted or not.
+    pub fn asks(&mut self, references: &[Reference]) {
+        self.pending.secret_keys(references.iter().map(|reference| &reference.name));
     }
 
     /// Notes what was granted.
@@ -234,7 +240,7 @@ impl Recorded {
     fn close(&mut self, failure: Option<&BodyError>) {
         let Some((attempt, findings, code)) = self.open.take() else { return };
         let (status, reason) = match failure {
-            None => (Status::Ok, None),
+            None => (Status::Ok, findings.alarm()),
             Some(error) => (Status::Error, Some(error.to_string())),
         };
         attempt.close(status, Some(code), reason, findings.redacted());

@@ -40,8 +40,9 @@ impl Pipeline {
         wallet: &Wallet,
     ) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
         let mut made = Vec::with_capacity(grant.derived().len() + grant.captured().len());
+        let session = caller.isolation();
         for name in grant.captured() {
-            let value = wallet.purse.captured(name, &caller.session, host).ok_or_else(|| {
+            let value = wallet.purse.captured(name, &session, host).ok_or_else(|| {
                 let message = format!("nothing was captured as '{name}' from '{host}' in this session yet");
                 Refusal::new(Slug::SecretMissing, host, message)
             })?;

@@ -57,6 +57,9 @@ pub(super) enum TunnelError {
     /// A message names a secret that may not be spent there.
     #[error("policy_denied: a message names a secret that may not be spent there")]
     Denied,
+    /// The server repeated pieces of a secret too often.
+    #[error("redaction_limit: pieces of a secret came back too often")]
+    Guessed,
     /// A message is too large to be filled.
     #[error("body_too_large: a text message is larger than 1 MiB, and cannot be searched for placeholders")]
     TooLarge,
@@ -75,6 +78,7 @@ impl TunnelError {
                 (1001, "the other side is gone")
             }
             Self::Denied => (1008, "policy_denied: a secret that may not be spent here"),
+            Self::Guessed => (1008, "redaction_limit: pieces of a secret came back too often"),
             Self::TooLarge => (1009, "body_too_large: text messages may have 1 MiB here"),
         }
     }
@@ -137,6 +141,9 @@ async fn downward(
                 let clean = conversation.part(bytes.freeze(), is_last);
                 if is_last || !clean.is_empty() {
                     to.data(kind, &clean, is_last).await.map_err(gone)?;
+                }
+                if is_last && !conversation.may_go_on() {
+                    return Err(TunnelError::Guessed);
                 }
             }
             Piece::Control(Signal::Close, bytes) => {

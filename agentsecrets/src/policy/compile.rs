@@ -346,6 +346,16 @@ impl Findings {
             } else if left.len() < pattern.value.len() && !compiled.encoded_slashes {
                 self.warn(pattern, "this matches nothing without 'encoded_slashes: allow'");
             }
+            for Spend { style, .. } in &compiled.injects {
+                if let Style::Path(literal) = style
+                    && pattern.value.contains(&**literal)
+                {
+                    self.warn(
+                        pattern,
+                        format!("this matches nothing: write '*' in the place of '{literal}'"),
+                    );
+                }
+            }
         }
         if compiled.ports.is_none() && !compiled.secrets.is_empty() {
             self.warn(&rule.host, "this rule spends secrets on any port: add 'ports: [443]'");

@@ -68,6 +68,7 @@ fn caller(agent: Option<&str>, session: &str) -> Caller {
         process: Arc::new(process),
         agent: agent.map(|name| name.parse().unwrap()),
         session: session.into(),
+        is_ours: !session.is_empty(),
     }
 }
 

@@ -12,6 +12,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
 use super::load::{LoadError, read};
+use super::narrow::Narrow;
 use super::rules::Policy;
 
 /// A change is read when the folder has been quiet for so long.
@@ -32,6 +33,7 @@ pub struct Live {
 
 struct State {
     path: PathBuf,
+    narrow: Narrow,
     policy: ArcSwap<Policy>,
     error: ArcSwapOption<LoadError>,
     generation: watch::Sender<u64>,
@@ -41,16 +43,22 @@ impl Live {
     /// Reads the policy at `path` and follows its changes. Fails if the file has mistakes now; where there
     /// is none, everything is denied until there is.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
+        Self::open_narrowed(path, Narrow::default())
+    }
+
+    /// The same, and of every policy that is put in force only what `narrow` leaves.
+    pub fn open_narrowed(path: &Path, narrow: Narrow) -> Result<Self, LoadError> {
         let (wake, woken) = channel();
         // Watched before it is read, so that no change falls between.
         let watcher = watch_folder(path, wake.clone());
         let text = read(path)?;
-        let policy = parse(text.as_deref(), path)?;
+        let policy = parse(text.as_deref(), path)?.narrowed(&narrow);
         if text.is_none() {
             tracing::warn!(path = %path.display(), "there is no policy: everything is denied");
         }
         let state = Arc::new(State {
             path: path.to_path_buf(),
+            narrow,
             policy: ArcSwap::from_pointee(policy),
             error: ArcSwapOption::empty(),
             generation: watch::Sender::new(0),
@@ -66,6 +74,7 @@ impl Live {
     pub fn fixed(policy: Policy) -> Self {
         let state = Arc::new(State {
             path: PathBuf::new(),
+            narrow: Narrow::default(),
             policy: ArcSwap::from_pointee(policy),
             error: ArcSwapOption::empty(),
             generation: watch::Sender::new(0),
@@ -106,7 +115,8 @@ impl State {
             policy
         });
         match result {
-            Ok(mut policy) => {
+            Ok(policy) => {
+                let mut policy = policy.narrowed(&self.narrow);
                 policy.keep_counts_of(&self.policy.load());
                 tracing::info!(agents = policy.agents().len(), "a new policy is in force");
                 self.policy.store(Arc::new(policy));

@@ -78,6 +78,8 @@ fn a_path_that_can_never_match_is_warned_of() {
     assert!(warned("paths: ['/@a%2F*']").contains("encoded_slashes: allow"));
     assert!(warned("paths: ['/@a%2F*']\nencoded_slashes: refuse").contains("encoded_slashes: allow"));
     assert_eq!(warned("paths: ['/@a%2F*', '/@a/*']\nencoded_slashes: allow"), "");
+    let literal = "inject: { path: { '{token}': A } }\nports: [443]\npaths: ['/bot{token}/*']";
+    assert!(warned(literal).contains("write '*' in the place of '{token}'"));
 }
 
 #[test]

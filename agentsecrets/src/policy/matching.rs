@@ -10,6 +10,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher};
 use crate::base::host::Host;
 use crate::identity::Caller;
 
+use super::narrow::covers;
 use super::scale::shown;
 
 /// What stands behind `host:`.
@@ -80,6 +81,8 @@ pub enum Naming {
 pub(super) struct Hosts {
     exact: HashMap<Host, Vec<usize>>,
     below: HashMap<Arc<str>, Vec<usize>>,
+    /// Outside of these, where there are any, no rule names a host.
+    within: Option<Vec<HostPattern>>,
 }
 
 impl Hosts {
@@ -91,8 +94,16 @@ impl Hosts {
         }
     }
 
+    /// Lets rules name those hosts alone that `patterns` cover.
+    pub(super) fn keep_within(&mut self, patterns: Vec<HostPattern>) {
+        self.within = Some(patterns);
+    }
+
     /// The rules that name `host`, in the order of the file.
     pub(super) fn rules(&self, host: &Host) -> Cow<'_, [usize]> {
+        if self.excludes(host) {
+            return Cow::Borrowed(&[]);
+        }
         let mut found = Cow::Borrowed(self.exact.get(host).map_or(&[][..], Vec::as_slice));
         for rules in self.wildcards(host) {
             if found.is_empty() {
@@ -116,12 +127,19 @@ impl Hosts {
 
     /// How the rules name `host`.
     pub(super) fn naming(&self, host: &Host) -> Naming {
+        if self.excludes(host) {
+            return Naming::Nowhere;
+        }
         if self.exact.contains_key(host) {
             return Naming::Exactly;
         }
         let Host::Name(name) = host else { return Naming::Nowhere };
         let below = parents(name).find_map(|parent| self.below.get_key_value(parent));
         below.map_or(Naming::Nowhere, |(parent, _)| Naming::Below(parent.clone()))
+    }
+
+    fn excludes(&self, host: &Host) -> bool {
+        self.within.as_ref().is_some_and(|within| !covers(within, host))
     }
 
     /// The rules of every `*.parent` that covers `host`, whole labels at a time.

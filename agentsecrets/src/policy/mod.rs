@@ -22,6 +22,7 @@ mod load_tests;
 mod matching;
 mod minting;
 mod model;
+pub mod narrow;
 mod path;
 mod person;
 pub mod place;

@@ -234,11 +234,11 @@ impl Agent {
     }
 
     /// The fact for which `caller` is not this agent. An entry without `match` holds for what `run`
-    /// started, which is always in a session.
+    /// started, and at the explicit proxy for what belongs to its user.
     fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
         match &self.matches {
             Some(facts) => facts.fails_by(caller),
-            None if caller.session.is_empty() => Some("session"),
+            None if !caller.is_ours => Some("session"),
             None => None,
         }
     }

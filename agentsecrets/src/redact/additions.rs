@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::patterns::Search;
+use super::search::Search;
 use crate::base::secret::Secret;
 
 /// How many values may be held at once, and how many bytes together: what is minted without end must not
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
     use crate::redact::patterns::Patterns;
-    use crate::redact::stream::Scrubber;
+    use crate::redact::stream::{Scrubber, Unit};
 
     fn secret(text: &str) -> Arc<Secret> {
         Arc::new(Secret::new(text.as_bytes().to_vec()))
@@ -85,7 +85,7 @@ mod tests {
     fn what_is_added_is_in_force_in_streams_that_are_under_way() {
         let additions = Arc::<Additions>::default();
         let patterns = Patterns::with([&*secret("a stored secret")], additions.clone());
-        let mut stream = Scrubber::new(patterns.clone());
+        let mut stream = Scrubber::new(patterns.clone(), Unit::Line);
         let line = Bytes::from_static(b"minted-token-1 a stored secret\n");
         assert_eq!(stream.push(line.clone()), "minted-token-1 [REDACTED_BY_AGENTSECRETS]\n");
         additions.add(secret("minted-token-1")).unwrap();

@@ -3,25 +3,27 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, TRAILER, TRANSFER_ENCODING,
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, TRAILER,
+    TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::ext::ReasonPhrase;
+use tokio::time::Sleep;
 
+use super::alarm::{Findings, Watch};
 use super::conversation::Conversation;
 use super::decode::{DIGESTS, codings, decoded};
 use super::grpc::Messages;
 use super::headers;
 use super::patterns::Patterns;
-use super::stream::Scrubber;
+use super::stream::{Scrubber, Unit};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
 use crate::exchange::body::{Body, BodyError, empty, full};
@@ -33,33 +35,27 @@ const SMALL: usize = 64 << 10;
 /// How long the headers of an answer of unknown size wait for its body to turn out small. The time is
 /// the same whatever the answer says.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// How long a whole line waits for more. The time is the same whatever the line says.
+const STILL: Duration = Duration::from_millis(20);
 
 /// Takes the agent's secrets out of one answer. Made only together with the request that carries them.
 pub struct Redactor {
     patterns: Arc<Patterns>,
     method: Method,
     domain: String,
-}
-
-/// What was found in an answer; final once its body has ended.
-#[derive(Debug, Clone, Default)]
-pub struct Findings(Arc<AtomicBool>);
-
-impl Findings {
-    /// Whether anything was taken out so far.
-    pub fn redacted(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    pub(super) fn found(&self) {
-        self.0.store(true, Ordering::Release);
-    }
+    watch: Option<Watch>,
 }
 
 impl Redactor {
     /// For the answer of `domain` to a request with `method`.
     pub(crate) fn new(patterns: Arc<Patterns>, method: Method, domain: impl ToString) -> Self {
-        Self { patterns, method, domain: domain.to_string() }
+        Self { patterns, method, domain: domain.to_string(), watch: None }
+    }
+
+    /// The same, counting the pieces of secrets that come back.
+    pub fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
     }
 
     /// The same, which searches for `value` too.
@@ -77,7 +73,7 @@ impl Redactor {
     /// The answer without secrets. Refused with `unreadable_answer` where it cannot be searched, and
     /// with `upstream_unavailable` where a small one breaks off.
     pub async fn answer(self, response: Response<Body>) -> Result<(Response<Body>, Findings), Refusal> {
-        let findings = Findings::default();
+        let findings = Findings::watched(self.watch.clone());
         if self.patterns.is_empty() {
             return Ok((response, findings));
         }
@@ -85,14 +81,19 @@ impl Redactor {
             return Err(self.unreadable("the secrets are too large to search answers for"));
         }
         let (mut parts, body) = response.into_parts();
-        if headers::scrub(&mut parts.headers, &self.patterns) {
-            findings.found();
+        if parts.status == StatusCode::PARTIAL_CONTENT {
+            return Err(self.unreadable(
+                "a part of an answer came, which was not asked for and may cut a secret in two",
+            ));
         }
+        headers::scrub(&mut parts.headers, &self.patterns, &findings);
+        // An answer is whole, whatever part of it is asked for.
+        parts.headers.remove(ACCEPT_RANGES);
         if let Some(reason) = parts.extensions.get::<ReasonPhrase>()
-            && self.patterns.scrub(reason.as_bytes()).is_some()
+            && let Some(clean) = self.patterns.scrub(reason.as_bytes())
         {
             parts.extensions.remove::<ReasonPhrase>();
-            findings.found();
+            findings.found(clean.has_piece);
         }
         let body = if self.is_bodyless(parts.status) || body.is_end_stream() {
             self.no_body(&mut parts.headers);
@@ -138,10 +139,11 @@ impl Redactor {
             rest: Some(body),
             trailers: HeaderMap::new(),
             messages: is_kind(headers, b"application/grpc").then(Messages::default),
-            scrubber: Scrubber::new(self.patterns.clone()),
+            scrubber: Scrubber::new(self.patterns.clone(), unit(headers)),
             patterns: self.patterns.clone(),
             findings: findings.clone(),
             announced: false,
+            still: None,
         };
         if !flows(headers) {
             let small = size.is_some_and(|size| size <= SMALL as u64);
@@ -211,9 +213,26 @@ impl Redactor {
 
 /// Whether the answer is a conversation, whose headers and messages must not wait for each other.
 fn flows(headers: &HeaderMap) -> bool {
-    [&b"text/event-stream"[..], b"application/grpc", b"application/x-ndjson", b"multipart/x-mixed-replace"]
-        .iter()
-        .any(|kind| is_kind(headers, kind))
+    let others = [&b"application/grpc"[..], b"multipart/x-mixed-replace"];
+    unit(headers) != Unit::Whole || others.iter().any(|kind| is_kind(headers, kind))
+}
+
+/// What of the answer leaves at once.
+fn unit(headers: &HeaderMap) -> Unit {
+    const LINES: [&[u8]; 5] = [
+        b"application/x-ndjson",
+        b"application/ndjson",
+        b"application/jsonl",
+        b"application/json-seq",
+        b"application/stream+json",
+    ];
+    if is_kind(headers, b"text/event-stream") {
+        Unit::Event
+    } else if LINES.iter().any(|kind| is_kind(headers, kind)) {
+        Unit::Line
+    } else {
+        Unit::Whole
+    }
 }
 
 /// Whether the content's type begins with `kind`.
@@ -256,6 +275,8 @@ struct Clean {
     findings: Findings,
     /// Whether it was said already that something was taken out.
     announced: bool,
+    /// Ends when nothing has come for so long that whole lines may leave.
+    still: Option<Pin<Box<Sleep>>>,
 }
 
 impl Clean {
@@ -288,7 +309,17 @@ impl Clean {
     /// The next bytes that may leave; never none of them.
     fn poll_clean(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         while let Some(body) = &mut self.rest {
-            let clean = match ready!(Pin::new(body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+                ready!(self.poll_still(cx));
+                let clean = self.scrubber.pause();
+                self.scrubber.tell(&self.findings);
+                if !clean.is_empty() {
+                    return Poll::Ready(Some(Ok(clean)));
+                }
+                continue;
+            };
+            self.still = None;
+            let clean = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.take(data),
                     Err(frame) => Ok(self.end(frame.into_trailers().unwrap_or_default())),
@@ -303,14 +334,23 @@ impl Clean {
                     return Poll::Ready(Some(Err(error)));
                 }
             };
-            if self.scrubber.found() {
-                self.findings.found();
-            }
+            self.scrubber.tell(&self.findings);
             if !clean.is_empty() {
                 return Poll::Ready(Some(Ok(clean)));
             }
         }
         Poll::Ready(None)
+    }
+
+    /// Waits until nothing has come for a while although whole lines are held; else for ever.
+    fn poll_still(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.scrubber.has_line() {
+            return Poll::Pending;
+        }
+        let still = self.still.get_or_insert_with(|| Box::pin(tokio::time::sleep(STILL)));
+        ready!(still.as_mut().poll(cx));
+        self.still = None;
+        Poll::Ready(())
     }
 
     fn take(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
@@ -320,6 +360,10 @@ impl Clean {
         }
         let mut clean = BytesMut::from(self.scrubber.push(data));
         clean.extend_from_slice(&self.scrubber.finish());
+        self.scrubber.tell(&self.findings);
+        if !self.findings.next_message() {
+            return Err(BodyError::Coding("pieces of a secret came back too often"));
+        }
         Ok(clean.freeze())
     }
 
@@ -327,9 +371,7 @@ impl Clean {
     fn end(&mut self, trailers: HeaderMap) -> Bytes {
         self.rest = None;
         self.trailers = trailers;
-        if headers::scrub(&mut self.trailers, &self.patterns) {
-            self.findings.found();
-        }
+        headers::scrub(&mut self.trailers, &self.patterns, &self.findings);
         self.scrubber.finish()
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::answer::Findings;
+use super::alarm::Findings;
 use super::patterns::Patterns;
-use super::stream::Scrubber;
+use super::stream::{Scrubber, Unit};
 
 /// Takes the agent's secrets out of the messages of one conversation.
 pub struct Conversation {
@@ -17,7 +17,7 @@ pub struct Conversation {
 
 impl Conversation {
     pub(super) fn new(patterns: Arc<Patterns>, findings: Findings) -> Self {
-        Self { scrubber: Scrubber::new(patterns.clone()), patterns, findings }
+        Self { scrubber: Scrubber::new(patterns.clone(), Unit::Whole), patterns, findings }
     }
 
     /// Takes the next part of a message, and gives what may leave of it, perhaps nothing. With the last part
@@ -30,10 +30,13 @@ impl Conversation {
                 clean = Bytes::from([clean, rest].concat());
             }
         }
-        if self.scrubber.found() {
-            self.findings.found();
-        }
+        self.scrubber.tell(&self.findings);
         clean
+    }
+
+    /// Whether the next message may come: pieces of a secret have not come back too often.
+    pub fn may_go_on(&self) -> bool {
+        self.findings.next_message()
     }
 
     /// Something short that is sent by itself, searched by itself.
@@ -41,8 +44,8 @@ impl Conversation {
         match self.patterns.scrub(&bytes) {
             None => bytes,
             Some(clean) => {
-                self.findings.found();
-                clean.into()
+                self.findings.found(clean.has_piece);
+                clean.bytes.into()
             }
         }
     }

@@ -4,8 +4,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use async_compression::tokio::bufread;
@@ -107,8 +107,8 @@ pub fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
 /// What `body` says once `codings` are taken off it. Trailers are kept.
 pub fn decoded(body: Body, codings: &[Coding]) -> Decoded {
     let read = Arc::new(AtomicU64::new(0));
-    let trailers = Arc::default();
-    let source = Source { body, read: read.clone(), trailers: Arc::clone(&trailers) };
+    let source = Source { body: Arc::new(Mutex::new(body)), read: read.clone(), trailers: Arc::default() };
+    let rest = source.clone();
     let mut input: Input = Box::new(StreamReader::new(source));
     let mut decoder: Option<Box<dyn AsyncRead + Send + Unpin>> = None;
     for coding in codings.iter().rev() {
@@ -119,18 +119,19 @@ pub fn decoded(body: Body, codings: &[Coding]) -> Decoded {
         decoder = Some(coding.decoder(inner));
     }
     let decoder = decoder.unwrap_or_else(|| Box::new(input));
-    Decoded { decoder, read, written: 0, trailers, buffer: BytesMut::new(), state: State::Data }
+    Decoded { decoder, read, written: 0, rest, buffer: BytesMut::new(), state: State::Data }
 }
 
 type Input = Box<dyn AsyncBufRead + Send + Unpin>;
-type Trailers = Arc<std::sync::Mutex<Option<HeaderMap>>>;
+type Trailers = Arc<Mutex<Option<HeaderMap>>>;
 
 /// A decoded body.
 pub struct Decoded {
     decoder: Box<dyn AsyncRead + Send + Unpin>,
     read: Arc<AtomicU64>,
     written: u64,
-    trailers: Trailers,
+    /// What follows what was decoded: trailers, as a rule.
+    rest: Source,
     buffer: BytesMut,
     state: State,
 }
@@ -161,8 +162,15 @@ impl http_body::Body for Decoded {
             }
         }
         if self.state == State::Trailers {
+            // A decoder may end before the body does.
+            while let Some(more) = ready!(self.rest.poll_data(cx)) {
+                if let Err(error) = more {
+                    self.state = State::Done;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
             self.state = State::Done;
-            let trailers = self.trailers.lock().ok().and_then(|mut slot| slot.take());
+            let trailers = self.rest.trailers.lock().ok().and_then(|mut slot| slot.take());
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         Poll::Ready(None)
@@ -203,22 +211,21 @@ fn told(error: io::Error) -> BodyError {
 }
 
 /// The data of a body as a stream of chunks; its trailers go aside.
+#[derive(Clone)]
 struct Source {
-    body: Body,
+    body: Arc<Mutex<Body>>,
     read: Arc<AtomicU64>,
     trailers: Trailers,
 }
 
-impl futures_util::Stream for Source {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+impl Source {
+    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
-                Some(Ok(frame)) => frame,
-            };
+            if body.is_end_stream() {
+                return Poll::Ready(None);
+            }
+            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)?) else { return Poll::Ready(None) };
             match frame.into_data() {
                 Ok(data) => {
                     self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
@@ -228,9 +235,18 @@ impl futures_util::Stream for Source {
                     if let (Ok(trailers), Ok(mut slot)) = (frame.into_trailers(), self.trailers.lock()) {
                         *slot = Some(trailers);
                     }
+                    return Poll::Ready(None);
                 }
             }
         }
+    }
+}
+
+impl futures_util::Stream for Source {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.poll_data(cx).map(|data| data.map(|data| data.map_err(io::Error::other)))
     }
 }
 

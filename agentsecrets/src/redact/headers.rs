@@ -1,27 +1,36 @@
 //! The search in headers and trailers: every value, whatever its name says, since a server may echo a
 //! secret in a cookie, a redirect or an error header alike.
 
+use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::alarm::Findings;
 use super::patterns::{MARKER, Patterns};
 
-/// Takes the secrets out of `headers`; says whether there was any.
-pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns) -> bool {
-    let mut found = false;
-    for value in headers.values_mut() {
+/// Takes the secrets out of `headers`, and notes in `findings` what there was.
+pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns, findings: &Findings) {
+    let mut told = Vec::new();
+    for (name, value) in headers.iter_mut() {
         if let Some(clean) = patterns.scrub(value.as_bytes()) {
-            found = true;
-            *value = HeaderValue::from_bytes(&clean).unwrap_or_else(|_| HeaderValue::from_static(marker()));
+            findings.found(clean.has_piece);
+            *value =
+                HeaderValue::from_bytes(&clean.bytes).unwrap_or_else(|_| HeaderValue::from_static(marker()));
+            if FRAMING.contains(name) {
+                told.push(name.clone());
+            }
+        }
+        if let Some(clean) = patterns.scrub(name.as_str().as_bytes()) {
+            findings.found(clean.has_piece);
+            told.push(name.clone());
         }
     }
-    let told: Vec<HeaderName> =
-        headers.keys().filter(|name| patterns.scrub(name.as_str().as_bytes()).is_some()).cloned().collect();
     for name in told {
-        found = true;
         headers.remove(name);
     }
-    found
 }
+
+/// Headers in which a marker would be an error: they go.
+const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRAILER];
 
 fn marker() -> &'static str {
     std::str::from_utf8(MARKER).unwrap_or_default()
@@ -32,6 +41,12 @@ mod tests {
     use super::*;
     use crate::base::secret::Secret;
 
+    fn scrubbed(headers: &mut HeaderMap, patterns: &Patterns) -> bool {
+        let findings = Findings::default();
+        scrub(headers, patterns, &findings);
+        findings.redacted()
+    }
+
     #[test]
     fn a_secret_is_taken_out_of_any_header() {
         let patterns = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
@@ -40,12 +55,12 @@ mod tests {
         headers.append("set-cookie", HeaderValue::from_static("a=b"));
         headers.append("set-cookie", HeaderValue::from_static("auth=aHVudGVyMi9odW50ZXIy; Secure"));
         headers.insert("x-raw", HeaderValue::from_bytes(b"\xffhunter2/hunter2\xff").unwrap());
-        assert!(scrub(&mut headers, &patterns));
+        assert!(scrubbed(&mut headers, &patterns));
         assert_eq!(headers["location"], "/login?next=1&p=[REDACTED_BY_AGENTSECRETS]&x=y");
         let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["a=b", "auth=[REDACTED_BY_AGENTSECRETS]; Secure"]);
         assert_eq!(headers["x-raw"].as_bytes(), b"\xff[REDACTED_BY_AGENTSECRETS]\xff");
-        assert!(!scrub(&mut headers, &patterns));
+        assert!(!scrubbed(&mut headers, &patterns));
     }
 
     #[test]
@@ -53,6 +68,14 @@ mod tests {
         let patterns = Patterns::build(&[Secret::new(b"deadbeef01".to_vec())]);
         let mut headers = HeaderMap::new();
         headers.insert("x-deadbeef01", HeaderValue::from_static("1"));
-        assert!(scrub(&mut headers, &patterns) && headers.is_empty());
+        assert!(scrubbed(&mut headers, &patterns) && headers.is_empty());
+    }
+
+    #[test]
+    fn a_length_that_is_a_secret_is_left_out() {
+        let patterns = Patterns::build(&[Secret::new(b"47114711".to_vec())]);
+        let mut headers = HeaderMap::new();
+        headers.insert("content-length", HeaderValue::from_static("47114711"));
+        assert!(scrubbed(&mut headers, &patterns) && headers.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The request's share in redaction: it must not ask for an answer that we could not search.
 
 use http::HeaderValue;
-use http::header::{ACCEPT_ENCODING, HeaderName, IF_RANGE, RANGE};
+use http::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use http::request::Parts;
 
 use super::decode::Coding;
@@ -9,9 +9,10 @@ use super::decode::Coding;
 /// Asks for codings that we read, and for whole answers: a part of one could cut a secret in two, and
 /// messages that are compressed one by one (gRPC) or sent as differences (`A-IM`) hide it.
 pub(crate) fn prepare(parts: &mut Parts) {
-    for name in
-        [RANGE, IF_RANGE, HeaderName::from_static("a-im"), HeaderName::from_static("grpc-accept-encoding")]
-    {
+    for name in [RANGE, IF_RANGE] {
+        parts.headers.remove(name);
+    }
+    for name in PARTS {
         parts.headers.remove(name);
     }
     if parts.headers.contains_key(ACCEPT_ENCODING) {
@@ -19,6 +20,11 @@ pub(crate) fn prepare(parts: &mut Parts) {
         parts.headers.insert(ACCEPT_ENCODING, readable);
     }
 }
+
+/// Other ways to ask for less than the whole: what Apache still reads as `Range`, Azure's own, differences,
+/// and messages that are compressed by themselves.
+const PARTS: [&str; 5] =
+    ["request-range", "x-ms-range", "x-ms-range-get-content-md5", "a-im", "grpc-accept-encoding"];
 
 /// The codings of `accepted` that we read, as they stand there; `identity` if there is none.
 fn readable<'a>(accepted: impl Iterator<Item = &'a HeaderValue>) -> HeaderValue {
@@ -67,6 +73,14 @@ mod tests {
 
     #[test]
     fn a_part_of_an_answer_is_never_asked_for() {
-        assert!(prepared(&[("range", "bytes=0-9"), ("if-range", "\"x\"")]).is_empty());
+        assert!(
+            prepared(&[
+                ("range", "bytes=0-9"),
+                ("if-range", "\"x\""),
+                ("request-range", "bytes=0-9"),
+                ("x-ms-range", "bytes=0-9"),
+            ])
+            .is_empty()
+        );
     }
 }

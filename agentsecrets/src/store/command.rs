@@ -113,7 +113,7 @@ impl Commands {
                 // Of who we are, not of who called sudo.
                 command.env("HOME", user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
             }
-            crate::base::sys::process::end_with_us(&mut command);
+            crate::base::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None);
         }
         command.spawn().map_err(|error| {
             StoreError::Io(format!(
@@ -187,7 +187,8 @@ fn kill(child: &mut Child) {
     let _ = child.wait();
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::collections::BTreeMap;
 

@@ -5,7 +5,9 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,12 +53,13 @@ struct Told {
 }
 
 impl Keeper {
-    /// Forks the keeper of those `choices` that are no vault, if there are any; it protects itself by
-    /// `conceal` and ends when the lines close. The calling process must have one thread, and be the user
-    /// whose stores they are, without privileges.
+    /// Forks the keeper of those `choices` that are no vault, if there are any, for one `project` and
+    /// `environment`; it protects itself by `conceal` and ends when the lines close. The calling process
+    /// must have one thread, and be the user whose stores they are, without privileges.
     pub fn start(
         choices: &[Choice],
         home: &Home,
+        (project, environment): (&Project, &Environment),
         conceal: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Self> {
         let (mut lines, mut theirs) = (Vec::new(), Vec::new());
@@ -67,7 +70,8 @@ impl Keeper {
             theirs.push((choice.kind.clone(), other));
         }
         if !theirs.is_empty() {
-            process::fork(|| match keep(theirs, home, conceal) {
+            let scope = (project.clone(), environment.clone());
+            process::fork(|| match keep(theirs, home, scope, conceal) {
                 Ok(()) => 0,
                 Err(_) => 1,
             })?;
@@ -88,6 +92,7 @@ impl Keeper {
 fn keep(
     lines: Vec<(Kind, UnixStream)>,
     home: &Home,
+    scope: (Project, Environment),
     conceal: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
     SigSet::all().thread_block()?;
@@ -104,13 +109,17 @@ fn keep(
     // Closed above already, and perhaps another's by now.
     std::mem::forget(null);
     std::env::set_current_dir("/")?;
+    // Of who started us, who may be another user than we are: there is no bus of ours.
+    if std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|folder| !is_ours(folder.as_ref())) {
+        process::forget_variable("XDG_RUNTIME_DIR")?;
+    }
     conceal()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let (end, ended) = channel();
     for (kind, line) in lines {
-        let (store, end) = (super::kept(&kind, home), end.clone());
+        let (store, scope, end) = (super::kept(&kind, home), scope.clone(), end.clone());
         std::thread::Builder::new().name(kind.name().to_owned()).spawn(move || {
-            let _ = answer(&*store, line);
+            let _ = answer(&*store, &scope, line);
             let _ = end.send(());
         })?;
     }
@@ -119,13 +128,23 @@ fn keep(
     Ok(())
 }
 
-/// Answers the questions that come over a line, until it closes.
-fn answer(store: &dyn Store, mut line: UnixStream) -> io::Result<()> {
+fn is_ours(folder: &Path) -> bool {
+    let owner = std::fs::metadata(folder).map(|folder| folder.uid());
+    owner.is_ok_and(|owner| owner == nix::unistd::geteuid().as_raw())
+}
+
+/// Answers the questions about one project and environment that come over a line, until it closes.
+fn answer(store: &dyn Store, scope: &(Project, Environment), mut line: UnixStream) -> io::Result<()> {
+    let others =
+        |project: &Project, environment: &Environment| (project, environment) != (&scope.0, &scope.1);
+    let foreign = || StoreError::Refused("this agent's secrets are those of another environment".into());
     loop {
         let question = receive(&mut line, LONGEST_QUESTION)?;
         let (number, question) = question.split_at_checked(8).ok_or(io::ErrorKind::InvalidData)?;
         let mut parts = Parts { number, tag: b'-', rest: Zeroizing::default() };
         match serde_json::from_slice(question)? {
+            Question::Get(key) if others(&key.project, &key.environment) => parts.fail(&foreign()),
+            Question::List(project, environment) if others(&project, &environment) => parts.fail(&foreign()),
             Question::Get(key) => match store.get(&key) {
                 Ok(None) => {}
                 Ok(Some(value)) => {
@@ -344,7 +363,7 @@ mod tests {
             environment: None,
         });
         let store = crate::store::kept(&kind, &Home::at(folder));
-        std::thread::spawn(move || answer(&*store, theirs));
+        std::thread::spawn(move || answer(&*store, &(Project::default(), Environment::default()), theirs));
         Elsewhere::new("mounted", ours)
     }
 
@@ -362,6 +381,10 @@ mod tests {
         std::fs::write(folder.path().join("B"), "b").unwrap();
         assert_ne!(store.version().unwrap(), before);
         assert!(store.set(&key("A"), Secret::new(b"x".to_vec()), None).is_err());
+        // Whoever takes over the process that asks learns nothing of other environments.
+        let elsewhere = Key { environment: "production".parse().unwrap(), ..key("A") };
+        assert!(matches!(store.get(&elsewhere), Err(StoreError::Refused(_))));
+        assert!(store.list(&elsewhere.project, &elsewhere.environment).is_err());
         drop(folder);
         assert!(matches!(store.get(&key("A")), Err(StoreError::Absent(why)) if why.contains("mount it")));
     }

@@ -152,7 +152,8 @@ fn listed(folder: &Path) -> Result<Vec<(SecretName, fs::Metadata)>, StoreError> 
     Ok(found)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::symlink;
 

@@ -228,13 +228,11 @@ mod tests {
         }
     }
 
-    fn stores(of: &[(&'static str, Result<Option<&'static str>, StoreError>, bool, bool)]) -> Stores {
-        let place = |(name, held, writable, optional): &(
-            &'static str,
-            Result<Option<&'static str>, StoreError>,
-            bool,
-            bool,
-        )| Place {
+    /// Name, what it holds, whether it can be written to, whether it is optional.
+    type Given = (&'static str, Result<Option<&'static str>, StoreError>, bool, bool);
+
+    fn stores(of: &[Given]) -> Stores {
+        let place = |(name, held, writable, optional): &Given| Place {
             store: Arc::new(One(name, Mutex::new(held.clone()), *writable)),
             optional: *optional,
         };

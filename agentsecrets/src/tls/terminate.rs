@@ -1,7 +1,6 @@
 //! The agent's side of TLS: the ClientHello is read whole, however it is cut, and only then it is decided
 //! whether we answer it, under the one name it asks for, or pass it on unopened.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rustls::server::Acceptor;
@@ -67,11 +66,11 @@ pub enum TerminateError {
 
 impl Hello {
     /// Reads the ClientHello on `stream`. A client that names no server is one that connects to an address,
-    /// so the `destination` it connected to is its name. The hello and the handshake may together take as
+    /// so the `destination` it connected to names it. The hello and the handshake may together take as
     /// long as `patience`.
     pub async fn read(
         stream: TcpStream,
-        destination: IpAddr,
+        destination: Host,
         patience: Duration,
     ) -> Result<Self, TerminateError> {
         let deadline = Instant::now() + patience;
@@ -79,7 +78,7 @@ impl Hello {
         let start = timeout_at(deadline, reading).await.map_err(|_| TerminateError::Slow)??;
         let host = match start.client_hello().server_name() {
             Some(name) => name.parse().map_err(|_| TerminateError::BadName)?,
-            None => Host::from(destination),
+            None => destination,
         };
         Ok(Self { start, deadline, host })
     }

@@ -67,7 +67,8 @@ impl Ends {
         let client = tokio::task::spawn_blocking(move || drive(address, config, name, size));
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let hello = Hello::read(stream, address.ip(), PATIENCE).await.map_err(|error| error.to_string())?;
+        let hello =
+            Hello::read(stream, address.ip().into(), PATIENCE).await.map_err(|error| error.to_string())?;
         let mut ended = match hello.terminate(&self.leaves).await {
             Ok(ended) => ended,
             Err(error) => {
@@ -137,8 +138,10 @@ async fn told(bytes: &[u8]) -> (String, Vec<u8>) {
         let _ = client.read_to_end(&mut answer).await;
         answer
     });
-    let error =
-        Hello::read(stream, peer.ip(), PATIENCE).await.err().map_or(String::new(), |error| error.to_string());
+    let error = Hello::read(stream, peer.ip().into(), PATIENCE)
+        .await
+        .err()
+        .map_or(String::new(), |error| error.to_string());
     (error, client.await.unwrap())
 }
 
@@ -246,6 +249,6 @@ async fn a_client_that_says_nothing_more_is_not_waited_for() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.write_all(&[22, 3, 1]).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
-    let read = Hello::read(stream, peer.ip(), Duration::from_millis(20)).await;
+    let read = Hello::read(stream, peer.ip().into(), Duration::from_millis(20)).await;
     assert!(matches!(read, Err(TerminateError::Slow)));
 }

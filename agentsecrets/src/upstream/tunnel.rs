@@ -10,18 +10,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::client::Upstream;
 use super::connector::{self, Wire};
 use super::failure;
+use crate::base::host::Host;
 use crate::base::refusal::{Refusal, Slug};
+use crate::connection::Destination;
 use crate::policy::connection::Tunnel;
 
 /// How long the other end may be silent before it is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 impl Upstream {
-    /// Connects to `destination`, which must be an address of the tunnel's host.
+    /// Connects to `destination`, which must be an address of the tunnel's host, or that host itself.
     pub async fn open_tunnel(
         &self,
         tunnel: &Tunnel,
-        destination: SocketAddr,
+        destination: &Destination,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Refusal> {
         let connecting = self.connect_tunnel(tunnel, destination);
         let patience = self.patience().connect;
@@ -32,20 +34,37 @@ impl Upstream {
             .map_err(|refusal| refusal.by_rule(&**tunnel.rule()))
     }
 
-    async fn connect_tunnel(&self, tunnel: &Tunnel, destination: SocketAddr) -> Result<Wire, Refusal> {
+    async fn connect_tunnel(&self, tunnel: &Tunnel, destination: &Destination) -> Result<Wire, Refusal> {
         let host = tunnel.host();
-        let ip = destination.ip().to_canonical();
-        let known = self.resolver().has_address(host, ip).await;
-        if !known.map_err(|error| failure::unresolved(host, &error))? {
-            let message = format!("the address that was dialled is none of '{host}', for which it was");
-            return Err(Refusal::new(Slug::TargetMismatch, host, message));
+        let unresolved = |error| failure::unresolved(host, &error);
+        let ips = match destination {
+            Destination::Named(name, _) if name == host => {
+                self.resolver().lookup(host).await.map_err(unresolved)?
+            }
+            Destination::Named(..) => return Err(elsewhere(host, "the name that was asked for")),
+            Destination::Address(address) => {
+                let ip = address.ip().to_canonical();
+                if !self.resolver().has_address(host, ip).await.map_err(unresolved)? {
+                    return Err(elsewhere(host, "the address that was dialled"));
+                }
+                vec![ip]
+            }
+        };
+        let judged = ips.iter().map(|ip| (*ip, self.check(*ip, tunnel.private(), tunnel.port())));
+        let (good, bad): (Vec<_>, Vec<_>) = judged.partition(|(_, verdict)| verdict.is_ok());
+        if good.is_empty() {
+            return Err(failure::guarded(host, bad.into_iter().filter_map(|(_, bad)| bad.err())));
         }
-        self.check(ip, tunnel.private(), tunnel.port())
-            .map_err(|refused| failure::guarded(host, std::iter::once(refused)))?;
+        let good: Vec<_> = good.iter().map(|(ip, _)| SocketAddr::new(*ip, tunnel.port())).collect();
         let unreachable = |error| failure::unreachable(host, &error);
-        let stream = connector::dial(&[SocketAddr::new(ip, tunnel.port())]).await.map_err(unreachable)?;
+        let stream = connector::dial(&good).await.map_err(unreachable)?;
         // A failure costs nothing but that a vanished server is noticed later.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         Ok(Wire::Plain(stream))
     }
+}
+
+fn elsewhere(host: &Host, what: &str) -> Refusal {
+    let message = format!("{what} is none of '{host}', for which it was");
+    Refusal::new(Slug::TargetMismatch, host, message)
 }

@@ -1,5 +1,5 @@
 """A WebSocket server that does what it is told, and repeats its client's credential when asked."""
-import asyncio, hashlib, ssl, sys
+import asyncio, base64, hashlib, ssl, sys
 import websockets
 
 
@@ -11,6 +11,13 @@ async def serve(ws):
             await ws.send(b"\x00\xff" + secret.encode() + b"\xff")
         elif message == "parts":
             await ws.send([c for c in "parts of " + secret + "!"])
+        elif message == "forms":
+            key = secret.removeprefix("Bearer ").encode()
+            wide = key.decode().encode("utf-16-le")
+            lines = base64.encodebytes(b"some words before it, to fill a line: " + key + b" and some behind").decode()
+            forms = [key.decode(), key.hex(":"), key.hex().upper(), base64.b64encode(wide).decode(), lines]
+            forms += ["".join("\\u%04x" % c for c in key), ", ".join(map(str, key))]
+            await ws.send(" | ".join(forms))
         elif message == "extensions":
             await ws.send(repr(ws.extensions))
         elif message == "close":

@@ -71,13 +71,14 @@ pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     }
 }
 
-/// Has a program that `command` starts killed when the thread that starts it ends.
-pub fn end_with_us(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec it makes one system call, which takes no pointer and allocates nothing.
-    unsafe {
-        command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+/// Forgets the variable `name`. Fails if the process has more than one thread.
+pub fn forget_variable(name: &str) -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with threads must not change its environment"));
     }
+    // SAFETY: there is one thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    Ok(())
 }
 
 /// Gives SIGPIPE its default back, which Rust's runtime ignores and a program executed would inherit.

@@ -80,8 +80,7 @@ pub(super) fn request(args: &Args, injections: &[Injection]) -> Result<Request<B
     let mut request = Request::new(body.clone().map_or_else(empty, full));
     *request.method_mut() = method;
     let authority = url.authority().to_owned();
-    *request.uri_mut() =
-        url::Url::from(url).as_str().parse().map_err(|error| wrong(format!("--url: {error}")))?;
+    *request.uri_mut() = url.as_str().parse().map_err(|error| wrong(format!("--url: {error}")))?;
     let headers = request.headers_mut();
     let host =
         HeaderValue::try_from(authority).map_err(|_| wrong("--url: its host is not valid".to_owned()))?;

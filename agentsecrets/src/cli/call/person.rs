@@ -41,11 +41,11 @@ pub(super) fn ask(
     for reference in references(injections) {
         asked = asked.and(reference.clone()).map_err(|clash| Failure::new(Exit::Usage, clash))?;
     }
-    let store = open_store(context)?;
-    let stages = stages(&asked, Arc::new(store), context)?;
+    let store = Arc::new(open_store(context)?);
+    let stages = stages(&asked, store, context)?;
     request.extensions_mut().insert(asked);
     let answer = runtime.block_on(async {
-        let session = Session { caller: caller(has_token).await, claim: Claim::Absolute };
+        let session = Session { caller: Arc::new(caller(has_token).await), claim: Claim::Absolute };
         let (pipeline, _) = stages.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
         let response = pipeline.request(&session, request).await;
         let refusal = response.extensions().get::<Refusal>().map(refused);
@@ -60,7 +60,7 @@ async fn caller(has_token: bool) -> Result<Caller, IdentityError> {
         return Err(IdentityError::Token);
     }
     let process = Arc::new(who_started_us().await?);
-    Ok(Caller { process, agent: None, session: "".into() })
+    Ok(Caller { process, agent: None, session: "".into(), is_ours: false })
 }
 
 fn stages(asked: &Asked, store: Arc<dyn Store>, context: &Context) -> Result<Stages, Failure> {
@@ -77,7 +77,7 @@ fn stages(asked: &Asked, store: Arc<dyn Store>, context: &Context) -> Result<Sta
     secrets.extend(asked.references().iter().map(|reference| reference.name.clone()));
     Ok(Stages {
         config,
-        policy: Arc::new(Live::fixed(policy.of_the_person(name, secrets))),
+        policy: Arc::new(Live::fixed(policy.of_the_person_narrowed(name, secrets, &context.scope.narrow))),
         store,
         audit: Log::open(&context.home.audit())
             .map_err(|error| failed("the audit log cannot be written", &error))?,

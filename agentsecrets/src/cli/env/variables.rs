@@ -50,7 +50,8 @@ impl Variable {
 /// The variables that `args` choose.
 pub(super) fn of(args: &Args, context: &Context) -> Result<Vec<Variable>, Failure> {
     let store = open_store(context)?;
-    let entries = store.list(&context.project, &context.environment).map_err(store_failure)?;
+    let mut entries = store.list(&context.project, &context.environment).map_err(store_failure)?;
+    entries.retain(|entry| context.scope.narrow.leaves(&entry.name));
     let chosen = Chosen { store: &store, context, only: &args.only, entries: &entries };
     let mut variables = match &args.env_file {
         Some(file) => chosen.of_file(file)?,
@@ -86,7 +87,11 @@ impl Chosen<'_> {
     }
 
     fn value(&self, name: &SecretName) -> Result<Secret, Failure> {
-        let Context { project, environment, .. } = self.context;
+        let Context { project, environment, scope, .. } = self.context;
+        if !scope.narrow.leaves(name) {
+            let what = format!("{} leaves {name} out of its `secrets`", scope.narrow.file);
+            return Err(Failure::new(Exit::Denied, what));
+        }
         let key = Key { project: project.clone(), environment: environment.clone(), name: name.clone() };
         let value = self.store.get(&key).map_err(store_failure)?;
         value.ok_or_else(|| {

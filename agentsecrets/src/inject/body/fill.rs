@@ -8,7 +8,7 @@ use http_body::Body as _;
 use zeroize::Zeroizing;
 
 use super::read::{Kind, kind as kind_of};
-use super::{Content, Held, Payload, Whole, digest, form, json, multipart};
+use super::{Content, Held, Payload, Quotes, Whole, digest, form, json, multipart};
 use crate::base::name::SecretName;
 use crate::base::refusal::Refusal;
 use crate::inject::spender::Spender;
@@ -42,7 +42,7 @@ impl Payload {
                  the rule put the secret into a header, or send the request unsigned"
             )));
         }
-        let (bytes, mut trailers) = (changed.bytes, whole.trailers);
+        let (bytes, mut trailers) = (changed.bytes, whole.trailers.clone());
         if let Some(kind) = changed.content_type {
             let kind = HeaderValue::try_from(kind).map_err(|_| spender.bad("the body has no valid type"))?;
             parts.headers.insert(CONTENT_TYPE, kind);
@@ -59,7 +59,8 @@ impl Payload {
         let bytes = Bytes::from_owner(Held(bytes, whole.room.clone()));
         // What it holds is of no concern any longer.
         let content = Content::Nothing;
-        Ok((Payload::Read(Whole { bytes, trailers, content, room: whole.room }), notes))
+        let whole = Whole { bytes, trailers, content, ..whole };
+        Ok((Payload::Read(whole), notes))
     }
 
     /// The body that was read, or an empty one where a method that has a body as a rule has none.
@@ -67,7 +68,8 @@ impl Payload {
         match self {
             Payload::Read(whole) => Ok(whole),
             Payload::Streaming(body) if body.size_hint().exact() == Some(0) => {
-                Ok(Whole { bytes: Bytes::new(), trailers: None, content: Content::Nothing, room: None })
+                let (content, quotes) = (Content::Nothing, Quotes::default());
+                Ok(Whole { bytes: Bytes::new(), trailers: None, content, quotes, room: None })
             }
             Payload::Streaming(_) => {
                 let kind = if puts_json(spender).is_empty() { "a form" } else { "JSON" };

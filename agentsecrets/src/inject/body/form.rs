@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use zeroize::Zeroizing;
 
+use super::Quotes;
 use crate::base::name::SecretName;
 use crate::base::refusal::Refusal;
 use crate::inject::pairs::{self, at, pairs};
@@ -13,15 +14,17 @@ use crate::inject::references::References;
 use crate::inject::spender::Spender;
 use crate::policy::ask::Place;
 
-/// Adds the secrets that its values name.
+/// Adds the secrets that its values name, and notes those that its names do.
 pub(super) fn references(
     form: &[u8],
     vocabulary: &Vocabulary,
     references: &mut References,
+    quotes: &Quotes,
 ) -> Result<(), Refusal> {
     for pair in pairs(form) {
-        let Some(value) = pair.value else { continue };
         let name = at(form, &pair.name);
+        quotes.note(vocabulary, &name);
+        let Some(value) = pair.value else { continue };
         references.note(vocabulary, &at(form, &value), || pairs::spot(Place::Form, &name))?;
     }
     Ok(())

@@ -77,6 +77,17 @@ pub(super) fn strings<E>(text: &str, mut each: impl FnMut(&At<'_>, &str) -> Resu
     failed
 }
 
+/// Every key of a document that was checked.
+pub(super) fn keys(text: &str, mut each: impl FnMut(&str)) {
+    // What was checked can be walked.
+    let _ = walk(text, |_, token| {
+        if let Token::Key(range) = token {
+            string(text, &range).iter().for_each(|key| each(key));
+        }
+        Ok(())
+    });
+}
+
 /// The document with other strings where `each` gives some, or nothing if it gives none.
 pub(in crate::inject) fn with<E>(
     text: &str,
@@ -96,7 +107,8 @@ pub(super) fn fill(text: &str, spender: &Spender<'_>) -> Result<Option<Zeroizing
         let filled = spender.fill(value.as_bytes(), || Spot::new(Place::Json, at.path()))?;
         filled.map(|filled| fitting(&filled.name, &filled.bytes, spender)).transpose()
     })?;
-    if filled.as_ref().is_some_and(|filled| shape(filled) != shape(text.as_bytes())) {
+    let same = |filled: &[u8]| check(filled).is_ok_and(|filled| shape(filled) == shape(text));
+    if filled.as_ref().is_some_and(|filled| !same(filled)) {
         return Err(spender.bad("filling in a secret would make the JSON body another document"));
     }
     Ok(filled)
@@ -147,11 +159,11 @@ fn fitting(name: &SecretName, bytes: &[u8], spender: &Spender<'_>) -> Result<Zer
     quoted(bytes).ok_or_else(|| spender.unfit(name, "JSON"))
 }
 
-/// What must be the same before and after.
-fn shape(text: &[u8]) -> Option<(usize, usize, usize)> {
-    let text = check(text).ok()?;
+/// What must be the same before and after: how many keys, strings, objects and arrays there are.
+fn shape(text: &str) -> (usize, usize, usize) {
     let (mut keys, mut values, mut opened) = (0, 0, 0);
-    walk(text, |_, token| {
+    // What was checked can be walked.
+    let _ = walk(text, |_, token| {
         match token {
             Token::Key(_) => keys += 1,
             Token::Text(_) => values += 1,
@@ -159,9 +171,8 @@ fn shape(text: &[u8]) -> Option<(usize, usize, usize)> {
             Token::Close => {}
         }
         Ok(())
-    })
-    .ok()?;
-    Some((keys, values, opened))
+    });
+    (keys, values, opened)
 }
 
 /// `text`, an object without blanks around it, with `value` at the end of `keys`, of which `depth` led here.

@@ -46,7 +46,9 @@ pub struct Whole {
     bytes: Bytes,
     trailers: Option<HeaderMap>,
     content: Content,
-    room: Option<Arc<OwnedSemaphorePermit>>,
+    /// Names that it quotes where nothing is ever filled: in keys, names of fields, and files.
+    quotes: Quotes,
+    room: Share,
 }
 
 /// What a body holds.
@@ -100,14 +102,18 @@ impl Payload {
         references: &mut References,
     ) -> Result<(), Refusal> {
         let Payload::Read(whole) = self else { return Ok(()) };
+        let quotes = &whole.quotes;
         match &whole.content {
             Content::Nothing => Ok(()),
-            Content::Form => form::references(&whole.bytes, vocabulary, references),
-            Content::Multipart(parts) => multipart::references(parts, vocabulary, references),
+            Content::Form => form::references(&whole.bytes, vocabulary, references, quotes),
+            Content::Multipart(parts) => multipart::references(parts, vocabulary, references, quotes),
             Content::Json => match std::str::from_utf8(&whole.bytes) {
-                Ok(text) => json::strings(text, |spot, value| {
-                    references.note(vocabulary, value.as_bytes(), || Spot::new(Place::Json, spot.path()))
-                }),
+                Ok(text) => {
+                    json::keys(text, |key| quotes.note(vocabulary, key.as_bytes()));
+                    json::strings(text, |at, value| {
+                        references.note(vocabulary, value.as_bytes(), || Spot::new(Place::Json, at.path()))
+                    })
+                }
                 Err(_) => Ok(()),
             },
             Content::Unreadable(why) if vocabulary.mentions(&whole.bytes).next().is_some() => {

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use zeroize::Zeroizing;
 
+use super::Quotes;
 use super::form::twice;
 use crate::base::name::SecretName;
 use crate::base::refusal::Refusal;
@@ -56,14 +57,19 @@ pub(super) async fn read(form: &Bytes, boundary: String) -> Result<Vec<Part>, &'
     Ok(parts)
 }
 
-/// Adds the secrets that the text fields name.
+/// Adds the secrets that the text fields name, and notes those that files do.
 pub(super) fn references(
     parts: &[Part],
     vocabulary: &Vocabulary,
     references: &mut References,
+    quotes: &Quotes,
 ) -> Result<(), Refusal> {
-    for part in parts.iter().filter(|part| part.is_text) {
-        references.note(vocabulary, &part.bytes, || part.spot())?;
+    for part in parts {
+        if part.is_text {
+            references.note(vocabulary, &part.bytes, || part.spot())?;
+        } else {
+            quotes.note(vocabulary, &part.bytes);
+        }
     }
     Ok(())
 }

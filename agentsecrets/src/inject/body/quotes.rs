@@ -1,16 +1,18 @@
-//! Placeholders that a body quotes as it passes by. They are not filled, whatever they name; they are
-//! noted, since they show what an agent was about.
+//! A body as it passes by. Placeholders that it quotes are not filled, whatever they name; they are noted,
+//! since they show what an agent was about. Trailers that are ours end here, as our headers do.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::base::name::SecretName;
 use crate::exchange::body::{Body, BodyError};
+use crate::inject::headers::is_ours;
 use crate::inject::placeholder::Vocabulary;
 
 /// How many names are kept.
@@ -26,6 +28,11 @@ impl Quotes {
     /// Their names so far.
     pub fn names(&self) -> Vec<SecretName> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds those in `bytes`.
+    pub(super) fn note(&self, vocabulary: &Vocabulary, bytes: &[u8]) {
+        vocabulary.mentions(bytes).for_each(|mention| self.add(mention.name));
     }
 
     fn add(&self, name: SecretName) {
@@ -94,17 +101,19 @@ impl http_body::Body for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(bytes) = frame.data_ref() {
-                    self.look(bytes);
-                }
-                if frame.is_trailers() || self.body.is_end_stream() {
-                    self.end();
-                }
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame {
+            if let Some(bytes) = frame.data_ref() {
+                self.look(bytes);
             }
-            _ => self.end(),
+            if let Some(trailers) = frame.trailers_mut() {
+                without_ours(trailers);
+            }
+        }
+        if self.body.is_end_stream()
+            || frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
+        {
+            self.end();
         }
         Poll::Ready(frame)
     }
@@ -115,5 +124,66 @@ impl http_body::Body for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Takes off the trailers that are for us alone.
+pub(super) fn without_ours(trailers: &mut HeaderMap) {
+    let ours: Vec<_> = trailers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in ours {
+        trailers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn quoted(pieces: Vec<&str>) -> Vec<String> {
+        let vocabulary = Vocabulary::new([
+            ("A".parse().unwrap(), None),
+            ("B".parse().unwrap(), Some("custom".to_owned())),
+        ]);
+        let frames: Vec<_> =
+            pieces.iter().map(|piece| Ok(Frame::data(Bytes::from((*piece).to_owned())))).collect();
+        let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
+        let (body, quotes) = watch(body, Arc::new(vocabulary));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let passed = runtime.block_on(body.collect()).unwrap().to_bytes();
+        assert_eq!(passed, pieces.concat());
+        let mut names: Vec<String> = quotes.names().iter().map(ToString::to_string).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_name_is_noted_whole_wherever_a_piece_ends() {
+        assert_eq!(quoted(vec!["say AS_SECRET_A"]), ["A"]);
+        assert_eq!(quoted(vec!["say AS_SECRET_A", "BC"]), ["ABC"]);
+        assert_eq!(quoted(vec!["{{", "A", "}} and cus", "tom", "."]), ["A", "B"]);
+        assert!(quoted(vec!["custom", "er"]).is_empty());
+        let long = "x".repeat(500);
+        assert_eq!(quoted(vec![&long, " AS_SEC", "RET_A ", &long]), ["A"]);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(cuts in prop::collection::vec(0..60usize, 0..8)) {
+            let text = "AS_SECRET_A, {{B}} AS_SECRET_XY custom AS_SECRET_Z";
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < text.len()).collect();
+            cuts.sort_unstable();
+            let mut from = 0;
+            let mut pieces = Vec::new();
+            for cut in cuts {
+                pieces.push(&text[from..cut]);
+                from = cut;
+            }
+            pieces.push(&text[from..]);
+            prop_assert_eq!(quoted(pieces), ["A", "B", "XY", "Z"]);
+        }
     }
 }

@@ -11,7 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::quotes::watch;
+use super::quotes::{watch, without_ours};
 use super::{Content, Held, Payload, Quotes, ROOM, Room, Share, Whole, json, multipart};
 use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::body::{Body, BodyError, limited};
@@ -48,13 +48,14 @@ impl Payload {
                  Content-Encoding"
             )));
         }
-        let (bytes, trailers, share) =
+        let (bytes, mut trailers, share) =
             collect(body, reading.most, room).await.map_err(|error| match error {
                 BodyError::TooLarge => too_large(reading.most),
                 error => bad(error.to_string()),
             })?;
+        trailers.iter_mut().for_each(without_ours);
         let content = content(&bytes, kind).await;
-        Ok(Payload::Read(Whole { bytes, trailers, content, room: share }))
+        Ok(Payload::Read(Whole { bytes, trailers, content, quotes: Quotes::default(), room: share }))
     }
 }
 
@@ -92,14 +93,17 @@ impl Payload {
         })
     }
 
-    /// The body, and what it quotes if nobody read it.
+    /// The body, and what it quotes where nobody looked for what it asks for.
     pub fn watched(self, vocabulary: &Arc<Vocabulary>) -> (Self, Quotes) {
         match self {
             Payload::Streaming(body) => {
                 let (body, quotes) = watch(body, vocabulary.clone());
                 (Payload::Streaming(body), quotes)
             }
-            read => (read, Quotes::default()),
+            Payload::Read(whole) => {
+                let quotes = whole.quotes.clone();
+                (Payload::Read(whole), quotes)
+            }
         }
     }
 }
@@ -168,4 +172,25 @@ fn too_large(most: u64) -> Refusal {
          rule's max_body"
     );
     Refusal::new(Slug::BodyTooLarge, "", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_body_for_which_there_is_no_room_waits_until_another_has_left() {
+        let room = Room::default();
+        let large = room.take(1 << 40).now_or_never().flatten().unwrap();
+        let mut small = Box::pin(room.take(1));
+        assert!(small.as_mut().now_or_never().is_none());
+        let body = Bytes::from_owner(Held(b"x", Some(large)));
+        let part = body.slice(..1);
+        drop(body);
+        assert!(small.as_mut().now_or_never().is_none());
+        drop(part);
+        assert!(small.now_or_never().flatten().is_some());
+    }
 }

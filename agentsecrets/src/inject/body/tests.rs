@@ -205,8 +205,11 @@ fn what_cannot_be_read_for_sure_passes_only_if_it_names_no_secret() {
         assert_eq!(refusal.slug, Slug::BadRequest, "{naming}");
         assert!(refusal.message.contains("names a secret"), "{refusal}");
     }
-    let deep = "[".repeat(300) + &"]".repeat(300);
-    assert_eq!(send(JSON, &deep, vec![]).unwrap().text(), deep);
+    for depth in [300, 500_000] {
+        let deep = "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(send(JSON, &deep, vec![]).unwrap().text(), deep);
+        assert!(send(JSON, &deep, json_at("a")).is_err());
+    }
 }
 
 #[test]

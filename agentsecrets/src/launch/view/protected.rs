@@ -52,6 +52,7 @@ pub(super) fn protect(view: &View<'_>) -> io::Result<()> {
     let mut paths = if view.user.private_home { Vec::new() } else { in_home(view.user) };
     paths.extend(CRONTABS.iter().map(PathBuf::from));
     paths.extend(of_repository(view.folder));
+    paths.extend(of_project(view.folder));
     let paths = real(&paths);
     let ours = real(&view.ours);
     let ways = paths.iter().chain(&ours).flat_map(|path| movable_ancestors(path, view.user.uid));
@@ -75,6 +76,7 @@ fn real(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
 pub fn unprotected(user: &AgentUser, folder: &Path) -> Vec<PathBuf> {
     let mut paths = if user.private_home { Vec::new() } else { in_home(user) };
     paths.extend(of_repository(folder));
+    paths.extend(of_project(folder));
     paths.retain(|path| fs::symlink_metadata(path).is_err());
     paths
 }
@@ -94,6 +96,15 @@ fn of_repository(folder: &Path) -> Vec<PathBuf> {
         // It says where git looks for all of that.
         paths.push(git);
     }
+    paths
+}
+
+/// The project file that applies in `folder`, and where a nearer one would be: it chooses whose secrets the
+/// next run spends.
+fn of_project(folder: &Path) -> Vec<PathBuf> {
+    let above = folder.ancestors().map(|at| at.join(".agentsecrets")).find(|ours| ours.exists());
+    let mut paths = vec![folder.join(".agentsecrets")];
+    paths.extend(above.filter(|above| *above != folder.join(".agentsecrets")));
     paths
 }
 

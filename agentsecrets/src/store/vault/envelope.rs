@@ -30,7 +30,7 @@ pub(super) struct Envelope {
 }
 
 /// What is needed before the keys are known: the first line and the wrapped key. A vault keeps both
-/// for life.
+/// until its passphrase or key file is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Opening {
     header: String,
@@ -153,6 +153,18 @@ impl Envelope {
             generation: self.generation.saturating_add(1),
             items: self.items.clone(),
         }
+    }
+
+    /// The next generation under a new data key, which `unlock` opens.
+    pub(super) fn rekeyed(&self, keys: &Keys, unlock: &Unlock) -> Result<(Self, Keys), StoreError> {
+        let (mut new, new_keys) = Self::new(unlock)?;
+        new.generation = self.generation.saturating_add(1);
+        for (key, item) in &self.items {
+            let value = self.value(keys, key)?.ok_or_else(|| damaged("an item is missing"))?;
+            let sealed = Base64(new_keys.seal(&context(key, item.version), &value)?);
+            new.items.insert(key.clone(), Item { sealed, ..item.clone() });
+        }
+        Ok((new, new_keys))
     }
 
     /// What opens it.

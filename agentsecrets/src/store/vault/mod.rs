@@ -4,32 +4,11 @@
 //! another format or under another key is an error with its fix. Whoever can put back an *entire*
 //! older copy of the file can roll it back, which only a vault that is open at the time notices.
 //!
-//! # Format, version 1
-//!
-//! UTF-8, every line ended by one newline. Lines are JSON objects; base64 is the standard alphabet
-//! with padding; `[a, b]` below is concatenation, numbers in it are 8 bytes big-endian.
-//!
-//! 1. `{"format":"agentsecrets-vault","version":1,"id":B64,"unlock":{…}}`: `id` is 16 random bytes;
-//!    `unlock` is `{"method":"key-file","salt":B64}` or
-//!    `{"method":"passphrase","salt":B64,"memory_kib":65536,"passes":3,"lanes":1}`.
-//! 2. `{"generation":N,"wrapped_key":B64}`: N rises with every change. `wrapped_key` is the 32-byte
-//!    random data key, sealed under the wrapping key with line 1 (without its newline) as associated
-//!    data. *Sealed* is AES-256-GCM, written as [nonce of 12 bytes, ciphertext, tag of 16 bytes]. The
-//!    wrapping key is HKDF-SHA256(salt, key file less one final newline, info
-//!    `agentsecrets-vault/1 key-file`), or Argon2id (version 0x13) of the passphrase with the salt and
-//!    the costs given; 32 bytes either way.
-//! 3. One line a secret, ordered by project, environment and name:
-//!    `{"project":P,"environment":E,"name":S,"version":N,"updated":RFC3339,"placeholder":T,"sealed":B64}`
-//!    (`placeholder` only where there is one). `version` is the generation that set it. `sealed` is
-//!    the value under HKDF-SHA256(no salt, data key, info `agentsecrets-vault/1 items`), with
-//!    associated data [20, `agentsecrets-vault/1`, length of P, P, length of E, E, length of S, S,
-//!    version].
-//! 4. `{"mac":B64}`: HMAC-SHA256 over every byte before this line, under HKDF-SHA256(no salt, data
-//!    key, info `agentsecrets-vault/1 file`).
-//!
-//! A file is replaced whole, under an exclusive lock on the file of the same name with `.lock` added;
-//! readers take no lock.
+//! The format is a page of the manual (`manual::stores`), with test vectors beside this file. A file is
+//! replaced whole, under an exclusive lock on the file of the same name with `.lock` added; readers take no
+//! lock.
 
+mod change;
 mod envelope;
 mod keys;
 mod prompt;
@@ -50,9 +29,10 @@ use super::{Entry, Key, Store, StoreError, check};
 use envelope::{Envelope, Opening, damaged};
 use keys::Keys;
 
+pub use change::restore;
 pub use keys::Unlock;
 pub(in crate::store) use keys::{derive, open as unseal, random, seal};
-pub use prompt::{unlock, unlock_from_environment};
+pub use prompt::{new_passphrase, unlock, unlock_from_environment};
 
 pub use super::LARGEST_VALUE;
 
@@ -317,5 +297,7 @@ fn unreadable(path: &Path, error: &io::Error) -> StoreError {
     }
 }
 
+#[cfg(test)]
+mod kill_tests;
 #[cfg(test)]
 mod tests;

@@ -39,14 +39,37 @@ pub fn unlock(path: &Path) -> Result<Unlock, StoreError> {
     if exists {
         return Ok(passphrase(&ask("Passphrase of the vault: ")?));
     }
-    let first = ask("Passphrase for a new vault: ")?;
+    twice("Passphrase for a new vault: ", ask)
+}
+
+/// A new passphrase for the vault at `path`, asked for twice at the terminal.
+pub fn new_passphrase(path: &Path) -> Result<Unlock, StoreError> {
+    let none = || {
+        StoreError::Locked(format!(
+            "there is no terminal to ask for a new passphrase of {}: run this at one",
+            path.display()
+        ))
+    };
+    if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
+        return Err(none());
+    }
+    twice("New passphrase of the vault: ", |prompt| {
+        rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|_| none())
+    })
+}
+
+fn twice(
+    prompt: &str,
+    ask: impl Fn(&str) -> Result<Zeroizing<String>, StoreError>,
+) -> Result<Unlock, StoreError> {
+    let first = ask(prompt)?;
     if first.len() < SHORTEST {
         return Err(StoreError::Locked(format!(
-            "a passphrase needs at least {SHORTEST} characters; nothing was made"
+            "a passphrase needs at least {SHORTEST} characters; nothing was changed"
         )));
     }
     if first != ask("The same passphrase again: ")? {
-        return Err(StoreError::Locked("the two passphrases differ; nothing was made".into()));
+        return Err(StoreError::Locked("the two passphrases differ; nothing was changed".into()));
     }
     Ok(passphrase(&first))
 }

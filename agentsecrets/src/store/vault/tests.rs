@@ -2,29 +2,28 @@
 //! nothing that was done to the file goes unnoticed.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
 use super::*;
 
 /// A folder with a key file of 32 `k`.
-struct Place {
+pub(super) struct Place {
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Self { folder };
         place.file("key", &[b'k'; 32]);
         place
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.folder.path().join("vault")
     }
 
@@ -39,16 +38,16 @@ impl Place {
         Unlock::KeyFile(self.folder.path().join("key"))
     }
 
-    fn open(&self) -> Result<Vault, StoreError> {
+    pub(super) fn open(&self) -> Result<Vault, StoreError> {
         Vault::open(&self.path(), &self.unlock())
     }
 
-    fn make(&self) -> Vault {
+    pub(super) fn make(&self) -> Vault {
         Vault::open_or_create(&self.path(), &self.unlock()).unwrap()
     }
 }
 
-fn key(name: &str) -> Key {
+pub(super) fn key(name: &str) -> Key {
     in_environment("development", name)
 }
 
@@ -60,11 +59,11 @@ fn in_environment(environment: &str, name: &str) -> Key {
     }
 }
 
-fn secret(value: impl AsRef<[u8]>) -> Secret {
+pub(super) fn secret(value: impl AsRef<[u8]>) -> Secret {
     Secret::new(value.as_ref().to_vec())
 }
 
-fn shown(vault: &Vault, name: &str) -> Option<Vec<u8>> {
+pub(super) fn shown(vault: &Vault, name: &str) -> Option<Vec<u8>> {
     vault.get(&key(name)).unwrap().map(|value| value.expose().to_vec())
 }
 
@@ -141,48 +140,6 @@ fn writers_at_once_lose_nothing_while_readers_read() {
     });
     assert_eq!(reader.list(&Project::default(), &Environment::default()).unwrap().len(), 40);
     assert_eq!(reader.version().unwrap(), 40);
-}
-
-/// Not a test: what the next one starts as processes of their own, and kills.
-#[test]
-fn writer_that_never_ends() {
-    let (Some(path), Ok(writer)) = (std::env::var_os("VAULT_TEST_PATH"), std::env::var("VAULT_TEST_WRITER"))
-    else {
-        return;
-    };
-    let path = PathBuf::from(path);
-    let vault = Vault::open_or_create(&path, &Unlock::KeyFile(path.with_file_name("key"))).unwrap();
-    for n in 0.. {
-        vault.set(&key(&format!("K{writer}_{n}")), secret(format!("value {n}")), None).unwrap();
-        println!("stored K{writer}_{n}");
-    }
-}
-
-#[test]
-fn killed_writers_leave_a_sound_vault_with_all_that_was_stored() {
-    let place = Place::new();
-    let started = |writer: &str| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "store::vault::tests::writer_that_never_ends", "--nocapture"]);
-        command.env("VAULT_TEST_PATH", place.path()).env("VAULT_TEST_WRITER", writer);
-        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
-    };
-    let children = [started("A"), started("B")];
-    let mut stored = Vec::new();
-    for mut child in children {
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        stored.extend(lines.filter(|line| line.contains("stored ")).take(15));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    let vault = place.open().unwrap();
-    for line in stored {
-        let name = line.rsplit(' ').next().unwrap();
-        let n = name.rsplit('_').next().unwrap();
-        assert_eq!(shown(&vault, name).unwrap(), format!("value {n}").into_bytes());
-    }
-    // The lock of a killed writer holds nobody up.
-    vault.set(&key("NEXT"), secret("n"), None).unwrap();
 }
 
 #[test]
@@ -318,6 +275,77 @@ fn a_new_vault_by_passphrase_opens_by_it_alone() {
     assert_eq!(shown(&again, "A").unwrap(), b"alpha");
     let wrong = Vault::open(&place.path(), &Unlock::Passphrase(secret("Correct horse")));
     assert!(matches!(wrong, Err(StoreError::Locked(_))));
+}
+
+#[test]
+fn another_passphrase_or_key_file_seals_everything_anew() {
+    let place = Place::new();
+    let vault = place.make();
+    vault.set(&key("A"), secret("alpha"), Some("sk-proj-x")).unwrap();
+    vault.set(&in_environment("production", "B"), secret([0, 255, 10]), None).unwrap();
+    let before = read_text(&place.path());
+    let passphrase = || Unlock::Passphrase(secret("correct horse"));
+    place.open().unwrap().rekey(&passphrase()).unwrap();
+    assert!(message(place.open()).contains("opened by a passphrase"));
+    let changed = Vault::open(&place.path(), &passphrase()).unwrap();
+    assert_eq!(shown(&changed, "A").unwrap(), b"alpha");
+    assert_eq!(changed.get(&in_environment("production", "B")).unwrap().unwrap().expose(), [0, 255, 10]);
+    let entry = &changed.list(&Project::default(), &Environment::default()).unwrap()[0];
+    assert_eq!(entry.placeholder.as_deref(), Some("sk-proj-x"));
+    // Not a byte of what was sealed is left, and the numbers go on.
+    let after = read_text(&place.path());
+    for line in before.lines() {
+        let sealed = line.split("\"sealed\":\"").nth(1).map(|rest| &rest[..20]);
+        assert!(sealed.is_none_or(|sealed| !after.contains(sealed)));
+    }
+    assert_eq!(changed.version().unwrap(), 3);
+    let new = Unlock::KeyFile(place.file("new key", &[b'n'; 40]));
+    changed.rekey(&new).unwrap();
+    assert!(Vault::open(&place.path(), &passphrase()).is_err() && place.open().is_err());
+    assert_eq!(shown(&Vault::open(&place.path(), &new).unwrap(), "A").unwrap(), b"alpha");
+    // Who had it open by the old key file spends nothing more.
+    assert!(matches!(vault.get(&key("A")), Err(StoreError::Locked(_))));
+}
+
+#[test]
+fn a_key_file_that_was_changed_in_its_place_keeps_readers_going() {
+    let place = Place::new();
+    let reader = place.make();
+    reader.set(&key("A"), secret("alpha"), None).unwrap();
+    let new = place.file("new", &[b'n'; 40]);
+    place.open().unwrap().rekey(&Unlock::KeyFile(new.clone())).unwrap();
+    fs::rename(new, place.folder.path().join("key")).unwrap();
+    assert_eq!(shown(&reader, "A").unwrap(), b"alpha");
+}
+
+#[test]
+fn a_backup_is_proven_before_it_is_written_and_before_it_is_put_back() {
+    let place = Place::new();
+    let vault = place.make();
+    vault.set(&key("A"), secret("alpha"), None).unwrap();
+    let backup = place.folder.path().join("backup");
+    assert_eq!(vault.backup(&backup).unwrap(), 1);
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(vault.backup(&backup), Err(StoreError::Refused(_))));
+    vault.set(&key("A"), secret("changed"), None).unwrap();
+    vault.set(&key("B"), secret("beta"), None).unwrap();
+    assert_eq!(restore(&place.path(), &backup, &place.unlock()).unwrap(), 1);
+    // Who had it open takes it for a change, not for a theft.
+    assert_eq!(shown(&vault, "A").unwrap(), b"alpha");
+    assert_eq!(shown(&vault, "B"), None);
+    let kept = Vault::open(&place.path().with_file_name("vault.before-restore"), &place.unlock()).unwrap();
+    assert_eq!(shown(&kept, "B").unwrap(), b"beta");
+    // Over a vault that is damaged, it is what is left.
+    fs::write(place.path(), "damage").unwrap();
+    assert!(vault.backup(&place.folder.path().join("second")).is_err());
+    restore(&place.path(), &backup, &place.unlock()).unwrap();
+    assert_eq!(shown(&place.open().unwrap(), "A").unwrap(), b"alpha");
+    let mut forged = fs::read(&backup).unwrap();
+    let middle = forged.len() / 2;
+    forged[middle] ^= 1;
+    fs::write(&backup, forged).unwrap();
+    assert!(restore(&place.path(), &backup, &place.unlock()).is_err());
+    assert_eq!(shown(&place.open().unwrap(), "A").unwrap(), b"alpha");
 }
 
 /// Made once by another implementation of the module's description; the key is 32 `k`.

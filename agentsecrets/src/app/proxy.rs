@@ -1,0 +1,223 @@
+//! The explicit proxy as a process: one for each home, on a port of the loopback.
+
+use std::io::{self, Read, Seek, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::Config;
+use super::harden;
+use super::stages::{Stages, upstream_tls, watch};
+use crate::audit::Log;
+use crate::base::failure::{Exit, Failure};
+use crate::base::files;
+use crate::base::home::Home;
+use crate::base::name::{Environment, Project};
+use crate::connection::room::Room;
+use crate::identity::socket::{Ends, Neighbours};
+use crate::pipeline::{Explicit, Intercept};
+use crate::policy::live::Live;
+use crate::policy::narrow::Narrow;
+use crate::store;
+use crate::store::keeper::Keeper;
+use crate::tls;
+use crate::tls::authority::Authority;
+use crate::tls::leaf::Leaves;
+
+/// What to serve, and where.
+pub struct Wanted {
+    /// Where our files are.
+    pub home: Home,
+    /// Whose secrets.
+    pub project: Project,
+    /// Which secrets.
+    pub environment: Environment,
+    /// What the project's own file leaves of the policy.
+    pub narrow: Narrow,
+    /// The port on 127.0.0.1; 0 for any.
+    pub port: u16,
+}
+
+/// A running proxy, as its file describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its process.
+    pub pid: u32,
+    /// Its port.
+    pub port: u16,
+}
+
+/// The file of the one proxy of a home. Whoever holds its lock is that proxy, so that a file which was left
+/// behind is never taken for one.
+pub struct Instance {
+    file: std::fs::File,
+}
+
+impl Instance {
+    /// Where it is.
+    pub fn path(home: &Home) -> PathBuf {
+        home.runtime().join("proxy.json")
+    }
+
+    /// Becomes the proxy of `home`, or tells which process is.
+    pub fn claim(home: &Home) -> io::Result<Result<Self, Option<Running>>> {
+        let path = Self::path(home);
+        let file = files::append(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Ok(Self { file })),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(Err(read(&file))),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The proxy that runs for `home`, if one does.
+    pub fn running(home: &Home) -> io::Result<Option<Running>> {
+        if !Self::path(home).exists() {
+            return Ok(None);
+        }
+        Ok(Self::claim(home)?.err().flatten())
+    }
+
+    fn announce(&mut self, running: Running) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all(&serde_json::to_vec(&running)?)
+    }
+}
+
+fn read(mut file: &std::fs::File) -> Option<Running> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Serves until it is told to end. `ready` is told the port and the authority, in PEM, once connections are
+/// taken. The process must have one thread.
+pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()>) -> Result<(), Failure> {
+    harden::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
+    let descriptors =
+        harden::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
+    let home = &wanted.home;
+    let mut instance = claim(home)?;
+    let listener = bind(wanted.port)?;
+    let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
+    let config = Config::load(&home.config())
+        .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
+    let whose = (&wanted.project, &wanted.environment);
+    let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
+        .map_err(|error| failed("cannot start the keeper of stores", error))?;
+    let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
+        .map_err(|error| Failure::new(Exit::Locked, error))?;
+    let policy = Live::open_narrowed(&home.policy(), wanted.narrow.clone())
+        .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
+    let audit = Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
+    let authority =
+        Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
+    let leaves =
+        Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
+    let stages = Stages {
+        config,
+        policy: Arc::new(policy),
+        store: Arc::new(store),
+        audit,
+        upstream_tls: upstream_tls()?,
+        rotated: home.rotated(),
+        project: wanted.project.clone(),
+        environment: wanted.environment.clone(),
+    };
+    let running = Running { pid: std::process::id(), port: address.port() };
+    instance.announce(running).map_err(|error| failed("cannot say that we run", error))?;
+    ready(running, leaves.authority().pem()).map_err(|error| failed("cannot say that we run", error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed("cannot start threads", error))?;
+    let served = runtime.block_on(serve_connections(&stages, leaves, listener, address, descriptors));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served.map_err(|error| failed("cannot serve", error))
+}
+
+async fn serve_connections(
+    stages: &Stages,
+    leaves: Leaves,
+    listener: TcpListener,
+    address: SocketAddr,
+    descriptors: u64,
+) -> io::Result<()> {
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (pipeline, wallets) = stages.pipeline(vec![address], stop.clone(), tasks.clone());
+    watch(&stages.policy, stages.store.clone(), &wallets);
+    let explicit = Arc::new(Explicit {
+        intercept: Arc::new(Intercept { pipeline, leaves: Arc::new(leaves) }),
+        neighbours: Neighbours::of_this_system(),
+        project: stages.project.clone(),
+    });
+    let room = Room::for_descriptors(descriptors);
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (mut terminated, mut interrupted) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = terminated.recv() => break,
+            _ = interrupted.recv() => break,
+        };
+        match accepted {
+            Ok((stream, theirs)) => {
+                let Some(place) = room.enter() else { continue };
+                let ends = Ends { theirs, ours: address };
+                tasks.spawn(explicit.clone().connection(stream, ends, place));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: the backlog waits for us.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    stop.cancel();
+    tasks.close();
+    // What is under way may finish; what does not is broken off, and its record says so.
+    let _ = tokio::time::timeout(stages.config.timeouts.drain, tasks.wait()).await;
+    Ok(())
+}
+
+/// Becomes the proxy of `home`. Whoever only looks for one holds the lock for a moment too.
+fn claim(home: &Home) -> Result<Instance, Failure> {
+    let mut tries = 10;
+    loop {
+        tries -= 1;
+        match Instance::claim(home).map_err(|error| failed("cannot claim this home", error))? {
+            Ok(instance) => return Ok(instance),
+            Err(running) if tries == 0 => return Err(runs_already(running)),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn bind(port: u16) -> Result<TcpListener, Failure> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Failure::new(Exit::Failure, format!("another program listens on 127.0.0.1:{port}"))
+                .hint("choose another port with --port, or find that program with: ss -ltnp")
+        }
+        _ => failed(&format!("cannot listen on 127.0.0.1:{port}"), error),
+    })
+}
+
+fn runs_already(running: Option<Running>) -> Failure {
+    let what = match running {
+        Some(Running { pid, port }) => format!("the proxy runs already: 127.0.0.1:{port}, process {pid}"),
+        None => "another proxy is just starting".to_owned(),
+    };
+    Failure::new(Exit::Failure, what).hint("to end it, run: agentsecrets proxy stop")
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failure, format!("{what}: {error}"))
+}

@@ -1,0 +1,195 @@
+//! What of a stored value is secret: all of it as a rule, and within it what is worth protecting by itself, such as
+//! the password of a pair. What everybody knows is no secret although it is stored: the armour and the
+//! certificates of a PEM file, the header of a JWT, the addresses in a service account's file.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use url::Url;
+use zeroize::Zeroizing;
+
+/// Values shorter than this are not searched for: they would be found everywhere.
+const SHORTEST: usize = 4;
+/// A part of a value (a line, a password) counts as a secret of its own from this length on.
+const SHORTEST_PART: usize = 8;
+/// The endings of names whose values are secret in a file of names and values.
+const TELLING: [&str; 8] =
+    ["key", "secret", "token", "password", "passwd", "credential", "private", "key_id"];
+
+/// Something to be searched for.
+pub(super) struct Part {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// Where in `bytes` the secret itself is. Only pieces of this count as pieces of a secret.
+    pub(super) core: Range<usize>,
+}
+
+impl Part {
+    fn of(bytes: &[u8], core: Range<usize>) -> Self {
+        Self { bytes: Zeroizing::new(bytes.to_vec()), core }
+    }
+
+    fn whole(bytes: &[u8]) -> Self {
+        Self::of(bytes, 0..bytes.len())
+    }
+}
+
+/// The parts of `value`.
+pub(super) fn parts(value: &[u8]) -> Vec<Part> {
+    let value = value.trim_ascii();
+    if let Some(parts) = file(value).or_else(|| pem(value)) {
+        return parts;
+    }
+    let lines: Vec<&[u8]> =
+        value.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii).collect();
+    match lines.as_slice() {
+        [line] => of_line(line),
+        lines => {
+            let parts = lines.iter().filter(|line| line.len() >= SHORTEST_PART).map(|line| Part::whole(line));
+            parts.chain([Part::whole(value)]).filter(|part| part.bytes.len() >= SHORTEST).collect()
+        }
+    }
+}
+
+fn of_line(line: &[u8]) -> Vec<Part> {
+    if line.len() < SHORTEST {
+        return Vec::new();
+    }
+    let mut parts = Vec::new();
+    let core = match public(line) {
+        // The password of a pair, or of an address, is a secret without the rest.
+        Some(core) => {
+            parts.push(Part::whole(line.get(core.clone()).unwrap_or_default()));
+            core
+        }
+        None => header_of_jwt(line)..line.len(),
+    };
+    parts.push(Part::of(line, core));
+    parts
+}
+
+/// Where the password is in `user:password` or `scheme://user:password@host`.
+fn public(line: &[u8]) -> Option<Range<usize>> {
+    let text = std::str::from_utf8(line).ok()?;
+    let password = match Url::parse(text).ok().filter(|url| url.has_authority()) {
+        Some(url) => {
+            let password = url.password()?;
+            let at = text.find(password)?;
+            at..at + password.len()
+        }
+        None => text.find(':')? + 1..text.len(),
+    };
+    (password.len() >= SHORTEST_PART).then_some(password)
+}
+
+/// How long the first segment of a JWT is: base64 of words such as `{"alg":"RS256"`, the same in every other one.
+fn header_of_jwt(line: &[u8]) -> usize {
+    let mut dots = line.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
+    match (line.starts_with(b"eyJ"), dots.next(), dots.next()) {
+        (true, Some(first), Some(_)) => first + 1,
+        _ => 0,
+    }
+}
+
+/// The secret blocks of a PEM file.
+fn pem(value: &[u8]) -> Option<Vec<Part>> {
+    let text = std::str::from_utf8(value).ok().filter(|text| text.contains("-----BEGIN "))?;
+    let blocks = text.split("-----BEGIN ").skip(1).filter_map(|block| {
+        let (kind, rest) = block.split_once("-----")?;
+        let body = rest.split("-----END ").next()?.trim();
+        let is_known = kind.contains("CERTIFICATE") || kind.contains("PUBLIC KEY");
+        (!is_known && body.len() >= SHORTEST_PART).then(|| Part::whole(body.as_bytes()))
+    });
+    let blocks: Vec<Part> = blocks.collect();
+    (!blocks.is_empty()).then_some(blocks)
+}
+
+/// The values of a JSON object whose names tell of secrets; all of its texts, if no name does.
+fn file(value: &[u8]) -> Option<Vec<Part>> {
+    if !value.starts_with(b"{") {
+        return None;
+    }
+    let object: Value = serde_json::from_slice(value).ok().filter(Value::is_object)?;
+    let mut texts = Vec::new();
+    leaves("", &object, &mut texts);
+    let tells = |name: &str| TELLING.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+    let any = texts.iter().any(|(name, _)| tells(name));
+    let secret = texts.iter().filter(|(name, _)| !any || tells(name)).map(|(_, text)| text.as_bytes());
+    let parts: Vec<Part> = secret.filter(|text| text.len() >= SHORTEST_PART).flat_map(parts).collect();
+    (!parts.is_empty()).then_some(parts)
+}
+
+fn leaves<'v>(name: &'v str, value: &'v Value, texts: &mut Vec<(&'v str, &'v str)>) {
+    match value {
+        Value::String(text) => texts.push((name, text)),
+        Value::Array(items) => items.iter().for_each(|item| leaves(name, item, texts)),
+        Value::Object(members) => members.iter().for_each(|(name, value)| leaves(name, value, texts)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(value: &str) -> Vec<String> {
+        parts(value.as_bytes())
+            .iter()
+            .map(|part| {
+                let text = String::from_utf8(part.bytes.to_vec()).unwrap();
+                format!(
+                    "{}[{}]{}",
+                    &text[..part.core.start],
+                    &text[part.core.clone()],
+                    &text[part.core.end..]
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_token_is_one_secret_without_the_blanks_around_it() {
+        assert_eq!(known(" sk_live_1234\n"), ["[sk_live_1234]"]);
+        assert_eq!(known("abc"), [""; 0]);
+    }
+
+    #[test]
+    fn the_password_of_a_pair_or_an_address_is_a_secret_by_itself_and_a_short_one_is_not() {
+        assert_eq!(known("bob:hunter2hunter2"), ["[hunter2hunter2]", "bob:[hunter2hunter2]"]);
+        assert_eq!(known("bob:pw"), ["[bob:pw]"]);
+        let address = "postgres://bob:hunter2hunter2@db.example.com/orders";
+        let core = "postgres://bob:[hunter2hunter2]@db.example.com/orders";
+        assert_eq!(known(address), ["[hunter2hunter2]", core]);
+        assert_eq!(known("https://hooks.example.com/T00/abcdef"), ["[https://hooks.example.com/T00/abcdef]"]);
+    }
+
+    #[test]
+    fn the_header_of_a_jwt_is_in_every_other_one_too() {
+        assert_eq!(known("eyJhbGciOiJub25lIn0.eyJhIjoxfQ.c2ln"), ["eyJhbGciOiJub25lIn0.[eyJhIjoxfQ.c2ln]"]);
+    }
+
+    #[test]
+    fn of_a_pem_file_the_key_is_secret_and_neither_armour_nor_certificate() {
+        let file = "-----BEGIN CERTIFICATE-----\nMIIBIjANBgkq\n-----END CERTIFICATE-----\n\
+                    -----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\r\nkqhkiG9w0BAQEF\n-----END PRIVATE KEY-----\n";
+        assert_eq!(known(file), ["[MIIEvQIBADANBg\r\nkqhkiG9w0BAQEF]"]);
+        let public = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkq\n-----END PUBLIC KEY-----";
+        assert!(known(public).contains(&format!("[{public}]")), "what is stored alone is what is meant");
+    }
+
+    #[test]
+    fn of_a_service_account_the_key_is_secret_and_not_the_addresses() {
+        let file = r#"{"type":"service_account","private_key_id":"0123456789abcdef","client_email":"a@b.example",
+            "private_key":"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END PRIVATE KEY-----\n",
+            "token_uri":"https://oauth2.example.com/token"}"#;
+        assert_eq!(known(file), ["[MIIEvQIBADANBg]", "[0123456789abcdef]"]);
+        assert_eq!(known(r#"{"a":"hunter2hunter2"}"#), ["[hunter2hunter2]"]);
+    }
+
+    #[test]
+    fn lines_are_secrets_by_themselves_and_together() {
+        assert_eq!(
+            known("first line\nb\r\n  third line"),
+            ["[first line]", "[third line]", "[first line\nb\r\n  third line]"]
+        );
+    }
+}

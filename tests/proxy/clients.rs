@@ -1,0 +1,129 @@
+//! Programs that use the proxy as programs do: by `HTTPS_PROXY`, and by its endpoint.
+
+use serde_json::json;
+
+use super::Proxy;
+use crate::spine::{SECRET, World};
+use crate::support::process::finish;
+use crate::support::python::PYTHON;
+use crate::support::upstream::{Options, Upstream};
+
+const BEARER: [&str; 2] = ["-H", "Authorization: Bearer AS_SECRET_API_KEY"];
+
+#[test]
+fn curl_spends_a_secret_through_a_tunnel_in_either_version_of_http() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    for version in ["--http1.1", "--http2"] {
+        let answer = proxy
+            .curl(&[&BEARER[..], &[version, "-w", " %{http_version}", &world.url("/echo-raw")]].concat());
+        let spoken = if version == "--http2" { "2" } else { "1.1" };
+        assert_eq!(answer.ok(), format!("Bearer [REDACTED_BY_AGENTSECRETS] {spoken}"));
+    }
+    for received in world.api.received() {
+        assert_eq!(received.header("authorization"), format!("Bearer {SECRET}"));
+        assert!(received.headers.keys().all(|name| !name.starts_with("proxy-")), "{received:#?}");
+    }
+    let records = world.home.audit();
+    assert_eq!(records.len(), 2);
+    for record in records {
+        assert_eq!((&record["identity_level"], &record["agent_id"]), (&json!("kernel"), &json!("coder")));
+        assert_eq!((&record["process"]["exe"], &record["status"]), (&json!("/usr/bin/curl"), &json!("OK")));
+    }
+}
+
+#[test]
+fn what_a_rule_does_not_allow_is_refused_inside_the_tunnel() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let refused = |arguments: &[&str]| {
+        let text = proxy.curl(&[&["-w", "\n%{http_code}"], arguments].concat()).ok();
+        let (body, code) = text.rsplit_once('\n').unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        (code.to_owned(), body["error"].as_str().unwrap().to_owned())
+    };
+    let elsewhere = format!("https://elsewhere.test:{}/", world.api.port());
+    assert_eq!(refused(&[&elsewhere]), ("403".into(), "domain_not_in_allowlist".into()));
+    world.rule("secrets: [API_KEY]\nmethods: [POST]");
+    let late = || refused(&[&BEARER[..], &[&world.url("/")]].concat());
+    // The policy is reloaded in a moment.
+    let reloaded = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let text = proxy.curl(&[&world.url("/")]).ok();
+        text.contains("policy_denied")
+    });
+    assert!(reloaded && late() == ("403".into(), "policy_denied".into()));
+}
+
+#[test]
+fn plain_http_goes_in_absolute_form_and_carries_no_secret() {
+    let world = World::with(|_| Upstream::start(Options::plain()));
+    let proxy = Proxy::of(&world);
+    let url = format!("http://api.test:{}/echo", world.api.port());
+    assert_eq!(proxy.curl(&[&url]).json()["path"], "/echo");
+    let refused = proxy.curl(&[&BEARER[..], &[&url]].concat()).json();
+    assert_eq!(refused["error"], "non_https_blocked");
+    assert_eq!(world.api.received().len(), 1);
+}
+
+#[test]
+fn python_requests_asks_the_endpoint_in_every_style() {
+    let world = World::new();
+    world.home.secret("LOGIN", "user:a-long-password");
+    world.rule("secrets: [API_KEY, LOGIN]\nplaces: [auth, query, json, form]");
+    let proxy = Proxy::of(&world);
+    let program = r#"
+import requests, sys
+proxy, target = sys.argv[1:]
+def ask(inject, **more):
+    headers = {"X-AS-Target-URL": target, **inject, **more.pop("headers", {})}
+    r = requests.post(proxy, headers=headers, **more)
+    assert r.status_code == 200, (r.status_code, r.text)
+    assert r.headers["X-AS-Redacted"] == "true", r.headers
+ask({"X-AS-Inject-Bearer": "API_KEY"}, headers={"X-Note": "kept"})
+ask({"X-AS-Inject-Basic": "LOGIN", "X-AS-Method": "PUT"})
+ask({"X-AS-Inject-Header-X-Api-Key": "API_KEY"})
+ask({"X-AS-Inject-Query-apiKey": "API_KEY"})
+ask({"X-AS-Inject-Body-auth-key": "API_KEY"}, json={"auth": {"id": 1}})
+ask({"X-AS-Inject-Form-key": "API_KEY"}, data={"a": "b"})
+"#;
+    let endpoint = format!("http://localhost:{}/proxy", proxy.port);
+    let mut python = proxy.client(PYTHON);
+    finish(python.args(["-c", program, &endpoint, &world.url("/echo?a=b")])).ok();
+    let received = world.api.received();
+    assert_eq!(received[0].header("authorization"), format!("Bearer {SECRET}"));
+    assert_eq!((received[0].header("x-note"), received[0].method.as_str()), ("kept", "POST"));
+    assert_eq!(received[1].header("authorization"), "Basic dXNlcjphLWxvbmctcGFzc3dvcmQ=");
+    assert_eq!(received[1].method, "PUT");
+    assert_eq!(received[2].header("x-api-key"), SECRET);
+    assert_eq!(received[3].path, format!("/echo?a=b&apiKey={SECRET}"));
+    let sent: serde_json::Value = serde_json::from_str(&received[4].body).unwrap();
+    assert_eq!(sent, json!({"auth": {"id": 1, "key": SECRET}}));
+    assert_eq!(received[5].body, format!("a=b&key={SECRET}"));
+    for request in &received {
+        assert!(request.headers.keys().all(|name| !name.starts_with("x-as-")), "{request:#?}");
+        assert_eq!(
+            request.header("host"),
+            if request.version == "HTTP/2.0" { "" } else { request.header("host") }
+        );
+    }
+}
+
+#[test]
+fn several_requests_share_a_connection_and_each_is_judged() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let (good, bad) = (world.url("/echo-raw"), format!("https://elsewhere.test:{}/", world.api.port()));
+    let target = |url: &str| format!("X-AS-Target-URL: {url}");
+    let endpoint = format!("http://localhost:{}/proxy", proxy.port);
+    let (first, second) = (target(&good), target(&bad));
+    let key = "X-AS-Inject-Bearer: API_KEY";
+    let arguments =
+        ["-H", &first, "-H", key, &endpoint, "--next", "-sS", "-H", &second, "-H", key, &endpoint];
+    let text = proxy.curl(&arguments).ok();
+    assert!(
+        text.starts_with("Bearer [REDACTED_BY_AGENTSECRETS]{\"error\":\"domain_not_in_allowlist\""),
+        "{text}"
+    );
+    assert_eq!(world.api.only().header("authorization"), format!("Bearer {SECRET}"));
+}

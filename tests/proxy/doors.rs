@@ -1,0 +1,168 @@
+//! Who may not use the proxy, and what it cannot be made to do.
+
+use std::net::TcpListener;
+
+use super::Proxy;
+use crate::spine::{SECRET, World};
+use crate::support::process::{command, finish};
+
+const KEY: [&str; 2] = ["-H", "X-AS-Inject-Bearer: API_KEY"];
+
+#[test]
+fn anybody_may_ask_whether_it_is_there_and_nothing_else() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    assert_eq!(proxy.ask(&[], "/health"), ("200".into(), r#"{"project":"default","status":"ok"}"#.into()));
+    let (code, body) = proxy.ask(&[], "/");
+    assert!(code == "400" && body.contains("/proxy"), "{body}");
+}
+
+#[test]
+fn another_user_is_refused_in_every_way() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let target = format!("X-AS-Target-URL: {}", world.url("/echo"));
+    let (endpoint, own) =
+        (format!("http://localhost:{}/proxy", proxy.port), format!("http://localhost:{}", proxy.port));
+    let elsewhere = world.url("/echo");
+    for arguments in [
+        &["-H", &*target, KEY[0], KEY[1], &*endpoint][..],
+        &["-x", &own, "http://api.test/"],
+        &["-k", "-x", &own, &elsewhere],
+    ] {
+        let mut curl = command("setpriv");
+        curl.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/curl", "-sS"]);
+        let outcome = finish(curl.args(arguments));
+        let told = outcome.stdout.clone() + &outcome.stderr;
+        assert!(told.contains("another user") || told.contains("403"), "{arguments:?}: {outcome:#?}");
+    }
+    assert!(world.api.received().is_empty());
+    let records = world.home.audit();
+    assert_eq!(records.len(), 3);
+    for record in records {
+        assert_eq!((&record["status"], &record["identity_level"]), (&"BLOCKED".into(), &"anonymous".into()));
+    }
+}
+
+#[test]
+fn a_web_page_is_refused_however_it_reaches_the_port() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let target = format!("X-AS-Target-URL: {}", world.url("/echo"));
+    for page in ["Origin: https://evil.test", "Sec-Fetch-Site: cross-site", "Origin: null"] {
+        let (code, body) = proxy.ask(&["-H", page, "-H", &target, KEY[0], KEY[1]], "/proxy");
+        assert!(
+            code == "403" && body.contains("capability_denied") && body.contains("web pages"),
+            "{page}: {body}"
+        );
+        assert_eq!(proxy.ask(&["-H", page], "/health").0, "403");
+    }
+    // A name of the page's own that leads to the loopback.
+    for path in ["/proxy", "/health"] {
+        let (code, _) = proxy.ask(&["-H", "Host: evil.test", "-H", &target, KEY[0], KEY[1]], path);
+        assert_eq!(code, "421");
+    }
+    let (code, headers) = proxy.ask(&["-i", "-X", "OPTIONS", "-H", "Origin: https://evil.test"], "/proxy");
+    assert!(code == "403" && !headers.to_lowercase().contains("access-control"), "{headers}");
+    assert!(world.api.received().is_empty());
+}
+
+#[test]
+fn what_the_caller_says_of_itself_is_no_proof() {
+    let world = World::new();
+    world.home.policy(&format!(
+        "version: 1\nagents:\n  - name: other\n    match: {{ exe: /no/such/program }}\n    allow:\n      \
+         - {{ host: api.test, ports: [{0}], private: true, secrets: [API_KEY] }}\n",
+        world.api.port()
+    ));
+    let proxy = Proxy::of(&world);
+    let target = format!("X-AS-Target-URL: {}", world.url("/echo"));
+    for claim in [
+        "X-AS-Agent-ID: other",
+        "X-AS-Agent-Token: ast_1",
+        "X-AS-Session-Token: s",
+        "X-Forwarded-For: 127.0.0.1",
+    ] {
+        let (code, body) = proxy.ask(&["-H", claim, "-H", &target, KEY[0], KEY[1]], "/proxy");
+        assert!(code == "403" && body.contains("capability_denied"), "{claim}: {body}");
+    }
+    assert!(world.api.received().is_empty());
+}
+
+#[test]
+fn a_request_that_is_not_whole_is_told_what_is_missing() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let target = format!("X-AS-Target-URL: {}", world.url("/echo"));
+    for (headers, says) in [
+        (&KEY[..], "X-AS-Target-URL is missing"),
+        (&["-H", &*target], "no secret is asked for"),
+        (&["-H", "X-AS-Target-URL: api.test/echo", KEY[0], KEY[1]], "https://"),
+        (&["-H", &*target, "-H", "X-AS-Inject-Bearer: sk_live_by_mistake-1"], "name of a secret"),
+    ] {
+        let (code, body) = proxy.ask(headers, "/proxy");
+        assert!(
+            code == "400" && body.contains(says) && body.starts_with("{\"error\":\""),
+            "{headers:?}: {body}"
+        );
+        assert!(!body.contains("by_mistake"), "{body}");
+    }
+    world.rule("secrets: [API_KEY, NOT_THERE]");
+    let missing = ["-H", &*target, "-H", "X-AS-Inject-Bearer: NOT_THERE"];
+    let told = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        proxy.ask(&missing, "/proxy")
+            == ("502".to_owned(), r#"{"error":"secret 'NOT_THERE' not found in keychain"}"#.to_owned())
+    });
+    assert!(told, "{:?}", proxy.ask(&missing, "/proxy"));
+}
+
+#[test]
+fn half_a_connect_nonsense_and_silence_end_and_disturb_nobody() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    assert_eq!(proxy.say(b""), "");
+    assert_eq!(proxy.say(b"CONNECT api.test:443 HTTP/1.1\r\nHo"), "");
+    for bad in
+        ["CONNECT api.test HTTP/1.1\r\n\r\n", "CONNECT / HTTP/1.1\r\n\r\n", "CONNECT a:b:c HTTP/1.1\r\n\r\n"]
+    {
+        let answer = proxy.say(bad.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"error\":"), "{bad:?}: {answer}");
+    }
+    assert!(proxy.say(b"\x16\x03\x01\x00\x05hello").starts_with("HTTP/1.1 400 "));
+    assert!(proxy.say(b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    let idle: Vec<_> =
+        (0..300).map(|_| std::net::TcpStream::connect(("127.0.0.1", proxy.port)).unwrap()).collect();
+    assert_eq!(proxy.ask(&[], "/health").0, "200");
+    drop(idle);
+}
+
+#[test]
+fn the_server_that_the_tunnel_was_asked_for_is_the_one_that_tls_names() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let port = world.api.port();
+    // curl asks the proxy for api.test, and the server for elsewhere.test.
+    let to = format!("elsewhere.test:{port}:api.test:{port}");
+    let url = format!("https://elsewhere.test:{port}/");
+    let outcome = proxy.curl(&["--connect-to", &to, "-H", "Authorization: Bearer AS_SECRET_API_KEY", &url]);
+    assert_ne!(outcome.code, Some(0), "{outcome:#?}");
+    assert!(world.api.received().is_empty());
+    assert!(world.home.audit()[0]["reason"].as_str().unwrap().starts_with("target_mismatch"));
+}
+
+#[test]
+fn it_never_leads_to_itself() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert_ne!(port, proxy.port);
+    world.rules(&[("127.0.0.1", proxy.port, "")]);
+    let url = format!("http://127.0.0.1:{}/health", proxy.port);
+    let blocked = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        proxy.curl(&["--noproxy", "", &url]).ok().contains("ssrf_protection_blocked")
+    });
+    assert!(blocked, "{:#?}", proxy.curl(&["--noproxy", "", &url]));
+    assert!(!world.api.received().iter().any(|received| received.body.contains(SECRET)));
+}

@@ -1,0 +1,85 @@
+//! The explicit proxy: programs that are told of it, those that must not use it, and its life as a daemon.
+
+mod clients;
+mod doors;
+mod life;
+mod sdk;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::spine::World;
+use crate::support::process::{Outcome, command, finish};
+
+/// A proxy in the foreground; dropping it ends it.
+struct Proxy {
+    child: Child,
+    port: u16,
+    variables: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Proxy {
+    /// One for the world's home, on any port.
+    #[track_caller]
+    fn of(world: &World) -> Self {
+        let mut started = world.home.agentsecrets(["proxy", "start", "--foreground", "--port", "0"]);
+        let mut child = started.stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let port =
+            line.strip_prefix("the proxy listens on 127.0.0.1:").and_then(|rest| rest.split(',').next());
+        let port =
+            port.and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("it did not start: {line}"));
+        let variables = finish(&mut world.home.agentsecrets(["proxy", "env", "--json"])).json();
+        let serde_json::Value::Object(variables) = variables else { panic!("{variables}") };
+        Self { child, port, variables }
+    }
+
+    /// A program that is told of the proxy, as a shell would tell it.
+    fn client(&self, program: &str) -> Command {
+        let mut client = command(program);
+        for (name, value) in &self.variables {
+            client.env(name, value.as_str().unwrap());
+        }
+        client
+    }
+
+    /// Runs curl through the proxy.
+    #[track_caller]
+    fn curl(&self, arguments: &[&str]) -> Outcome {
+        finish(self.client("/usr/bin/curl").arg("-sS").args(arguments))
+    }
+
+    /// Runs curl toward the proxy itself: its answer, and the status on a line of its own.
+    #[track_caller]
+    fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
+        let url = format!("http://localhost:{}{path}", self.port);
+        let mut curl = command("/usr/bin/curl");
+        let text = finish(curl.args(["-sS", "-w", "\n%{http_code}"]).args(arguments).arg(url)).ok();
+        let (body, code) = text.rsplit_once('\n').unwrap();
+        (code.to_owned(), body.to_owned())
+    }
+
+    /// What the proxy answers to these bytes, until it closes the connection.
+    #[track_caller]
+    fn say(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
