@@ -47,5 +47,6 @@ fn method_path_query_and_host_can_be_signed_and_the_signature_does_not_come_back
          algorithm: sha512, encoding: base64, also: { X-Timestamp: '{timestamp_ms}' } }",
     );
     let said = world.curl(&["-d", "buy", &server.url("/exchange?symbol=A%20B")]);
-    assert_eq!(said, "right [REDACTED_BY_AGENTSECRETS]");
+    // What fills base64 up tells nothing.
+    assert_eq!(said.trim_end_matches('='), "right [REDACTED_BY_AGENTSECRETS]");
 }

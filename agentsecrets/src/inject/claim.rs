@@ -171,6 +171,7 @@ fn is_region_pattern(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -236,5 +237,27 @@ mod tests {
             assert_eq!(authorization(&text), Err(DAMAGED), "{credential}");
         }
         assert!(of("/?X-Amz-Algorithm=AWS4-HMAC-SHA256", &[("authorization", "x y")]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_signatures_never_panic(
+            value in prop_oneof![
+                "AWS4-HMAC-SHA256 Credential=[ -~]{0,60}, SignedHeaders=[ -~]{0,30}",
+                "AWS4-[ -~]{0,80}",
+            ],
+            query in "(X-Amz-[A-Za-z]{0,12}=[a-z0-9%/]{0,20}&){0,6}",
+        ) {
+            let uri = format!("/?{query}");
+            if let Ok(request) = Request::builder().uri(&uri).header("authorization", &value).body(()) {
+                let _ = read(&request.into_parts().0);
+            }
+            if let Ok(request) = Request::builder().uri(&uri).body(()) {
+                let mut parts = request.into_parts().0;
+                let _ = read(&parts);
+                take(&mut parts).unwrap();
+                prop_assert_eq!(read(&parts), Ok(None));
+            }
+        }
     }
 }

@@ -65,6 +65,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(text: &str, path: &str) -> Option<Vec<String>> {
@@ -82,5 +84,18 @@ mod tests {
         assert_eq!(at(r#"{"\u0061":1}"#, "a").unwrap(), ["1"]);
         assert_eq!(at("<html>", "a"), None);
         assert_eq!(at("", "a"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_documents_never_panic_and_what_is_found_lies_within(
+            text in prop_oneof!["[\\[\\]{}\":,a0 \\\\é]{0,60}", "\\{\"a\":[\\[\\]{}\":,a0 ]{0,40}\\}"],
+        ) {
+            for path in ["a", "a.a", "a[0]", "[0].a"] {
+                for range in find(&text, &path.parse().unwrap()).unwrap_or_default() {
+                    prop_assert!(text.get(range).is_some());
+                }
+            }
+        }
     }
 }
