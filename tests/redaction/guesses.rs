@@ -39,6 +39,21 @@ fn pieces_that_come_back_again_and_again_raise_an_alarm_and_close_the_host() {
     assert_eq!(world.api.received().len(), 46);
 }
 
+#[test]
+fn a_websocket_in_which_pieces_come_back_again_and_again_is_ended() {
+    let world = World::new();
+    let server = Server::start("http/programs/websocket_server.py", &world.authority, "api.test");
+    world.rules(&[("api.test", server.port(), "secrets: [API_KEY]")]);
+    let url = format!("wss://api.test:{}/ws", server.port());
+    let arguments: Vec<&str> = [url.as_str()].into_iter().chain(["piece"; 20]).collect();
+    let agent = world.home.run_agent([PYTHON]);
+    let said = finish(&mut with_program(agent, "http/programs/websocket_agent.py", &arguments)).ok();
+    assert_eq!(said.matches(&format!("it begins {MARKER}")).count(), 16, "{said}");
+    assert!(said.lines().last().unwrap().contains("1008") && said.contains("redaction_limit"), "{said}");
+    let audit = world.home.audit();
+    assert!(audit[0]["reason"].as_str().unwrap().starts_with("redaction_limit"), "{audit:#?}");
+}
+
 /// How much of each guess is right.
 const RIGHT: [usize; 6] = [0, 1, 8, 12, 16, 23];
 

@@ -18,3 +18,6 @@ pub mod computed {}
 
 #[doc = include_str!("known_attacks.md")]
 pub mod known_attacks {}
+
+#[doc = include_str!("redaction.md")]
+pub mod redaction {}

@@ -8,6 +8,7 @@
 
 mod connection;
 mod explicit;
+pub mod handover;
 mod passthrough;
 mod purse;
 pub mod record;
@@ -136,6 +137,10 @@ impl Pipeline {
         attempt.agent(agent.name());
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
+        if handover::is_for_us(&target) && !agent.is_the_person() {
+            let response = handover::hand_over(agent, &parts, &wallet, attempt).map_err(about)?;
+            return Ok(Answered::Whole(response, Findings::default()));
+        }
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
         if agent.is_the_person() {
             // A person may know which secrets there are.

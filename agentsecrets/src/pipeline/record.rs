@@ -146,6 +146,16 @@ impl Attempt {
         outbound.notes().iter().for_each(|note| self.pending.note(note.clone()));
     }
 
+    /// Notes which values the agent itself is given, and puts that on disk. Without it none is.
+    pub fn handing_over<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a SecretName>,
+    ) -> Result<(), Refusal> {
+        self.pending.request("ENV", String::new(), String::new());
+        self.pending.in_environment(names);
+        self.pending.intent().map_err(|error| unrecordable(&error))
+    }
+
     /// Puts the intent on disk, if a secret is about to leave. Without it nothing leaves; nor does a
     /// request without a secret while the log cannot be written.
     pub fn intent(&mut self, grant: &Grant) -> Result<(), Refusal> {

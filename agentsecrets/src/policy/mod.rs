@@ -12,6 +12,7 @@ mod decide_tests;
 pub mod derived;
 pub mod explain;
 pub mod grant;
+pub mod handover;
 pub(crate) mod injects;
 pub mod json_path;
 mod limit;

@@ -261,6 +261,34 @@ fn an_event_reaches_the_agent_before_the_next_one_is_sent() {
 }
 
 #[test]
+fn a_line_of_any_answer_reaches_the_agent_although_nothing_follows() {
+    runtime().block_on(async {
+        let (send, body) = pipe();
+        let (answer, _) = redactor(Method::GET).answer(response(&[], body)).await.unwrap();
+        let mut body = answer.into_body();
+        for line in ["one\n", "two\n"] {
+            send.send(Bytes::from_static(line.as_bytes())).unwrap();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), line);
+        }
+    });
+}
+
+#[test]
+fn a_part_of_an_answer_is_refused_and_the_offer_of_parts_is_taken_off() {
+    let mut part = response(&[("content-range", "bytes 0-0/9")], full(&b"h"[..]));
+    *part.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let refusal = runtime().block_on(redactor(Method::GET).answer(part)).err().unwrap();
+    assert_eq!(refusal.slug, Slug::UnreadableAnswer);
+    assert!(
+        get(&[("accept-ranges", "bytes")], full(&b"hello"[..]))
+            .unwrap()
+            .headers
+            .get("accept-ranges")
+            .is_none()
+    );
+}
+
+#[test]
 fn a_grpc_message_reaches_the_agent_when_it_is_whole() {
     runtime().block_on(async {
         let (send, body) = pipe();

@@ -221,22 +221,20 @@ struct Source {
 impl Source {
     fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if body.is_end_stream() {
-                return Poll::Ready(None);
+        if body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)?) else { return Poll::Ready(None) };
+        match frame.into_data() {
+            Ok(data) => {
+                self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
+                Poll::Ready(Some(Ok(data)))
             }
-            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)?) else { return Poll::Ready(None) };
-            match frame.into_data() {
-                Ok(data) => {
-                    self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    return Poll::Ready(Some(Ok(data)));
+            Err(frame) => {
+                if let (Ok(trailers), Ok(mut slot)) = (frame.into_trailers(), self.trailers.lock()) {
+                    *slot = Some(trailers);
                 }
-                Err(frame) => {
-                    if let (Ok(trailers), Ok(mut slot)) = (frame.into_trailers(), self.trailers.lock()) {
-                        *slot = Some(trailers);
-                    }
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(None)
             }
         }
     }

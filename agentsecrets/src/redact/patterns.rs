@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::additions::Additions;
 use super::fold::fold;
-use super::search::{Found, Layer, Search, unite};
+use super::search::{Ends, Found, Layer, Search, unite};
 use super::unescape::{has_escape, unescape};
 use crate::base::secret::Secret;
 
@@ -81,11 +81,11 @@ impl Patterns {
     }
 
     /// What of `bytes` is secret.
-    pub(super) fn cover(&self, bytes: &[u8]) -> Cover {
+    pub(super) fn cover(&self, bytes: &[u8], ends: Ends) -> Cover {
         let mut found = Found::default();
         SCRATCH.with_borrow_mut(|(text, next, folded)| {
             fold(bytes, folded);
-            self.find(bytes, 0, folded, &mut found);
+            self.find(bytes, 0, folded, ends, &mut found);
             let mut current = bytes;
             for layer in 1..=LAYERS {
                 if !has_escape(current) {
@@ -95,7 +95,7 @@ impl Patterns {
                 unescape(current, next);
                 std::mem::swap(text, next);
                 fold(text, folded);
-                self.find(bytes, layer, folded, &mut found);
+                self.find(bytes, layer, folded, ends, &mut found);
                 current = text.as_slice();
             }
             if !found.runs.is_empty() {
@@ -113,20 +113,20 @@ impl Patterns {
         Cover { runs, pieces }
     }
 
-    fn find(&self, bytes: &[u8], layer: usize, folded: &[u8], found: &mut Found) {
+    fn find(&self, bytes: &[u8], layer: usize, folded: &[u8], ends: Ends, found: &mut Found) {
         if !self.any(|search| search.may_match(folded)) {
             return;
         }
         let text = (0..layer).fold(Layer::plain(bytes), |text, _| text.unescaped());
         for search in &self.known {
-            search.find(&text, found);
+            search.find(&text, ends, found);
         }
-        self.additions.search().find(&text, found);
+        self.additions.search().find(&text, ends, found);
     }
 
     /// `bytes` with the marker in place of every match, or nothing where there is none.
     pub(super) fn scrub(&self, bytes: &[u8]) -> Option<Scrubbed> {
-        let Cover { runs, pieces } = self.cover(bytes);
+        let Cover { runs, pieces } = self.cover(bytes, Ends { first: true, last: true });
         if runs.is_empty() {
             return None;
         }

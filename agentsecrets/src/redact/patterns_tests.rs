@@ -71,6 +71,8 @@ fn a_piece_of_a_secret_is_taken_out_from_three_quarters_or_24_bytes_on() {
                 "{piece} of {length} from {start}"
             );
         }
+        assert!(patterns.scrub(&secret[..piece]).unwrap().has_piece, "at the end of the text");
+        assert!(patterns.scrub(&secret[length - piece..]).unwrap().has_piece, "at its beginning");
         let text = [b"<", &secret[..piece.min(12) - 4], b">"].concat();
         assert_eq!(patterns.scrub(&text), None, "{length}");
     }
@@ -224,7 +226,7 @@ proptest! {
             text.push(byte);
             text.extend(std::iter::repeat_n(0, *gap));
         }
-        for run in patterns(&[KEY.as_bytes()]).cover(&text).runs {
+        for run in patterns(&[KEY.as_bytes()]).cover(&text, Ends { first: true, last: true }).runs {
             // Pieces that overlap.
             prop_assert!(run.len() <= 2 * SPAN);
         }

@@ -27,6 +27,14 @@ pub(super) struct Found {
     pub(super) wholes: Vec<Range<usize>>,
 }
 
+/// Whether the first and the last byte of a text are the first and last of all there is: what is cut off there is no more
+/// than a piece.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) first: bool,
+    pub(super) last: bool,
+}
+
 /// A text, perhaps with its escapes taken off, and where each byte of it stood.
 pub(super) struct Layer {
     pub(super) bytes: Zeroizing<Vec<u8>>,
@@ -137,10 +145,10 @@ impl Search {
     }
 
     /// Adds to `found` what there is in `layer`.
-    pub(super) fn find(&self, layer: &Layer, found: &mut Found) {
+    pub(super) fn find(&self, layer: &Layer, ends: Ends, found: &mut Found) {
         match self {
             Self::Nothing => {}
-            Self::For(known) => known.find(layer, found),
+            Self::For(known) => known.find(layer, ends, found),
             Self::Impossible => found.runs.push(layer.place(0..layer.bytes.len())),
         }
     }
@@ -155,9 +163,9 @@ impl Search {
 }
 
 impl Known {
-    fn find(&self, layer: &Layer, found: &mut Found) {
+    fn find(&self, layer: &Layer, ends: Ends, found: &mut Found) {
         let (folded, places) = fold_with_places(&layer.bytes);
-        let text = Text { layer, folded: Zeroizing::new(folded), places };
+        let text = Text { layer, ends, folded: Zeroizing::new(folded), places };
         for seed in self.seeds.find_overlapping_iter(&*text.folded) {
             let Some((number, offset)) = self.origins.get(seed.pattern().as_usize()).copied() else {
                 continue;
@@ -172,6 +180,7 @@ impl Known {
 /// A layer that is searched.
 struct Text<'l> {
     layer: &'l Layer,
+    ends: Ends,
     folded: Zeroizing<Vec<u8>>,
     /// Where in the layer each folded byte stood.
     places: Vec<usize>,
@@ -199,8 +208,12 @@ impl Text<'_> {
         let after = self.folded.get(seed.end..).unwrap_or_default().iter();
         let form_after = form.bytes.get(form_end..).unwrap_or_default().iter();
         let right = after.zip(form_after).take(most).take_while(|(text, form)| text == form).count();
-        let ends_left = left < offset.min(seed.start).min(most);
-        let rest = form.whole.saturating_sub(form_end).min(self.folded.len() - seed.end).min(most);
+        // What could have stood there, had the text gone on as the form does.
+        let (room_left, room_right) = (seed.start, self.folded.len() - seed.end);
+        let room_left = if self.ends.first { usize::MAX } else { room_left };
+        let room_right = if self.ends.last { usize::MAX } else { room_right };
+        let ends_left = left < offset.min(room_left).min(most);
+        let rest = form.whole.saturating_sub(form_end).min(room_right).min(most);
         Stretch {
             start: seed.start - left,
             end: seed.end + right,

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::alarm::Findings;
 use super::patterns::{Cover, MARKER, Patterns};
-use super::search::SPAN;
+use super::search::{Ends, SPAN};
 
 /// How many bytes wait: a match stretches over at most [`SPAN`], and beyond its end some must be known to tell how it
 /// is to be read.
@@ -45,6 +45,8 @@ pub struct Scrubber {
     window: Bytes,
     /// So many of the window have left.
     gone: usize,
+    /// Whether the window begins where the stream does.
+    is_first: bool,
     /// Whether the last byte that left belonged to a match, and its marker has left with it.
     open: bool,
     /// Whether anything was removed that was not told of yet, and whether it was a piece of a secret.
@@ -55,7 +57,16 @@ pub struct Scrubber {
 impl Scrubber {
     /// A scrubber at the start of a stream.
     pub fn new(patterns: Arc<Patterns>, unit: Unit) -> Self {
-        Self { patterns, unit, window: Bytes::new(), gone: 0, open: false, found: false, has_piece: false }
+        Self {
+            patterns,
+            unit,
+            window: Bytes::new(),
+            gone: 0,
+            is_first: true,
+            open: false,
+            found: false,
+            has_piece: false,
+        }
     }
 
     /// Takes the next bytes, and gives those that can leave (perhaps none).
@@ -70,7 +81,7 @@ impl Scrubber {
             0 if tail - self.gone < STEP => self.gone,
             units => tail + units,
         };
-        self.leave(&bytes, cut)
+        self.leave(&bytes, cut, false)
     }
 
     /// Whether whole lines wait that may leave by themselves.
@@ -82,7 +93,7 @@ impl Scrubber {
     pub fn pause(&mut self) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
         let cut = self.gone + line_end(bytes.get(self.gone..).unwrap_or_default());
-        self.leave(&bytes, cut)
+        self.leave(&bytes, cut, false)
     }
 
     /// Nothing has come for a while, and somebody waits: all leaves but so many of the last bytes as `keep`
@@ -90,7 +101,7 @@ impl Scrubber {
     pub fn release(&mut self, keep: impl FnOnce(&[u8]) -> usize) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
         let kept = keep(bytes.get(self.gone..).unwrap_or_default());
-        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone))
+        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone), false)
     }
 
     /// Whether anything waits.
@@ -101,8 +112,8 @@ impl Scrubber {
     /// The message ends here, so what was held leaves. The stream may go on with another one.
     pub fn finish(&mut self) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
-        let rest = self.leave(&bytes, bytes.len());
-        (self.window, self.gone, self.open) = (Bytes::new(), 0, false);
+        let rest = self.leave(&bytes, bytes.len(), true);
+        (self.window, self.gone, self.is_first, self.open) = (Bytes::new(), 0, true, false);
         rest
     }
 
@@ -131,10 +142,11 @@ impl Scrubber {
         }
     }
 
-    /// Lets go of what is held in `bytes[..cut]` and holds the rest.
-    fn leave(&mut self, bytes: &Bytes, cut: usize) -> Bytes {
+    /// Lets go of what is held in `bytes[..cut]` and holds the rest. `is_last`: nothing follows.
+    fn leave(&mut self, bytes: &Bytes, cut: usize, is_last: bool) -> Bytes {
         let clean = if cut > self.gone {
-            let Cover { runs, pieces } = self.patterns.cover(bytes);
+            let Cover { runs, pieces } =
+                self.patterns.cover(bytes, Ends { first: self.is_first, last: is_last });
             let leaves = |piece: &Range<usize>| piece.end > self.gone && piece.start < cut;
             self.has_piece |= pieces.iter().any(leaves);
             if runs.is_empty() {
@@ -149,6 +161,7 @@ impl Scrubber {
         let from = cut.saturating_sub(CONTEXT);
         self.window = bytes.slice(from..);
         self.gone = cut - from;
+        self.is_first &= from == 0;
         clean
     }
 

@@ -14,6 +14,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
 use crate::policy::ask::Reference;
 use crate::policy::grant::Grant;
+use crate::policy::handover::Handover;
 use crate::store::{Key, Store, StoreError};
 
 pub use credentials::Credentials;
@@ -51,6 +52,19 @@ impl Values {
         let is_absent = |name: &SecretName| !self.0.contains_key(name) && !made(name);
         let absent = references.iter().find(|reference| is_absent(&reference.name));
         absent.map_or(Ok(()), |reference| Err(missing(&reference.name)))
+    }
+
+    /// The values that `handover` lets an agent have.
+    pub fn hand_over(&self, handover: &Handover) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
+        let mut values = Vec::with_capacity(handover.names().len());
+        for name in handover.names() {
+            match self.0.get(name) {
+                Some(value) => values.push((name.clone(), value.clone())),
+                None if handover.is_chosen() => return Err(missing(name)),
+                None => {}
+            }
+        }
+        Ok(values)
     }
 
     /// The values that `grant` lets this one request spend; `made` are those that are not stored.

@@ -11,6 +11,8 @@ async def serve(ws):
             await ws.send(b"\x00\xff" + secret.encode() + b"\xff")
         elif message == "parts":
             await ws.send([c for c in "parts of " + secret + "!"])
+        elif message == "piece":
+            await ws.send("it begins " + secret.removeprefix("Bearer ")[:25])
         elif message == "forms":
             key = secret.removeprefix("Bearer ").encode()
             wide = key.decode().encode("utf-16-le")

@@ -12,6 +12,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+pub(super) use fill::signature;
 pub use quotes::Quotes;
 pub(super) use read::held;
 
