@@ -10,18 +10,20 @@ mod connection;
 mod explicit;
 pub mod handover;
 mod passthrough;
+mod purse;
 pub mod record;
+mod tokens;
 mod tunnel;
 pub mod wallet;
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Log;
-use crate::base::name::Environment;
+use crate::base::name::{Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::timeouts::Timeouts;
 use crate::exchange::body::{Body, patient};
@@ -33,8 +35,8 @@ use crate::policy::ask::Ask;
 use crate::policy::decide::{decide, reading};
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
-use crate::redact::Findings;
 use crate::redact::alarm::Alarms;
+use crate::redact::{self, Findings};
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
@@ -53,7 +55,7 @@ pub struct Pipeline {
     /// Who may be guessing.
     pub alarms: Arc<Alarms>,
     /// The real servers.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// The log.
     pub audit: Arc<Log>,
     /// The environment whose secrets are spent.
@@ -142,7 +144,7 @@ impl Pipeline {
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
         if agent.is_the_person() {
             // A person may know which secrets there are.
-            wallet.values.hold(references.all()).map_err(about)?;
+            wallet.values.hold(references.all(), |name| agent.makes(name)).map_err(about)?;
         }
         let (method, path, websocket) = (&parts.method, parts.uri.path(), handshake.is_some());
         let ask = Ask { target: &target, method, path, websocket, references: &[] };
@@ -157,7 +159,8 @@ impl Pipeline {
         attempt.granted(&grant);
         self.alarms.check(agent.name(), &target.host)?;
 
-        let credentials = wallet.values.resolve(&grant).map_err(about)?;
+        let made = self.make(&grant, caller, &target.host, &wallet).await.map_err(about)?;
+        let credentials = wallet.values.resolve(&grant, &made).map_err(about)?;
         let (body, quotes) = body.within(grant.max_body()).map_err(about)?.watched(&wallet.vocabulary);
         attempt.watching(quotes);
         let request = Request::from_parts(parts, body);
@@ -172,16 +175,26 @@ impl Pipeline {
             caller.isolation(),
             wallet.patterns.clone(),
         )?;
+        let (outbound, redactor) =
+            inject::sign(outbound, redactor, &grant, &credentials, &wallet.room).await?;
         attempt.notes(&outbound);
         let redactor = redactor.watched(self.alarms.watch(agent.name(), &host));
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.wallets.minter().doubt(&grant, &made);
+        }
         let agreed = match &handshake {
             Some(handshake) => handshake.agreed(&response).map_err(|why| {
                 Refusal::new(Slug::UpstreamUnavailable, &host, format!("'{host}' did not answer: {why}"))
             })?,
             None => false,
         };
+        if let Some(taking) = grant.taking() {
+            let (session, purse) = (caller.isolation(), &wallet.purse);
+            let keep = |name: &SecretName, value| purse.capture(name, &session, &host, value);
+            response = redact::capture(response, taking, &host, keep).await?;
+        }
         if !agreed {
             let (response, findings) = redactor.answer(response).await?;
             return Ok(Answered::Whole(response, findings));

@@ -15,6 +15,7 @@ impl Policy {
     /// The policy for a person who may spend `secrets`. It holds for whoever asks: the caller must have made
     /// sure that no agent does.
     pub fn of_the_person(&self, name: AgentName, mut secrets: Vec<SecretName>) -> Policy {
+        secrets.extend(self.credentials.iter().map(|derived| derived.name.clone()));
         secrets.sort();
         secrets.dedup();
         let mut allowed: Vec<_> = self.agents.iter().flat_map(Agent::patterns_and_rules).collect();
@@ -26,9 +27,21 @@ impl Policy {
             rules.push(rule.for_the_person(&secrets));
         }
         let matches = Some(Match::default());
-        let agent =
-            Agent { name, matches, env: true, inbound: Vec::new(), rules, hosts, secrets, is_person: true };
+        let (inbound, derived) = (Vec::new(), self.credentials.clone());
+        let agent = Agent {
+            name,
+            matches,
+            env: true,
+            inbound,
+            rules,
+            hosts,
+            secrets,
+            captured: Vec::new(),
+            derived,
+            is_person: true,
+        };
         Policy {
+            credentials: self.credentials.clone(),
             agents: vec![agent],
             warnings: Vec::new(),
             file: self.file.clone(),
@@ -48,6 +61,9 @@ impl Rule {
             encoded_slashes: true,
             secrets: secrets.to_vec(),
             injects: proof.cloned().collect(),
+            signing: None,
+            taking: None,
+            mint: true,
             places: Area::everywhere(),
             approve: false,
             passthrough: false,

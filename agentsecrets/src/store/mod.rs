@@ -10,6 +10,7 @@ pub mod keychain;
 mod later;
 mod mounted;
 mod patient;
+pub mod rotated;
 mod several;
 pub mod vault;
 

@@ -37,7 +37,7 @@ impl Payload {
         let Some(changed) = changed(&whole, parts, spender)? else {
             return Ok((Payload::Read(whole), Vec::new()));
         };
-        if let Some(signature) = signed {
+        if let Some(signature) = signed.filter(|name| !signs(spender, name)) {
             return Err(spender.bad(format!(
                 "the request is signed ({signature}), and a secret in its body would break the signature: let \
                  the rule put the secret into a header, or send the request unsigned"
@@ -184,6 +184,11 @@ fn from_nothing(
     };
     let keeps_type = kind_of(&parts.headers)? == Some(said);
     Ok(bytes.map(|bytes| Changed { bytes, content_type: (!keeps_type).then(|| kind.to_owned()) }))
+}
+
+/// Whether the rule signs anew what stands in this header.
+fn signs(spender: &Spender<'_>, header: &HeaderName) -> bool {
+    spender.grant.signing().is_some_and(|signing| signing.sets(header))
 }
 
 /// The header by which a client says that its body is signed.

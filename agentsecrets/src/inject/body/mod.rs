@@ -14,6 +14,7 @@ mod tests;
 
 pub(super) use fill::signature;
 pub use quotes::Quotes;
+pub(super) use read::held;
 
 use std::sync::Arc;
 

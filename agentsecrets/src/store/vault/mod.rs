@@ -32,6 +32,7 @@ use keys::Keys;
 
 pub use change::restore;
 pub use keys::Unlock;
+pub(in crate::store) use keys::{derive, open as unseal, random, seal};
 pub use prompt::{new_passphrase, unlock, unlock_from_environment};
 
 pub use super::LARGEST_VALUE;
