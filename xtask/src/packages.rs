@@ -10,16 +10,17 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{root, run};
 
+/// Where the test vectors of AWS's signatures are within botocore's source.
+const VECTORS: &str = "tests/unit/auth/aws4_testsuite";
+
 /// Installs what the tests' lists of Python and of Node packages say, unless it is there.
 pub(crate) fn install() -> Result<()> {
     let lists = root().join("tests/clients");
-    for (name, list) in
-        [("python", lists.join("python.txt")), ("signing", root().join("tests/signing/python.txt"))]
-    {
-        complete(name, &list, |folder| {
-            let mut pip = Command::new("/usr/bin/python3");
-            pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"])
-                .args(["--root-user-action", "ignore", "--disable-pip-version-check"])
+    let signing = root().join("tests/signing/python.txt");
+    for (name, list) in [("python", lists.join("python.txt")), ("signing", signing.clone())] {
+        complete(name, &read(&list)?, |folder| {
+            let mut pip = pip("install");
+            pip.args(["--only-binary", ":all:", "--root-user-action", "ignore"])
                 .arg("--target")
                 .arg(folder)
                 .arg("--requirement")
@@ -27,7 +28,12 @@ pub(crate) fn install() -> Result<()> {
             run(&mut pip)
         })?;
     }
-    complete("node", &lists.join("node/package-lock.json"), |folder| {
+    let signing = read(&signing)?;
+    let botocore = signing.lines().find(|line| line.starts_with("botocore=="));
+    let botocore = botocore.context("tests/signing/python.txt does not list botocore")?;
+    complete("signing-vectors", botocore, |folder| vectors(botocore, folder))?;
+    let lock = lists.join("node/package-lock.json");
+    complete("node", &read(&lock)?, |folder| {
         for name in ["package.json", "package-lock.json"] {
             fs::copy(lists.join("node").join(name), folder.join(name))?;
         }
@@ -36,10 +42,30 @@ pub(crate) fn install() -> Result<()> {
     })
 }
 
+/// Fills `folder` with the test vectors, which only the source of `botocore`, a requirement, holds.
+fn vectors(botocore: &str, folder: &Path) -> Result<()> {
+    run(pip("download").args(["--no-binary", ":all:", botocore, "--dest"]).arg(folder))?;
+    let name = botocore.replace("==", "-");
+    let archive = folder.join(format!("{name}.tar.gz"));
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--gzip", "--no-same-owner", "--strip-components", "4", "--file"]).arg(&archive);
+    run(tar.arg("--directory").arg(folder).arg(format!("{name}/{VECTORS}")))?;
+    fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
+}
+
+fn pip(what: &str) -> Command {
+    let mut pip = Command::new("/usr/bin/python3");
+    pip.args(["-m", "pip", what, "--quiet", "--no-deps", "--disable-pip-version-check"]);
+    pip
+}
+
+fn read(list: &Path) -> Result<String> {
+    fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))
+}
+
 /// Lets `install` fill a new folder, which takes the place of the one before only when it is whole.
-/// Which list it was made from stands in its file `installed`, for us and for the tests.
-fn complete(name: &str, list: &Path, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let wanted = fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
+/// Which packages are `wanted` in it stands in its file `installed`, for us and for the tests.
+fn complete(name: &str, wanted: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let all = root().join("target/test-clients");
     let (folder, new) = (all.join(name), all.join(format!("{name}.new")));
     if fs::read_to_string(folder.join("installed")).is_ok_and(|installed| installed == wanted) {

@@ -241,3 +241,7 @@ fn with_query(uri: &Uri, more: &[(&str, std::borrow::Cow<'_, str>)]) -> Option<U
     parts.path_and_query = Some(PathAndQuery::try_from(path.as_bytes()).ok()?);
     Uri::from_parts(parts).ok()
 }
+
+#[cfg(test)]
+#[path = "sigv4_tests.rs"]
+mod tests;
