@@ -17,7 +17,7 @@ use crate::base::secret::Secret;
 pub const MARKER: &[u8] = b"[REDACTED_BY_AGENTSECRETS]";
 
 /// How many layers of escapes are taken off: a JSON text within a JSON text, a percent-encoded entity.
-const LAYERS: usize = 2;
+pub(super) const LAYERS: usize = 2;
 
 /// The secrets of one agent, ready to be searched for.
 pub struct Patterns {
