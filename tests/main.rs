@@ -17,6 +17,7 @@ mod redaction;
 mod references;
 mod scope;
 mod secrets;
+mod signing;
 mod spine;
 mod stores;
 mod support;

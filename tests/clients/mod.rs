@@ -17,7 +17,7 @@ use crate::support::process::finish;
 use crate::support::upstream::{Options, Upstream};
 
 /// Where agents see the packages that the tests bring.
-const PACKAGES: &str = "/mnt";
+pub(crate) const PACKAGES: &str = "/mnt";
 
 /// A world that shows agents the packages, whose server answers as `answers` does.
 fn world_with(make: impl FnOnce(Options<'_>) -> Options<'_>) -> World {
@@ -48,7 +48,11 @@ fn node(world: &World, program: &str, url: &str) -> Command {
 /// The packages on disk, as `cargo xtask test` installs them.
 pub(crate) fn packages() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-clients");
-    let lists = [("python", include_str!("python.txt")), ("node", include_str!("node/package-lock.json"))];
+    let lists = [
+        ("python", include_str!("python.txt")),
+        ("signing", include_str!("../signing/python.txt")),
+        ("node", include_str!("node/package-lock.json")),
+    ];
     for (name, wanted) in lists {
         let installed = std::fs::read_to_string(folder.join(name).join("installed"));
         assert!(

@@ -19,7 +19,7 @@ fn python(world: &World, program: &str, arguments: &[&str]) -> Outcome {
 }
 
 /// How much memory a process has in use, in KiB.
-fn resident(pid: u32) -> u64 {
+pub(crate) fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

@@ -229,5 +229,40 @@ fn an_agent_is_not_given_real_values() {
     let copy = AgentsCopy::new();
     let inside = finish(&mut world.home.run_agent([copy.0.as_str(), "env", "--", "env"]));
     assert_eq!(inside.code, Some(4), "{inside:#?}");
-    assert!(inside.stderr.contains("not given real values") && !inside.stdout.contains(SECRET));
+    assert!(inside.stderr.contains("no 'env: true'") && !inside.stdout.contains(SECRET), "{inside:#?}");
+    let asked = finish(&mut world.home.run_agent(["curl", "-sS", "https://agentsecrets.invalid/env"])).json();
+    assert_eq!(asked["error"], "policy_denied");
+    // Nor does a person's own request lead around the terminal that `--reveal` needs.
+    let by_call = ["call", "--url", "https://agentsecrets.invalid/env"];
+    let by_call = finish(&mut world.home.agentsecrets(by_call));
+    assert!(by_call.code == Some(4) && by_call.stderr.contains("domain_not_in_allowlist"), "{by_call:#?}");
+}
+
+#[test]
+fn an_agent_whose_entry_says_env_true_is_given_its_own_secrets_and_no_others() {
+    let world = World::new();
+    world.home.secret("OTHER", "another-long-value");
+    world.home.policy(
+        "version: 1\nagents:\n  - name: coder\n    env: true\n    allow:\n      \
+         - { host: api.test, secrets: [API_KEY, NOT_THERE] }\n",
+    );
+    let copy = AgentsCopy::new();
+    let inside = |arguments: &[&str]| finish(world.home.run_agent([copy.0.as_str(), "env"]).args(arguments));
+    let given = inside(&["--", "sh", "-c", "echo $API_KEY ${OTHER-none}; exit 3"]);
+    assert_eq!((given.code, given.stdout.trim()), (Some(3), &*format!("{SECRET} none")), "{given:#?}");
+    let masked = inside(&["--mask", "--only", "API_KEY", "--", "sh", "-c", "echo $API_KEY"]);
+    assert_eq!(masked.ok(), "[REDACTED_BY_AGENTSECRETS]\n");
+    for (only, code) in [("OTHER", 4), ("NOT_THERE", 3)] {
+        let refused = inside(&["--only", only, "--", "true"]);
+        assert_eq!(refused.code, Some(code), "{refused:#?}");
+    }
+    let records = world.home.audit();
+    assert_eq!(records.len(), 4);
+    assert_eq!((&records[0]["method"], &records[0]["agent_id"]), (&"ENV".into(), &"coder".into()));
+    assert_eq!(records[0]["secret_keys"], serde_json::json!(["API_KEY"]));
+    assert_eq!(
+        (&records[0]["auth_styles"], &records[0]["status"]),
+        (&serde_json::json!(["env_inject"]), &"OK".into())
+    );
+    assert!(!serde_json::to_string(&records).unwrap().contains(SECRET));
 }

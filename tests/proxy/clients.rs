@@ -127,3 +127,37 @@ fn several_requests_share_a_connection_and_each_is_judged() {
     );
     assert_eq!(world.api.only().header("authorization"), format!("Bearer {SECRET}"));
 }
+
+#[test]
+fn python_node_and_git_find_the_proxy_and_its_authority_by_the_shells_variables() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let url = world.url("/echo-raw");
+    let python = "import requests, sys\n\
+        print(requests.get(sys.argv[1], headers={'Authorization': 'Bearer AS_SECRET_API_KEY'}).text)";
+    let urllib = "import urllib.request as u, sys\n\
+        r = u.Request(sys.argv[1], headers={'Authorization': 'Bearer AS_SECRET_API_KEY'})\n\
+        print(u.urlopen(r).read().decode())";
+    for program in [python, urllib] {
+        let answer = finish(proxy.client(PYTHON).args(["-c", program, &url])).ok();
+        assert_eq!(answer.trim(), "Bearer [REDACTED_BY_AGENTSECRETS]");
+    }
+    // Node's own clients heed no proxy: it is spoken to as libraries for it do.
+    let node = "const [http, tls] = [require('http'), require('tls')];
+        const target = new URL(process.argv[1]), proxy = new URL(process.env.HTTPS_PROXY);
+        http.request({ host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: target.host })
+          .on('connect', (res, socket) => {
+            const secure = tls.connect({ socket, servername: target.hostname });
+            secure.write(`GET ${target.pathname} HTTP/1.1\\r\\nHost: ${target.host}\\r\\nConnection: close\\r\\n` +
+              'Authorization: Bearer AS_SECRET_API_KEY\\r\\n\\r\\n');
+            secure.on('data', data => process.stdout.write(data));
+          }).end();";
+    let answer = finish(proxy.client("/usr/bin/node").args(["-e", node, &url])).ok();
+    assert!(answer.ends_with("Bearer [REDACTED_BY_AGENTSECRETS]"), "{answer}");
+    let header = "http.extraHeader=Authorization: Bearer AS_SECRET_API_KEY";
+    let _ = finish(proxy.client("/usr/bin/git").args(["-c", header, "ls-remote", &world.url("/repository")]));
+    world.api.wait_for(|received| received.path.starts_with("/repository/info/refs"));
+    for received in world.api.received() {
+        assert_eq!(received.header("authorization"), format!("Bearer {SECRET}"), "{received:#?}");
+    }
+}

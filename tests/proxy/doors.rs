@@ -166,3 +166,25 @@ fn it_never_leads_to_itself() {
     assert!(blocked, "{:#?}", proxy.curl(&["--noproxy", "", &url]));
     assert!(!world.api.received().iter().any(|received| received.body.contains(SECRET)));
 }
+
+#[test]
+fn thousands_of_idle_clients_cost_little_and_keep_nobody_from_being_heard() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    assert_eq!(proxy.ask(&[], "/health").0, "200");
+    let before = crate::http::resident(proxy.child.id());
+    let idle: Vec<_> =
+        (0..IDLE).map(|_| std::net::TcpStream::connect(("127.0.0.1", proxy.port)).unwrap()).collect();
+    let target = format!("X-AS-Target-URL: {}", world.url("/echo-raw"));
+    for _ in 0..5 {
+        let (code, body) = proxy.ask(&["-H", &target, KEY[0], KEY[1]], "/proxy");
+        assert_eq!((&*code, &*body), ("200", "Bearer [REDACTED_BY_AGENTSECRETS]"));
+    }
+    let grown = crate::http::resident(proxy.child.id()).saturating_sub(before);
+    assert!(grown < IDLE as u64 * 16, "{grown} KiB for {IDLE} clients");
+    drop(idle);
+    assert_eq!(proxy.ask(&[], "/health").0, "200");
+}
+
+/// As many as the test's own descriptors allow, with room to spare.
+const IDLE: usize = 5000;

@@ -4,9 +4,12 @@ use super::*;
 use crate::spine::SECRET;
 use crate::support::endpoints::Received;
 
+/// Whether the server got what it should.
+type Check = fn(&Received) -> bool;
+
 #[test]
 fn each_header_puts_the_secret_in_and_stays_with_us() {
-    let cases: &[(&[&str], fn(&Received) -> bool)] = &[
+    let cases: &[(&[&str], Check)] = &[
         (&["X-AS-Inject-Bearer: API_KEY"], |got| got.header("authorization") == format!("Bearer {SECRET}")),
         (&["X-AS-Inject-Basic: PAIR"], |got| got.header("authorization") == "Basic Ym9iOmh1bnRlcjJodW50ZXIy"),
         (&["X-AS-Inject-Header-X-Api-Key: API_KEY"], |got| got.header("x-api-key") == SECRET),

@@ -4,7 +4,7 @@ use super::*;
 use crate::spine::SECRET;
 use crate::support::endpoints::Received;
 
-/// What is wrong with what the server got.
+/// Whether the server got what it should.
 type Check = fn(&Received) -> bool;
 
 #[test]

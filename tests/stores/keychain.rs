@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::curl;
 use crate::spine::{Agent, SECRET, World};
+use crate::support::certificate::Authority;
 use crate::support::home::{AGENTSECRETS, Home};
 use crate::support::keychain::{Keychain, as_user};
 use crate::support::process::{Outcome, command, finish, finish_with};
@@ -192,6 +193,7 @@ fn a_keychain_that_hangs_is_given_up_and_told() {
     assert!(hung.code == Some(5) && hung.stderr.contains("did not answer within 1 s"), "{hung:?}");
     assert!(hung.stderr.contains("unlock it"), "{hung:?}");
     person.home.policy("version: 1\nagents: [{ name: a, allow: [{ host: api.test, secrets: [TOKEN] }] }]\n");
+    person.home.trust(&Authority::new().pem());
     let run = person.sees(&["run", "--", "echo", "started"]);
     assert!(run.code == Some(5) && run.stderr.contains("did not answer within 1 s"), "{run:?}");
     assert!(!run.stdout.contains("started"), "{run:?}");

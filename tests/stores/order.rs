@@ -173,3 +173,28 @@ fn the_process_that_asks_the_stores_is_out_of_reach_and_dies_with_the_intercepto
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn without_the_process_that_asks_the_stores_nothing_more_is_spent() {
+    let folder = shared_folder();
+    let program = script(folder.path(), "vendor", &format!("printf %s '{SECRET}'"));
+    let world = world(&format!("stores: [{{ command: {{ run: [{program}] }} }}]\n"));
+    let script = format!(
+        "c() {{ curl -sS -o /dev/null -w '%{{http_code}}\\n' -H 'Authorization: Bearer AS_SECRET_API_KEY' {}; }}; c; \
+         read line; while [ $(c) != 503 ]; do :; done; c; c",
+        world.url("/echo")
+    );
+    let mut agent = Agent::started(world.home.run_agent(["bash", "-c", &script]));
+    let interceptor = agent.interceptor();
+    let keeper = crate::support::memory::tree(interceptor).into_iter().find(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        *pid != interceptor && status.contains("CapEff:\t0000000000000000")
+    });
+    let keeper = nix::unistd::Pid::from_raw(keeper.expect("a keeper runs") as i32);
+    nix::sys::signal::kill(keeper, nix::sys::signal::Signal::SIGKILL).unwrap();
+    use std::io::{Read, Write};
+    agent.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let mut rest = String::new();
+    agent.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "503\n503\n");
+}

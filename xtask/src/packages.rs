@@ -1,4 +1,4 @@
-//! The packages whose clients the tests run as agents: exactly the versions that `tests/clients` names,
+//! The packages whose clients the tests run as agents: exactly the versions that `tests/clients` and `tests/signing` name,
 //! in a folder below `target`. They are readable to all, since agents run as nobody.
 
 use std::fs;
@@ -10,19 +10,23 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{root, run};
 
-/// Installs what the tests' list of Python and of Node packages says, unless it is there.
+/// Installs what the tests' lists of Python and of Node packages say, unless it is there.
 pub(crate) fn install() -> Result<()> {
     let lists = root().join("tests/clients");
-    complete("python", &lists.join("python.txt"), |folder| {
-        let mut pip = Command::new("/usr/bin/python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"])
-            .args(["--root-user-action", "ignore", "--disable-pip-version-check"])
-            .arg("--target")
-            .arg(folder)
-            .arg("--requirement")
-            .arg(lists.join("python.txt"));
-        run(&mut pip)
-    })?;
+    for (name, list) in
+        [("python", lists.join("python.txt")), ("signing", root().join("tests/signing/python.txt"))]
+    {
+        complete(name, &list, |folder| {
+            let mut pip = Command::new("/usr/bin/python3");
+            pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"])
+                .args(["--root-user-action", "ignore", "--disable-pip-version-check"])
+                .arg("--target")
+                .arg(folder)
+                .arg("--requirement")
+                .arg(&list);
+            run(&mut pip)
+        })?;
+    }
     complete("node", &lists.join("node/package-lock.json"), |folder| {
         for name in ["package.json", "package-lock.json"] {
             fs::copy(lists.join("node").join(name), folder.join(name))?;

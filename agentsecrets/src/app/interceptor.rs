@@ -28,6 +28,7 @@ use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::live::Live;
 use crate::redact::alarm::Alarms;
 use crate::store::keeper::Keeper;
+use crate::store::rotated::Rotated;
 use crate::store::{self, Store};
 use crate::tls;
 use crate::tls::authority::Authority;
@@ -129,6 +130,8 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
     private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
+    private_folder(&order.home.rotated())
+        .map_err(|error| failed("the folder of rotated secrets cannot be made", error))?;
     let config = Config::load(&order.home.config())
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
     // It may reach what we may not from here on.
@@ -195,8 +198,9 @@ fn introduce(
         })?],
         None => policy.agents().iter().collect(),
     };
-    let names = agents.iter().flat_map(|agent| agent.secrets().cloned()).collect();
-    let wallet = wallet::fill(store, &order.project, &order.environment, names)
+    let names: Vec<_> = agents.iter().flat_map(|agent| agent.secrets().cloned()).collect();
+    let stored: Vec<_> = agents.iter().flat_map(|agent| agent.stored()).collect();
+    let wallet = wallet::fill(store, &order.project, &order.environment, names, &stored, Arc::default())
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let placeholders =
         wallet.vocabulary.placeholders().map(|(name, text)| (name.to_string(), text.to_owned()));
@@ -212,6 +216,7 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
         prepared.store.clone(),
         prepared.order.project.clone(),
         prepared.order.environment.clone(),
+        Rotated::at(&prepared.order.home.rotated()),
     ));
     let identifier = Arc::new(Identifier::new(
         witness,
@@ -285,7 +290,7 @@ async fn serve_connections(
         policy: prepared.policy.clone(),
         wallets,
         alarms: prepared.alarms.clone(),
-        upstream,
+        upstream: Arc::new(upstream),
         audit: prepared.audit.clone(),
         environment: prepared.order.environment.clone(),
         timeouts,

@@ -126,6 +126,7 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
         store: Arc::new(store),
         audit,
         upstream_tls: upstream_tls()?,
+        rotated: home.rotated(),
         project: wanted.project.clone(),
         environment: wanted.environment.clone(),
     };

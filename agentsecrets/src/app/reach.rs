@@ -53,6 +53,7 @@ pub(super) fn confine(home: &Home) -> io::Result<()> {
         .and_then(Ruleset::create)
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(to_read(home), read)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(home.audit().parent(), write)))
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules([home.rotated()], write)))
         // Where a passphrase is asked for, before the terminal becomes the agent's.
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(["/dev/tty"], terminal)))
         .and_then(landlock::RulesetCreated::restrict_self)

@@ -2,6 +2,7 @@
 //! person's single request.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
 use crate::store::Store;
+use crate::store::rotated::Rotated;
 use crate::tls::verify;
 use crate::upstream::client::{Patience, Upstream};
 use crate::upstream::resolver::Resolver;
@@ -37,6 +39,8 @@ pub struct Stages {
     pub audit: Arc<Log>,
     /// How servers prove themselves.
     pub upstream_tls: Arc<ClientConfig>,
+    /// Where what replaces a stored secret is kept.
+    pub rotated: PathBuf,
     /// Whose secrets.
     pub project: Project,
     /// Which secrets.
@@ -54,13 +58,14 @@ impl Stages {
         let timeouts = self.config.timeouts;
         let patience = Patience { connect: timeouts.connect, answer: timeouts.answer };
         let upstream = Upstream::new(self.upstream_tls.clone(), Arc::new(Resolver::system()), forbidden);
-        let wallets =
-            Arc::new(Wallets::new(self.store.clone(), self.project.clone(), self.environment.clone()));
+        let rotated = Rotated::at(&self.rotated);
+        let (project, environment) = (self.project.clone(), self.environment.clone());
+        let wallets = Arc::new(Wallets::new(self.store.clone(), project, environment, rotated));
         let pipeline = Pipeline {
             policy: self.policy.clone(),
             wallets: wallets.clone(),
             alarms: Arc::default(),
-            upstream: upstream.with_patience(patience),
+            upstream: Arc::new(upstream.with_patience(patience)),
             audit: self.audit.clone(),
             environment: self.environment.clone(),
             timeouts,

@@ -19,6 +19,7 @@ use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
 use crate::base::name::{AgentName, Environment, SecretName};
+use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
 /// The anchor follows the log at least this often while it grows.
@@ -206,6 +207,12 @@ impl Pending {
     pub fn in_environment<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>) {
         self.secret_keys(names);
         self.record.auth_styles = vec!["env_inject".into()];
+    }
+
+    /// The secrets that a credential is made from, and how.
+    pub fn made(&mut self, how: &How, sources: &[SecretName]) {
+        self.secret_keys(sources);
+        self.record.auth_styles = vec![how.as_str().to_owned()];
     }
 
     /// The secrets that were asked for, where they will not be spent.
@@ -484,5 +491,7 @@ fn style(style: &Style) -> &'static str {
         Style::Json(_) => "json",
         Style::Form(_) => "form",
         Style::ClientCertificate => "client_certificate",
+        Style::AwsSignature => "aws_sigv4",
+        Style::HmacSignature => "hmac",
     }
 }

@@ -68,6 +68,11 @@ impl Home {
         self.data.join("vault")
     }
 
+    /// The folder of what replaced stored secrets at run time.
+    pub fn rotated(&self) -> PathBuf {
+        self.data.join("rotated")
+    }
+
     /// The file by which our processes tell one another that the keychain was changed.
     pub fn keychain_stamp(&self) -> PathBuf {
         self.data.join("keychain.changed")

@@ -37,6 +37,8 @@ pub enum Slug {
     BadRequest,
     /// A secret is allowed here, but no store holds it.
     SecretMissing,
+    /// A credential could not be made from stored secrets.
+    CredentialUnavailable,
     /// The secret store could not be read.
     StoreUnavailable,
     /// The upstream could not be reached, or broke off.
@@ -70,6 +72,7 @@ impl Slug {
             Slug::BodyTooLarge => "body_too_large",
             Slug::BadRequest => "bad_request",
             Slug::SecretMissing => "secret_missing",
+            Slug::CredentialUnavailable => "credential_unavailable",
             Slug::StoreUnavailable => "store_unavailable",
             Slug::UpstreamUnavailable => "upstream_unavailable",
             Slug::UpstreamUntrusted => "upstream_untrusted",
@@ -87,6 +90,7 @@ impl Slug {
             Slug::TargetMismatch => 421,
             Slug::RateLimited | Slug::RedactionLimit => 429,
             Slug::SecretMissing
+            | Slug::CredentialUnavailable
             | Slug::UpstreamUnavailable
             | Slug::UpstreamUntrusted
             | Slug::UnreadableAnswer => 502,
@@ -100,7 +104,11 @@ impl Slug {
     pub fn retryable(self) -> bool {
         matches!(
             self,
-            Slug::RateLimited | Slug::RedactionLimit | Slug::UpstreamUnavailable | Slug::UpstreamTimeout
+            Slug::RateLimited
+                | Slug::RedactionLimit
+                | Slug::CredentialUnavailable
+                | Slug::UpstreamUnavailable
+                | Slug::UpstreamTimeout
         )
     }
 }

@@ -1,7 +1,7 @@
 //! `agentsecrets call`: one authenticated request, for a person or a script of theirs, without a daemon. It
 //! goes through the same stages as an agent's. Inside an agent it is that agent's own request.
 
-mod agent;
+pub(super) mod agent;
 mod answer;
 mod flags;
 mod person;

@@ -1,6 +1,7 @@
 //! `agentsecrets env`: a person's own program with the real values in its environment. They go from the
 //! store into the new process and nowhere else: no file, no argument, no environment of ours.
 
+mod agent;
 mod child;
 mod variables;
 
@@ -31,7 +32,7 @@ A line of the file may name secrets in the place of their values:
 The exit code is the command's own, or 128 and the number of the signal that ended it; 125 is a
 failure of ours, 126 a command that cannot be executed, 127 one that does not exist. The command
 holds the values, and so does whatever it starts: what must not see them belongs under
-`agentsecrets run`.")]
+`agentsecrets run`. An agent is refused, unless its entry in the policy says `env: true`.")]
 pub(super) struct Args {
     /// These secrets only
     #[arg(long, value_name = "K1,K2", value_delimiter = ',')]
@@ -49,13 +50,14 @@ pub(super) struct Args {
 
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    if crate::launch::inside_agent() {
-        return Err(Failure::new(Exit::Denied, "an agent is not given real values")
-            .hint("use the placeholder: the variable of a secret's name holds it already"));
-    }
     // Whoever may trace us could read the values out of our memory.
     nix::sys::prctl::set_dumpable(false).map_err(|error| ours("cannot protect our memory", error))?;
     let signals = Signals::block().map_err(|error| ours("cannot take signals", error))?;
+    if crate::launch::inside_agent() {
+        // The interceptor has the record.
+        let variables = agent::variables(&args)?;
+        return start(&args, variables, signals);
+    }
     let mut pending = open_record(&args, context)?;
     let variables = match variables::of(&args, context) {
         Ok(variables) => variables,
@@ -66,13 +68,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     };
     pending.in_environment(variables.iter().flat_map(|variable| &variable.secrets));
     pending.intent().map_err(|error| ours("nothing was started", error))?;
-
-    let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
-    command.args(args.command.iter().skip(1));
-    command.envs(variables.iter().map(Variable::as_pair));
-    let masked =
-        args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
-    let ended = signals.run(command, masked);
+    let ended = start(&args, variables, signals);
     let outcome = match &ended {
         Ok(_) => Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false },
         Err(failure) => failed(failure.what()),
@@ -80,7 +76,17 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     if let Err(error) = pending.finish(outcome) {
         anstream::eprintln!("agentsecrets: {error}");
     }
-    ended.map(ExitCode::from)
+    ended
+}
+
+/// Runs the command with `variables` to its end.
+fn start(args: &Args, variables: Vec<Variable>, signals: Signals) -> Result<ExitCode, Failure> {
+    let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
+    command.args(args.command.iter().skip(1));
+    command.envs(variables.iter().map(Variable::as_pair));
+    let masked =
+        args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
+    signals.run(command, masked).map(ExitCode::from)
 }
 
 /// Opens the record: who asks, for which program. Nothing is written yet.

@@ -256,6 +256,8 @@ fn style(spend: &Spend) -> String {
         Style::Json(path) => format!("as {path} of the JSON body"),
         Style::Form(name) => format!("as the form field {name}"),
         Style::ClientCertificate => "as the client certificate, if the server asks for one".to_owned(),
+        Style::AwsSignature => "in the request's AWS signature".to_owned(),
+        Style::HmacSignature => "in the request's signature".to_owned(),
     }
 }
 

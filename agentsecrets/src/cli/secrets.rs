@@ -54,7 +54,7 @@ enum Verb {
         /// Its name
         name: SecretName,
     },
-    /// Store every value of a .env file, all of them or none, and offer to remove it
+    /// Store every value of a .env file (in the vault, all of them or none), and offer to remove it
     #[command(
         after_help = "Examples:\n  agentsecrets secrets import .env --dry-run\n  agentsecrets secrets import .env --remove"
     )]

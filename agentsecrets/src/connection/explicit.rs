@@ -83,10 +83,17 @@ fn read(head: &[u8]) -> Opening {
         return Opening::Nonsense("a CONNECT names a host and a port, such as api.example.com:443");
     };
     let mut named = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
-    // Clients leave the port out of it, or the whole header.
+    // Clients leave the port out of it, or the whole header, or name us.
     let agrees = |header: &httparse::Header<'_>| {
         let text = std::str::from_utf8(header.value).unwrap_or_default().trim();
-        authority(text) == Some(target.clone()) || text.parse::<Host>().is_ok_and(|host| host == target.0)
+        let host = authority(text).map(|(host, _)| host).or_else(|| text.parse().ok());
+        let is_ours = |host: &Host| match host {
+            Host::Ip(ip) => ip.is_loopback(),
+            Host::Name(name) => &**name == "localhost",
+        };
+        authority(text) == Some(target.clone())
+            || text.parse::<Host>().is_ok_and(|host| host == target.0)
+            || host.as_ref().is_some_and(is_ours)
     };
     if !named.all(agrees) {
         return Opening::Nonsense("the CONNECT and its Host header name different servers");
@@ -160,6 +167,10 @@ mod tests {
         ] {
             assert!(matches!(asked(bad, ""), Opening::Nonsense(_)), "{bad}");
         }
-        assert!(matches!(asked("api.test:443", "Host: evil.test\r\n"), Opening::Nonsense(_)));
+        assert_eq!(asked("api.test:443", "Host: localhost:8765\r\n"), tunnel("api.test", 443));
+        for host in ["evil.test", "api.test:444", "10.0.0.1", ""] {
+            let host = format!("Host: {host}\r\n");
+            assert!(matches!(asked("api.test:443", &host), Opening::Nonsense(_)), "{host}");
+        }
     }
 }

@@ -24,6 +24,9 @@ pub enum BodyError {
     /// The answer's coding is damaged, or expands beyond reason.
     #[error("the answer cannot be decoded: {0}")]
     Coding(&'static str),
+    /// The request comes in chunks that cannot be signed anew.
+    #[error("the request's chunks cannot be signed: {0}")]
+    Chunks(&'static str),
     /// More than the rule allows.
     #[error("the body is larger than allowed")]
     TooLarge,

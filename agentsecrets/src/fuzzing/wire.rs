@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Input, block_on};
 use crate::base::host::Host;
 use crate::base::timeouts::Timeouts;
+use crate::connection::explicit::{Opening, opening};
 use crate::connection::sniff::{Speaks, sniff};
 use crate::exchange::body::{self, Body};
 use crate::exchange::server::serve;
@@ -37,6 +38,7 @@ pub(super) fn hello(bytes: &[u8]) {
     static LEAVES: LazyLock<Leaves> =
         LazyLock::new(|| Leaves::new(Authority::generate().unwrap(), tls::provider()).unwrap());
     let bytes = bytes.get(..32 << 10).unwrap_or(bytes);
+    tunnel(bytes);
     let (mut client, ours) = UnixStream::pair().unwrap();
     client.write_all(bytes).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -59,6 +61,25 @@ pub(super) fn hello(bytes: &[u8]) {
             let ended = hello.terminate(&LEAVES).await;
             assert!(ended.is_err(), "a handshake that nobody answered was completed");
         }
+    });
+}
+
+/// The first bytes of a connection to the explicit proxy. Of a tunnel its head is read and no byte more.
+fn tunnel(bytes: &[u8]) {
+    let (mut client, ours) = UnixStream::pair().unwrap();
+    client.write_all(bytes).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    block_on(async {
+        let mut stream = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
+        let Ok(Opening::Tunnel(host, port)) = opening(&mut stream, PATIENCE).await else { return };
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let mut rest = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.unwrap();
+        assert_eq!(rest, &bytes[end..]);
+        let asked = std::str::from_utf8(&bytes[..end]).unwrap().split(' ').nth(1).unwrap();
+        let (named, number) = asked.rsplit_once(':').unwrap();
+        assert_eq!((named.parse().ok(), number.parse().ok()), (Some(host), Some(port)), "{asked:?}");
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderValue, Request};
 
-use super::body::Payload;
+use super::body::{Payload, signature};
 use super::headers::{self, strip};
 use super::placeholder::Vocabulary;
 use super::spender::Spender;
@@ -45,9 +45,10 @@ pub fn apply(
     if !patterns.is_empty() {
         prepare(&mut parts);
     }
+    let signed = signature(&parts.headers);
     headers::fill(&mut parts.headers, &spender)?;
     parts.uri = url::fill(&parts.uri, &spender)?;
-    let (body, notes) = body.fill(&mut parts, &spender)?;
+    let (body, notes) = body.fill(&mut parts, signed, &spender)?;
     let host = HeaderValue::try_from(target.authority());
     parts.headers.insert(HOST, host.map_err(|_| spender.bad("the server's name is not valid"))?);
     parts.version = http::Version::HTTP_11;

@@ -4,11 +4,17 @@
 mod apply;
 mod asked;
 mod body;
+mod chunks;
+mod claim;
 mod headers;
+mod hmac;
 mod message;
 mod pairs;
 pub mod placeholder;
+mod question;
 mod references;
+mod sign;
+mod sigv4;
 mod spender;
 mod url;
 
@@ -16,7 +22,9 @@ pub use apply::apply;
 pub use asked::Asked;
 pub use body::{Payload, Quotes, Room};
 pub use message::Messages;
+pub use question::question;
 pub use references::References;
+pub use sign::sign;
 
 use std::sync::Arc;
 
@@ -29,7 +37,8 @@ use crate::exchange::target::Target;
 use crate::policy::grant::PrivateAddresses;
 use crate::tls::verify::Roots;
 
-/// A request that may leave: the only thing `upstream::send` takes. Made by `apply` alone.
+/// A request that may leave: the only thing `upstream::send` takes. Made by `apply`, and by
+/// `question` for what we ask ourselves.
 pub struct Outbound {
     pub(in crate::inject) request: Request<Payload>,
     pub(in crate::inject) target: Target,

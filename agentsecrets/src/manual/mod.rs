@@ -13,6 +13,9 @@ pub mod references {}
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 
+#[doc = include_str!("computed.md")]
+pub mod computed {}
+
 #[doc = include_str!("known_attacks.md")]
 pub mod known_attacks {}
 

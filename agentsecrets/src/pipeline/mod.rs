@@ -8,19 +8,22 @@
 
 mod connection;
 mod explicit;
+pub mod handover;
 mod passthrough;
+mod purse;
 pub mod record;
+mod tokens;
 mod tunnel;
 pub mod wallet;
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Log;
-use crate::base::name::Environment;
+use crate::base::name::{Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::timeouts::Timeouts;
 use crate::exchange::body::{Body, patient};
@@ -32,8 +35,8 @@ use crate::policy::ask::Ask;
 use crate::policy::decide::{decide, reading};
 use crate::policy::grant::Decision;
 use crate::policy::live::Live;
-use crate::redact::Findings;
 use crate::redact::alarm::Alarms;
+use crate::redact::{self, Findings};
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
@@ -52,7 +55,7 @@ pub struct Pipeline {
     /// Who may be guessing.
     pub alarms: Arc<Alarms>,
     /// The real servers.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// The log.
     pub audit: Arc<Log>,
     /// The environment whose secrets are spent.
@@ -134,10 +137,14 @@ impl Pipeline {
         attempt.agent(agent.name());
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
+        if handover::is_for_us(&target) && !agent.is_the_person() {
+            let response = handover::hand_over(agent, &parts, &wallet, attempt).map_err(about)?;
+            return Ok(Answered::Whole(response, Findings::default()));
+        }
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
         if agent.is_the_person() {
             // A person may know which secrets there are.
-            wallet.values.hold(references.all()).map_err(about)?;
+            wallet.values.hold(references.all(), |name| agent.makes(name)).map_err(about)?;
         }
         let (method, path, websocket) = (&parts.method, parts.uri.path(), handshake.is_some());
         let ask = Ask { target: &target, method, path, websocket, references: &[] };
@@ -152,7 +159,8 @@ impl Pipeline {
         attempt.granted(&grant);
         self.alarms.check(agent.name(), &target.host)?;
 
-        let credentials = wallet.values.resolve(&grant).map_err(about)?;
+        let made = self.make(&grant, caller, &target.host, &wallet).await.map_err(about)?;
+        let credentials = wallet.values.resolve(&grant, &made).map_err(about)?;
         let (body, quotes) = body.within(grant.max_body()).map_err(about)?.watched(&wallet.vocabulary);
         attempt.watching(quotes);
         let request = Request::from_parts(parts, body);
@@ -167,16 +175,26 @@ impl Pipeline {
             caller.isolation(),
             wallet.patterns.clone(),
         )?;
+        let (outbound, redactor) =
+            inject::sign(outbound, redactor, &grant, &credentials, &wallet.room).await?;
         attempt.notes(&outbound);
         let redactor = redactor.watched(self.alarms.watch(agent.name(), &host));
         attempt.intent(&grant)?;
         let mut response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.wallets.minter().doubt(&grant, &made);
+        }
         let agreed = match &handshake {
             Some(handshake) => handshake.agreed(&response).map_err(|why| {
                 Refusal::new(Slug::UpstreamUnavailable, &host, format!("'{host}' did not answer: {why}"))
             })?,
             None => false,
         };
+        if let Some(taking) = grant.taking() {
+            let (session, purse) = (caller.isolation(), &wallet.purse);
+            let keep = |name: &SecretName, value| purse.capture(name, &session, &host, value);
+            response = redact::capture(response, taking, &host, keep).await?;
+        }
         if !agreed {
             let (response, findings) = redactor.answer(response).await?;
             return Ok(Answered::Whole(response, findings));

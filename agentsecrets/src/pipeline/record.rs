@@ -23,8 +23,10 @@ use crate::identity::Caller;
 use crate::inject::{Outbound, Quotes};
 use crate::policy::ask::Reference;
 use crate::policy::connection::Tunnel;
+use crate::policy::derived::Endpoint;
 use crate::policy::grant::Grant;
 use crate::redact::Findings;
+use crate::resolve::fetch::Question;
 
 /// One attempt, being recorded.
 pub struct Attempt {
@@ -70,6 +72,30 @@ impl Attempt {
         let mut pending = log.begin(opening(environment, Some(caller)));
         pending.request("CONNECT", format!("tcp://{host}:{port}"), host.to_string());
         Self { pending, quotes: None }
+    }
+
+    /// Opens the record of a question to a token endpoint, which `agent` was the occasion of.
+    pub fn question(
+        log: &Arc<Log>,
+        environment: &Environment,
+        caller: &Caller,
+        agent: &AgentName,
+        question: &Question,
+    ) -> Self {
+        let mut pending = log.begin(opening(environment, Some(caller)));
+        let derived = &question.derived;
+        if let Some(Endpoint { target, path, .. }) = derived.endpoint() {
+            pending.request("POST", target_url(target, path), target.host.to_string());
+        }
+        pending.agent(agent);
+        pending.rule(format!("credential {} ({})", derived.name, derived.place));
+        pending.made(&derived.how, &question.spends);
+        Self { pending, quotes: None }
+    }
+
+    /// Puts the intent of a question on disk. Without it nothing leaves.
+    pub fn intend(&mut self) -> Result<(), Refusal> {
+        self.pending.intent().map_err(|error| unrecordable(&error))
     }
 
     /// Notes under which rule it is passed on.
@@ -120,6 +146,16 @@ impl Attempt {
         outbound.notes().iter().for_each(|note| self.pending.note(note.clone()));
     }
 
+    /// Notes which values the agent itself is given, and puts that on disk. Without it none is.
+    pub fn handing_over<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a SecretName>,
+    ) -> Result<(), Refusal> {
+        self.pending.request("ENV", String::new(), String::new());
+        self.pending.in_environment(names);
+        self.pending.intent().map_err(|error| unrecordable(&error))
+    }
+
     /// Puts the intent on disk, if a secret is about to leave. Without it nothing leaves; nor does a
     /// request without a secret while the log cannot be written.
     pub fn intent(&mut self, grant: &Grant) -> Result<(), Refusal> {
@@ -140,7 +176,7 @@ impl Attempt {
             _ => Status::Blocked,
         };
         let reason = match refusal.slug {
-            Slug::BadRequest | Slug::SecretMissing | Slug::StoreUnavailable => {
+            Slug::BadRequest | Slug::SecretMissing | Slug::CredentialUnavailable | Slug::StoreUnavailable => {
                 format!("{}: {}", refusal.slug.as_str(), refusal.message)
             }
             _ => refusal.slug.as_str().to_owned(),

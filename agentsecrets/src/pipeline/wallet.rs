@@ -2,11 +2,12 @@
 //! patterns that its answers are searched for. Made anew when the policy or the store changes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
+use super::purse::Purse;
 use crate::base::name::{AgentName, Environment, Project, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::inject::Room;
@@ -14,6 +15,8 @@ use crate::inject::placeholder::Vocabulary;
 use crate::policy::Agent;
 use crate::redact::patterns::Patterns;
 use crate::resolve::Values;
+use crate::resolve::minter::Minter;
+use crate::store::rotated::Rotated;
 use crate::store::{Store, StoreError};
 
 /// One agent's wallet.
@@ -26,6 +29,8 @@ pub struct Wallet {
     pub room: Room,
     /// What its answers are searched for.
     pub patterns: Arc<Patterns>,
+    /// What it came to hold at run time.
+    pub purse: Arc<Purse>,
 }
 
 /// Every agent's wallet.
@@ -35,12 +40,22 @@ pub struct Wallets {
     environment: Environment,
     ready: ArcSwap<HashMap<AgentName, Arc<Wallet>>>,
     filling: Mutex<()>,
+    purses: std::sync::Mutex<HashMap<AgentName, Arc<Purse>>>,
+    minter: Arc<Minter>,
 }
 
 impl Wallets {
     /// Wallets filled from `store`.
-    pub fn new(store: Arc<dyn Store>, project: Project, environment: Environment) -> Self {
-        Self { store, project, environment, ready: ArcSwap::default(), filling: Mutex::default() }
+    /// What replaces a stored secret at run time is kept in `rotated`.
+    pub fn new(store: Arc<dyn Store>, project: Project, environment: Environment, rotated: Rotated) -> Self {
+        let minter = Arc::new(Minter::new(rotated, project.clone(), environment.clone()));
+        let (ready, filling, purses) = (ArcSwap::default(), Mutex::default(), std::sync::Mutex::default());
+        Self { store, project, environment, ready, filling, purses, minter }
+    }
+
+    /// What makes the credentials that are made from others.
+    pub fn minter(&self) -> &Arc<Minter> {
+        &self.minter
     }
 
     /// Forgets what was read: the policy or the store changed.
@@ -70,11 +85,16 @@ impl Wallets {
 
     async fn fill(&self, agent: &Agent) -> Result<Wallet, StoreError> {
         let names: Vec<SecretName> = agent.secrets().cloned().collect();
+        let stored = agent.stored();
         let (store, project, environment) =
             (self.store.clone(), self.project.clone(), self.environment.clone());
+        let purse = {
+            let mut purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
+            purses.entry(agent.name().clone()).or_default().clone()
+        };
         let is_person = agent.is_the_person();
         let fill = move || {
-            let mut wallet = fill(&*store, &project, &environment, names)?;
+            let mut wallet = fill(&*store, &project, &environment, names, &stored, purse)?;
             if is_person {
                 // A person says outright what is meant: text that quotes a placeholder is not.
                 wallet.vocabulary = Arc::new(Vocabulary::none());
@@ -85,20 +105,22 @@ impl Wallets {
     }
 }
 
-/// Reads the `names` from `store`. Blocks.
+/// Reads the `stored` of an agent that may name these `names` from `store`. Blocks.
 pub fn fill(
     store: &dyn Store,
     project: &Project,
     environment: &Environment,
     names: Vec<SecretName>,
+    stored: &[SecretName],
+    purse: Arc<Purse>,
 ) -> Result<Wallet, StoreError> {
     let mut own: HashMap<SecretName, Option<String>> =
         store.list(project, environment)?.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
-    let values = Values::load(store, project, environment, names.iter())?;
+    let values = Values::load(store, project, environment, stored.iter())?;
     let vocabulary = Vocabulary::new(names.into_iter().map(|name| {
         let placeholder = own.remove(&name).flatten();
         (name, placeholder)
     }));
-    let patterns = Patterns::build(values.to_redact());
-    Ok(Wallet { patterns, values, vocabulary: Arc::new(vocabulary), room: Room::default() })
+    let patterns = Patterns::with(values.to_redact(), purse.additions());
+    Ok(Wallet { patterns, values, vocabulary: Arc::new(vocabulary), room: Room::default(), purse })
 }

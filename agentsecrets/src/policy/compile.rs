@@ -14,8 +14,10 @@ use serde_yaml::Spanned;
 
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
+use crate::tls::verify::Roots;
 
 use super::ask::{Area, Place};
+use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend, Style};
 use super::limit::Limiter;
 use super::load::Problem;
@@ -24,7 +26,9 @@ use super::model::{self, Text};
 use super::path::ENCODED_SLASH;
 use super::rules::{Agent, Policy, Rule};
 use super::scale::{self, shown};
+use super::signing::Signing;
 use super::sources::Sources;
+use super::taking;
 use super::tenants::{self, Strangers};
 
 /// The policy that `file` says, or all its mistakes.
@@ -34,10 +38,11 @@ pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Resu
     if file.version.value != 1 {
         found.error(&file.version, "this program reads version 1 only");
     }
+    let credentials = found.credentials(&file.credentials, &name);
     let mut names = HashSet::new();
     let mut agents = Vec::with_capacity(file.agents.len());
     for entry in &file.agents {
-        let Some(agent) = found.agent(&entry.value, &name) else { continue };
+        let Some(agent) = found.agent(&entry.value, &name, &credentials) else { continue };
         if !names.insert(agent.name.clone()) {
             found.error(&entry.value.name, format!("there is another agent '{}' above", agent.name));
         }
@@ -47,7 +52,7 @@ pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Resu
         found.errors.sort_by_key(|problem| problem.line);
         return Err(found.errors);
     }
-    Ok(Policy { agents, warnings: found.warnings, file: name, sources: found.sources })
+    Ok(Policy { agents, credentials, warnings: found.warnings, file: name, sources: found.sources })
 }
 
 /// Collects what there is to say.
@@ -76,7 +81,7 @@ impl Findings {
     }
 
     /// Reads each of `list` and refuses what stands there twice.
-    fn each<A, T: Clone + Eq + Hash, E: Display>(
+    pub(super) fn each<A, T: Clone + Eq + Hash, E: Display>(
         &mut self,
         list: &[Spanned<A>],
         read: impl Fn(&A) -> Result<T, E>,
@@ -94,7 +99,7 @@ impl Findings {
     }
 
     /// Like `each`, for a list that limits: empty, it would allow nothing, which nobody means.
-    fn limiting<A, T: Clone + Eq + Hash, E: Display>(
+    pub(super) fn limiting<A, T: Clone + Eq + Hash, E: Display>(
         &mut self,
         key: &str,
         list: Option<&Spanned<Vec<Spanned<A>>>>,
@@ -107,7 +112,7 @@ impl Findings {
         Some(self.each(&list.value, read))
     }
 
-    fn agent(&mut self, entry: &model::Agent, file: &str) -> Option<Agent> {
+    fn agent(&mut self, entry: &model::Agent, file: &str, credentials: &[Arc<Derived>]) -> Option<Agent> {
         let name: AgentName = self.parse(&entry.name)?;
         let matches = entry.matches.as_ref().map(|facts| self.facts(facts));
         let inbound = self.each(&entry.inbound, |port| port_number(*port));
@@ -128,7 +133,11 @@ impl Findings {
             rules.iter().flat_map(|rule| rule.secrets.iter().cloned().chain(injected(rule))).collect();
         secrets.sort();
         secrets.dedup();
-        Some(Agent { name, matches, env: entry.env, inbound, rules, hosts, secrets, is_person: false })
+        let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
+        let taken = rules.iter().filter_map(|rule| rule.taking.as_ref()).flat_map(|taking| &taking.captures);
+        let captured: Vec<SecretName> = taken.map(|(_, name)| name.clone()).collect();
+        let (env, is_person) = (entry.env, false);
+        Some(Agent { name, matches, env, inbound, rules, hosts, secrets, captured, derived, is_person })
     }
 
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
@@ -186,14 +195,21 @@ impl Findings {
         if let Some(name) = rule.client_cert.as_ref().and_then(|text| self.parse(text)) {
             injects.push(Spend { name, style: Style::ClientCertificate });
         }
-        let roots = rule.roots.as_ref().and_then(|text| {
-            let read = self.sources.roots(&text.value);
-            self.keep(text, read)
-        });
-        let places = match &rule.places {
+        let signing = rule.sign.as_ref().and_then(|sign| self.signing(sign));
+        injects.extend(signing.iter().flat_map(Signing::spends));
+        let roots = rule.roots.as_ref().and_then(|text| self.roots(text));
+        let mut places = match &rule.places {
             Some(places) => self.each(places, |text| text.parse::<Area>()),
             None => vec![Area::Every(Place::Auth)],
         };
+        let taking = self.taking(rule);
+        for (source, name) in taking.iter().flat_map(|taking| &taking.captures) {
+            places.extend(taking::area(source));
+            if !secrets.contains(name) {
+                secrets.push(name.clone());
+            }
+        }
+        let captures = taking.as_ref().is_some_and(|taking| !taking.captures.is_empty());
         let rate = rule.rate.as_ref().and_then(|text| self.keep(text, scale::rate(&text.value)));
         let compiled = Rule {
             id,
@@ -206,6 +222,9 @@ impl Findings {
                 .is_some_and(|said| said.value == model::EncodedSlashes::Allow),
             secrets,
             injects,
+            signing: signing.map(Arc::new),
+            taking: taking.map(Arc::new),
+            mint: captures || rule.mint == Some(model::Mint::Allow),
             places,
             approve: rule.approve.as_ref().is_some_and(|approve| self.approve(approve)),
             passthrough: rule.tls.is_some(),
@@ -240,7 +259,12 @@ impl Findings {
         held
     }
 
-    fn private(&mut self, spanned: &Spanned<model::Private>) -> PrivateAddresses {
+    pub(super) fn roots(&mut self, text: &Text) -> Option<Arc<Roots>> {
+        let read = self.sources.roots(&text.value);
+        self.keep(text, read)
+    }
+
+    pub(super) fn private(&mut self, spanned: &Spanned<model::Private>) -> PrivateAddresses {
         let networks = match &spanned.value {
             model::Private::Plain(true) => return PrivateAddresses::Any,
             model::Private::Plain(false) => return PrivateAddresses::None,
@@ -265,11 +289,17 @@ impl Findings {
             || rule.encoded_slashes.is_some()
             || rule.max_body.is_some();
         let trusting = rule.roots.is_some() || rule.client_cert.is_some();
-        if opened || trusting || !compiled.secrets.is_empty() || compiled.approve {
+        if opened
+            || trusting
+            || !compiled.secrets.is_empty()
+            || rule.sign.is_some()
+            || compiled.taking.is_some()
+            || compiled.approve
+        {
             self.error(
                 tls,
                 "a passthrough connection is not opened: it can have no methods, paths, encoded_slashes, secrets, \
-                 inject, approve, max_body, roots or client_cert",
+                 inject, sign, capture, strip, approve, max_body, roots or client_cert",
             );
         }
     }

@@ -10,7 +10,9 @@ use crate::exchange::target::Scheme;
 use crate::identity::Caller;
 
 use super::ask::{Ask, Place, Reference, Spot};
+use super::derived::Derived;
 use super::grant::{Decision, Grant, Spend, Style};
+use super::minting;
 use super::path::Path;
 use super::rules::{Agent, Policy, Rule};
 
@@ -121,6 +123,8 @@ pub(super) enum Miss {
     Path,
     /// A secret that may not be spent there.
     Secret(Reference),
+    /// It would mint credentials at this service.
+    Mints(&'static str),
 }
 
 /// What `rule` spends on the request, or why it does not allow it.
@@ -139,6 +143,9 @@ pub(super) fn weigh(rule: &Rule, ask: &Ask<'_>, path: &Path<'_>) -> Result<Vec<S
     }
     let mut spends = Vec::new();
     for reference in ask.references {
+        if rule.signing.as_ref().is_some_and(|signing| signing.replaces(reference)) {
+            continue;
+        }
         // What is asked for without a placeholder cannot stay text: it is spent or refused.
         let Some(spot) = reference.style.spot().filter(|spot| rule.fills(spot) || !reference.is_text())
         else {
@@ -164,7 +171,10 @@ pub(super) fn weigh(rule: &Rule, ask: &Ask<'_>, path: &Path<'_>) -> Result<Vec<S
             spends.push(inject.clone());
         }
     }
-    Ok(spends)
+    match minting::mints(&ask.target.host, ask.path) {
+        Some(whose) if !rule.mint && !spends.is_empty() => Err(Miss::Mints(whose)),
+        _ => Ok(spends),
+    }
 }
 
 /// What stands in the way of a request that its rule allows.
@@ -194,10 +204,18 @@ pub(super) fn too_many(rule: &Rule, host: &Host, what: &str, now: Instant) -> Op
     Some(Refusal::new(Slug::RateLimited, host, message).by_rule(&*rule.id))
 }
 
-fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, spends: Vec<Spend>) -> Grant {
+fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, mut spends: Vec<Spend>) -> Grant {
+    // What an answer minted may not be there yet, and is not filled in messages.
+    let messages = Style::Placeholder(Spot::new(Place::WebSocket, ""));
+    spends.retain(|spend| spend.style != messages || !agent.captured.contains(&spend.name));
+    let is_spent = |derived: &&Arc<Derived>| spends.iter().any(|spend| spend.name == derived.name);
     let stays = |reference: &&Reference| !reference.style.spot().is_some_and(|spot| rule.fills(&spot));
     let quoted = ask.references.iter().filter(stays);
+    let is_captured = |spend: &&Spend| agent.captured.contains(&spend.name);
     Grant {
+        captured: spends.iter().filter(is_captured).map(|spend| spend.name.clone()).collect(),
+        taking: rule.taking.clone(),
+        derived: agent.derived.iter().filter(is_spent).cloned().collect(),
         agent: agent.name.clone(),
         rule: Arc::clone(&rule.id),
         spends,
@@ -205,6 +223,7 @@ fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, spends: Vec<Spend>) -> Grant
         private: rule.private.clone(),
         max_body: rule.max_body,
         roots: rule.roots.clone(),
+        signing: rule.signing.clone(),
         paths: rule.paths.clone(),
         encoded_slashes: rule.encoded_slashes,
     }
@@ -241,6 +260,7 @@ impl Miss {
             Miss::Ambiguous(_) => 3,
             Miss::Path => 4,
             Miss::Secret(_) => 5,
+            Miss::Mints(_) => 6,
         }
     }
 
@@ -260,6 +280,10 @@ impl Miss {
                 let how = if reference.is_text() { "placeholder" } else { "X-AS-Inject" };
                 format!("agent '{agent}' may not spend '{}' at '{host}' ({how} in {place})", reference.name)
             }
+            Miss::Mints(whose) => format!(
+                "this endpoint of '{host}' mints credentials ({whose}), which nobody would know to keep from agent \
+                 '{agent}': the rule must say what it captures, or 'mint: allow'"
+            ),
         }
     }
 }

@@ -12,8 +12,11 @@ use crate::base::refusal::Refusal;
 use crate::tls::verify::Roots;
 
 use super::ask::{Place, Reference, Spot};
+use super::derived::Derived;
 use super::json_path::JsonPath;
 use super::path::Path;
+use super::signing::Signing;
+use super::taking::Taking;
 
 /// What the policy says of a request.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ pub struct Grant {
     pub(super) private: PrivateAddresses,
     pub(super) max_body: Option<u64>,
     pub(super) roots: Option<Arc<Roots>>,
+    pub(super) signing: Option<Arc<Signing>>,
+    pub(super) derived: Vec<Arc<Derived>>,
+    pub(super) captured: Vec<SecretName>,
+    pub(super) taking: Option<Arc<Taking>>,
     pub(super) paths: Option<Arc<GlobSet>>,
     pub(super) encoded_slashes: bool,
 }
@@ -71,6 +78,10 @@ pub enum Style {
     /// As the client's certificate in the TLS handshake, if the server asks for one. The secret is the
     /// certificate chain and its key, in PEM.
     ClientCertificate,
+    /// In an AWS signature (version 4 or 4A), or as the session token beside it.
+    AwsSignature,
+    /// In the signature that its rule describes: a keyed hash.
+    HmacSignature,
 }
 
 impl Style {
@@ -85,7 +96,7 @@ impl Style {
             Style::Cookie(name) => Spot::new(Place::Cookie, name.clone()),
             Style::Json(path) => Spot::new(Place::Json, path.to_string()),
             Style::Form(name) => Spot::new(Place::Form, name.clone()),
-            Style::ClientCertificate => return None,
+            Style::ClientCertificate | Style::AwsSignature | Style::HmacSignature => return None,
         })
     }
 
@@ -126,6 +137,10 @@ impl Grant {
             private,
             max_body: None,
             roots: None,
+            signing: None,
+            derived: Vec::new(),
+            captured: Vec::new(),
+            taking: None,
             paths: None,
             encoded_slashes: true,
         }
@@ -159,6 +174,26 @@ impl Grant {
     /// The only roots that its server's certificate may stand under; none for the usual ones.
     pub fn roots(&self) -> Option<&Arc<Roots>> {
         self.roots.as_ref()
+    }
+
+    /// How those of the secrets are made that are not stored.
+    pub fn derived(&self) -> &[Arc<Derived>] {
+        &self.derived
+    }
+
+    /// Which of the secrets are what an answer minted before.
+    pub fn captured(&self) -> &[SecretName] {
+        &self.captured
+    }
+
+    /// What is taken out of the answer.
+    pub fn taking(&self) -> Option<&Arc<Taking>> {
+        self.taking.as_ref()
+    }
+
+    /// How the request is signed, once everything else was put in.
+    pub fn signing(&self) -> Option<&Arc<Signing>> {
+        self.signing.as_ref()
     }
 
     /// Whether the rule allows `path` too, which is what the request's became. An error says what makes it

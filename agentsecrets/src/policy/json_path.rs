@@ -29,6 +29,11 @@ impl JsonPath {
         Self(steps)
     }
 
+    /// Its steps, from the root.
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
     /// Its keys, from the root; nothing where it leads through an array, or nowhere.
     pub fn keys(&self) -> Option<Vec<&str>> {
         let keys = self.0.iter().map(|step| match step {

@@ -9,8 +9,10 @@ mod connection_tests;
 pub mod decide;
 #[cfg(test)]
 mod decide_tests;
+pub mod derived;
 pub mod explain;
 pub mod grant;
+pub mod handover;
 pub(crate) mod injects;
 pub mod json_path;
 mod limit;
@@ -19,6 +21,7 @@ pub mod load;
 #[cfg(test)]
 mod load_tests;
 mod matching;
+mod minting;
 mod model;
 pub mod narrow;
 mod path;
@@ -28,7 +31,10 @@ pub mod place;
 mod places_tests;
 pub mod rules;
 pub(crate) mod scale;
+pub mod signing;
 mod sources;
+pub mod taking;
+pub mod template;
 mod tenants;
 
 pub use decide::decide;

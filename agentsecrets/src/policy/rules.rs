@@ -13,16 +13,21 @@ use crate::identity::Caller;
 use crate::tls::verify::Roots;
 
 use super::ask::{Area, Spot};
+use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend};
 use super::limit::Limiter;
 use super::load::Problem;
 use super::matching::{HostPattern, Hosts, Match, Naming};
+use super::signing::Signing;
 use super::sources::Sources;
+use super::taking::Taking;
 
 /// All rules that are in force.
 #[derive(Debug, Default)]
 pub struct Policy {
     pub(super) agents: Vec<Agent>,
+    /// What is made from stored secrets.
+    pub(super) credentials: Vec<Arc<Derived>>,
     pub(super) warnings: Vec<Problem>,
     /// The file's name, for messages.
     pub(super) file: String,
@@ -41,6 +46,10 @@ pub struct Agent {
     pub(super) hosts: Hosts,
     /// Sorted, each once.
     pub(super) secrets: Vec<SecretName>,
+    /// Those of them that answers mint.
+    pub(super) captured: Vec<SecretName>,
+    /// Those of them that are made from others.
+    pub(super) derived: Vec<Arc<Derived>>,
     /// Whether it is no agent, but the person.
     pub(super) is_person: bool,
 }
@@ -56,7 +65,12 @@ pub(super) struct Rule {
     pub encoded_slashes: bool,
     /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
     pub secrets: Vec<SecretName>,
+    /// Those that it signs with too.
     pub injects: Vec<Spend>,
+    pub signing: Option<Arc<Signing>>,
+    pub taking: Option<Arc<Taking>>,
+    /// Whether endpoints that mint credentials may be asked with a secret.
+    pub mint: bool,
     pub places: Vec<Area>,
     pub approve: bool,
     pub passthrough: bool,
@@ -171,6 +185,21 @@ impl Agent {
     /// Every secret that it may spend anywhere, in order of name: what answers to it are searched for.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
         self.secrets.iter()
+    }
+
+    /// Whether `name` is made from others for it.
+    pub fn makes(&self, name: &SecretName) -> bool {
+        self.derived.iter().any(|derived| derived.name == *name)
+    }
+
+    /// The stored secrets that it spends, or that what it spends is made from: each once.
+    pub fn stored(&self) -> Vec<SecretName> {
+        let own = self.secrets.iter().filter(|name| !self.makes(name) && !self.captured.contains(name));
+        let mut names: Vec<_> =
+            own.chain(self.derived.iter().flat_map(|derived| derived.sources())).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// Ports on which others may reach it.

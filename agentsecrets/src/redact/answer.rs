@@ -25,6 +25,7 @@ use super::headers;
 use super::patterns::Patterns;
 use super::stream::{Scrubber, Unit};
 use crate::base::refusal::{Refusal, Slug};
+use crate::base::secret::Secret;
 use crate::exchange::body::{Body, BodyError, empty, full};
 
 /// The header, or trailer, that says that something was taken out.
@@ -55,6 +56,11 @@ impl Redactor {
     pub fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
         self
+    }
+
+    /// The same, which searches for `value` too.
+    pub(crate) fn and(self, value: &Secret) -> Self {
+        Self { patterns: self.patterns.and([value]), ..self }
     }
 
     /// What searches the messages after an answer that agrees to another protocol; it notes in `findings` what

@@ -5,6 +5,7 @@
 pub mod additions;
 pub mod alarm;
 mod answer;
+mod capture;
 mod conversation;
 pub mod decode;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -14,6 +15,7 @@ mod forms;
 mod gate;
 mod grpc;
 mod headers;
+mod json_at;
 mod parts;
 pub mod patterns;
 mod prepare;
@@ -25,5 +27,6 @@ mod unescape;
 
 pub use alarm::Findings;
 pub use answer::Redactor;
+pub use capture::capture;
 pub use conversation::Conversation;
 pub(crate) use prepare::prepare;

@@ -1,6 +1,10 @@
 //! From a grant to values: no grant, no secret.
 
 pub mod credentials;
+pub mod fetch;
+mod jwt;
+pub mod minter;
+mod oauth;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +14,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::base::secret::Secret;
 use crate::policy::ask::Reference;
 use crate::policy::grant::Grant;
+use crate::policy::handover::Handover;
 use crate::store::{Key, Store, StoreError};
 
 pub use credentials::Credentials;
@@ -42,20 +47,40 @@ impl Values {
         self.0.values().map(|value| &**value)
     }
 
-    /// Whether there is a value for each of `references`.
-    pub fn hold(&self, references: &[Reference]) -> Result<(), Refusal> {
-        let absent = references.iter().find(|reference| !self.0.contains_key(&reference.name));
+    /// Whether there is a value for each of `references`, but for those that are `made`.
+    pub fn hold(&self, references: &[Reference], made: impl Fn(&SecretName) -> bool) -> Result<(), Refusal> {
+        let is_absent = |name: &SecretName| !self.0.contains_key(name) && !made(name);
+        let absent = references.iter().find(|reference| is_absent(&reference.name));
         absent.map_or(Ok(()), |reference| Err(missing(&reference.name)))
     }
 
-    /// The values that `grant` lets this one request spend.
-    pub fn resolve(&self, grant: &Grant) -> Result<Credentials, Refusal> {
+    /// The values that `handover` lets an agent have.
+    pub fn hand_over(&self, handover: &Handover) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
+        let mut values = Vec::with_capacity(handover.names().len());
+        for name in handover.names() {
+            match self.0.get(name) {
+                Some(value) => values.push((name.clone(), value.clone())),
+                None if handover.is_chosen() => return Err(missing(name)),
+                None => {}
+            }
+        }
+        Ok(values)
+    }
+
+    /// The values that `grant` lets this one request spend; `made` are those that are not stored.
+    pub fn resolve(&self, grant: &Grant, made: &[(SecretName, Arc<Secret>)]) -> Result<Credentials, Refusal> {
         let mut credentials = Vec::with_capacity(grant.spends().len());
         for spend in grant.spends() {
-            let value = self.0.get(&spend.name).ok_or_else(|| missing(&spend.name))?;
+            let value = made.iter().find(|(name, _)| *name == spend.name).map(|(_, value)| value);
+            let value = value.or_else(|| self.0.get(&spend.name)).ok_or_else(|| missing(&spend.name))?;
             credentials.push((spend.name.clone(), value.clone()));
         }
         Ok(Credentials::new(credentials))
+    }
+
+    /// The value of `name`, for making others of it.
+    fn get(&self, name: &SecretName) -> Option<Arc<Secret>> {
+        self.0.get(name).cloned()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod keychain;
 mod later;
 mod mounted;
 mod patient;
+pub mod rotated;
 mod several;
 pub mod vault;
 
@@ -72,6 +73,20 @@ pub enum StoreError {
     /// It could not be read or written.
     #[error("{0}")]
     Io(String),
+}
+
+impl StoreError {
+    /// The same error, with `before` said first.
+    fn after(self, before: &str) -> Self {
+        let after = |text: String| format!("{before}{text}");
+        match self {
+            StoreError::Absent(text) => StoreError::Absent(after(text)),
+            StoreError::Locked(text) => StoreError::Locked(after(text)),
+            StoreError::Refused(text) => StoreError::Refused(after(text)),
+            StoreError::Damaged(text) => StoreError::Damaged(after(text)),
+            StoreError::Io(text) => StoreError::Io(after(text)),
+        }
+    }
 }
 
 /// The stores that a person chose, for a command of theirs. A vault is opened, or made, when it is first
@@ -160,10 +175,13 @@ pub trait Store: Send + Sync {
     /// Stores several values, with the placeholders that they had. A store that can does so in one change;
     /// elsewhere those before a failure stay.
     fn set_all(&self, values: Vec<(Key, Secret)>) -> Result<(), StoreError> {
-        for (key, value) in values {
+        let all = values.len();
+        for (stored, (key, value)) in values.into_iter().enumerate() {
             let before = self.list(&key.project, &key.environment)?;
             let placeholder = before.into_iter().find(|entry| entry.name == key.name);
-            self.set(&key, value, placeholder.and_then(|entry| entry.placeholder).as_deref())?;
+            self.set(&key, value, placeholder.and_then(|entry| entry.placeholder).as_deref()).map_err(
+                |error| error.after(&format!("{stored} of {all} values were stored; {}: ", key.name)),
+            )?;
         }
         Ok(())
     }

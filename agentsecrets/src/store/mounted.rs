@@ -153,7 +153,7 @@ fn listed(folder: &Path) -> Result<Vec<(SecretName, fs::Metadata)>, StoreError> 
 }
 
 #[cfg(test)]
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::os::unix::fs::symlink;
 

@@ -60,7 +60,11 @@ fn append(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Failur
     Ok(())
 }
 
-async fn send(mut request: Request<Body>, names: Vec<String>) -> Result<Response<Body>, Failure> {
+/// Sends `request` as it is; the case of the `names` of headers is kept.
+pub(in crate::cli) async fn send(
+    mut request: Request<Body>,
+    names: Vec<String>,
+) -> Result<Response<Body>, Failure> {
     let uri = request.uri().clone();
     let host = uri.host().unwrap_or_default().to_owned();
     let secure = uri.scheme_str() == Some("https");

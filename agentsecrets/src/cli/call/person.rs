@@ -82,6 +82,7 @@ fn stages(asked: &Asked, store: Arc<dyn Store>, context: &Context) -> Result<Sta
         audit: Log::open(&context.home.audit())
             .map_err(|error| failed("the audit log cannot be written", &error))?,
         upstream_tls: upstream_tls()?,
+        rotated: context.home.rotated(),
         project: context.project.clone(),
         environment: context.environment.clone(),
     })

@@ -13,7 +13,7 @@ use crate::base::secret::Secret;
 use crate::cli::secrets::{dotenv, open_store, store_failure};
 use crate::cli::{Context, Exit, Failure};
 use crate::inject::placeholder::Vocabulary;
-use crate::store::{Entry, Key, Store};
+use crate::store::{Key, Store};
 
 /// The longest variable that the kernel passes on, in bytes, with its name and a final zero.
 const LONGEST: usize = 128 * 1024;
@@ -47,15 +47,33 @@ impl Variable {
     }
 }
 
-/// The variables that `args` choose.
+/// The variables that `args` choose from the person's stores.
 pub(super) fn of(args: &Args, context: &Context) -> Result<Vec<Variable>, Failure> {
     let store = open_store(context)?;
-    let mut entries = store.list(&context.project, &context.environment).map_err(store_failure)?;
-    entries.retain(|entry| context.scope.narrow.leaves(&entry.name));
-    let chosen = Chosen { store: &store, context, only: &args.only, entries: &entries };
+    let Context { project, environment, scope, .. } = context;
+    let mut entries = store.list(project, environment).map_err(store_failure)?;
+    entries.retain(|entry| scope.narrow.leaves(&entry.name));
+    let known: Vec<_> = entries.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
+    let value = |name: &SecretName| {
+        if !scope.narrow.leaves(name) {
+            let what = format!("{} leaves {name} out of its `secrets`", scope.narrow.file);
+            return Err(Failure::new(Exit::Denied, what));
+        }
+        let key = Key { project: project.clone(), environment: environment.clone(), name: name.clone() };
+        store.get(&key).map_err(store_failure)?.ok_or_else(|| {
+            let what = format!("secret '{name}' not found in keychain ({project}/{environment})");
+            Failure::new(Exit::NotFound, what).hint("agentsecrets secrets list")
+        })
+    };
+    choose(args, &known, &value)
+}
+
+/// The variables that `args` choose, where the secrets that are `known` have the values of `value`.
+pub(super) fn choose(args: &Args, known: &[Known], value: ValueOf<'_>) -> Result<Vec<Variable>, Failure> {
+    let chosen = Chosen { value, only: &args.only, known };
     let mut variables = match &args.env_file {
         Some(file) => chosen.of_file(file)?,
-        None if args.only.is_empty() => chosen.under_their_names(entries.iter().map(|entry| &entry.name))?,
+        None if args.only.is_empty() => chosen.under_their_names(known.iter().map(|(name, _)| name))?,
         None => Vec::new(),
     };
     let missing = args.only.iter().filter(|name| !variables.iter().any(|variable| variable.name == **name));
@@ -67,11 +85,15 @@ pub(super) fn of(args: &Args, context: &Context) -> Result<Vec<Variable>, Failur
     Ok(variables)
 }
 
+/// A secret, and the placeholder of its own that it may have.
+pub(super) type Known = (SecretName, Option<String>);
+/// Where values come from.
+pub(super) type ValueOf<'a> = &'a dyn Fn(&SecretName) -> Result<Secret, Failure>;
+
 struct Chosen<'a> {
-    store: &'a dyn Store,
-    context: &'a Context,
+    value: ValueOf<'a>,
     only: &'a [SecretName],
-    entries: &'a [Entry],
+    known: &'a [Known],
 }
 
 impl Chosen<'_> {
@@ -80,24 +102,10 @@ impl Chosen<'_> {
         names: impl Iterator<Item = &'n SecretName>,
     ) -> Result<Vec<Variable>, Failure> {
         let variable = |name: &SecretName| {
-            let (value, secrets) = (self.value(name)?, vec![name.clone()]);
+            let (value, secrets) = ((self.value)(name)?, vec![name.clone()]);
             Ok(Variable { name: name.clone(), value, parts: Vec::new(), secrets })
         };
         names.map(variable).collect()
-    }
-
-    fn value(&self, name: &SecretName) -> Result<Secret, Failure> {
-        let Context { project, environment, scope, .. } = self.context;
-        if !scope.narrow.leaves(name) {
-            let what = format!("{} leaves {name} out of its `secrets`", scope.narrow.file);
-            return Err(Failure::new(Exit::Denied, what));
-        }
-        let key = Key { project: project.clone(), environment: environment.clone(), name: name.clone() };
-        let value = self.store.get(&key).map_err(store_failure)?;
-        value.ok_or_else(|| {
-            let what = format!("secret '{name}' not found in keychain ({project}/{environment})");
-            Failure::new(Exit::NotFound, what).hint("agentsecrets secrets list")
-        })
     }
 
     fn of_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
@@ -105,8 +113,7 @@ impl Chosen<'_> {
         let text = std::fs::read_to_string(file).map(Zeroizing::new);
         let text = text.map_err(|error| super::ours(&format!("{shown} cannot be read"), error))?;
         let lines = dotenv::parse(&text).map_err(|bad| super::ours(&shown.to_string(), bad))?;
-        let own = self.entries.iter().map(|entry| (entry.name.clone(), entry.placeholder.clone()));
-        let vocabulary = Vocabulary::new(own);
+        let vocabulary = Vocabulary::new(self.known.iter().cloned());
         let variable = |(name, text): (SecretName, Zeroizing<String>)| {
             let (value, parts, secrets) = self.fill(&text, &vocabulary).map_err(|(secret, failure)| {
                 let what = format!("{shown}, variable {name}: {}", failure.what());
@@ -150,7 +157,7 @@ impl Chosen<'_> {
         if !self.only.is_empty() && !self.only.contains(name) {
             return Err(Failure::new(Exit::Usage, format!("it names '{name}', which --only leaves out")));
         }
-        self.value(name)
+        (self.value)(name)
     }
 }
 

@@ -23,10 +23,11 @@ struct Changed {
 
 impl Payload {
     /// The body that leaves, and what is to be noted of it. What of the grant does not concern the body
-    /// leaves it as it is.
+    /// leaves it as it is. Refused if it would change and is `signed` by the client.
     pub(in crate::inject) fn fill(
         self,
         parts: &mut Parts,
+        signed: Option<HeaderName>,
         spender: &Spender<'_>,
     ) -> Result<(Self, Vec<String>), Refusal> {
         if !spender.grant.spends().iter().any(|spend| spend.style.is_in_body()) {
@@ -36,7 +37,7 @@ impl Payload {
         let Some(changed) = changed(&whole, parts, spender)? else {
             return Ok((Payload::Read(whole), Vec::new()));
         };
-        if let Some(signature) = signature(&parts.headers) {
+        if let Some(signature) = signed.filter(|name| !signs(spender, name)) {
             return Err(spender.bad(format!(
                 "the request is signed ({signature}), and a secret in its body would break the signature: let \
                  the rule put the secret into a header, or send the request unsigned"
@@ -185,8 +186,13 @@ fn from_nothing(
     Ok(bytes.map(|bytes| Changed { bytes, content_type: (!keeps_type).then(|| kind.to_owned()) }))
 }
 
-/// The header by which the request says that its body is signed.
-fn signature(headers: &HeaderMap) -> Option<HeaderName> {
+/// Whether the rule signs anew what stands in this header.
+fn signs(spender: &Spender<'_>, header: &HeaderName) -> bool {
+    spender.grant.signing().is_some_and(|signing| signing.sets(header))
+}
+
+/// The header by which a client says that its body is signed.
+pub(in crate::inject) fn signature(headers: &HeaderMap) -> Option<HeaderName> {
     let signs = |name: &HeaderName| {
         name.as_str().split(['-', '_']).any(|word| matches!(word, "signature" | "sig" | "hmac"))
     };

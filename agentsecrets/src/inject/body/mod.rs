@@ -12,7 +12,9 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+pub(super) use fill::signature;
 pub use quotes::Quotes;
+pub(super) use read::held;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::quotes::{watch, without_ours};
-use super::{Content, Held, Payload, Quotes, ROOM, Room, Whole, json, multipart};
+use super::{Content, Held, Payload, Quotes, ROOM, Room, Share, Whole, json, multipart};
 use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::body::{Body, BodyError, limited};
 use crate::inject::placeholder::Vocabulary;
@@ -48,22 +48,31 @@ impl Payload {
                  Content-Encoding"
             )));
         }
-        let hint = body.size_hint();
-        if hint.lower() > reading.most {
-            return Err(too_large(reading.most));
-        }
-        let most = hint.upper().unwrap_or(reading.most).min(reading.most);
-        let share = room.take(most).await;
-        let collected = limited(body, reading.most).collect().await.map_err(|error| match error {
-            BodyError::TooLarge => too_large(reading.most),
-            error => bad(error.to_string()),
-        })?;
-        let mut trailers = collected.trailers().cloned();
+        let (bytes, mut trailers, share) =
+            collect(body, reading.most, room).await.map_err(|error| match error {
+                BodyError::TooLarge => too_large(reading.most),
+                error => bad(error.to_string()),
+            })?;
         trailers.iter_mut().for_each(without_ours);
-        let bytes = Bytes::from_owner(Held(collected.to_bytes(), share.clone()));
         let content = content(&bytes, kind).await;
         Ok(Payload::Read(Whole { bytes, trailers, content, quotes: Quotes::default(), room: share }))
     }
+}
+
+/// The whole of `body`, if it is no larger than `most`, which takes its share of `room` as long as it lives.
+pub(in crate::inject) async fn held(body: Body, most: u64, room: &Room) -> Result<Bytes, BodyError> {
+    collect(body, most, room).await.map(|(bytes, ..)| bytes)
+}
+
+async fn collect(body: Body, most: u64, room: &Room) -> Result<(Bytes, Option<HeaderMap>, Share), BodyError> {
+    let hint = body.size_hint();
+    if hint.lower() > most {
+        return Err(BodyError::TooLarge);
+    }
+    let share = room.take(hint.upper().unwrap_or(most).min(most)).await;
+    let collected = limited(body, most).collect().await?;
+    let trailers = collected.trailers().cloned();
+    Ok((Bytes::from_owner(Held(collected.to_bytes(), share.clone())), trailers, share))
 }
 
 impl Payload {

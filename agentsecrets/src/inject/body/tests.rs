@@ -305,6 +305,11 @@ fn a_signed_body_is_not_changed_behind_its_signature() {
         assert!(refusal.message.contains("signed") && refusal.message.contains(name), "{refusal}");
         assert!(send_with(&headers, br#"{"a":"b"}"#, vec![], b"v", |_| true).is_ok());
     }
+    // What a rule puts in signs nothing.
+    let token = put(Style::Header(http::HeaderName::from_static("x-signature")));
+    let headers = [("content-type", JSON)];
+    let sent = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, token, b"v", |_| true).unwrap();
+    assert_eq!((sent.text(), sent.header("x-signature")), (r#"{"a":"v"}"#, Some("v")));
 }
 
 #[test]

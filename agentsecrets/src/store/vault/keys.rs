@@ -148,7 +148,7 @@ impl Keys {
 }
 
 /// Random bytes of the system.
-pub(super) fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+pub(in crate::store) fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| StoreError::Io("the system yields no random bytes".into()))?;
     Ok(bytes)
@@ -212,7 +212,7 @@ fn stretch(
     Ok(Secret::new(key.to_vec()))
 }
 
-fn derive(salt: &[u8], material: &[u8], purpose: &[u8]) -> Result<Secret, StoreError> {
+pub(in crate::store) fn derive(salt: &[u8], material: &[u8], purpose: &[u8]) -> Result<Secret, StoreError> {
     let mut key = Zeroizing::new([0; KEY]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
         .extract(material)
@@ -222,7 +222,7 @@ fn derive(salt: &[u8], material: &[u8], purpose: &[u8]) -> Result<Secret, StoreE
     Ok(Secret::new(key.to_vec()))
 }
 
-fn seal(key: &Secret, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+pub(in crate::store) fn seal(key: &Secret, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
     let failed = |_| StoreError::Io("the value could not be encrypted".into());
     let key = RandomizedNonceKey::new(&AES_256_GCM, key.expose()).map_err(failed)?;
     // The nonce's room first, then the value in its place: one buffer, no copy to wipe.
@@ -238,7 +238,7 @@ fn seal(key: &Secret, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreErro
     Ok(std::mem::take(&mut *sealed))
 }
 
-fn open(key: &Secret, context: &[u8], sealed: &[u8]) -> Option<Secret> {
+pub(in crate::store) fn open(key: &Secret, context: &[u8], sealed: &[u8]) -> Option<Secret> {
     let key = RandomizedNonceKey::new(&AES_256_GCM, key.expose()).ok()?;
     let (nonce, body) = sealed.split_at_checked(NONCE_LEN)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;

@@ -82,7 +82,7 @@ fn kill(times: u64) {
             let value = String::from_utf8(shown(&vault, &format!("KV_{turn}")).unwrap()).unwrap();
             let there: u64 = value.strip_prefix("value ").unwrap().parse().unwrap();
             // What it had no time to speak of may be there as well; what it spoke of is.
-            assert!(there >= *stored && (there - stored) % 2 == 0, "{there} instead of {stored}");
+            assert!(there >= *stored && (there - stored).is_multiple_of(2), "{there} instead of {stored}");
             next = next.max(there + 1);
         }
         // Who had it open all the time sees the same.

@@ -15,11 +15,12 @@ mod prompt;
 mod text;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::base::files;
 use crate::base::name::{Environment, Project};
@@ -31,10 +32,13 @@ use keys::Keys;
 
 pub use change::restore;
 pub use keys::Unlock;
+pub(in crate::store) use keys::{derive, open as unseal, random, seal};
 pub use prompt::{new_passphrase, unlock, unlock_from_environment};
 
 pub use super::LARGEST_VALUE;
 
+/// How long another process may take to change the vault.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest vault, in bytes.
 const LARGEST_FILE: u64 = 512 * 1024 * 1024;
 
@@ -246,11 +250,34 @@ impl Stamp {
 
 /// Waits until no other process is changing the vault, and keeps others waiting while it lives.
 fn lock(path: &Path) -> Result<File, StoreError> {
+    lock_within(path, PATIENCE)
+}
+
+fn lock_within(path: &Path, patience: Duration) -> Result<File, StoreError> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(".lock");
-    let locked = files::append(&path.with_file_name(name)).and_then(|file| file.lock().map(|()| file));
-    locked
-        .map_err(|error| StoreError::Io(format!("the vault at {} cannot be locked: {error}", path.display())))
+    let beside = path.with_file_name(name);
+    let failed = |error: io::Error| {
+        StoreError::Io(format!("the vault at {} cannot be locked: {error}", path.display()))
+    };
+    let file = files::append(&beside).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+        Err(TryLockError::WouldBlock) => {}
+    }
+    // In turn with others, which the system alone can say; on a thread, so that the waiting can end.
+    let (tell, told) = channel();
+    let waiting = std::thread::Builder::new().name("vault".to_owned());
+    let waiting = waiting.spawn(move || drop(tell.send(file.lock().map(|()| file)))).map_err(failed)?;
+    let locked = told.recv_timeout(patience).map_err(|_| {
+        StoreError::Locked(format!(
+            "another process is changing the vault and does not end: find it with `fuser {}`",
+            beside.display()
+        ))
+    })?;
+    let _ = waiting.join();
+    locked.map_err(failed)
 }
 
 fn read(path: &Path) -> Result<(Stamp, String), StoreError> {

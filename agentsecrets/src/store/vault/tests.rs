@@ -143,6 +143,19 @@ fn writers_at_once_lose_nothing_while_readers_read() {
 }
 
 #[test]
+fn a_writer_that_hangs_is_waited_for_and_then_named() {
+    let place = Place::new();
+    place.make();
+    let held = lock(&place.path()).unwrap();
+    let error = message(lock_within(&place.path(), Duration::from_millis(50)));
+    assert!(error.contains("fuser") && error.contains("vault.lock"), "{error}");
+    // Reading takes no lock.
+    place.open().unwrap();
+    drop(held);
+    lock_within(&place.path(), Duration::from_millis(50)).unwrap();
+}
+
+#[test]
 fn neither_value_nor_its_base64_is_on_disk_and_files_are_private() {
     let place = Place::new();
     place.make().set(&key("A"), secret("a-very-particular-value"), None).unwrap();
