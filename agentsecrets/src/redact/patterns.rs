@@ -92,7 +92,9 @@ impl Patterns {
                     break;
                 }
                 next.clear();
-                unescape(current, next);
+                if !unescape(current, next) {
+                    break;
+                }
                 std::mem::swap(text, next);
                 fold(text, folded);
                 self.find(bytes, layer, folded, ends, &mut found);
