@@ -17,16 +17,21 @@ pub(super) fn fold(bytes: &[u8], out: &mut Vec<u8>) {
     let (mut at, mut length) = (0, 0);
     let mut blanks = 0;
     while at < bytes.len() {
-        if blanks == 0
-            && let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>())
-            && let Some(room) = out.get_mut(length..).and_then(|room| room.first_chunk_mut::<BLOCK>())
-            && plainly(block, room)
-        {
-            at += BLOCK;
-            length += BLOCK;
-            continue;
+        let mut end = at + 1;
+        if blanks == 0 {
+            end = bytes.len();
+            if let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>())
+                && let Some(room) = out.get_mut(length..).and_then(|room| room.first_chunk_mut::<BLOCK>())
+            {
+                let plain = plainly(block, room);
+                at += plain;
+                length += plain;
+                if plain == BLOCK {
+                    continue;
+                }
+                end = at + 1;
+            }
         }
-        let end = (at + BLOCK).min(bytes.len());
         at = step(bytes, at, end, &mut blanks, |_, byte| {
             if let Some(room) = out.get_mut(length) {
                 *room = byte;
@@ -47,15 +52,15 @@ pub(super) fn fold_with_places(bytes: &[u8]) -> (Vec<u8>, Vec<usize>) {
     (folded, places)
 }
 
-/// Folds a block of which nothing is left out; false if something is. Written so that the compiler makes vector
-/// instructions of it.
-fn plainly(block: &[u8; BLOCK], room: &mut [u8; BLOCK]) -> bool {
+/// Folds a block, and gives how many bytes there are before the first that is left out. Written so that the compiler
+/// makes vector instructions of it.
+fn plainly(block: &[u8; BLOCK], room: &mut [u8; BLOCK]) -> usize {
     let mut is_left_out = false;
     for (byte, room) in block.iter().zip(room) {
         *room = folded(*byte);
         is_left_out |= leaves_out(*byte);
     }
-    !is_left_out
+    if is_left_out { block.iter().position(|byte| leaves_out(*byte)).unwrap_or(BLOCK) } else { BLOCK }
 }
 
 /// Folds `bytes[at..end]`, or a little more, and gives where it ended. `blanks` is how many more blanks would be

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 use super::fold::{fold, fold_with_places};
 use super::parts::Part;
+use super::patterns::LAYERS;
+use super::unescape::unescape;
 
 /// A secret shorter than this is only looked for whole.
 const SHORTEST_PIECE_OF: usize = 12;
@@ -54,8 +56,18 @@ pub(super) fn forms(part: &Part) -> Vec<Form> {
     let value = &*part.bytes;
     let piece = piece(part.core.len());
     let is_exact = value.len() < SHORTEST_FOLDED;
-    let others = quoted_printable(value).into_iter().chain(utf16(value).into_iter().flatten());
     forms.extend(Form::of(value, part.core.clone(), piece, is_exact));
+    // A value that looks as if it had escapes loses them with those of the answer.
+    let mut bare = part.bytes.clone();
+    for _ in 0..LAYERS {
+        let mut next = Zeroizing::new(Vec::with_capacity(bare.len() * 2));
+        unescape(&bare, &mut *next);
+        if next != bare {
+            forms.extend(Form::of(&next, 0..next.len(), piece.min(next.len()), is_exact));
+        }
+        bare = next;
+    }
+    let others = quoted_printable(value).into_iter().chain(utf16(value).into_iter().flatten());
     for text in others {
         let Some(form) = Form::of(&text, 0..text.len(), (piece * 2).min(text.len()), is_exact) else {
             continue;

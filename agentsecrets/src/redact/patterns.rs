@@ -17,7 +17,7 @@ use crate::base::secret::Secret;
 pub const MARKER: &[u8] = b"[REDACTED_BY_AGENTSECRETS]";
 
 /// How many layers of escapes are taken off: a JSON text within a JSON text, a percent-encoded entity.
-const LAYERS: usize = 2;
+pub(super) const LAYERS: usize = 2;
 
 /// The secrets of one agent, ready to be searched for.
 pub struct Patterns {
@@ -92,7 +92,9 @@ impl Patterns {
                     break;
                 }
                 next.clear();
-                unescape(current, next);
+                if !unescape(current, next) {
+                    break;
+                }
                 std::mem::swap(text, next);
                 fold(text, folded);
                 self.find(bytes, layer, folded, ends, &mut found);

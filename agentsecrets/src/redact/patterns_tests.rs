@@ -113,6 +113,8 @@ fn what_a_hostile_text_puts_before_a_secret_does_not_hide_it() {
             assert!(patterns.scrub(&text).is_some(), "{before:?} hides {name}");
         }
     }
+    // Of a value that looks as if it had escapes itself.
+    assert!(scrubbed(&["!a 0\\n&aAA!!"], "!a 0\\n&amp;aAA!!").is_some());
     assert!(scrubbed(&["! aaaAAA"], "\\%2521%2520aaaAAA").is_some());
 }
 

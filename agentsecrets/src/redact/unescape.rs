@@ -27,9 +27,9 @@ pub(super) fn has_escape(text: &[u8]) -> bool {
     memchr3(b'%', b'&', b'\\', text).is_some()
 }
 
-/// Reads `text` into `sink`.
-pub(super) fn unescape(text: &[u8], sink: &mut impl Sink) {
-    let mut at = 0;
+/// Reads `text` into `sink`; whether there was any escape.
+pub(super) fn unescape(text: &[u8], sink: &mut impl Sink) -> bool {
+    let (mut at, mut any) = (0, false);
     // Bytes before `at` that stand for themselves and are not in the sink yet.
     let mut from = 0;
     while let Some(next) = text.get(at..).and_then(|rest| memchr3(b'%', b'&', b'\\', rest)) {
@@ -41,10 +41,12 @@ pub(super) fn unescape(text: &[u8], sink: &mut impl Sink) {
         };
         sink.literal(text.get(from..at).unwrap_or_default(), from);
         sink.escape(meaning.as_slice(), at, length);
+        any = true;
         at += length;
         from = at;
     }
     sink.literal(text.get(from..).unwrap_or_default(), from);
+    any
 }
 
 /// What an escape stands for: a byte, or the UTF-8 of a character.
