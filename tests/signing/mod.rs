@@ -6,6 +6,7 @@ mod hmac;
 mod jwt;
 mod minted;
 mod oauth;
+mod rotated;
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command};

@@ -14,19 +14,21 @@ use crate::support::process::finish;
 use crate::support::upstream::{Options, Upstream};
 
 const CLIENT_SECRET: &str = "cs/9+Zk3=secret:of&the client";
-const REFRESH: &str = "rt0-original-8f2a6c";
+pub(super) const REFRESH: &str = "rt0-original-8f2a6c";
 
 /// An API that takes tokens, and who gives them.
-struct Scene {
-    world: World,
-    api: Upstream,
-    login: Upstream,
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) api: Upstream,
+    pub(super) login: Upstream,
 }
 
 impl Scene {
     /// `answer` is what the token endpoint says to its n-th question, from 1; nothing for what the tests'
     /// server always says.
-    fn new(answer: impl Fn(usize, &Received) -> Option<Response<Body>> + Send + Sync + 'static) -> Self {
+    pub(super) fn new(
+        answer: impl Fn(usize, &Received) -> Option<Response<Body>> + Send + Sync + 'static,
+    ) -> Self {
         let world = World::new(&["api.test", "login.test"]);
         let api = Upstream::start(Options::https(&world.authority, &["api.test"]));
         let count = Arc::new(AtomicUsize::new(0));
@@ -42,7 +44,7 @@ impl Scene {
         scene
     }
 
-    fn credential(&self, path: &str, oauth: &str) {
+    pub(super) fn credential(&self, path: &str, oauth: &str) {
         let url = format!("https://login.test:{}{path}", self.login.port());
         self.policy(&format!(
             "private: true\n    oauth: {{ token_url: '{url}', client_id: 'the app', {oauth} }}"
@@ -84,17 +86,17 @@ impl Scene {
         )
     }
 
-    fn tokens_at_the_api(&self) -> Vec<String> {
+    pub(super) fn tokens_at_the_api(&self) -> Vec<String> {
         self.api.received().iter().map(|got| got.header("authorization").to_owned()).collect()
     }
 }
 
-fn token(n: usize, seconds: u64) -> Option<Response<Body>> {
+pub(super) fn token(n: usize, seconds: u64) -> Option<Response<Body>> {
     let body = json!({ "access_token": format!("access-token-number-{n}"), "token_type": "Bearer", "expires_in": seconds });
     Some(whole("application/json", body.to_string()))
 }
 
-fn form(received: &Received) -> Vec<(String, String)> {
+pub(super) fn form(received: &Received) -> Vec<(String, String)> {
     url::form_urlencoded::parse(received.body.as_bytes()).into_owned().collect()
 }
 
