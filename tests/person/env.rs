@@ -141,8 +141,8 @@ fn a_command_does_not_outlive_us() {
 #[test]
 fn only_the_command_holds_the_values() {
     let home = home();
-    let mut started = home.agentsecrets(["env", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
-    let mut child = started.stdout(Stdio::piped()).spawn().unwrap();
+    let mut started = home.agentsecrets(["env", "--", "sh", "-c", "echo $$; read line"]);
+    let mut child = started.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let read = |pid: &str, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap();

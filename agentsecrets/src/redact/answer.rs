@@ -353,17 +353,19 @@ impl Clean {
         Poll::Ready(())
     }
 
-    fn take(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
+    fn take(&mut self, mut data: Bytes) -> Result<Bytes, BodyError> {
         let Some(messages) = &mut self.messages else { return Ok(self.scrubber.push(data)) };
-        if !messages.end(&data)? {
-            return Ok(self.scrubber.push(data));
+        let mut clean = BytesMut::new();
+        // Each message is searched by itself: it must not matter which of them come in one piece.
+        while let Some(end) = messages.end(&data)? {
+            clean.extend_from_slice(&self.scrubber.push(data.split_to(end)));
+            clean.extend_from_slice(&self.scrubber.finish());
+            self.scrubber.tell(&self.findings);
+            if !self.findings.next_message() {
+                return Err(BodyError::Coding("pieces of a secret came back too often"));
+            }
         }
-        let mut clean = BytesMut::from(self.scrubber.push(data));
-        clean.extend_from_slice(&self.scrubber.finish());
-        self.scrubber.tell(&self.findings);
-        if !self.findings.next_message() {
-            return Err(BodyError::Coding("pieces of a secret came back too often"));
-        }
+        clean.extend_from_slice(&self.scrubber.push(data));
         Ok(clean.freeze())
     }
 

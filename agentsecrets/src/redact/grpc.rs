@@ -17,13 +17,13 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// Takes in the next bytes of the stream: whether a message ends with the last of them, so that nothing
-    /// has to wait. An end among them frees nothing, since the bytes behind it are here already.
+    /// Takes in the next bytes of the stream, up to the end of a message: how many these are, or nothing where
+    /// no message ends among them.
     ///
     /// # Errors
     /// When these are no messages that can be searched. A server that repeats what it is sent must not cut
     /// a secret in two by calling a part of it a header; and a compressed message cannot be looked into.
-    pub(super) fn end(&mut self, data: &[u8]) -> Result<bool, BodyError> {
+    pub(super) fn end(&mut self, data: &[u8]) -> Result<Option<usize>, BodyError> {
         let mut rest = data;
         while !rest.is_empty() {
             if self.left == 0 {
@@ -42,8 +42,11 @@ impl Messages {
             let message = self.left.min(rest.len());
             self.left -= message;
             rest = rest.get(message..).unwrap_or_default();
+            if self.left == 0 {
+                return Ok(Some(data.len() - rest.len()));
+            }
         }
-        Ok(self.left == 0 && self.header.is_empty())
+        Ok(None)
     }
 }
 
@@ -56,18 +59,26 @@ mod tests {
         let stream = [&b"\0\0\0\0\x03abc"[..], b"\0\0\0\0\0", b"\0\0\0\0\x02de"].concat();
         for size in 1..=stream.len() {
             let mut messages = Messages::default();
-            let mut passed = 0;
-            for chunk in stream.chunks(size) {
+            let (mut passed, mut ends) = (0, Vec::new());
+            for mut chunk in stream.chunks(size) {
+                while let Some(end) = messages.end(chunk).ok().flatten() {
+                    passed += end;
+                    ends.push(passed);
+                    chunk = &chunk[end..];
+                }
                 passed += chunk.len();
-                assert_eq!(messages.end(chunk).ok(), Some([8, 13, 20].contains(&passed)), "{size} {passed}");
             }
+            assert_eq!(ends, [8, 13, 20], "{size}");
         }
     }
 
     #[test]
     fn what_is_no_plain_message_is_refused_at_its_first_byte() {
-        for stream in [&b"\x01\0\0\0\x01a"[..], b"\0\0\0\0\x01ab", b"{"] {
+        for stream in [&b"\x01\0\0\0\x01a"[..], b"{"] {
             assert!(Messages::default().end(stream).is_err(), "{stream:?}");
         }
+        let mut messages = Messages::default();
+        assert_eq!(messages.end(b"\0\0\0\0\x01ab").ok(), Some(Some(6)));
+        assert!(messages.end(b"b").is_err());
     }
 }
