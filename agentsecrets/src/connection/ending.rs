@@ -1,18 +1,28 @@
 //! A connection that tells a good end from a bad one: unless it was ended on purpose it is reset, so that
 //! an answer that broke off is never taken for one that was whole. Without this a body whose end is the
-//! connection's end, as HTTP/1.0 has it, could be cut unseen.
+//! connection's end, as HTTP/1.0 has it, could be cut unseen. And who still sends when it is answered gets to
+//! read the answer: a socket that is closed on unread bytes would be reset, and take the answer with it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// How long, and how many bytes, we go on reading from who does not stop sending.
+const LINGER: Duration = Duration::from_secs(2);
+const MOST_UNREAD: usize = 64 << 20;
 
 /// `IO` over a TCP connection.
 pub struct Ending<IO> {
     io: IO,
     tcp: fn(&IO) -> &TcpStream,
+    is_shut: bool,
+    /// Set while bytes come that nobody asked for: until when, and how many were passed over.
+    lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<IO> Ending<IO> {
@@ -20,7 +30,32 @@ impl<IO> Ending<IO> {
     pub fn new(io: IO, tcp: fn(&IO) -> &TcpStream) -> Self {
         // Where this fails the connection is gone already.
         let _ = tcp(&io).set_zero_linger();
-        Self { io, tcp }
+        Self { io, tcp, is_shut: false, lingering: None }
+    }
+
+    /// Passes over what is still sent, for a while. Where nothing has come there is nothing to wait for.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let tcp = (self.tcp)(&self.io);
+        let mut unread = [0; 16 << 10];
+        loop {
+            match tcp.try_read(&mut unread) {
+                Ok(0) => return Poll::Ready(()),
+                Ok(count) => {
+                    let (_, passed) = self.lingering.get_or_insert_with(|| (Box::pin(sleep(LINGER)), 0));
+                    *passed += count;
+                    if *passed > MOST_UNREAD {
+                        return Poll::Ready(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let Some((time, _)) = &mut self.lingering else { return Poll::Ready(()) };
+                    if time.as_mut().poll(cx).is_ready() || ready!(tcp.poll_read_ready(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+                Err(_) => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -58,9 +93,13 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Ending<IO> {
     /// The good end: from here on what was written is delivered.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // Where this fails the connection is reset, which hides nothing.
-        let _ = socket2::SockRef::from((this.tcp)(&this.io)).set_linger(None);
-        Pin::new(&mut this.io).poll_shutdown(cx)
+        if !this.is_shut {
+            // Where this fails the connection is reset, which hides nothing.
+            let _ = socket2::SockRef::from((this.tcp)(&this.io)).set_linger(None);
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.is_shut = true;
+        }
+        this.poll_unread(cx).map(Ok)
     }
 }
 
@@ -95,5 +134,26 @@ mod tests {
         let mut got = Vec::new();
         theirs.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, b"whole");
+    }
+
+    #[tokio::test]
+    async fn who_still_sends_can_read_the_answer() {
+        let (mut ours, mut theirs) = pair().await;
+        let sent = tokio::spawn(async move {
+            let all = theirs.write_all(&[b'x'; 8 << 20]).await;
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).await.map(|_| (got, all.is_ok()))
+        });
+        ours.read_exact(&mut [0; 100]).await.unwrap();
+        ours.write_all(b"no").await.unwrap();
+        ours.shutdown().await.unwrap();
+        drop(ours);
+        assert_eq!(sent.await.unwrap().unwrap(), (b"no".to_vec(), true));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_who_sends_nothing() {
+        let (mut ours, _theirs) = pair().await;
+        tokio::time::timeout(LINGER / 2, ours.shutdown()).await.unwrap().unwrap();
     }
 }
