@@ -27,7 +27,7 @@ impl Messages {
         let messages = Style::Placeholder(Spot::new(Place::WebSocket, ""));
         let here = grant.spends().iter().filter(|spend| spend.style == messages);
         let values: Vec<_> =
-            here.filter_map(|spend| Some((spend.name.clone(), credentials.share(&spend.name)?))).collect();
+            here.filter_map(|spend| Some((spend.name.clone(), credentials.shared(&spend.name)?))).collect();
         let rule = grant.rule().clone();
         (!values.is_empty()).then(|| Self { values, domain: domain.to_string(), rule })
     }

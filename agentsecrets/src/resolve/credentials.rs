@@ -14,11 +14,6 @@ impl Credentials {
         Self(values)
     }
 
-    /// The value of `name` for as long as a conversation lasts.
-    pub(crate) fn share(&self, name: &SecretName) -> Option<Arc<Secret>> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
-    }
-
     /// The value of `name`, where there is one.
     pub fn get(&self, name: &SecretName) -> Option<&Secret> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
