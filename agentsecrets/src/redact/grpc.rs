@@ -5,8 +5,8 @@ use crate::exchange::body::BodyError;
 
 /// A flag, then the message's length in four bytes.
 const HEADER: usize = 5;
-/// The flags of a message that is not compressed, and of the trailers that gRPC-Web sends as one. No form of
-/// a text begins with either.
+/// The flags of a message that is not compressed, and of the trailers that gRPC-Web sends as one. Of the forms
+/// of a text UTF-16 alone holds such a byte, so that a header may be read inside it: `Clean::take` sees to that.
 const PLAIN: [u8; 2] = [0, 0x80];
 
 /// Follows the frames of one stream.
@@ -21,8 +21,7 @@ impl Messages {
     /// no message ends among them.
     ///
     /// # Errors
-    /// When these are no messages that can be searched. A server that repeats what it is sent must not cut
-    /// a secret in two by calling a part of it a header; and a compressed message cannot be looked into.
+    /// When these are no messages that can be searched: a compressed one cannot be looked into.
     pub(super) fn end(&mut self, data: &[u8]) -> Result<Option<usize>, BodyError> {
         let mut rest = data;
         while !rest.is_empty() {
