@@ -12,6 +12,7 @@
 pub mod app;
 pub mod audit;
 pub mod base;
+pub mod capability;
 pub mod cli;
 pub mod connection;
 pub mod exchange;

@@ -123,6 +123,7 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
     let stages = Stages {
         config,
         policy: Arc::new(policy),
+        capabilities: Arc::default(),
         store: Arc::new(store),
         audit,
         upstream_tls: upstream_tls()?,

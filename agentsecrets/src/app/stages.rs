@@ -15,6 +15,7 @@ use super::config::Config;
 use crate::audit::Log;
 use crate::base::failure::{Exit, Failure};
 use crate::base::name::{Environment, Project};
+use crate::capability::Capabilities;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
@@ -33,6 +34,8 @@ pub struct Stages {
     pub config: Config,
     /// The policy in force.
     pub policy: Arc<Live>,
+    /// What bounds callers beside it.
+    pub capabilities: Arc<Capabilities>,
     /// What is spent.
     pub store: Arc<dyn Store>,
     /// The log.
@@ -63,6 +66,7 @@ impl Stages {
         let wallets = Arc::new(Wallets::new(self.store.clone(), project, environment, rotated));
         let pipeline = Pipeline {
             policy: self.policy.clone(),
+            capabilities: self.capabilities.clone(),
             wallets: wallets.clone(),
             alarms: Arc::default(),
             upstream: Arc::new(upstream.with_patience(patience)),

@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["tls"],
     &["exchange"],
     &["policy"],
+    &["capability"],
     &["store"],
     &["resolve"],
     &["inject"],

@@ -78,6 +78,8 @@ fn stages(asked: &Asked, store: Arc<dyn Store>, context: &Context) -> Result<Sta
     Ok(Stages {
         config,
         policy: Arc::new(Live::fixed(policy.of_the_person_narrowed(name, secrets, &context.scope.narrow))),
+        // What bounds programs does not bind the person.
+        capabilities: Arc::default(),
         store,
         audit: Log::open(&context.home.audit())
             .map_err(|error| failed("the audit log cannot be written", &error))?,
