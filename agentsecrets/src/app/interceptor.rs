@@ -41,7 +41,7 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
-use super::stages::{upstream_tls, watch};
+use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
 /// How many threads a worker has for what blocks: hashing programs, reading stores.
@@ -111,7 +111,7 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
 }
 
 /// In this order: what needs privileges, then giving them up, then what touches the person's files.
-fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
+fn prepare(control: &UnixStream) -> Result<(Prepared, Arc<Witness>), Failure> {
     let mut line = String::new();
     BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
     let order: Order = serde_json::from_str(&line).map_err(broken)?;
@@ -128,6 +128,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
     let dns_tcp = inherit(&order.dns_tcp)?.into_iter().map(TcpListener::from).collect();
     let witness = harden::start_witness(order.uid, order.gid)
         .map_err(|error| failed("cannot start the witness of processes", error))?;
+    let witness = Arc::new(witness);
     harden::drop_privileges(order.uid, order.gid)
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
@@ -144,6 +145,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
 
     let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
+    let capabilities = capabilities(&order.home, &config, witness.clone())?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let store = Arc::new(store);
@@ -176,7 +178,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         dns_tcp,
         store,
         policy: Arc::new(policy),
-        capabilities: Arc::default(),
+        capabilities,
         audit,
         leaves: Arc::new(leaves),
         upstream_tls,
@@ -211,7 +213,7 @@ fn introduce(
 }
 
 /// One thread per core, each with a runtime of its own, all taking connections from the same sockets.
-fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result<(), Failure> {
+fn work(prepared: Prepared, witness: Arc<Witness>, mut control: UnixStream) -> Result<(), Failure> {
     let prepared = Arc::new(prepared);
     let stop = CancellationToken::new();
     let resolver = Arc::new(Resolver::system());

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::harden;
-use super::stages::{Stages, upstream_tls, watch};
+use super::stages::{Stages, capabilities, upstream_tls, watch};
 use crate::audit::Log;
 use crate::base::failure::{Exit, Failure};
 use crate::base::files;
@@ -21,6 +21,7 @@ use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::connection::room::Room;
 use crate::identity::socket::{Ends, Neighbours};
+use crate::identity::witness::Witness;
 use crate::pipeline::{Explicit, Intercept};
 use crate::policy::live::Live;
 use crate::policy::narrow::Narrow;
@@ -121,9 +122,9 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
     let leaves =
         Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
     let stages = Stages {
+        capabilities: capabilities(home, &config, Arc::new(Witness::Here))?,
         config,
         policy: Arc::new(policy),
-        capabilities: Arc::default(),
         store: Arc::new(store),
         audit,
         upstream_tls: upstream_tls()?,

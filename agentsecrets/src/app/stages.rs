@@ -14,8 +14,11 @@ use tokio_util::task::TaskTracker;
 use super::config::Config;
 use crate::audit::Log;
 use crate::base::failure::{Exit, Failure};
+use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::capability::Capabilities;
+use crate::capability::trust::Trust;
+use crate::identity::closer::Look;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
@@ -78,6 +81,13 @@ impl Stages {
         };
         (Arc::new(pipeline), wallets)
     }
+}
+
+/// What bounds the programs of `home`, which `look` looks at.
+pub fn capabilities(home: &Home, config: &Config, look: Arc<dyn Look>) -> Result<Arc<Capabilities>, Failure> {
+    let trust = Trust::open(&home.trust(), config.require_trust, Some(look));
+    let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
+    Ok(Arc::new(Capabilities::with(Arc::new(trust))))
 }
 
 /// How servers prove themselves: by the system's roots, and those that `AGENTSECRETS_UPSTREAM_CA` names.

@@ -16,6 +16,7 @@ mod scope;
 mod secrets;
 mod status;
 mod table;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,8 @@ enum Verb {
     Project(project::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Say which programs may spend which secrets
+    Trust(trust::Args),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -93,6 +96,7 @@ impl Verb {
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Policy(_)
+            | Verb::Trust(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             // Inside an agent they say for themselves what is possible.
@@ -145,6 +149,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Trust(args) => trust::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
@@ -175,4 +180,10 @@ fn home(verb: &Verb) -> Result<Home, Failure> {
         return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
     }
     Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+}
+
+/// Who called us, as the kernel says.
+fn who_called() -> Option<std::sync::Arc<crate::identity::Process>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
+    runtime.block_on(crate::identity::process::who_started_us()).ok().map(std::sync::Arc::new)
 }

@@ -1,6 +1,7 @@
 //! Who is calling. The principal is what the kernel fixed and the agent cannot change; the hash of the
 //! executable only narrows it.
 
+pub mod closer;
 pub mod executable;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -29,6 +30,8 @@ pub struct Caller {
     /// Whether an agent entry without `match` holds for it: `run` started it, or it is a program of the
     /// explicit proxy's own user.
     pub is_ours: bool,
+    /// Whether a pin of the home holds for it. Whoever keeps the pins says so, request by request.
+    pub trusted: bool,
 }
 
 impl Caller {
@@ -56,6 +59,9 @@ pub struct Process {
     pub uid: u32,
     /// Path of its cgroup in the unified hierarchy.
     pub cgroup: String,
+    /// Whether that executable is the file which lies at its path for us, too. In a mount namespace of its
+    /// own a program can have any file at any path.
+    pub here: bool,
 }
 
 /// Why a caller could not be proven. Each is a denial.

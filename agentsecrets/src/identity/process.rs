@@ -21,7 +21,7 @@ const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// Identifies the callers of one run.
 pub struct Identifier {
-    witness: Witness,
+    witness: Arc<Witness>,
     hashes: Hashes,
     cgroup: String,
     session: Arc<str>,
@@ -30,7 +30,13 @@ pub struct Identifier {
 
 impl Identifier {
     /// For the run whose processes are all below `cgroup`, by what `witness` sees.
-    pub fn new(witness: Witness, cgroup: String, session: Arc<str>, agent: Option<AgentName>) -> Self {
+    pub fn new(
+        witness: impl Into<Arc<Witness>>,
+        cgroup: String,
+        session: Arc<str>,
+        agent: Option<AgentName>,
+    ) -> Self {
+        let witness = witness.into();
         Self { witness, hashes: Hashes::default(), cgroup, session, agent }
     }
 
@@ -56,6 +62,7 @@ impl Identifier {
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
+            trusted: false,
         })
     }
 }
@@ -70,7 +77,7 @@ pub async fn who_started_us() -> Result<Process, IdentityError> {
 }
 
 /// What the kernel says of the process `pid` now.
-pub(super) async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     let uid = || {
         let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
@@ -97,7 +104,12 @@ async fn prove(
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup })
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// A file that was removed while it runs is shown with a mark; a rule's path must not match it.

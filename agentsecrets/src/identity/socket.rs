@@ -49,7 +49,13 @@ impl Neighbours {
         if process.uid != self.uid {
             return Err(IdentityError::OtherUser);
         }
-        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true })
+        Ok(Caller {
+            process: Arc::new(process),
+            agent: None,
+            session: "".into(),
+            is_ours: true,
+            trusted: false,
+        })
     }
 }
 
@@ -72,7 +78,15 @@ mod tests {
     impl Neighbourhood for Somebody {
         fn process(&self, _ends: Ends) -> Result<Process, IdentityError> {
             let sha256 = String::new();
-            Ok(Process { pid: 7, start_time: 1, exe: "/x".into(), sha256, uid: self.0, cgroup: "/".into() })
+            Ok(Process {
+                pid: 7,
+                start_time: 1,
+                exe: "/x".into(),
+                sha256,
+                uid: self.0,
+                cgroup: "/".into(),
+                here: true,
+            })
         }
     }
 

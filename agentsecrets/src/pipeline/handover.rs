@@ -16,6 +16,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::body::{Body, full};
 use crate::exchange::target::{Scheme, Target};
 use crate::policy::Agent;
+use crate::policy::grant::{Spend, Style};
 use crate::policy::handover::decide_handover;
 
 /// The name, below a domain that RFC 6761 keeps from having any.
@@ -28,11 +29,13 @@ pub(super) fn is_for_us(target: &Target) -> bool {
     target.scheme == Scheme::Https && matches!(&target.host, Host::Name(name) if **name == *HOST)
 }
 
-/// Hands over what `agent` asks for: an object of names and values, each in base64.
+/// Hands over what `agent` asks for, and nothing of what is `bounded`: an object of names and values, each in
+/// base64.
 pub(super) fn hand_over(
     agent: &Agent,
     parts: &Parts,
     wallet: &Wallet,
+    bounded: &dyn Fn(&[Spend]) -> Result<(), Refusal>,
     attempt: &mut Attempt,
 ) -> Result<Response<Body>, Refusal> {
     if parts.uri.path() != PATH {
@@ -43,6 +46,9 @@ pub(super) fn hand_over(
     let only: Result<Vec<SecretName>, _> = only.map(|(_, name)| name.parse()).collect();
     let only = only.map_err(|error| Refusal::new(Slug::BadRequest, HOST, error.to_string()))?;
     let handover = decide_handover(agent, &only)?;
+    // What goes into an environment is spent on whatever its holder likes.
+    let spend = |name: &SecretName| Spend { name: name.clone(), style: Style::Bearer };
+    bounded(&handover.names().iter().map(spend).collect::<Vec<_>>())?;
     let values = wallet.values.hand_over(&handover)?;
     attempt.handing_over(values.iter().map(|(name, _)| name))?;
     let object: serde_json::Map<_, _> = values

@@ -143,6 +143,7 @@ impl Findings {
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
         let facts = &spanned.value;
         let session = facts.session == Some(true);
+        let trusted = facts.trusted == Some(true);
         let token = facts.token.as_ref().filter(|token| token.value);
         let mut unprovable = None;
         if let Some(token) = token {
@@ -162,11 +163,11 @@ impl Findings {
         }
         let named =
             facts.exe.is_some() || facts.sha256.is_some() || facts.uid.is_some() || facts.cgroup.is_some();
-        if !named && !session && unprovable.is_none() {
+        if !named && !session && !trusted && unprovable.is_none() {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 pod, session: true, token: true, or leave 'match' out",
+                 pod, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
         Match {
@@ -175,6 +176,7 @@ impl Findings {
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
             session,
+            trusted,
             unprovable,
         }
     }

@@ -64,12 +64,14 @@ fn caller(agent: Option<&str>, session: &str) -> Caller {
         sha256: "ab".repeat(32),
         uid: 1000,
         cgroup: "/agents.slice/run-1".to_owned(),
+        here: true,
     };
     Caller {
         process: Arc::new(process),
         agent: agent.map(|name| name.parse().unwrap()),
         session: session.into(),
         is_ours: !session.is_empty(),
+        trusted: false,
     }
 }
 

@@ -60,7 +60,7 @@ async fn caller(has_token: bool) -> Result<Caller, IdentityError> {
         return Err(IdentityError::Token);
     }
     let process = Arc::new(who_started_us().await?);
-    Ok(Caller { process, agent: None, session: "".into(), is_ours: false })
+    Ok(Caller { process, agent: None, session: "".into(), is_ours: false, trusted: false })
 }
 
 fn stages(asked: &Asked, store: Arc<dyn Store>, context: &Context) -> Result<Stages, Failure> {
