@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::config::Config;
 use crate::audit::Log;
 use crate::base::failure::{Exit, Failure};
+use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
@@ -48,6 +49,26 @@ pub struct Stages {
 }
 
 impl Stages {
+    /// Those of one process: the configuration and the log of `home`, with this policy and this store, for
+    /// a project and an environment.
+    pub fn of(
+        home: &Home,
+        (project, environment): (&Project, &Environment),
+        policy: Arc<Live>,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, Failure> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::new(Exit::Failure, format!("{what}: {error}"))
+        };
+        let config = Config::load(&home.config())
+            .map_err(|error| failed("the configuration is not valid", &error).hint("agentsecrets doctor"))?;
+        let audit =
+            Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
+        let (project, environment) = (project.clone(), environment.clone());
+        let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
+        Ok(Self { config, policy, store, audit, upstream_tls, rotated, project, environment })
+    }
+
     /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
     pub fn pipeline(
         &self,
