@@ -7,11 +7,12 @@
 //! ```
 //!
 //! `base` lies under all of them; `pipeline` strings them together; `app` and `launch` are processes;
-//! `cli` is what a person types.
+//! `cli` is what a person types, `mcp` what a model calls.
 
 pub mod app;
 pub mod audit;
 pub mod base;
+pub mod capability;
 pub mod cli;
 pub mod connection;
 pub mod exchange;
@@ -23,6 +24,7 @@ pub mod inject;
 #[cfg(target_os = "linux")]
 pub mod launch;
 pub mod manual;
+pub mod mcp;
 pub mod pipeline;
 pub mod policy;
 pub mod redact;

@@ -18,6 +18,7 @@ use crate::base::failure::{Exit, Failure};
 use crate::base::files::private_folder;
 use crate::base::host::Host;
 use crate::base::sys;
+use crate::capability::Capabilities;
 use crate::connection::ebpf::Flows;
 use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
@@ -59,6 +60,7 @@ struct Prepared {
     dns_tcp: Vec<TcpListener>,
     store: Arc<dyn Store>,
     policy: Arc<Live>,
+    capabilities: Arc<Capabilities>,
     audit: Arc<Log>,
     leaves: Arc<Leaves>,
     upstream_tls: Arc<rustls::ClientConfig>,
@@ -174,6 +176,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         dns_tcp,
         store,
         policy: Arc::new(policy),
+        capabilities: Arc::default(),
         audit,
         leaves: Arc::new(leaves),
         upstream_tls,
@@ -288,6 +291,7 @@ async fn serve_connections(
     let tasks = TaskTracker::new();
     let pipeline = Arc::new(Pipeline {
         policy: prepared.policy.clone(),
+        capabilities: prepared.capabilities.clone(),
         wallets,
         alarms: prepared.alarms.clone(),
         upstream: Arc::new(upstream),

@@ -3,6 +3,7 @@
 
 pub mod failure;
 pub mod files;
+pub mod followed;
 pub mod home;
 pub mod host;
 pub mod name;

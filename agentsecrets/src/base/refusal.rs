@@ -1,8 +1,8 @@
 //! What an agent is told when a request is refused: a stable slug that other tools match, and a
 //! sentence that says what to do. A refusal never holds a secret, a header value or a query.
 
-use serde::de::value::{Error, StrDeserializer};
 use serde::de::IntoDeserializer;
+use serde::de::value::{Error, StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 /// The stable names of refusals.

@@ -17,6 +17,7 @@ use crate::identity::{Caller, Process};
 use crate::inject::placeholder::Vocabulary;
 use crate::inject::{Outbound, Payload, References, Room, apply};
 use crate::policy::ask::{Ask, Place};
+use crate::policy::bounds::Unbounded;
 use crate::policy::decide::reading;
 use crate::policy::explain::explain;
 use crate::policy::grant::{Decision, Grant, Style};
@@ -73,7 +74,7 @@ pub(super) fn placeholder(bytes: &[u8]) {
         return;
     }
     let ask = Ask { references: references.all(), ..ask };
-    let Decision::Allow(grant) = decide(&RULES, &caller(), &ask) else { return };
+    let Decision::Allow(grant) = decide(&RULES, &Unbounded, &caller(), &ask) else { return };
     let values =
         VALUES.iter().map(|(name, value)| (name.parse().unwrap(), Arc::new(Secret::new(value.to_vec()))));
     let patterns = Patterns::build(&[]);
@@ -212,7 +213,7 @@ pub(super) fn policy(bytes: &[u8]) {
         for agent in policy.agents() {
             explain(&policy, agent, &ask);
         }
-        let Decision::Allow(grant) = decide(&policy, &caller, &ask) else { continue };
+        let Decision::Allow(grant) = decide(&policy, &Unbounded, &caller, &ask) else { continue };
         let agent = policy.agent(grant.agent()).expect("a grant is some agent's");
         assert!(policy.names(Some(agent.name()), &target.host) && policy.names(None, &target.host));
         assert!(grant.spends().iter().all(|spend| agent.secrets().any(|name| *name == spend.name)));

@@ -23,6 +23,7 @@ use crate::identity::{Caller, Process};
 use crate::inject::placeholder::Vocabulary;
 use crate::inject::{Outbound, Room, apply};
 use crate::policy::ask::Ask;
+use crate::policy::bounds::Unbounded;
 use crate::policy::grant::{Decision, Grant};
 use crate::policy::signing::Signing;
 use crate::policy::{Policy, decide};
@@ -207,7 +208,7 @@ fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
         session: "session".into(),
         is_ours: true,
     };
-    match decide(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &caller, ask) {
+    match decide(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
         Decision::Allow(grant) => Ok(grant),
         Decision::Deny(refusal) => Err(refusal.message),
     }

@@ -26,6 +26,7 @@ use crate::audit::Log;
 use crate::base::name::{Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
 use crate::base::timeouts::Timeouts;
+use crate::capability::Capabilities;
 use crate::exchange::body::{Body, patient};
 use crate::exchange::target::{Claim, Target};
 use crate::exchange::{disguise, upgrade};
@@ -50,6 +51,8 @@ use wallet::Wallets;
 pub struct Pipeline {
     /// The policy in force.
     pub policy: Arc<Live>,
+    /// What bounds callers beside it.
+    pub capabilities: Arc<Capabilities>,
     /// What agents may spend.
     pub wallets: Arc<Wallets>,
     /// Who may be guessing.
@@ -138,7 +141,7 @@ impl Pipeline {
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
         if handover::is_for_us(&target) && !agent.is_the_person() {
-            let response = handover::hand_over(agent, &parts, &wallet, attempt).map_err(about)?;
+            let response = handover::answer(agent, &parts, &wallet, attempt).map_err(about)?;
             return Ok(Answered::Whole(response, Findings::default()));
         }
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
@@ -152,7 +155,12 @@ impl Pipeline {
         let body = Payload::read(&parts, body, reading.as_ref(), &wallet.room).await.map_err(about)?;
         references.and_of_body(&body, &wallet.vocabulary).map_err(about)?;
         attempt.asks(references.all());
-        let grant = match decide(&policy, caller, &Ask { references: references.all(), ..ask }) {
+        let grant = match decide(
+            &policy,
+            &*self.capabilities,
+            caller,
+            &Ask { references: references.all(), ..ask },
+        ) {
             Decision::Deny(refusal) => return Err(refusal),
             Decision::Allow(grant) => grant,
         };

@@ -10,23 +10,33 @@ use crate::exchange::target::Scheme;
 use crate::identity::Caller;
 
 use super::ask::{Ask, Place, Reference, Spot};
+use super::bounds::Bounds;
 use super::derived::Derived;
 use super::grant::{Decision, Grant, Spend, Style};
 use super::minting;
 use super::path::Path;
 use super::rules::{Agent, Policy, Rule};
 
-/// Whether `caller` may do what it asks, and with which secrets. A rule's `rate` is charged for what is
-/// allowed.
-pub fn decide(policy: &Policy, caller: &Caller, ask: &Ask<'_>) -> Decision {
+/// Whether `caller` may do what it asks, and with which secrets: what a rule allows and none of `bounds`
+/// refuses. A rule's `rate` is charged for what is allowed.
+pub fn decide(policy: &Policy, bounds: &dyn Bounds, caller: &Caller, ask: &Ask<'_>) -> Decision {
     match policy.agent_for(caller) {
-        Ok(agent) => judge(policy, agent, ask, Instant::now()),
+        Ok(agent) => {
+            let bounded = |spends: &[Spend]| bounds.refusal(caller, ask, spends);
+            judge(policy, agent, ask, Instant::now(), bounded)
+        }
         Err(refusal) => Decision::Deny(Refusal { domain: ask.target.host.to_string(), ..refusal }),
     }
 }
 
-/// The decision for an agent that is known.
-pub(super) fn judge(policy: &Policy, agent: &Agent, ask: &Ask<'_>, now: Instant) -> Decision {
+/// The decision for an agent that is known; `bounded` says what stands in the way of spending beside the rules.
+pub(super) fn judge(
+    policy: &Policy,
+    agent: &Agent,
+    ask: &Ask<'_>,
+    now: Instant,
+    bounded: impl FnOnce(&[Spend]) -> Option<Refusal>,
+) -> Decision {
     let deny = |slug, message: String| Refusal::new(slug, &ask.target.host, message);
     if agent.rules.is_empty() {
         let message =
@@ -50,8 +60,8 @@ pub(super) fn judge(policy: &Policy, agent: &Agent, ask: &Ask<'_>, now: Instant)
     for rule in &candidates {
         match weigh(rule, ask, &path) {
             Ok(spends) => {
-                return match settle(rule, ask, &spends, now) {
-                    Some(refusal) => Decision::Deny(refusal),
+                return match bounded(&spends).or_else(|| settle(rule, ask, &spends, now)) {
+                    Some(refusal) => Decision::Deny(refusal.about(&ask.target.host)),
                     None => Decision::Allow(grant(agent, rule, ask, spends)),
                 };
             }

@@ -7,6 +7,7 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::ask::{Ask, Reference};
+use super::bounds::Unbounded;
 use super::grant::{Decision, Grant, PrivateAddresses, Spend, Style};
 use super::places_tests::{reference, spot_of};
 use super::{Policy, decide};
@@ -89,6 +90,7 @@ fn ask_as(policy: &Policy, caller: &Caller, method: &str, url: &str, references:
     let method: Method = method.parse().unwrap();
     decide(
         policy,
+        &Unbounded,
         caller,
         &Ask { target: &target, method: &method, path: &path, websocket: false, references: &references },
     )
@@ -443,7 +445,7 @@ proptest! {
         let scheme = if https { Scheme::Https } else { Scheme::Http };
         let target = Target { scheme, host: host.parse().unwrap(), port };
         let ask = Ask { target: &target, method: &Method::GET, path: &path, websocket: false, references: &named };
-        let decision = decide(&policy, &caller(Some("coder"), "s"), &ask);
+        let decision = decide(&policy, &Unbounded, &caller(Some("coder"), "s"), &ask);
         prop_assert_eq!(policy.names(None, &target.host), named_by_hand(&host));
         if !named_by_hand(&host) {
             prop_assert_eq!(slug(decision), Some(Slug::DomainNotInAllowlist));
@@ -479,8 +481,8 @@ proptest! {
         } else {
             POLICY.replacen("  - name: bare\n", &format!("{added}  - name: bare\n"), 1)
         };
-        let before = decide(&policy(POLICY), &caller(Some("coder"), "s"), &ask);
-        let after = decide(&policy(&text), &caller(Some("coder"), "s"), &ask);
+        let before = decide(&policy(POLICY), &Unbounded, &caller(Some("coder"), "s"), &ask);
+        let after = decide(&policy(&text), &Unbounded, &caller(Some("coder"), "s"), &ask);
         prop_assert_eq!(shape(&before), shape(&after));
     }
 }

@@ -51,7 +51,7 @@ pub struct Considered {
 pub fn explain(policy: &Policy, agent: &Agent, ask: &Ask<'_>) -> Explanation {
     let passing = Some(ask.target).filter(|target| target.scheme == Scheme::Https);
     let passing = passing.and_then(|target| passes(agent, &target.host, target.port)).map(|rule| &rule.id);
-    let outcome = match (passing, judge(policy, agent, ask, std::time::Instant::now())) {
+    let outcome = match (passing, judge(policy, agent, ask, std::time::Instant::now(), |_| None)) {
         (Some(rule), _) => Ok(Allowed { rule: Arc::clone(rule), spends: Vec::new(), unopened: true }),
         (None, Decision::Allow(grant)) => {
             let (rule, spends) = (Arc::clone(grant.rule()), grant.spends().to_vec());

@@ -2,6 +2,7 @@
 //! comes into being.
 
 pub mod ask;
+pub mod bounds;
 mod compile;
 pub mod connection;
 #[cfg(test)]

@@ -114,7 +114,7 @@ agents:
             websocket: false,
             references: &references,
         };
-        match judge(&policy, &policy.agents[0], &ask, std::time::Instant::now()) {
+        match judge(&policy, &policy.agents[0], &ask, std::time::Instant::now(), |_| None) {
             Decision::Allow(grant) => Ok(grant),
             Decision::Deny(refusal) => Err(refusal.slug),
         }

@@ -48,7 +48,7 @@ fn asked<T>(path: &str, references: &[Reference], work: impl FnOnce(&Ask<'_>) ->
 fn decided(rules: &str, references: &[Reference]) -> Result<Grant, Slug> {
     let policy = policy(rules);
     let now = std::time::Instant::now();
-    match asked("/v1/x", references, |ask| judge(&policy, &policy.agents()[0], ask, now)) {
+    match asked("/v1/x", references, |ask| judge(&policy, &policy.agents()[0], ask, now, |_| None)) {
         Decision::Allow(grant) => Ok(grant),
         Decision::Deny(refusal) => Err(refusal.slug),
     }

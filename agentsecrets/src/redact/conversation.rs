@@ -1,4 +1,5 @@
-//! A server's messages on their way to the agent, each searched like an answer's body.
+//! A server's messages on their way to the agent, searched like an answer's body. A message leaves when it is
+//! whole, and is remembered: a secret that is cut in two by the end of a message is taken out from there on.
 
 use std::sync::Arc;
 
@@ -21,11 +22,11 @@ impl Conversation {
     }
 
     /// Takes the next part of a message, and gives what may leave of it, perhaps nothing. With the last part
-    /// everything leaves that was held back.
+    /// everything leaves that was held back, since somebody waits for it.
     pub fn part(&mut self, bytes: Bytes, is_last: bool) -> Bytes {
         let mut clean = self.scrubber.push(bytes);
         if is_last {
-            let rest = self.scrubber.finish();
+            let rest = self.scrubber.release(|_| 0);
             if !rest.is_empty() {
                 clean = Bytes::from([clean, rest].concat());
             }
@@ -57,7 +58,7 @@ mod tests {
     use crate::base::secret::Secret;
 
     #[test]
-    fn a_secret_in_parts_of_a_message_is_found_and_one_in_parts_of_two_is_not_mistaken() {
+    fn a_secret_in_parts_of_a_message_is_found() {
         let patterns = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
         let findings = Findings::default();
         let mut conversation = Conversation::new(patterns, findings.clone());
@@ -70,5 +71,19 @@ mod tests {
         assert!(findings.redacted());
         assert_eq!(say("bye", true), "bye");
         assert_eq!(conversation.whole(Bytes::from_static(b"hunter2/hunter2")), "[REDACTED_BY_AGENTSECRETS]");
+    }
+
+    #[test]
+    fn a_secret_that_is_cut_by_the_ends_of_messages_is_taken_out_as_soon_as_it_is_known() {
+        let patterns = Patterns::build(&[Secret::new(b"correct-horse-battery".to_vec())]);
+        let findings = Findings::default();
+        let mut conversation = Conversation::new(patterns, findings.clone());
+        let mut say = |text: &'static str| conversation.part(Bytes::from_static(text.as_bytes()), true);
+        assert_eq!(say("it is corr"), "it is corr");
+        assert_eq!(say("ect-hor"), "ect-hor");
+        assert_eq!(say("se-batt"), "[REDACTED_BY_AGENTSECRETS]");
+        assert_eq!(say("ery, so"), ", so");
+        assert_eq!(say("ery, so"), "ery, so");
+        assert!(findings.redacted());
     }
 }

@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_body_is_read_to_its_end_or_to_the_limit() {
-        for (most, body, is_cut) in [(4, "four", false), (3, "fou", true), (0, "", true), (99, "four", false)] {
+        for (most, body, is_cut) in [(4, "four", false), (3, "fou", true), (0, "", true), (99, "four", false)]
+        {
             let answer = read(Response::new(full("four")), most);
             assert_eq!((&*answer.body, answer.is_cut), (body.as_bytes(), is_cut));
         }

@@ -35,9 +35,7 @@ impl Injection {
                 (named("query parameter", name).map(Style::Query)?, format!("Query-{name}"))
             }
             ("body", Some(path)) => (json(path)?, format!("Body-{}", path.replace('.', "-"))),
-            ("form", Some(name)) => {
-                (named("form field", name).map(Style::Form)?, format!("Form-{name}"))
-            }
+            ("form", Some(name)) => (named("form field", name).map(Style::Form)?, format!("Form-{name}")),
             _ => {
                 return Err("write bearer, basic, header:<Name>, query:<parameter>, body:<a.b> or \
                             form:<field>"
@@ -60,7 +58,8 @@ mod tests {
         for spec in ["bearer", "basic", "header:X-Api-Key", "query:apiKey", "body:a.b", "form:f"] {
             assert_eq!(Injection::read(spec, "KEY").unwrap().reference.name.as_str(), "KEY");
         }
-        for spec in ["", "bearer:x", "header", "header:", "header:Host", "query:", "body:a..b", "token", "Bearer"]
+        for spec in
+            ["", "bearer:x", "header", "header:", "header:Host", "query:", "body:a..b", "token", "Bearer"]
         {
             assert!(Injection::read(spec, "KEY").is_err(), "{spec}");
         }

@@ -171,7 +171,10 @@ mod tests {
         assert_eq!((header("host"), header("content-length")), ("api.test".into(), "2".into()));
         let bearer = [Injection::read("body:a.b", "KEY").unwrap()];
         let request = wanted("https://api.test/", "", &[], None).request(&bearer).unwrap();
-        assert_eq!((request.method(), &request.headers()["content-type"]), (&Method::GET, "application/json"));
+        assert_eq!(
+            (request.method(), &request.headers()["content-type"]),
+            (&Method::GET, &HeaderValue::from_static("application/json"))
+        );
     }
 
     #[test]

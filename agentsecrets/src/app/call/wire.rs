@@ -51,10 +51,7 @@ fn append(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Failur
 }
 
 /// Sends `request` as it is; the case of the `names` of headers is kept.
-pub async fn send(
-    mut request: Request<Body>,
-    names: Vec<String>,
-) -> Result<Response<Body>, Failure> {
+pub async fn send(mut request: Request<Body>, names: Vec<String>) -> Result<Response<Body>, Failure> {
     let uri = request.uri().clone();
     let host = uri.host().unwrap_or_default().to_owned();
     let secure = uri.scheme_str() == Some("https");

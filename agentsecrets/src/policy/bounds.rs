@@ -1,0 +1,65 @@
+//! What bounds a caller beyond the rules that allow its request: nothing is granted that one of these refuses.
+
+use super::ask::Ask;
+use super::grant::Spend;
+use crate::base::refusal::Refusal;
+use crate::identity::Caller;
+
+/// Somebody who has a say in what is granted.
+pub trait Bounds: Send + Sync {
+    /// Why `caller` may not have `spends` spent on `ask`, although a rule allows it.
+    fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal>;
+}
+
+/// What is bounded by the rules alone.
+pub struct Unbounded;
+
+impl Bounds for Unbounded {
+    fn refusal(&self, _caller: &Caller, _ask: &Ask<'_>, _spends: &[Spend]) -> Option<Refusal> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use http::Method;
+
+    use super::*;
+    use crate::base::refusal::Slug;
+    use crate::exchange::target::{Scheme, Target};
+    use crate::identity::Process;
+    use crate::policy::grant::Decision;
+    use crate::policy::{Policy, decide};
+
+    const POLICY: &str = "version: 1
+agents:
+  - name: a
+    allow: [ { host: api.net, rate: 1/h, inject: { bearer: A } } ]
+";
+
+    struct NotA;
+
+    impl Bounds for NotA {
+        fn refusal(&self, _caller: &Caller, _ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
+            let is_a = spends.iter().any(|spend| spend.name.as_str() == "A");
+            is_a.then(|| Refusal::new(Slug::CapabilityDenied, "", "not A"))
+        }
+    }
+
+    #[test]
+    fn what_a_bound_refuses_is_denied_and_charged_to_nobody() {
+        let policy = Policy::parse(POLICY, Path::new("policy.yaml")).unwrap();
+        let sha256 = String::new();
+        let process = Process { pid: 7, start_time: 1, exe: "/x".into(), sha256, uid: 1, cgroup: "/".into() };
+        let caller = Caller { process: Arc::new(process), agent: None, session: "s".into(), is_ours: true };
+        let target = Target { scheme: Scheme::Https, host: "api.net".parse().unwrap(), port: 443 };
+        let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
+        let Decision::Deny(refusal) = decide(&policy, &NotA, &caller, &ask) else { panic!("allowed") };
+        assert_eq!((refusal.slug, &*refusal.domain), (Slug::CapabilityDenied, "api.net"));
+        assert!(matches!(decide(&policy, &Unbounded, &caller, &ask), Decision::Allow(_)));
+        assert!(matches!(decide(&policy, &Unbounded, &caller, &ask), Decision::Deny(_)));
+    }
+}
