@@ -7,6 +7,8 @@ mod completions;
 mod doctor;
 mod env;
 mod environment;
+#[cfg(target_os = "linux")]
+mod health;
 mod interceptor;
 mod policy;
 mod project;
@@ -14,6 +16,8 @@ mod proxy;
 mod run;
 mod scope;
 mod secrets;
+#[cfg(target_os = "linux")]
+mod sidecar;
 mod status;
 mod table;
 
@@ -62,6 +66,12 @@ enum Verb {
     Env(env::Args),
     /// Serve clients that know us for a proxy
     Proxy(proxy::Args),
+    /// Guard agents in other containers
+    #[cfg(target_os = "linux")]
+    Sidecar(sidecar::Args),
+    /// Say whether agents beside this service are held and served
+    #[cfg(target_os = "linux")]
+    Health(health::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -95,6 +105,10 @@ impl Verb {
             | Verb::Policy(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Sidecar(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
@@ -141,6 +155,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Sidecar(args) => sidecar::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Health(args) => health::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
