@@ -7,6 +7,8 @@ mod completions;
 mod doctor;
 mod env;
 mod environment;
+#[cfg(target_os = "linux")]
+mod health;
 mod interceptor;
 mod mcp;
 mod policy;
@@ -15,6 +17,8 @@ mod proxy;
 mod run;
 mod scope;
 mod secrets;
+#[cfg(target_os = "linux")]
+mod sidecar;
 mod status;
 mod table;
 
@@ -66,6 +70,12 @@ enum Verb {
     Proxy(proxy::Args),
     /// Serve models and their frameworks
     Mcp(mcp::Args),
+    /// Guard agents in other containers
+    #[cfg(target_os = "linux")]
+    Sidecar(sidecar::Args),
+    /// Say whether agents beside this service are held and served
+    #[cfg(target_os = "linux")]
+    Health(health::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -100,6 +110,10 @@ impl Verb {
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
+            #[cfg(target_os = "linux")]
+            Verb::Sidecar(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
@@ -155,6 +169,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Env(args) => env::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Mcp(args) => mcp::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Sidecar(args) => sidecar::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Health(args) => health::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
