@@ -148,7 +148,7 @@ impl Pipeline {
             self.capabilities.refusal(caller, &ask, spends).map_or(Ok(()), Err)
         };
         if handover::is_for_us(&target) && !agent.is_the_person() {
-            let response = handover::hand_over(agent, &parts, &wallet, &bounded, attempt).map_err(about)?;
+            let response = handover::answer(agent, &parts, &wallet, &bounded, attempt).map_err(about)?;
             return Ok(Answered::Whole(response, Findings::default()));
         }
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
