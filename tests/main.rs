@@ -22,3 +22,4 @@ mod spine;
 mod stores;
 mod support;
 mod tls;
+mod trust;

@@ -2,6 +2,7 @@
 //! do; a capability says that this program may do it now.
 
 pub mod trust;
+pub mod whoami;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -22,6 +22,8 @@ mod sidecar;
 mod status;
 mod table;
 mod trust;
+#[cfg(target_os = "linux")]
+mod whoami;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -87,6 +89,9 @@ enum Verb {
     Policy(policy::Args),
     /// Say which programs may spend which secrets
     Trust(trust::Args),
+    /// Show what would be known of the program that calls this
+    #[cfg(target_os = "linux")]
+    Whoami(whoami::Args),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -120,6 +125,8 @@ impl Verb {
             Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
+            #[cfg(target_os = "linux")]
+            Verb::Whoami(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -182,6 +189,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
         Verb::Trust(args) => trust::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Whoami(args) => whoami::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),

@@ -9,6 +9,12 @@ use super::{IdentityError, Process};
 
 /// Who can look closer. Blocks.
 pub trait Look: Send + Sync {
+    /// Who the process `pid` is now.
+    fn process(&self, pid: u32) -> Result<Process, IdentityError>;
+
+    /// The id in the initial namespace of the process that `who` sees as `pid`.
+    fn inside(&self, pid: u32, who: &Process) -> Result<u32, IdentityError>;
+
     /// The script that an interpreter says it runs: its first argument, where that names a file here. It is
     /// the program's own say: whoever may run an interpreter may write any argument for it.
     fn script(&self, process: &Process) -> Result<Option<Script>, IdentityError>;
@@ -40,7 +46,7 @@ pub struct Ancestor {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Looked, ancestry, script, start_time};
+pub(super) use linux::{Looked, ancestry, inside, script, start_time};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -50,7 +56,7 @@ mod linux {
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::Path;
 
-    use super::{Ancestor, IdentityError, Script};
+    use super::{Ancestor, IdentityError, Process, Script};
     use crate::identity::executable::sha256;
 
     /// What was seen, and when the process started of which it was seen.
@@ -113,6 +119,19 @@ mod linux {
             (above, below_started) = (next, start_time);
         }
         Ok((started, found))
+    }
+
+    /// The process that those in the namespace of `who` know as `pid`: one in its cgroup.
+    pub(in crate::identity) fn inside(pid: u32, who: &Process) -> Result<u32, IdentityError> {
+        let ids =
+            std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let mut there = ids.filter(|id| cgroup(*id).is_some_and(|cgroup| cgroup == who.cgroup));
+        let is_it = |id: &u32| {
+            let status = read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            ids.and_then(|ids| ids.split_ascii_whitespace().last()?.parse().ok()) == Some(pid)
+        };
+        there.find(is_it).ok_or(IdentityError::Gone)
     }
 
     fn cgroup(pid: u32) -> Option<String> {

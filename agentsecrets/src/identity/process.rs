@@ -12,7 +12,7 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
-use super::executable::Hashes;
+use super::executable::{Hashes, sha256};
 use super::hierarchy::Hierarchy;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process};
@@ -179,6 +179,21 @@ pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
     };
     prove(&Witness::Here, hashes, pid, uid, |_, _| Ok(())).await
+}
+
+/// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
+pub(super) fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    let uid = status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)?;
+    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
+    let metadata = file.metadata()?;
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    let sha256 = sha256(file)?;
+    if !sys::pidfd_lives(&pidfd) {
+        return Err(IdentityError::Gone);
+    }
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.

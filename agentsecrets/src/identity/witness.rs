@@ -105,6 +105,15 @@ impl Witness {
 }
 
 impl Look for Witness {
+    fn process(&self, pid: u32) -> Result<Process, IdentityError> {
+        super::process::look_now(self, pid)
+    }
+
+    fn inside(&self, pid: u32, who: &Process) -> Result<u32, IdentityError> {
+        // Anybody may see this.
+        closer::inside(pid, who)
+    }
+
     fn script(&self, process: &Process) -> Result<Option<Script>, IdentityError> {
         self.closer(SCRIPT, process, closer::script)
     }

@@ -15,6 +15,7 @@ pub mod record;
 mod tokens;
 mod tunnel;
 pub mod wallet;
+pub mod whoami;
 
 use std::sync::Arc;
 
@@ -138,6 +139,10 @@ impl Pipeline {
             parts.extensions.insert(handshake.clone());
         }
         let policy = self.policy.get();
+        if handover::is_for_us(&target) && parts.uri.path() == whoami::PATH {
+            let response = self.tell_who(caller, policy, &parts).await?;
+            return Ok(Answered::Whole(response, Findings::default()));
+        }
         let agent = policy.agent_for(caller).map_err(|refusal| refusal.about(&target.host))?;
         attempt.agent(agent.name());
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;

@@ -45,6 +45,11 @@ impl Trust {
         Ok(Self { pins, is_required, look })
     }
 
+    /// Who looks closer at processes.
+    pub fn look(&self) -> Option<&dyn Look> {
+        self.look.as_deref()
+    }
+
     /// How `caller` stands with the pins.
     pub fn standing(&self, caller: &Caller) -> Standing {
         standing::of(&self.pins.get(), caller, self.look.as_deref())

@@ -17,6 +17,14 @@ use crate::policy::grant::Style;
 struct Says(Mutex<Option<Script>>);
 
 impl Look for Says {
+    fn process(&self, _pid: u32) -> Result<Process, IdentityError> {
+        Err(IdentityError::Gone)
+    }
+
+    fn inside(&self, _pid: u32, _who: &Process) -> Result<u32, IdentityError> {
+        Err(IdentityError::Gone)
+    }
+
     fn script(&self, _process: &Process) -> Result<Option<Script>, IdentityError> {
         Ok(self.0.lock().unwrap().clone())
     }
