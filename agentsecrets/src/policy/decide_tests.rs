@@ -66,13 +66,8 @@ fn caller(agent: Option<&str>, session: &str) -> Caller {
         cgroup: "/agents.slice/run-1".to_owned(),
         here: true,
     };
-    Caller {
-        process: Arc::new(process),
-        agent: agent.map(|name| name.parse().unwrap()),
-        session: session.into(),
-        is_ours: !session.is_empty(),
-        trusted: false,
-    }
+    let (agent, is_ours) = (agent.map(|name| name.parse().unwrap()), !session.is_empty());
+    Caller { process: Arc::new(process), agent, session: session.into(), is_ours, trusted: false }
 }
 
 fn target(url: &str) -> (Target, String) {
@@ -339,11 +334,14 @@ fn who_may_act() {
         "uid: 1000, exe: /bin/sh",
         "token: true",
         "uid: 1000, token: true",
+        "trusted: true",
         "pod: { namespace: prod }",
     ] {
         assert_eq!(acts(&facts(fails), &caller(None, "s")), Some(Slug::CapabilityDenied), "{fails}");
         assert_eq!(acts(&facts(fails), &caller(Some("a"), "s")), Some(Slug::CapabilityDenied), "{fails}");
     }
+    let trusted = Caller { trusted: true, ..caller(None, "s") };
+    assert_eq!(acts(&facts("trusted: true"), &trusted), None);
     let none = caller(None, "");
     assert_eq!(acts(&facts("session: true"), &none), Some(Slug::CapabilityDenied));
     assert_eq!(acts(&facts("uid: 1000"), &none), None);
