@@ -23,3 +23,4 @@ mod spine;
 mod stores;
 mod support;
 mod tls;
+mod trust;

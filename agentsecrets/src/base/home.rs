@@ -63,6 +63,11 @@ impl Home {
         self.config.join("config.yaml")
     }
 
+    /// Which programs are trusted, as `trust` writes it.
+    pub fn trust(&self) -> PathBuf {
+        self.config.join("trust.json")
+    }
+
     /// The encrypted vault.
     pub fn vault(&self) -> PathBuf {
         self.data.join("vault")

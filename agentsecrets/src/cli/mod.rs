@@ -21,6 +21,9 @@ mod secrets;
 mod sidecar;
 mod status;
 mod table;
+mod trust;
+#[cfg(target_os = "linux")]
+mod whoami;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -84,6 +87,11 @@ enum Verb {
     Project(project::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Say which programs may spend which secrets
+    Trust(trust::Args),
+    /// Show what would be known of the program that calls this
+    #[cfg(target_os = "linux")]
+    Whoami(whoami::Args),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -107,6 +115,7 @@ impl Verb {
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Policy(_)
+            | Verb::Trust(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
@@ -116,6 +125,8 @@ impl Verb {
             Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
+            #[cfg(target_os = "linux")]
+            Verb::Whoami(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -177,6 +188,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Trust(args) => trust::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Whoami(args) => whoami::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
@@ -215,4 +229,10 @@ fn home(verb: &Verb) -> Result<Home, Failure> {
         return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
     }
     Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+}
+
+/// Who called us, as the kernel says.
+fn who_called() -> Option<std::sync::Arc<crate::identity::Process>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
+    runtime.block_on(crate::identity::process::who_started_us()).ok().map(std::sync::Arc::new)
 }
