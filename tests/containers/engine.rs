@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,9 +14,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::bundle::{Placed, configuration};
-use super::compose::{Compose, Service};
+use super::compose::{Compose, SecretFile, Service};
 use super::deploy;
-use crate::support::capture::Capture;
+use crate::support::capture::{Capture, Packet};
 use crate::support::certificate::Authority;
 use crate::support::home::AGENTSECRETS;
 use crate::support::netns::Netns;
@@ -31,7 +32,7 @@ const SERVES: u32 = 65532;
 pub(crate) struct Engine {
     folder: tempfile::TempDir,
     pub(crate) netns: Netns,
-    pub(crate) capture: Capture,
+    capture: Capture,
     pub(crate) api: Upstream,
     authority: Authority,
     pub(crate) compose: Compose,
@@ -118,6 +119,27 @@ impl Engine {
         format!("https://api.test:{}{path}", self.api.port())
     }
 
+    /// The packets with `word` that left the containers' network; what stays on its loopback device is seen too,
+    /// and left out.
+    pub(crate) fn left(&self, word: &str) -> Vec<Packet> {
+        let stays = |packet: &Packet| packet.destination.is_loopback() || packet.source.is_loopback();
+        let mut packets = self.capture.packets();
+        let holds = |packet: &Packet| packet.payload.windows(word.len()).any(|part| part == word.as_bytes());
+        packets.retain(|packet| {
+            !stays(packet) && packet.source != IpAddr::from(self.netns.here4()) && holds(packet)
+        });
+        packets
+    }
+
+    /// Waits until something holds that is about to.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, holds: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < end, "this does not come to pass: {what}");
+        }
+    }
+
     /// The folder of the cgroup that holds the containers.
     pub(crate) fn slice(&self) -> PathBuf {
         let parent = &self.compose.services["agentsecrets"].cgroup_parent;
@@ -159,6 +181,20 @@ impl Engine {
         let mut agent = self.start(service, words, pids);
         assert_eq!(agent.line(), "started");
         agent
+    }
+
+    /// Starts a container of `service` with another command, which says that it has started.
+    pub(crate) fn start_with(&self, service: &Service, words: &[&str]) -> Container<'_> {
+        let mut started = self.start(service, words.iter().map(|&word| word.to_owned()).collect(), None);
+        assert_eq!(started.line(), "started");
+        started
+    }
+
+    /// Mounts one more secret's file in the service, as a line of the compose file would.
+    pub(crate) fn add_secret(&mut self, name: &str) {
+        let file = format!("./secrets/{name}");
+        self.compose.secrets.insert(name.to_owned(), SecretFile { file });
+        self.compose.services.get_mut("agentsecrets").unwrap().secrets.push(name.to_owned());
     }
 
     fn start(&self, service: &Service, command: Vec<String>, pids: Option<&Container<'_>>) -> Container<'_> {
@@ -351,6 +387,12 @@ impl Container<'_> {
     pub(crate) fn stop(mut self) -> Option<i32> {
         finish(self.engine.runc(&["kill"]).args([&self.id, "TERM"])).ok();
         self.child.wait().unwrap().code()
+    }
+
+    /// Waits until its first process has failed, and gives what that said.
+    pub(crate) fn end(mut self) -> String {
+        assert_eq!(self.child.wait().unwrap().code(), Some(1), "{}", self.errors());
+        self.errors()
     }
 
     /// Kills it.

@@ -46,7 +46,7 @@ impl Keep {
             let ports = self.ports(&pins)?;
             Some(Kept { pins, ports })
         });
-        kept.filter(|kept| self.holds(&kept.pins)).last()
+        kept.rev().find(|kept| self.holds(&kept.pins))
     }
 
     /// Takes up what was found, for our cgroup as it is now.
