@@ -1,5 +1,6 @@
 //! The interceptor as a process: its order, its start, its hardening, its end.
 
+pub mod call;
 #[cfg(target_os = "linux")]
 mod calls;
 pub mod config;

@@ -137,11 +137,28 @@ fn unseen(snapshot: &Snapshot) -> Process {
 
 /// The program that started this one, where the system lets us look at it; else this one.
 pub async fn who_started_us() -> Result<Process, IdentityError> {
-    let hashes = Hashes::default();
-    match look(std::os::unix::process::parent_id(), &hashes).await {
+    match our_parent().await {
         Ok(parent) => Ok(parent),
-        Err(_) => look(std::process::id(), &hashes).await,
+        Err(_) => look(std::process::id(), &Hashes::default()).await,
     }
+}
+
+/// The program that started this one, as an agent: one of our own user's, or nobody that we know. It says
+/// which agent entry it means; whether that holds for it is the policy's to say. What it proves is who our
+/// parent is, and not who holds the other ends of our pipes.
+pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+    let process = Arc::new(our_parent().await?);
+    if process.uid != nix::unistd::geteuid().as_raw() {
+        return Err(IdentityError::OtherUser);
+    }
+    Ok(Caller { process, agent, session: "".into(), is_ours: true })
+}
+
+async fn our_parent() -> Result<Process, IdentityError> {
+    let pid = std::os::unix::process::parent_id();
+    let parent = look(pid, &Hashes::default()).await?;
+    // It may have ended before we looked, and another have got its id.
+    if std::os::unix::process::parent_id() == pid { Ok(parent) } else { Err(IdentityError::Gone) }
 }
 
 /// What the kernel says of the process `pid` now.
