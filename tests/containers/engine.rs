@@ -36,6 +36,8 @@ pub(crate) struct Engine {
     pub(crate) api: Upstream,
     authority: Authority,
     pub(crate) compose: Compose,
+    /// The unpacked image of the service; none for what stands for it.
+    pub(crate) image: Option<PathBuf>,
 }
 
 /// A running container; dropping it kills and removes it.
@@ -67,7 +69,7 @@ impl Engine {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let compose = Compose::read(&BTreeMap::from(variables));
         let capture = Capture::start(&netns);
-        let engine = Self { folder, netns, capture, api, authority, compose };
+        let engine = Self { folder, netns, capture, api, authority, compose, image: None };
         engine.write("secrets/STRIPE_KEY", SECRET);
         engine.write(
             "agentsecrets/config.yaml",
@@ -203,7 +205,14 @@ impl Engine {
         let id = format!("{number:016x}{}", "0123456789abcdef".repeat(3));
         let bundle = self.path(&format!("bundles/{id}"));
         let root = bundle.join("root");
-        self.image(&root);
+        let image = self.image.as_ref().filter(|_| service.image != "agent");
+        match image {
+            Some(image) => {
+                fs::create_dir_all(&bundle).unwrap();
+                finish(command("cp").arg("-a").arg(image).arg(&root)).ok();
+            }
+            None => Self::stand_in(&root),
+        }
         if let Some(mode) = &service.network_mode {
             assert_eq!(mode, "service:agentsecrets");
         }
@@ -218,7 +227,7 @@ impl Engine {
             id: &id,
             root: &root,
             netns: PathBuf::from(format!("/run/netns/{}", self.netns.name())),
-            mounts: self.mounts(service),
+            mounts: self.mounts(service, image.is_some()),
             command,
             environment,
             pids: pids.map(|other| PathBuf::from(format!("/proc/{}/ns/pid", other.pid()))),
@@ -234,7 +243,7 @@ impl Engine {
     }
 
     /// What stands for an image: the machine's own programs, and ours.
-    fn image(&self, root: &Path) {
+    fn stand_in(root: &Path) {
         for folder in
             ["usr", "etc/ssl", "proc", "sys", "dev", "tmp", "run", "host", "test", "var/lib", "workspace"]
         {
@@ -249,16 +258,16 @@ impl Engine {
     }
 
     /// The service's volumes and secrets, and what stands for the image.
-    fn mounts(&self, service: &Service) -> Vec<(PathBuf, String, bool)> {
-        let mut mounts: Vec<(PathBuf, String, bool)> = [
-            (PathBuf::from("/usr"), "/usr"),
+    fn mounts(&self, service: &Service, is_image: bool) -> Vec<(PathBuf, String, bool)> {
+        let machines: [(PathBuf, _); 3] = [
+            ("/usr".into(), "/usr"),
             ("/etc/ssl".into(), "/etc/ssl"),
             (AGENTSECRETS.into(), "/agentsecrets"),
-            (self.path("hosts"), "/etc/hosts"),
-            (self.path("ca.pem"), "/test/ca.pem"),
-        ]
-        .map(|(source, at)| (source, at.to_owned(), true))
-        .to_vec();
+        ];
+        let ours = [(self.path("hosts"), "/etc/hosts"), (self.path("ca.pem"), "/test/ca.pem")];
+        let mounts = machines.into_iter().filter(|_| !is_image).chain(ours);
+        let mut mounts: Vec<(PathBuf, String, bool)> =
+            mounts.map(|(source, at)| (source, at.to_owned(), true)).collect();
         for volume in &service.volumes {
             let mut parts = volume.split(':');
             let (source, at) = (parts.next().unwrap(), parts.next().unwrap());

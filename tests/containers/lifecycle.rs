@@ -119,6 +119,17 @@ fn hooks_of_a_slice_that_is_gone_are_made_anew() {
     drop(service);
 }
 
+/// A slice that will not come back leaves nothing in the kernel once any service starts.
+#[test]
+fn what_a_slice_that_is_gone_left_is_removed_by_the_next_service() {
+    let (gone, engine) = (Engine::new(), Engine::new());
+    gone.service().kill();
+    assert_eq!(gone.pins().len(), 1);
+    std::fs::remove_dir(gone.slice()).unwrap();
+    let _service = engine.service();
+    assert_eq!((gone.pins().len(), engine.pins().len()), (0, 1));
+}
+
 /// Two at once, as when an orchestrator starts the new one before the old one ends: the newer serves.
 #[test]
 fn a_second_service_takes_over_from_the_first() {

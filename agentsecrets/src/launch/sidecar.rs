@@ -84,6 +84,7 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     if !ebpf::is_bpffs(&wanted.pins) {
         return Err(EbpfError::NoBpffs { path: wanted.pins.clone() }.into());
     }
+    ebpf::collect(&wanted.pins);
     let pins = folder_of_pins(&wanted.pins, &place).map_err(step("make a folder for pins"))?;
     let keep = Keep::new(pins, place.folder(), beside);
     let (kept, sockets) = guard(&keep)?;
