@@ -10,6 +10,7 @@ mod hostile;
 mod http;
 mod launch;
 mod load;
+mod mcp;
 mod names;
 mod person;
 mod proxy;

@@ -1,7 +1,10 @@
 //! `agentsecrets mcp`: the ways in for models and their frameworks. They speak for an agent, wherever they are
 //! started: inside `run` for that agent, outside for the program that started them, as the kernel shows it.
 
+mod install;
+
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Serve models: an MCP server, its installation, and the bridge for frameworks.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  agentsecrets mcp install
   agentsecrets mcp serve --agent coder
   printf '{\"url\":\"https://api.stripe.com/v1/balance\",\"injections\":{\"bearer\":\"STRIPE_KEY\"}}' |
       agentsecrets mcp bridge proxy.call")]
@@ -48,6 +52,27 @@ that does. Inside `agentsecrets run` it is a request of that agent.")]
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
     },
+    /// Add the server to the configuration of Claude Desktop, Claude Code, Cursor, VS Code and Windsurf
+    #[command(after_help = "Examples:
+  agentsecrets mcp install --dry-run
+  agentsecrets mcp install cursor vscode --agent coder
+  agentsecrets mcp install claude-code --project-dir .
+
+What else stands in a file stays as it is, and what the file was before is kept: `agentsecrets mcp
+uninstall` brings it back.")]
+    Install {
+        #[command(flatten)]
+        clients: Clients,
+        /// The agent entry that the server is to be started for
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
+    },
+    /// Take the server out of those files again
+    #[command(after_help = "Example: agentsecrets mcp uninstall cursor")]
+    Uninstall {
+        #[command(flatten)]
+        clients: Clients,
+    },
     /// Answer a framework's plugin: one JSON request on standard input, one JSON answer
     #[command(after_help = "Example: echo '{}' | agentsecrets mcp bridge status")]
     Bridge {
@@ -55,6 +80,20 @@ that does. Inside `agentsecrets run` it is a request of that agent.")]
         #[arg(value_enum)]
         what: Asked,
     },
+}
+
+/// Whose files are meant.
+#[derive(Debug, clap::Args)]
+struct Clients {
+    /// These clients; without any, those that are found
+    #[arg(value_enum, value_name = "CLIENT")]
+    clients: Vec<mcp::install::Client>,
+    /// The files of the project in this folder, which others may share, instead of your own
+    #[arg(long, value_name = "DIR")]
+    project_dir: Option<PathBuf>,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -70,6 +109,7 @@ impl Args {
     /// Whether it acts for the person, and so not for an agent.
     pub(super) fn is_administrative(&self) -> bool {
         match self.verb {
+            Verb::Install { .. } | Verb::Uninstall { .. } => true,
             Verb::Serve { .. } | Verb::Bridge { .. } => false,
         }
     }
@@ -79,6 +119,8 @@ impl Args {
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::Serve { agent } => serve(agent, context),
+        Verb::Install { clients, agent } => install::install(&clients, agent.as_ref(), context),
+        Verb::Uninstall { clients } => install::uninstall(&clients, context),
         Verb::Bridge { what } => Ok(bridge(what, context)),
     }
 }
