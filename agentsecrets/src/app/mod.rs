@@ -7,6 +7,8 @@ pub mod config;
 #[cfg(target_os = "linux")]
 pub mod harden;
 #[cfg(target_os = "linux")]
+pub mod health;
+#[cfg(target_os = "linux")]
 pub mod interceptor;
 pub mod order;
 #[cfg(target_os = "linux")]

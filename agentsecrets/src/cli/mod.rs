@@ -9,6 +9,8 @@ mod env;
 mod environment;
 mod exec;
 mod handing;
+#[cfg(target_os = "linux")]
+mod health;
 mod interceptor;
 mod mcp;
 mod policy;
@@ -17,6 +19,8 @@ mod proxy;
 mod run;
 mod scope;
 mod secrets;
+#[cfg(target_os = "linux")]
+mod sidecar;
 mod status;
 mod table;
 
@@ -70,6 +74,12 @@ enum Verb {
     Proxy(proxy::Args),
     /// Serve models and their frameworks
     Mcp(mcp::Args),
+    /// Guard agents in other containers
+    #[cfg(target_os = "linux")]
+    Sidecar(sidecar::Args),
+    /// Say whether agents beside this service are held and served
+    #[cfg(target_os = "linux")]
+    Health(health::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -105,6 +115,10 @@ impl Verb {
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
+            #[cfg(target_os = "linux")]
+            Verb::Sidecar(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
@@ -161,6 +175,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Exec(args) => exec::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Mcp(args) => mcp::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Sidecar(args) => sidecar::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Health(args) => health::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
