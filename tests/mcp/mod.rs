@@ -6,6 +6,7 @@ mod exec;
 mod install;
 mod raw;
 mod serve;
+mod template;
 mod transcript;
 
 use std::path::PathBuf;

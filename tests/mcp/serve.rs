@@ -343,3 +343,12 @@ fn a_policy_that_changes_is_in_force_for_the_next_call() {
         assert!(Instant::now() < limit, "the new policy is not in force");
     }
 }
+
+#[test]
+fn a_vault_that_needs_a_passphrase_is_an_error_that_names_the_way_and_no_prompt() {
+    let world = world();
+    let mut command = world.home.agentsecrets(["mcp", "serve"]);
+    let outcome = finish(command.env_remove("AGENTSECRETS_VAULT_KEY_FILE"));
+    assert_eq!((outcome.code, &*outcome.stdout), (Some(5), ""), "{outcome:#?}");
+    assert!(outcome.stderr.contains("AGENTSECRETS_VAULT_KEY_FILE"), "{outcome:#?}");
+}

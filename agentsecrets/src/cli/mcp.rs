@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::secrets::open_store;
+use super::secrets::{choices, open_store};
 use super::{Context, Exit, Failure};
 use crate::app::call::{Answer, Door, Here};
 use crate::app::harden;
@@ -19,6 +19,7 @@ use crate::identity::process::who_started_us_as;
 use crate::launch::inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Live, Policy};
+use crate::store::{Kind, vault};
 
 /// The largest request that a plugin may make, in bytes.
 const LARGEST: u64 = 16 << 20;
@@ -132,6 +133,7 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
     let stages = match inside_agent() {
         true => None,
         false => {
+            nobody_to_ask(context)?;
             let whose = (&context.project, &context.environment);
             Some(Stages::lasting(&context.home, whose, &context.scope.narrow)?)
         }
@@ -147,6 +149,20 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
     });
     runtime.shutdown_timeout(PATIENCE);
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Fails where a passphrase would have to be typed: a terminal that a client left us is not ours to ask at.
+fn nobody_to_ask(context: &Context) -> Result<(), Failure> {
+    let path = context.home.vault();
+    let has_vault = choices(context)?.iter().any(|choice| choice.kind == Kind::Vault) && vault::exists(&path);
+    if !has_vault || vault::unlock_from_environment().is_some() {
+        return Ok(());
+    }
+    let what = format!("the vault at {} is opened by a passphrase, and nobody can be asked for it", path.display());
+    Err(Failure::new(Exit::Locked, what).hint(
+        "open it by a key file (agentsecrets secrets vault key), and name that in the client's configuration as \
+         AGENTSECRETS_VAULT_KEY_FILE",
+    ))
 }
 
 /// Answers the plugin whatever happens: without an answer it would know nothing.
@@ -182,6 +198,9 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
         )));
     }
     let (request, injections) = asked.request().map_err(usage)?;
+    if !inside_agent() {
+        nobody_to_ask(context)?;
+    }
     harden::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
