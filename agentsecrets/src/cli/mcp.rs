@@ -158,7 +158,8 @@ fn nobody_to_ask(context: &Context) -> Result<(), Failure> {
     if !has_vault || vault::unlock_from_environment().is_some() {
         return Ok(());
     }
-    let what = format!("the vault at {} is opened by a passphrase, and nobody can be asked for it", path.display());
+    let what =
+        format!("the vault at {} is opened by a passphrase, and nobody can be asked for it", path.display());
     Err(Failure::new(Exit::Locked, what).hint(
         "open it by a key file (agentsecrets secrets vault key), and name that in the client's configuration as \
          AGENTSECRETS_VAULT_KEY_FILE",
