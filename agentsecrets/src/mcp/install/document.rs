@@ -232,6 +232,8 @@ fn is_ours(entry: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn entry() -> Entry {
@@ -311,6 +313,56 @@ mod tests {
         ] {
             let bad = with(text).unwrap_err();
             assert_eq!(bad.line, line, "{text}: {}", bad.why);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_nested_without_end_is_refused() {
+        for text in ["[".repeat(200_000), "{\"a\":".repeat(200_000)] {
+            assert!(with(&text).is_err());
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "\\PC{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let list = proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from);
+            let keys = "[a-z\\\\\"é]{0,4}|mcpServers";
+            let map = proptest::collection::btree_map(keys, inner, 0..4);
+            prop_oneof![list, map.prop_map(|map| map.into_iter().collect::<serde_json::Map<_, _>>().into())]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_edited_or_refused(text in "\\PC{0,60}", cut in 0usize..80) {
+            let _ = with(&text);
+            let whole = with("{\"a\": [1, {\"b\": \"c\"}] /* d */, // e\n}").unwrap();
+            let cut = whole.chars().take(cut).collect::<String>();
+            let _ = (with(&cut), without(&cut, true));
+        }
+
+        #[test]
+        fn whatever_a_file_holds_it_holds_after_us(
+            mut value in proptest::collection::btree_map("[a-z]{0,4}|mcpServers", values(), 0..5),
+            pretty in any::<bool>(),
+        ) {
+            if value.get("mcpServers").is_some_and(|servers| !servers.is_object()) {
+                value.remove("mcpServers");
+            }
+            let value: Value = value.into_iter().collect::<serde_json::Map<_, _>>().into();
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            let edited = Document::parse(&text).unwrap().with("mcpServers", &entry()).unwrap();
+            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            prop_assert_eq!(&read(&edited.text)["mcpServers"]["agentsecrets"]["command"], "/usr/bin/agentsecrets");
+            prop_assert_eq!(&with(&edited.text).unwrap(), &edited.text);
+            let back = without(&edited.text, edited.made_key).unwrap().unwrap();
+            prop_assert_eq!(read(&back), value);
         }
     }
 }
