@@ -1,5 +1,5 @@
-//! The packages whose clients the tests run as agents: exactly the versions that `tests/clients`, `tests/mcp` and `tests/signing` name,
-//! in a folder below `target`. They are readable to all, since agents run as nobody.
+//! The packages whose clients the tests run as agents: exactly the versions that `tests/clients`, `tests/mcp`
+//! and `tests/signing` name, in a folder below `target`. They are readable to all, since agents run as nobody.
 
 use std::fs;
 use std::path::Path;

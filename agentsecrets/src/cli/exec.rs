@@ -13,7 +13,7 @@ use super::{Context, Exit, Failure, handing};
 use crate::audit::Status;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
-use crate::identity::Process;
+use crate::identity::Caller;
 use crate::identity::process::who_started_us_as;
 use crate::store::{Key, Store};
 
@@ -115,9 +115,9 @@ type Found<'a> = (Vec<(SecretName, Secret)>, BTreeMap<&'a str, Problem>);
 /// The values that the program which started us may have, and why it does not get the others.
 fn look_up<'a>(asked: &'a Asked, context: &Context) -> Result<Found<'a>, Failure> {
     let (mut allowed, mut errors) = (Vec::new(), BTreeMap::new());
-    let program = caller();
+    let caller = caller();
     for id in &asked.ids {
-        match permitted(id, program.as_ref(), context) {
+        match permitted(id, caller.as_ref(), context) {
             Ok(name) if allowed.contains(&name) => {}
             Ok(name) => allowed.push(name),
             Err(message) => drop(errors.insert(id.as_str(), Problem { message })),
@@ -148,31 +148,27 @@ fn look_up<'a>(asked: &'a Asked, context: &Context) -> Result<Found<'a>, Failure
 }
 
 /// The program that started us, if it is known and of our user.
-fn caller() -> Result<Process, String> {
+fn caller() -> Result<Caller, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    let caller = runtime.block_on(who_started_us_as(None)).map_err(|error| error.to_string())?;
-    Ok((*caller.process).clone())
+    runtime.block_on(who_started_us_as(None)).map_err(|error| error.to_string())
 }
 
-/// The secret that `id` names, if `program` may have its value.
-fn permitted(id: &str, program: Result<&Process, &String>, context: &Context) -> Result<SecretName, String> {
+/// The secret that `id` names, if `caller` may have its value.
+fn permitted(id: &str, caller: Result<&Caller, &String>, context: &Context) -> Result<SecretName, String> {
     let name: SecretName = id.parse().map_err(|_| "this is not the name of a secret".to_owned())?;
-    let program = program.map_err(|error| format!("the calling program cannot be proven: {error}"))?;
-    if !is_trusted(program, &name) {
-        let path = program.exe.display();
-        return Err(format!(
-            "{path} is not trusted with '{name}'; to trust it, run: agentsecrets trust add {path} --secrets {name}"
-        ));
-    }
+    let caller = caller.map_err(|error| format!("the calling program cannot be proven: {error}"))?;
+    vouched(caller, &name)?;
     if !context.scope.narrow.leaves(&name) {
         return Err(format!("{} leaves {name} out of its `secrets`", context.scope.narrow.file));
     }
     Ok(name)
 }
 
-/// Whether a person trusted `program` with the value of the secret `name`. Nobody can be trusted yet.
-fn is_trusted(_program: &Process, _name: &SecretName) -> bool {
-    false
+/// Whether a person trusted `caller` with the value of the secret `name`, or why not. Nobody can be trusted yet.
+fn vouched(caller: &Caller, name: &SecretName) -> Result<(), String> {
+    let path = caller.process.exe.display();
+    let fix = format!("agentsecrets trust add {path} --secrets {name}");
+    Err(format!("{path} is not trusted with '{name}'; to trust it, run: {fix}"))
 }
 
 /// Writes the answer, whose bytes are not left lying in memory.
