@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::transcript::is_clean;
-use super::world;
 use crate::person::AgentsCopy;
 use crate::spine::{SECRET, World};
 use crate::support::process::{Outcome, finish, finish_with};
@@ -15,7 +14,7 @@ fn exec(world: &World, request: &str) -> Outcome {
 
 #[test]
 fn a_program_that_nobody_trusted_gets_no_value_and_is_told_the_way() {
-    let world = world();
+    let world = World::new();
     let request =
         json!({"protocolVersion": 1, "provider": "vault", "ids": ["API_KEY", "providers/x/apiKey"]});
     let outcome = exec(&world, &request.to_string());
@@ -36,7 +35,7 @@ fn a_program_that_nobody_trusted_gets_no_value_and_is_told_the_way() {
 
 #[test]
 fn what_is_no_request_ends_with_1_and_without_an_answer() {
-    let world = world();
+    let world = World::new();
     for request in [
         "",
         "nonsense",
@@ -58,7 +57,7 @@ fn what_is_no_request_ends_with_1_and_without_an_answer() {
 
 #[test]
 fn an_agent_is_refused() {
-    let world = world();
+    let world = World::new();
     let copy = AgentsCopy::new();
     let outcome = finish(&mut world.home.run_agent([&*copy.0, "exec"]));
     assert_eq!((outcome.code, &*outcome.stdout), (Some(4), ""), "{outcome:#?}");
