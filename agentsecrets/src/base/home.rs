@@ -113,6 +113,11 @@ impl Home {
         self.state.join("audit")
     }
 
+    /// The folder of what clients' configuration files were before ours was added.
+    pub fn mcp(&self) -> PathBuf {
+        self.state.join("mcp")
+    }
+
     /// The folder of sockets and process files.
     pub fn runtime(&self) -> &Path {
         &self.runtime
