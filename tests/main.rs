@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod launch;
 mod load;
+mod mcp;
 mod names;
 mod person;
 mod proxy;

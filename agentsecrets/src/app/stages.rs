@@ -137,7 +137,7 @@ pub fn capabilities(
 ) -> Result<Arc<Capabilities>, Failure> {
     let trust = Trust::open(&home.trust(), config.require_trust, look);
     let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
-    Ok(Arc::new(Capabilities::with(Arc::new(trust))))
+    Ok(Arc::new(Capabilities::default().trusting(Arc::new(trust))))
 }
 
 fn configuration(home: &Home) -> Result<Config, Failure> {

@@ -7,6 +7,8 @@ mod completions;
 mod doctor;
 mod env;
 mod environment;
+mod exec;
+mod handing;
 #[cfg(target_os = "linux")]
 mod health;
 mod interceptor;
@@ -69,6 +71,8 @@ enum Verb {
     Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
+    /// Give a trusted program the values that it asks for
+    Exec(exec::Args),
     /// Serve clients that know us for a proxy
     Proxy(proxy::Args),
     /// Serve models and their frameworks
@@ -110,6 +114,7 @@ impl Verb {
     fn is_administrative(&self) -> bool {
         match self {
             Verb::Run(_)
+            | Verb::Exec(_)
             | Verb::Proxy(_)
             | Verb::Secrets(_)
             | Verb::Environment(_)
@@ -178,6 +183,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
+        Verb::Exec(args) => exec::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Mcp(args) => mcp::run(args, &context),
         #[cfg(target_os = "linux")]

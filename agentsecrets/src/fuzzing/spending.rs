@@ -244,6 +244,6 @@ fn caller() -> Caller {
         agent: None,
         session: "session".into(),
         is_ours: true,
-        trusted: false,
+        standing: Default::default(),
     }
 }

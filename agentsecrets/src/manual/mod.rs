@@ -24,3 +24,6 @@ pub mod known_attacks {}
 
 #[doc = include_str!("redaction.md")]
 pub mod redaction {}
+
+#[doc = include_str!("containers.md")]
+pub mod containers {}

@@ -67,7 +67,7 @@ agents:
             agent: None,
             session: "s".into(),
             is_ours: true,
-            trusted: false,
+            standing: Default::default(),
         };
         let target = Target { scheme: Scheme::Https, host: "api.net".parse().unwrap(), port: 443 };
         let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };

@@ -43,7 +43,7 @@ fn caller(session: &str) -> Caller {
         agent: None,
         session: session.into(),
         is_ours: !session.is_empty(),
-        trusted: false,
+        standing: Default::default(),
     }
 }
 

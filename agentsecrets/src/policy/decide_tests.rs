@@ -1,6 +1,6 @@
 //! What users and attackers ask, and what they are told.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Method;
@@ -57,17 +57,13 @@ fn policy(text: &str) -> Policy {
 }
 
 fn caller(agent: Option<&str>, session: &str) -> Caller {
-    let process = Process {
-        pid: 7,
-        start_time: 9,
-        exe: PathBuf::from("/usr/bin/python3.11"),
-        sha256: "ab".repeat(32),
-        uid: 1000,
-        cgroup: "/agents.slice/run-1".to_owned(),
-        here: true,
-    };
-    let (agent, is_ours) = (agent.map(|name| name.parse().unwrap()), !session.is_empty());
-    Caller { process: Arc::new(process), agent, session: session.into(), is_ours, trusted: false }
+    Caller {
+        process: Arc::new(Process::for_test()),
+        agent: agent.map(|name| name.parse().unwrap()),
+        session: session.into(),
+        is_ours: !session.is_empty(),
+        standing: Default::default(),
+    }
 }
 
 fn target(url: &str) -> (Target, String) {
@@ -340,7 +336,8 @@ fn who_may_act() {
         assert_eq!(acts(&facts(fails), &caller(None, "s")), Some(Slug::CapabilityDenied), "{fails}");
         assert_eq!(acts(&facts(fails), &caller(Some("a"), "s")), Some(Slug::CapabilityDenied), "{fails}");
     }
-    let trusted = Caller { trusted: true, ..caller(None, "s") };
+    let mut trusted = caller(None, "s");
+    trusted.standing.trusted = true;
     assert_eq!(acts(&facts("trusted: true"), &trusted), None);
     let none = caller(None, "");
     assert_eq!(acts(&facts("session: true"), &none), Some(Slug::CapabilityDenied));

@@ -196,7 +196,7 @@ impl Match {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {
             Some("session")
-        } else if self.trusted && !caller.trusted {
+        } else if self.trusted && !caller.standing.trusted {
             Some("trusted")
         } else {
             None

@@ -69,7 +69,7 @@ fn to_read(rules: &str, references: &[Reference]) -> Option<Reading> {
         agent: None,
         session: "s".into(),
         is_ours: true,
-        trusted: false,
+        standing: Default::default(),
     };
     asked("/v1/x", references, |ask| reading(&policy(rules), &caller, ask))
 }

@@ -82,7 +82,13 @@ impl Place {
             here: true,
         };
         let session = "".into();
-        Caller { process: Arc::new(process), agent: None, session, is_ours: true, trusted: false }
+        Caller {
+            process: Arc::new(process),
+            agent: None,
+            session,
+            is_ours: true,
+            standing: Default::default(),
+        }
     }
 
     fn trust(&self) -> Trust {
