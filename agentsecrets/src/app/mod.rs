@@ -1,7 +1,7 @@
 //! The interceptor as a process: its order, its start, its hardening, its end.
 
 #[cfg(target_os = "linux")]
-mod calls;
+pub mod calls;
 pub mod config;
 #[cfg(target_os = "linux")]
 pub mod harden;
@@ -11,5 +11,5 @@ pub mod order;
 #[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(target_os = "linux")]
-mod reach;
+pub mod reach;
 pub mod stages;

@@ -41,7 +41,7 @@ const NAMED: &[&str] =
     &["AGENTSECRETS_UPSTREAM_CA", "AGENTSECRETS_VAULT_KEY_FILE", "SSL_CERT_DIR", "SSL_CERT_FILE"];
 
 /// Confines the calling thread, and those that it starts from here on, to what serving `home` takes.
-pub(super) fn confine(home: &Home) -> io::Result<()> {
+pub fn confine(home: &Home) -> io::Result<()> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::Truncate;
     let terminal: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
@@ -56,6 +56,20 @@ pub(super) fn confine(home: &Home) -> io::Result<()> {
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules([home.rotated()], write)))
         // Where a passphrase is asked for, before the terminal becomes the agent's.
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(["/dev/tty"], terminal)))
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map(drop)
+        .map_err(io::Error::other)
+}
+
+/// Confines the calling thread, and those that it starts from here on, to the descriptors that it has: it
+/// reaches no file, opens no port and connects to none.
+pub fn confine_to_nothing() -> io::Result<()> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+        .and_then(Ruleset::create)
         .and_then(landlock::RulesetCreated::restrict_self)
         .map(drop)
         .map_err(io::Error::other)

@@ -51,7 +51,8 @@ impl Hashes {
     }
 }
 
-fn hash(mut file: File) -> io::Result<Arc<str>> {
+/// SHA-256 of the open `file` in lower-case hex, remembered by nobody.
+pub(super) fn hash(mut file: File) -> io::Result<Arc<str>> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 * 1024];
     loop {

@@ -13,7 +13,7 @@ pub mod witness;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::name::AgentName;
 
@@ -42,7 +42,7 @@ impl Caller {
 }
 
 /// What the kernel says of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id in the initial namespace.
     pub pid: u32,

@@ -12,7 +12,7 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
-use super::executable::Hashes;
+use super::executable::{Hashes, hash};
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process};
 
@@ -67,6 +67,26 @@ pub async fn who_started_us() -> Result<Process, IdentityError> {
         Ok(parent) => Ok(parent),
         Err(_) => look(std::process::id(), &hashes).await,
     }
+}
+
+/// The largest executable that is hashed on the spot, in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// What the kernel says of the process `pid` now, for a caller that serves nobody meanwhile and holds the
+/// process by a descriptor.
+pub fn look_now(pid: u32) -> Result<Process, IdentityError> {
+    let Seen { start_time, exe, cgroup, file } = Witness::Here.see(pid)?;
+    if file.metadata()?.len() > LARGEST {
+        return Err(std::io::Error::other("its executable is larger than 1 GiB").into());
+    }
+    let sha256 = hash(file)?.to_string();
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    let uid = status.map_err(|_| IdentityError::Gone)?.ruid;
+    // Between the two it may have ended, and another have got its id.
+    if Witness::Here.see(pid)?.start_time != start_time {
+        return Err(IdentityError::Gone);
+    }
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup })
 }
 
 /// What the kernel says of the process `pid` now.

@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["audit"],
     &["pipeline"],
     &["app", "launch", "sync"],
+    &["door"],
     &["cli", "mcp"],
     // What a fuzzer calls; no build that ships has it.
     &["fuzzing"],
