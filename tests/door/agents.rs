@@ -57,6 +57,7 @@ fn a_process_in_an_agents_cgroup_is_refused_though_it_sees_the_door() {
     let user = machine.user(ALICE, &["python3", "-c", &protocol(ASK)]);
     let mut inside = command("sh");
     inside.args(["-c", &join, "sh"]).arg(user.get_program()).args(user.get_args());
+    inside.env("PATH", "/usr/bin:/bin");
     let outcome = finish(&mut inside);
     fs::remove_dir(outer.join("agent")).unwrap();
     fs::remove_dir(&outer).unwrap();

@@ -7,22 +7,26 @@ use crate::support::home::Home;
 
 #[test]
 fn systemd_hands_it_the_door_open() {
-    let folder = tempfile::tempdir().unwrap();
-    let listen =
-        ["systemd-socket-activate", "--fdname=door", "-l", "/run/agentsecrets/door.sock", PROGRAM, "daemon"];
-    let machine = Machine::with(&listen, &[]);
-    drop(folder);
+    let script = "umask 0; exec systemd-socket-activate --fdname=door -l /run/agentsecrets/door.sock /opt/agentsecrets daemon";
+    let machine = Machine::with(&["sh", "-c", script], &[]);
     finish(&mut machine.alice(&["status"])).ok();
     machine.store(ALICE, "API_KEY", SECRET);
+    let home = machine.inside(&format!("var/lib/agentsecrets/{ALICE}"));
+    for entry in fs::read_dir(home).unwrap() {
+        let mode = std::os::unix::fs::MetadataExt::mode(&entry.unwrap().metadata().unwrap());
+        assert_eq!(mode & 0o077, 0, "whatever the daemon's own mask was");
+    }
 }
 
 #[test]
 fn its_two_halves_can_be_units_of_their_own() {
-    let script = "/opt/agentsecrets daemon --part starter & \
-                  while ! test -S /run/agentsecrets/starter.sock; do sleep 0.01; done; \
-                  trap 'kill %1' EXIT TERM; \
-                  systemd-socket-activate --fdname=door -l /run/agentsecrets/door.sock \
-                  setpriv --reuid 70000 --regid 70000 --clear-groups --bounding-set=-all /opt/agentsecrets daemon --part porter";
+    let script = "umask 0
+        /opt/agentsecrets daemon --part starter & starter=$!
+        while ! test -S /run/agentsecrets/starter.sock; do :; done
+        systemd-socket-activate --fdname=door -l /run/agentsecrets/door.sock setpriv --reuid 70000 --regid 70000 \
+            --clear-groups --inh-caps=-all --bounding-set=-all /opt/agentsecrets daemon --part porter & porter=$!
+        trap 'kill $starter $porter' TERM
+        wait $porter; wait";
     let machine = Machine::with(&["bash", "-c", script], &[]);
     finish(&mut machine.alice(&["status"])).ok();
     machine.store(ALICE, "API_KEY", SECRET);

@@ -11,7 +11,7 @@ const PROTOCOL: &str = r#"
 import array, json, os, socket, struct, sys
 def request(words, **more):
     text = {"version": 1, "arguments": [{"Unix": list(w.encode())} for w in words], "display": [],
-            "environment": [], "acting_for": None, "carried": []}
+            "environment": [], "umask": 18, "acting_for": None, "carried": []}
     text.update(more)
     return json.dumps(text).encode()
 def door():

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::process::command;
 
@@ -41,6 +43,10 @@ impl Terminal {
     pub(crate) fn until(&mut self, end: &str) {
         let mut buffer = [0; 1024];
         while !self.shown.contains(end) {
+            let mut ready = [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)];
+            // A program that waits for something else would wait for ever.
+            let shown = poll(&mut ready, PollTimeout::from(30_000_u16)).unwrap();
+            assert_ne!(shown, 0, "{end:?} does not come: {}", self.shown);
             let length = self.screen.read(&mut buffer).unwrap_or_default();
             assert_ne!(length, 0, "{end:?} never came: {}", self.shown);
             self.shown.push_str(&String::from_utf8_lossy(&buffer[..length]));

@@ -196,7 +196,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         #[cfg(target_os = "linux")]
         Verb::Presence(args) => presence::run(args, &context),
         #[cfg(target_os = "linux")]
-        Verb::Daemon(args) => daemon::run(args, &context),
+        Verb::Daemon(args) => daemon::run(args),
         Verb::Completions(args) => completions::run(args, &context),
         Verb::Interceptor(args) => interceptor::run(args, &context),
     }

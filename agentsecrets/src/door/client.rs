@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::stat::{Mode, umask};
 
 use super::SOCKET;
 use super::request::{Reply, Request, Role, VERSION, is_plain};
@@ -119,6 +120,9 @@ fn prepare(passed: Passed) -> Result<(Request, Vec<OwnedFd>), Failure> {
     });
     request.display = display.collect();
     if passed.starts_a_command {
+        let mask = umask(Mode::empty());
+        umask(mask);
+        request.umask = mask.bits();
         request.environment = std::env::vars_os().collect();
     }
     if nix::unistd::getuid().is_root() {

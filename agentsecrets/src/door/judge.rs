@@ -159,7 +159,10 @@ fn present(question: &Question<'_>) -> Result<(), Failure> {
         })?;
         match presence.prove(&typed) {
             Ok(()) => return Ok(()),
-            Err(Absent::Wrong) if left > 0 => prompt = "That is not it. Your passphrase: ".into(),
+            Err(Absent::Wrong) if left > 0 => {
+                presence.may_be_asked().map_err(absent)?;
+                prompt = "That is not it. Your passphrase: ".into();
+            }
             Err(error) => return Err(absent(error)),
         }
     }

@@ -10,7 +10,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::{Pid, getppid};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use tokio::time::timeout;
@@ -31,13 +34,20 @@ const MOST_ALTOGETHER: usize = 2048;
 /// How long it waits where the system has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves clients for good. Call it with a single thread.
-pub fn serve(listener: UnixListener, system: &System) -> io::Result<()> {
+/// Serves clients for good; with the `starter`, where that is its parent. Call it with a single thread.
+pub fn serve(listener: UnixListener, starter: Option<Pid>, system: &System) -> io::Result<()> {
     harden::conceal()?;
     harden::raise_descriptor_limit()?;
     std::env::set_current_dir("/")?;
     if nix::unistd::geteuid().is_root() {
         harden::drop_privileges(system.uid.as_raw(), system.gid.as_raw())?;
+    }
+    if let Some(starter) = starter {
+        // After the change of user, which undoes it.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != starter {
+            return Err(io::Error::other("the starter ended"));
+        }
     }
     reach::confine_to_nothing()?;
     listener.set_nonblocking(true)?;

@@ -30,6 +30,8 @@ pub struct Request {
     pub display: Vec<(String, String)>,
     /// The caller's environment, for the commands that `run` and `env` start.
     pub environment: Vec<(OsString, OsString)>,
+    /// The caller's mask for new files, for the commands that `run` and `env` start.
+    pub umask: u32,
     /// Whom root acts for.
     pub acting_for: Option<u32>,
     /// What each descriptor is that follows the standard three.

@@ -41,7 +41,7 @@ pub fn serve(part: Option<Part>, verbs: &Verbs) -> Result<(), Failure> {
         }
     };
     match part {
-        Some(Part::Porter) => porter::serve(listener("door", SOCKET, 0o666).map_err(failed)?, &system),
+        Some(Part::Porter) => porter::serve(listener("door", SOCKET, 0o666).map_err(failed)?, None, &system),
         Some(Part::Starter) => {
             let listener = listener("starter", STARTER, 0o600).map_err(failed)?;
             starter::start(&listener, None, &system, verbs)
@@ -49,6 +49,7 @@ pub fn serve(part: Option<Part>, verbs: &Verbs) -> Result<(), Failure> {
         None => {
             let starters = listener("starter", STARTER, 0o600).map_err(failed)?;
             let doors = listener("door", SOCKET, 0o666).map_err(failed)?;
+            let starter = nix::unistd::getpid();
             let porter = process::fork(|| {
                 use std::os::fd::AsFd;
                 let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
@@ -56,10 +57,7 @@ pub fn serve(part: Option<Part>, verbs: &Verbs) -> Result<(), Failure> {
                 if process::close_all_but(&kept).is_err() {
                     return 1;
                 }
-                // The starter's end is the porter's.
-                let ours = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-                let served = ours.map_err(io::Error::from).and_then(|()| porter::serve(doors, &system));
-                u8::from(served.is_err())
+                u8::from(porter::serve(doors, Some(starter), &system).is_err())
             });
             let porter = porter.map_err(failed)?;
             starter::start(&starters, Some(porter), &system, verbs)

@@ -16,6 +16,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pipe2, setsid};
 
@@ -63,6 +64,7 @@ pub fn live(porter: UnixStream, system: &System, verbs: &Verbs) -> u8 {
 /// The client's connection, and what came over it.
 fn receive(porter: &UnixStream) -> io::Result<(UnixStream, Asked)> {
     process::close_on_exec_from(3)?;
+    process::default_signals(PASSED_ON)?;
     let mut parcel = wire::receive(porter)?;
     if parcel.descriptors.is_empty() {
         return Err(io::ErrorKind::InvalidData.into());
@@ -148,6 +150,7 @@ fn hear(
 fn prepare(asked: &Asked, person: Uid, system: &System) -> io::Result<()> {
     take_standard(asked)?;
     setsid()?;
+    umask(Mode::from_bits_truncate(0o077));
     std::env::set_current_dir("/")?;
     home::alone(person)?;
     harden::conceal()?;
@@ -220,6 +223,9 @@ impl Verb<'_> {
         let ticket: OwnedFd = ticket.write()?;
         inheritable(ticket.as_fd())?;
         let (uid, gid) = (system.uid.as_raw(), system.gid.as_raw());
+        // The caller's own mask, but that nobody else may ever write to what is made on the way.
+        let mask = if *start == Start::Daemon { 0o077 } else { asked.request.umask & 0o777 | 0o022 };
+        umask(Mode::from_bits_truncate(mask));
         match start {
             Start::Daemon => {
                 std::env::set_current_dir("/")?;

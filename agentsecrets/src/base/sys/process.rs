@@ -110,6 +110,15 @@ pub fn default_broken_pipe() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives `signals` their defaults back, which whoever started us may have had ignored.
+pub fn default_signals(signals: &[Signal]) -> io::Result<()> {
+    for signal in signals {
+        // SAFETY: installs no handler.
+        unsafe { nix::sys::signal::signal(*signal, SigHandler::SigDfl) }?;
+    }
+    Ok(())
+}
+
 /// As whom a command is started.
 pub struct Person {
     /// The user.
