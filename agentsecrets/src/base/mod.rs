@@ -12,6 +12,7 @@ pub mod privileges;
 pub mod prompt;
 pub mod refusal;
 pub mod secret;
+pub mod shown;
 #[cfg(target_os = "linux")]
 pub mod sys;
 pub mod timeouts;

@@ -21,6 +21,7 @@ pub(super) const VERBS: Verbs = Verbs { understand, is_trusted };
 pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
     let local = match &cli.verb {
         Verb::Daemon(_) | Verb::Interceptor(_) | Verb::Completions(_) => true,
+        Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_) => true,
         Verb::Policy(args) => args.is_about_a_file(),
         _ => false,
     };
@@ -62,6 +63,11 @@ pub(super) fn need(verb: &Verb) -> Need {
         Verb::Run(_) => Need::Nothing,
         // Never through the door.
         Verb::Interceptor(_) | Verb::Daemon(_) => Need::Nothing,
+        // What it tells is the caller's own.
+        Verb::Whoami(_) => Need::Nothing,
+        // They are services of their own: never through the door.
+        Verb::Sidecar(_) | Verb::Health(_) => Need::Nothing,
+        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) => Need::Presence,
         Verb::Call(_)
         | Verb::Env(_)
         | Verb::Proxy(_)
@@ -104,7 +110,10 @@ fn understand(arguments: &[OsString]) -> Result<judge::Verb, Failure> {
     }
     let words = named.join(" ");
     let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
-    if matches!(cli.verb, Verb::Interceptor(_) | Verb::Daemon(_)) {
+    if matches!(
+        cli.verb,
+        Verb::Interceptor(_) | Verb::Daemon(_) | Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_)
+    ) {
         return Err(Failure::new(Exit::Usage, format!("`{words}` is not for the door")));
     }
     if words.starts_with("secrets vault") {

@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use super::{Context, Exit, Failure};
-use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
+use super::{Context, Exit, Failure, handing};
+use crate::audit::Status;
 use crate::base::name::SecretName;
 use crate::base::sys::process::Person;
 use crate::door::ticket::Ticket;
@@ -66,20 +66,24 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         let variables = agent::variables(&args)?;
         return start(&args, variables, signals, None);
     }
-    let mut pending = open_record(&args, context)?;
+    let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
+    let failed = |what: &str, error: &dyn std::fmt::Display| ours(what, error);
+    let mut pending = handing::open("ENV", program.unwrap_or_default(), context, failed)?;
     let variables = match variables::of(&args, context) {
         Ok(variables) => variables,
         Err(failure) => {
-            pending.finish(failed(failure.what())).map_err(|error| ours("this is not recorded", error))?;
+            pending
+                .finish(handing::ended(Status::Error, failure.what()))
+                .map_err(|error| ours("this is not recorded", error))?;
             return Err(failure);
         }
     };
-    pending.in_environment(variables.iter().flat_map(|variable| &variable.secrets));
+    pending.handed_over(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
     pending.intent().map_err(|error| ours("nothing was started", error))?;
     let ended = start(&args, variables, signals, context.ticket.as_ref());
     let outcome = match &ended {
-        Ok(_) => Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false },
-        Err(failure) => failed(failure.what()),
+        Ok(_) => handing::done(),
+        Err(failure) => handing::ended(Status::Error, failure.what()),
     };
     if let Err(error) = pending.finish(outcome) {
         anstream::eprintln!("agentsecrets: {error}");
@@ -116,29 +120,6 @@ fn as_the_person(command: &mut Command, ticket: &Ticket) -> Result<Person, Failu
         .and_then(|name| Ok(nix::unistd::getgrouplist(&name, person.gid)?));
     let groups = groups.map_err(|error| ours("cannot tell the person's groups", error))?;
     Ok(Person { uid: person.uid, gid: person.gid, groups })
-}
-
-/// Opens the record: who asks, for which program. Nothing is written yet.
-fn open_record(args: &Args, context: &Context) -> Result<Pending, Failure> {
-    let log = Log::open(&context.home.audit()).map_err(|error| ours("nothing was started", error))?;
-    let process =
-        context.caller().ok_or_else(|| ours("cannot look at who called", "the kernel does not say"))?;
-    let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
-    Ok(log.begin(Opening {
-        environment: context.environment.clone(),
-        agent_id: None,
-        identity_level: IdentityLevel::Kernel,
-        process: Some(process.into()),
-        session_id: None,
-        token_id: None,
-        method: "ENV".to_owned(),
-        target_url: program.unwrap_or_default(),
-        domain: String::new(),
-    }))
-}
-
-fn failed(why: &str) -> Outcome {
-    Outcome { status: Status::Error, status_code: None, reason: Some(why.to_owned()), redacted: false }
 }
 
 fn ours(what: &str, error: impl std::fmt::Display) -> Failure {

@@ -11,7 +11,12 @@ mod doctor;
 mod door;
 mod env;
 mod environment;
+mod exec;
+mod handing;
+#[cfg(target_os = "linux")]
+mod health;
 mod interceptor;
+mod mcp;
 mod policy;
 #[cfg(target_os = "linux")]
 mod presence;
@@ -20,9 +25,15 @@ mod proxy;
 mod run;
 mod scope;
 mod secrets;
+#[cfg(target_os = "linux")]
+mod sidecar;
 mod status;
 mod table;
+mod trust;
+#[cfg(target_os = "linux")]
+mod whoami;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -38,7 +49,7 @@ use crate::app::config::Config;
 #[cfg(target_os = "linux")]
 use crate::door::ticket::Ticket;
 #[cfg(target_os = "linux")]
-use crate::identity::{Process, process::look_now};
+use crate::identity::Process;
 
 pub use crate::base::failure::{Exit, Failure};
 
@@ -74,8 +85,18 @@ enum Verb {
     Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
+    /// Give a trusted program the values that it asks for
+    Exec(exec::Args),
     /// Serve clients that know us for a proxy
     Proxy(proxy::Args),
+    /// Serve models and their frameworks
+    Mcp(mcp::Args),
+    /// Guard agents in other containers
+    #[cfg(target_os = "linux")]
+    Sidecar(sidecar::Args),
+    /// Say whether agents beside this service are held and served
+    #[cfg(target_os = "linux")]
+    Health(health::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -84,6 +105,11 @@ enum Verb {
     Project(project::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Say which programs may spend which secrets
+    Trust(trust::Args),
+    /// Show what would be known of the program that calls this
+    #[cfg(target_os = "linux")]
+    Whoami(whoami::Args),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -108,17 +134,26 @@ impl Verb {
     fn is_administrative(&self) -> bool {
         match self {
             Verb::Run(_)
+            | Verb::Exec(_)
             | Verb::Proxy(_)
             | Verb::Secrets(_)
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Policy(_)
+            | Verb::Trust(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             #[cfg(target_os = "linux")]
             Verb::Presence(_) | Verb::Daemon(_) => true,
+            Verb::Mcp(args) => args.is_administrative(),
+            #[cfg(target_os = "linux")]
+            Verb::Sidecar(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
+            #[cfg(target_os = "linux")]
+            Verb::Whoami(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -149,6 +184,14 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
+}
+
+/// What a process that serves has to say of itself goes to standard error; `AGENTSECRETS_LOG` says how much.
+fn log_to_stderr() {
+    let level = tracing_subscriber::EnvFilter::try_from_env("AGENTSECRETS_LOG");
+    let level = level.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // Somebody may listen already, in a test.
+    let _ = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).try_init();
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
@@ -185,11 +228,20 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
+        Verb::Exec(args) => exec::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
+        Verb::Mcp(args) => mcp::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Sidecar(args) => sidecar::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Health(args) => health::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Trust(args) => trust::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Whoami(args) => whoami::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
@@ -260,15 +312,31 @@ impl Context {
     pub(crate) fn caller(&self) -> Option<std::sync::Arc<Process>> {
         let process = match &self.ticket {
             Some(ticket) => Some(ticket.process.clone()),
-            None => look_now(std::os::unix::process::parent_id()).ok(),
+            None => return who_called(),
         };
         process.map(std::sync::Arc::new)
     }
 
-    /// Who asked for this: no system but Linux tells yet.
+    /// Who asked for this, as the system says.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn caller(&self) -> Option<std::sync::Arc<crate::identity::Process>> {
-        None
+        who_called()
+    }
+
+    /// The same in the folder `working`: what the command line chose stays, a project file there counts.
+    fn within(&self, working: &Path) -> Result<Self, Failure> {
+        let (project, environment) = (self.scope.project.of_a_flag(), self.scope.environment.of_a_flag());
+        let scope = Scope::find(project, environment, &self.home, ProjectFile::find(working)?)?;
+        let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
+        Ok(Self {
+            home: self.home.clone(),
+            project,
+            environment,
+            scope,
+            json: self.json,
+            #[cfg(target_os = "linux")]
+            ticket: None,
+        })
     }
 }
 
@@ -280,4 +348,10 @@ fn home(verb: &Verb) -> Result<Home, Failure> {
         return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
     }
     Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+}
+
+/// Who called us, as the kernel says.
+fn who_called() -> Option<std::sync::Arc<crate::identity::Process>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
+    runtime.block_on(crate::identity::process::who_started_us()).ok().map(std::sync::Arc::new)
 }

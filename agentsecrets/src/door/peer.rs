@@ -9,6 +9,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::base::sys::{self, rights};
 use crate::identity::process::look_now;
+use crate::identity::witness::Witness;
 use crate::identity::{IdentityError, Process};
 use crate::launch::cgroup::is_agents;
 
@@ -41,11 +42,11 @@ impl Peer {
             }
             Err(_) => return Err(IdentityError::Gone),
         };
-        let process = look_now(pid)?;
+        let process = look_now(&Witness::Here, pid)?;
         let is_agent = is_agents(&process.cgroup) || is_elsewhere(pid)?;
         let parent = procfs::process::Process::new(pid as i32).and_then(|process| process.stat());
         let parent = parent.ok().and_then(|stat| u32::try_from(stat.ppid).ok()).filter(|parent| *parent > 1);
-        let started_by = parent.and_then(|parent| look_now(parent).ok());
+        let started_by = parent.and_then(|parent| look_now(&Witness::Here, parent).ok());
         let uid = Uid::from_raw(credentials.uid());
         let peer = Self { uid, gid: Gid::from_raw(credentials.gid()), process, started_by, is_agent, pidfd };
         if !peer.lives() {

@@ -12,30 +12,101 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
-use super::executable::{Hashes, hash};
+use super::executable::{Hashes, sha256};
+use super::hierarchy::Hierarchy;
 use super::witness::{Seen, Witness};
-use super::{Caller, IdentityError, Process};
+use super::{Caller, IdentityError, Process, Standing};
 
 /// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
-/// Identifies the callers of one run.
+/// Identifies the callers of one run, or of the containers behind a service.
 pub struct Identifier {
-    witness: Witness,
+    sight: Sight,
     hashes: Hashes,
-    cgroup: String,
     session: Arc<str>,
     agent: Option<AgentName>,
 }
 
+/// What can be seen of callers besides the kernel's snapshot.
+enum Sight {
+    /// The processes of a run, which are all below this cgroup.
+    Run(Arc<Witness>, String),
+    /// The host's tree of cgroups and, where they share our pid namespace, the processes.
+    Containers(Arc<Containers>, Option<Arc<Witness>>),
+}
+
+/// The containers behind a service.
+pub struct Containers {
+    /// The part of the host's tree that is hooked.
+    pub hierarchy: Hierarchy,
+    /// Our own cgroup in it.
+    pub ours: String,
+}
+
 impl Identifier {
     /// For the run whose processes are all below `cgroup`, by what `witness` sees.
-    pub fn new(witness: Witness, cgroup: String, session: Arc<str>, agent: Option<AgentName>) -> Self {
-        Self { witness, hashes: Hashes::default(), cgroup, session, agent }
+    pub fn new(
+        witness: impl Into<Arc<Witness>>,
+        cgroup: String,
+        session: Arc<str>,
+        agent: Option<AgentName>,
+    ) -> Self {
+        Self { sight: Sight::Run(witness.into(), cgroup), hashes: Hashes::default(), session, agent }
+    }
+
+    /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
+    pub fn of_containers(
+        containers: Containers,
+        witness: Option<Arc<Witness>>,
+        agent: Option<AgentName>,
+    ) -> Self {
+        let sight = Sight::Containers(Arc::new(containers), witness);
+        Self { sight, hashes: Hashes::default(), session: "".into(), agent }
     }
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
     pub async fn identify(&self, snapshot: &Snapshot) -> Result<Caller, IdentityError> {
+        let process = match &self.sight {
+            Sight::Run(witness, cgroup) => {
+                let below = |seen: &Seen| is_below(&seen.cgroup, cgroup);
+                self.look_at(witness, snapshot.tgid, snapshot, below).await?
+            }
+            Sight::Containers(containers, witness) => {
+                let (containers, id) = (containers.clone(), snapshot.cgroup);
+                let cgroup = tokio::task::spawn_blocking(move || containers.agent(id)).await;
+                let cgroup = cgroup.map_err(std::io::Error::other)??;
+                let process = match (witness, snapshot.tgid_here) {
+                    (Some(witness), here @ 1..) => self.look_at(witness, here, snapshot, |_| true).await?,
+                    _ => unseen(snapshot),
+                };
+                Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), ..process }
+            }
+        };
+        Ok(Caller {
+            process: Arc::new(process),
+            agent: self.agent.clone(),
+            session: self.session.clone(),
+            is_ours: true,
+            standing: Standing::default(),
+        })
+    }
+
+    /// Whether it is not an agent that connected but a process of our own cgroup.
+    pub fn is_us(&self, snapshot: &Snapshot) -> bool {
+        let Sight::Containers(containers, _) = &self.sight else { return false };
+        let path = containers.hierarchy.path(snapshot.cgroup);
+        path.is_ok_and(|path| path.is_some_and(|path| is_below(&path, &containers.ours)))
+    }
+
+    /// The process `pid`, if it is the one of `snapshot` and `is_there`.
+    async fn look_at(
+        &self,
+        witness: &Witness,
+        pid: u32,
+        snapshot: &Snapshot,
+        is_there: impl FnOnce(&Seen) -> bool,
+    ) -> Result<Process, IdentityError> {
         let is_right = |seen: &Seen, exe: &Metadata| {
             if seen.start_time != snapshot.start_boottime / NANOSECONDS_PER_TICK {
                 return Err(IdentityError::Gone);
@@ -43,59 +114,86 @@ impl Identifier {
             if exe.ino() != snapshot.exe_inode {
                 return Err(IdentityError::Changed);
             }
-            let below = seen.cgroup.strip_prefix(&self.cgroup);
-            if !below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-                return Err(IdentityError::Elsewhere);
-            }
-            Ok(())
+            if is_there(seen) { Ok(()) } else { Err(IdentityError::Elsewhere) }
         };
-        let pid = snapshot.tgid;
-        let process = prove(&self.witness, &self.hashes, pid, || Ok(snapshot.uid), is_right).await?;
-        Ok(Caller {
-            process: Arc::new(process),
-            agent: self.agent.clone(),
-            session: self.session.clone(),
-            is_ours: true,
-        })
+        prove(witness, &self.hashes, pid, || Ok(snapshot.uid), is_right).await
+    }
+}
+
+impl Containers {
+    /// The path of the agent's cgroup with this id.
+    fn agent(&self, id: u64) -> Result<Arc<str>, IdentityError> {
+        let path = self.hierarchy.path(id)?.ok_or(IdentityError::Gone)?;
+        if is_below(&path, &self.ours) { Err(IdentityError::Elsewhere) } else { Ok(path) }
+    }
+}
+
+/// Whether the path `cgroup` is `above` or below it.
+fn is_below(cgroup: &str, above: &str) -> bool {
+    cgroup.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What the kernel's snapshot says of a process by itself.
+fn unseen(snapshot: &Snapshot) -> Process {
+    Process {
+        pid: snapshot.tgid,
+        start_time: snapshot.start_boottime / NANOSECONDS_PER_TICK,
+        exe: PathBuf::new(),
+        sha256: String::new(),
+        uid: snapshot.uid,
+        cgroup: String::new(),
+        here: false,
     }
 }
 
 /// The program that started this one, where the system lets us look at it; else this one.
 pub async fn who_started_us() -> Result<Process, IdentityError> {
-    let hashes = Hashes::default();
-    match look(std::os::unix::process::parent_id(), &hashes).await {
+    match our_parent().await {
         Ok(parent) => Ok(parent),
-        Err(_) => look(std::process::id(), &hashes).await,
+        Err(_) => look(std::process::id(), &Hashes::default()).await,
     }
 }
 
-/// The largest executable that is hashed on the spot, in bytes.
-const LARGEST: u64 = 1 << 30;
+/// The program that started this one, as an agent: one of our own user's, or nobody that we know. It says
+/// which agent entry it means; whether that holds for it is the policy's to say. What it proves is who our
+/// parent is, and not who holds the other ends of our pipes.
+pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+    let process = Arc::new(our_parent().await?);
+    if process.uid != nix::unistd::geteuid().as_raw() {
+        return Err(IdentityError::OtherUser);
+    }
+    Ok(Caller { process, agent, session: "".into(), is_ours: true, standing: Standing::default() })
+}
 
-/// What the kernel says of the process `pid` now, for a caller that serves nobody meanwhile and holds the
-/// process by a descriptor.
-pub fn look_now(pid: u32) -> Result<Process, IdentityError> {
-    let Seen { start_time, exe, cgroup, file } = Witness::Here.see(pid)?;
-    if file.metadata()?.len() > LARGEST {
-        return Err(std::io::Error::other("its executable is larger than 1 GiB").into());
-    }
-    let sha256 = hash(file)?.to_string();
-    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
-    let uid = status.map_err(|_| IdentityError::Gone)?.ruid;
-    // Between the two it may have ended, and another have got its id.
-    if Witness::Here.see(pid)?.start_time != start_time {
-        return Err(IdentityError::Gone);
-    }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup })
+async fn our_parent() -> Result<Process, IdentityError> {
+    let pid = std::os::unix::process::parent_id();
+    let parent = look(pid, &Hashes::default()).await?;
+    // It may have ended before we looked, and another have got its id.
+    if std::os::unix::process::parent_id() == pid { Ok(parent) } else { Err(IdentityError::Gone) }
 }
 
 /// What the kernel says of the process `pid` now.
-pub(super) async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     let uid = || {
         let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
     };
     prove(&Witness::Here, hashes, pid, uid, |_, _| Ok(())).await
+}
+
+/// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
+pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    let uid = status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)?;
+    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
+    let metadata = file.metadata()?;
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    let sha256 = sha256(file)?;
+    if !sys::pidfd_lives(&pidfd) {
+        return Err(IdentityError::Gone);
+    }
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
@@ -117,7 +215,12 @@ async fn prove(
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup })
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// A file that was removed while it runs is shown with a mark; a rule's path must not match it.

@@ -1,6 +1,6 @@
 //! What users and attackers ask, and what they are told.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Method;
@@ -57,19 +57,12 @@ fn policy(text: &str) -> Policy {
 }
 
 fn caller(agent: Option<&str>, session: &str) -> Caller {
-    let process = Process {
-        pid: 7,
-        start_time: 9,
-        exe: PathBuf::from("/usr/bin/python3.11"),
-        sha256: "ab".repeat(32),
-        uid: 1000,
-        cgroup: "/agents.slice/run-1".to_owned(),
-    };
     Caller {
-        process: Arc::new(process),
+        process: Arc::new(Process::for_test()),
         agent: agent.map(|name| name.parse().unwrap()),
         session: session.into(),
         is_ours: !session.is_empty(),
+        standing: Default::default(),
     }
 }
 
@@ -351,6 +344,18 @@ fn who_may_act() {
     let mut hidden = caller(None, "s");
     Arc::make_mut(&mut hidden.process).cgroup = "/agents.slice/../other".to_owned();
     assert_eq!(acts(&facts("cgroup: '/agents.slice/**'"), &hidden), Some(Slug::CapabilityDenied));
+    let mut unseen = caller(None, "s");
+    let process = Arc::make_mut(&mut unseen.process);
+    (process.exe, process.sha256) = (std::path::PathBuf::new(), String::new());
+    let id = "0123456789ab".repeat(6)[..64].to_owned();
+    process.cgroup = format!("/system.slice/docker-{id}.scope");
+    for unproven in ["exe: '/**'", "exe: '/'", &format!("sha256: {}", "cd".repeat(32))] {
+        assert_eq!(acts(&facts(unproven), &unseen), Some(Slug::CapabilityDenied), "{unproven}");
+    }
+    assert_eq!(acts(&facts(&format!("container: '{id}', uid: 1000")), &unseen), None);
+    assert_eq!(acts(&facts(&format!("container: '{}'", &id[..12])), &unseen), None);
+    assert_eq!(acts(&facts("container: '0123456789ac'"), &unseen), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&facts("container: '0123456789ab'"), &caller(None, "s")), Some(Slug::CapabilityDenied));
 }
 
 #[test]

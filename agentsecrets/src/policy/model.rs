@@ -46,11 +46,15 @@ pub(super) struct Match {
     #[serde(default, deserialize_with = "given")]
     pub cgroup: Option<Text>,
     #[serde(default, deserialize_with = "given")]
+    pub container: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
     pub pod: Option<Spanned<Pod>>,
     #[serde(default, deserialize_with = "given")]
     pub session: Option<bool>,
     #[serde(default, deserialize_with = "given")]
     pub token: Option<Spanned<bool>>,
+    #[serde(default, deserialize_with = "given")]
+    pub trusted: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -22,7 +22,9 @@ const LAYERS: &[&[&str]] = &[
     &["pipeline"],
     &["app", "launch", "sync"],
     &["door"],
-    &["cli", "mcp"],
+    // A server that one of the verbs starts.
+    &["mcp"],
+    &["cli"],
     // What a fuzzer calls; no build that ships has it.
     &["fuzzing"],
     &["main"],

@@ -23,6 +23,8 @@ pub struct Config {
     pub stores: Vec<Choice>,
     /// Whether nothing shows a value or gives a right but through the daemon.
     pub strict: bool,
+    /// Whether nothing is spent by programs that are not trusted.
+    pub require_trust: bool,
 }
 
 /// The file as it is written.
@@ -35,6 +37,8 @@ struct File {
     stores: Option<Spanned<Vec<Spanned<stores::Written>>>>,
     #[serde(default, deserialize_with = "given")]
     strict: Option<bool>,
+    #[serde(default)]
+    require_trust: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,7 +62,12 @@ struct Written {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { timeouts: Timeouts::default(), stores: Choice::default_order(), strict: false }
+        Self {
+            timeouts: Timeouts::default(),
+            stores: Choice::default_order(),
+            strict: false,
+            require_trust: false,
+        }
     }
 }
 
@@ -81,7 +90,7 @@ impl Config {
             let line = error.location().map_or(0, |location| location.line());
             invalid(vec![Problem { line, message: plainly(&error.to_string()) }])
         })?;
-        let mut config = Self::default();
+        let mut config = Self { require_trust: file.require_trust, ..Self::default() };
         let mut problems = Vec::new();
         let timeouts = &mut config.timeouts;
         let written = file.timeouts.unwrap_or_default();
@@ -135,6 +144,8 @@ mod tests {
         assert_eq!(config.timeouts.head, Duration::from_secs(5));
         assert_eq!(config.timeouts.answer, Duration::from_secs(120));
         assert_eq!(config.timeouts.idle, Timeouts::default().idle);
+        assert!(!config.require_trust && parsed("require_trust: true\n").unwrap().require_trust);
+        assert!(parsed("require_trust: yes\n").is_err() && parsed("require_trust:\n").is_err());
     }
 
     #[test]
