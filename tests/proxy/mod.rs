@@ -16,16 +16,16 @@ use crate::spine::World;
 use crate::support::process::{Outcome, command, finish};
 
 /// A proxy in the foreground; dropping it ends it.
-struct Proxy {
-    child: Child,
-    port: u16,
-    variables: serde_json::Map<String, serde_json::Value>,
+pub(crate) struct Proxy {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
+    pub(crate) variables: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Proxy {
     /// One for the world's home, on any port.
     #[track_caller]
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let mut started = world.home.agentsecrets(["proxy", "start", "--foreground", "--port", "0"]);
         let mut child = started.stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -40,7 +40,7 @@ impl Proxy {
     }
 
     /// A program that is told of the proxy, as a shell would tell it.
-    fn client(&self, program: &str) -> Command {
+    pub(crate) fn client(&self, program: &str) -> Command {
         let mut client = command(program);
         for (name, value) in &self.variables {
             client.env(name, value.as_str().unwrap());
@@ -50,13 +50,13 @@ impl Proxy {
 
     /// Runs curl through the proxy.
     #[track_caller]
-    fn curl(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn curl(&self, arguments: &[&str]) -> Outcome {
         finish(self.client("/usr/bin/curl").arg("-sS").args(arguments))
     }
 
     /// Runs curl toward the proxy itself: its answer, and the status on a line of its own.
     #[track_caller]
-    fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
+    pub(crate) fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
         let url = format!("http://localhost:{}{path}", self.port);
         let mut curl = command("/usr/bin/curl");
         let text = finish(curl.args(["-sS", "-w", "\n%{http_code}"]).args(arguments).arg(url)).ok();

@@ -92,8 +92,14 @@ impl Stages {
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let capabilities = Arc::default();
+        let capabilities = capabilities(home, &project, &environment)?;
         Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
+    }
+
+    /// The same for the person, whom nothing binds that programs were given.
+    #[must_use]
+    pub fn unbounded(self) -> Self {
+        Self { capabilities: Arc::default(), ..self }
     }
 
     /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
@@ -132,6 +138,17 @@ fn configuration(home: &Home) -> Result<Config, Failure> {
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Failure, format!("{what}: {error}"))
+}
+
+/// What bounds the programs that are served for a project and environment.
+fn capabilities(
+    home: &Home,
+    project: &Project,
+    environment: &Environment,
+) -> Result<Arc<Capabilities>, Failure> {
+    Capabilities::open(home, project, environment)
+        .map(Arc::new)
+        .map_err(|error| failed("what programs were given cannot be read", &error))
 }
 
 /// How servers prove themselves: by the system's roots, and those that `AGENTSECRETS_UPSTREAM_CA` names.

@@ -3,6 +3,8 @@
 //! several processes may write: each appends one whole line under a lock that is held for the time
 //! of one write. What cannot be written is an error, never a silence, and outcomes are kept until they can be.
 
+mod acts;
+
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::anchor::{self, Anchor};
 use super::chain::{ChainKey, FIRST};
-use super::record::{ADMINISTRATIVE, IdentityLevel, Opening, Outcome, Record, Status};
+use super::record::{Opening, Outcome, Record, Status};
 use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
-use crate::base::name::{AgentName, Environment, SecretName};
+use crate::base::name::{AgentName, SecretName};
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -117,30 +119,6 @@ impl Log {
         let id = format!("{:012x}-{:08x}-{count:08x}", now.as_millisecond(), self.alive.writer);
         let record = Record::open(id, format!("{now:.3}"), opening);
         Pending { log: self.clone(), record, started: Instant::now(), finished: false }
-    }
-
-    /// Records what a person did to us, such as revealing a secret: `act` is a verb, `object` what it
-    /// was done to. An error means that it must not be done.
-    pub fn administrative(
-        self: &Arc<Self>,
-        environment: &Environment,
-        act: &str,
-        object: &SecretName,
-    ) -> Result<(), AuditError> {
-        let mut pending = self.begin(Opening {
-            environment: environment.clone(),
-            agent_id: None,
-            identity_level: IdentityLevel::Kernel,
-            process: None,
-            session_id: None,
-            token_id: None,
-            method: act.into(),
-            target_url: String::new(),
-            domain: String::new(),
-        });
-        pending.record.secret_keys = vec![object.to_string()];
-        pending.rule(ADMINISTRATIVE);
-        pending.finish(Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false })
     }
 
     /// Moves the anchor now, as the background does from time to time.

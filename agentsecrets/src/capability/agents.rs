@@ -131,8 +131,7 @@ impl Roster {
             for token in agent.tokens {
                 let id: Arc<str> = token.id.into();
                 let before = last.and_then(|last| last.tokens.get(&id)).and_then(|held| held.lease);
-                let lease =
-                    token.expires.map(|end| Lease::begin(token.issued, end, Duration::ZERO, now));
+                let lease = token.expires.map(|end| Lease::begin(token.issued, end, Duration::ZERO, now));
                 let held = Held {
                     id: id.clone(),
                     agent: agent.name.clone(),
@@ -177,7 +176,8 @@ impl Reading for AgentsFile {
     }
 
     fn understand(&self, text: Option<&str>, last: Option<&Roster>) -> Result<Roster, RegistryError> {
-        Ok(Roster::new(registry::parse(text, &self.0)?, last, Now::read()))
+        let had = last.is_some_and(|last| !last.limits.is_empty());
+        Ok(Roster::new(registry::follow(text, &self.0, had)?, last, Now::read()))
     }
 }
 
@@ -210,7 +210,9 @@ mod tests {
     #[test]
     fn what_is_unknown_doubled_or_no_value_is_a_mistake_with_its_line() {
         let agent = |more: &str| {
-            format!("{{\"version\":1,\"agents\":[\n{{\"name\":\"a\",\"registered\":\"2026-01-01T00:00:00Z\"{more}}}]}}")
+            format!(
+                "{{\"version\":1,\"agents\":[\n{{\"name\":\"a\",\"registered\":\"2026-01-01T00:00:00Z\"{more}}}]}}"
+            )
         };
         assert!(parsed(&agent("")).is_ok());
         for (text, line) in [

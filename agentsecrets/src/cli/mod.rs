@@ -1,6 +1,8 @@
 //! The command line: one file per verb. Parsing says what was asked; each verb resolves it, acts, and
 //! returns an exit code.
 
+mod acts;
+mod agent;
 mod audit;
 mod call;
 mod completions;
@@ -17,6 +19,7 @@ mod proxy;
 mod run;
 mod scope;
 mod secrets;
+mod session;
 #[cfg(target_os = "linux")]
 mod sidecar;
 mod status;
@@ -84,6 +87,10 @@ enum Verb {
     Project(project::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Register agents, and issue tokens to them
+    Agent(agent::Args),
+    /// Start, list and end sessions
+    Session(session::Args),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -107,6 +114,8 @@ impl Verb {
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Policy(_)
+            | Verb::Agent(_)
+            | Verb::Session(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
@@ -177,6 +186,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Agent(args) => agent::run(args, &context),
+        Verb::Session(args) => session::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
