@@ -280,18 +280,21 @@ fn a_websocket_ends_with_its_session() {
     let world = World::new();
     let server = Server::start("http/programs/websocket_server.py", &world.authority, "api.test");
     world.rules(&[("api.test", server.port(), "secrets: [API_KEY]")]);
-    let program = "import sys\nfrom websockets.sync.client import connect\n\
-        with connect(sys.argv[1]) as socket:\n    print('ready', flush=True)\n    \
-        try: socket.recv()\n    except Exception as error: print(error, flush=True)\n";
+    let program = "import asyncio, sys, websockets\n\
+        async def main():\n    async with websockets.connect(sys.argv[1]) as socket:\n        \
+        print('ready', flush=True)\n        try: await socket.recv()\n        \
+        except websockets.ConnectionClosed as closed: print(closed.rcvd and closed.rcvd.code, flush=True)\n\
+        asyncio.run(main())\n";
     let url = format!("wss://api.test:{}/ws", server.port());
     let mut run = world.home.run_agent([PYTHON, "-c", program, &url]);
+    run.env("API_KEY", "none");
     let mut child = begun(&mut run);
     person(&world, &["session", "end", "--all"]).ok();
     let asked = Instant::now();
     let mut said = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    assert!(said.contains("1008") || said.contains("close"), "{said}");
+    assert_eq!(said, "1008\n");
     child.wait().unwrap();
     let record = world.home.audit().pop().unwrap();
     assert!(record["reason"].as_str().unwrap().starts_with("session_ended"), "{record}");

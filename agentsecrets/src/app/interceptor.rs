@@ -19,10 +19,10 @@ use crate::base::files::private_folder;
 use crate::base::host::Host;
 use crate::base::sys;
 use crate::capability::Capabilities;
-use crate::capability::registry::RegistryError;
 use crate::connection::ebpf::{Flows, SELF_TEST};
 use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
+use crate::identity::closer::Look;
 use crate::identity::hierarchy::Hierarchy;
 use crate::identity::process::{Containers, Identifier};
 use crate::identity::witness::Witness;
@@ -43,7 +43,7 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
-use super::stages::{upstream_tls, watch};
+use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
 /// How many threads a worker has for what blocks: hashing programs, reading stores.
@@ -133,6 +133,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let sees = order.service.as_ref().is_none_or(|service| service.processes);
     let witness = sees.then(|| harden::start_witness(order.uid, order.gid)).transpose();
     let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
+    let witness = witness.map(Arc::new);
     harden::drop_privileges(order.uid, order.gid)
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
@@ -147,14 +148,17 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let mut keeper =
         Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), harden::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", error))?;
-    let identifier = identifier(&order, witness)?;
+    let identifier = identifier(&order, witness.clone())?;
     reach::confine(&order.home, &order.cgroup_root)
         .map_err(|error| failed("cannot confine ourselves", error))?;
 
     let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
-    let capabilities =
-        capabilities(&order).map_err(|error| failed("what programs were given cannot be read", error))?;
+    let look = witness.map(|witness| witness as Arc<dyn Look>);
+    // The agents of a run have nothing left when its session ends.
+    let run = order.service.is_none().then(|| order.session.as_str().into());
+    let whose = (&order.project, &order.environment);
+    let capabilities = capabilities(&order.home, whose, run, &config, look)?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let store = Arc::new(store);
@@ -187,7 +191,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         dns_tcp,
         store,
         policy: Arc::new(policy),
-        capabilities: Arc::new(capabilities),
+        capabilities,
         audit,
         leaves: Arc::new(leaves),
         upstream_tls,
@@ -198,17 +202,8 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     Ok((prepared, identifier))
 }
 
-/// What bounds the agents: those of one run by its session before all.
-fn capabilities(order: &Order) -> Result<Capabilities, RegistryError> {
-    let (home, project, environment) = (&order.home, &order.project, &order.environment);
-    match &order.service {
-        None => Capabilities::of_run(home, project, environment, order.session.as_str().into()),
-        Some(_) => Capabilities::open(home, project, environment),
-    }
-}
-
 /// Who will say whom connections are from.
-fn identifier(order: &Order, witness: Option<Witness>) -> Result<Identifier, Failure> {
+fn identifier(order: &Order, witness: Option<Arc<Witness>>) -> Result<Identifier, Failure> {
     let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
     match (&order.service, witness) {
         (None, Some(witness)) => Ok(Identifier::new(witness, cgroup, order.session.as_str().into(), agent)),

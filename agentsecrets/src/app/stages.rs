@@ -19,6 +19,10 @@ use crate::base::failure::{Exit, Failure};
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::capability::Capabilities;
+use crate::capability::trust::Trust;
+use crate::identity::closer::Look;
+#[cfg(target_os = "linux")]
+use crate::identity::witness::Witness;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
@@ -92,7 +96,8 @@ impl Stages {
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let capabilities = capabilities(home, &project, &environment)?;
+        let whose = (&project, &environment);
+        let capabilities = capabilities(home, whose, None, &config, Some(Arc::new(Witness::Here)))?;
         Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
     }
 
@@ -131,6 +136,22 @@ impl Stages {
     }
 }
 
+/// What bounds the programs of `home`, which `look` looks at, as they spend the secrets of a project and
+/// environment. Those of a run have nothing left when its session, `run`, ends.
+pub fn capabilities(
+    home: &Home,
+    (project, environment): (&Project, &Environment),
+    run: Option<Arc<str>>,
+    config: &Config,
+    look: Option<Arc<dyn Look>>,
+) -> Result<Arc<Capabilities>, Failure> {
+    let trust = Trust::open(&home.trust(), config.require_trust, look);
+    let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
+    let given = Capabilities::open(home, project, environment, run)
+        .map_err(|error| failed("what programs were given cannot be read", &error))?;
+    Ok(Arc::new(given.trusting(Arc::new(trust))))
+}
+
 fn configuration(home: &Home) -> Result<Config, Failure> {
     Config::load(&home.config())
         .map_err(|error| failed("the configuration is not valid", &error).hint("agentsecrets doctor"))
@@ -138,17 +159,6 @@ fn configuration(home: &Home) -> Result<Config, Failure> {
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Failure, format!("{what}: {error}"))
-}
-
-/// What bounds the programs that are served for a project and environment.
-fn capabilities(
-    home: &Home,
-    project: &Project,
-    environment: &Environment,
-) -> Result<Arc<Capabilities>, Failure> {
-    Capabilities::open(home, project, environment)
-        .map(Arc::new)
-        .map_err(|error| failed("what programs were given cannot be read", &error))
 }
 
 /// How servers prove themselves: by the system's roots, and those that `AGENTSECRETS_UPSTREAM_CA` names.

@@ -10,7 +10,9 @@ mod ledger_tests;
 pub mod registry;
 pub mod sessions;
 pub mod token;
+pub mod trust;
 pub mod uses;
+pub mod whoami;
 
 use std::sync::Arc;
 
@@ -28,40 +30,49 @@ pub use ledger::{Admitted, Refused};
 
 use ledger::Ledger;
 use registry::RegistryError;
+use trust::Trust;
 
 /// Everything that bounds the callers of one home. What is made by `default` bounds nobody, and lets in nobody
 /// who shows a token.
 #[derive(Default)]
 pub struct Capabilities {
     ledger: Option<Arc<Ledger>>,
+    trust: Option<Arc<Trust>>,
     bounds: Vec<Box<dyn Bounds>>,
 }
 
 impl Capabilities {
-    /// Follows the files of `home`, for the callers who spend the secrets of a project and environment.
+    /// Follows the files of `home`, for the callers who spend the secrets of a project and environment. Those of
+    /// a run have nothing left when its session, `run`, ends.
     ///
     /// # Errors
     /// When one of them cannot be read, or has a mistake.
-    pub fn open(home: &Home, project: &Project, environment: &Environment) -> Result<Self, RegistryError> {
-        let ledger = Ledger::open(home, project, environment, None)?;
-        Ok(Self { ledger: Some(ledger), bounds: Vec::new() })
-    }
-
-    /// The same, for the callers of the run whose session is `run`: with it they lose everything.
-    pub fn of_run(
+    pub fn open(
         home: &Home,
         project: &Project,
         environment: &Environment,
-        run: Arc<str>,
+        run: Option<Arc<str>>,
     ) -> Result<Self, RegistryError> {
-        let ledger = Ledger::open(home, project, environment, Some(run))?;
-        Ok(Self { ledger: Some(ledger), bounds: Vec::new() })
+        let ledger = Ledger::open(home, project, environment, run)?;
+        Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
     /// What these files say, which stays.
     pub fn fixed(home: &Home, agents: agents::Agents, sessions: sessions::Sessions) -> Self {
         let ledger = Arc::new(Ledger::fixed(home, agents, sessions));
-        Self { ledger: Some(ledger), bounds: Vec::new() }
+        Self { ledger: Some(ledger), ..Self::default() }
+    }
+
+    /// With these pins of programs.
+    #[must_use]
+    pub fn trusting(mut self, trust: Arc<Trust>) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    /// The pins.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_deref()
     }
 
     /// One bound more.
@@ -71,7 +82,7 @@ impl Capabilities {
         self
     }
 
-    /// The caller with what it was given: its sessions, and what the token says that it shows. What it shows
+    /// The caller with what it was given: its pins, its sessions, and what the token says that it shows. What it shows
     /// must be good, even where nothing would have had to be shown.
     ///
     /// # Errors
@@ -81,12 +92,19 @@ impl Capabilities {
         known: &Result<Caller, IdentityError>,
         shown: &Shown,
     ) -> Result<Admitted, Box<Refused>> {
-        match (&self.ledger, known) {
-            (Some(ledger), _) => ledger.admit(known, shown),
-            (None, _) if !shown.is_nothing() => Err(Refused::denied("tokens cannot be verified here")),
-            (None, Ok(caller)) => Ok(Admitted { caller: caller.clone(), held: Held::default() }),
-            (None, Err(error)) => Err(Refused::denied(format!("the caller cannot be proven: {error}"))),
-        }
+        let mut admitted = match (&self.ledger, known) {
+            (Some(ledger), _) => ledger.admit(known, shown)?,
+            (None, _) if !shown.is_nothing() => {
+                return Err(Refused::denied("tokens cannot be verified here"));
+            }
+            (None, Ok(caller)) => Admitted { caller: caller.clone(), held: Held::default() },
+            (None, Err(error)) => {
+                return Err(Refused::denied(format!("the caller cannot be proven: {error}")));
+            }
+        };
+        admitted.caller.standing.trusted =
+            self.trust.as_ref().is_some_and(|trust| trust.holds(&admitted.caller));
+        Ok(admitted)
     }
 
     /// Counts that `caller` spends a secret.
@@ -112,6 +130,7 @@ impl Capabilities {
 impl Bounds for Capabilities {
     fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
         let own = self.ledger.as_ref().and_then(|ledger| ledger.refusal(caller, ask, spends));
-        own.or_else(|| self.bounds.iter().find_map(|bound| bound.refusal(caller, ask, spends)))
+        let trust = || self.trust.as_ref().and_then(|trust| trust.refusal(caller, ask, spends));
+        own.or_else(trust).or_else(|| self.bounds.iter().find_map(|bound| bound.refusal(caller, ask, spends)))
     }
 }

@@ -171,14 +171,14 @@ fn who(start: &Start) -> Result<Who, Failure> {
 fn state(session: &Session, context: &Context) -> &'static str {
     let used =
         session.uses.map(|most| uses::used(&context.home.session_uses(&session.id)).is_ok_and(|n| n < most));
-    if session.ended.is_some() {
+    if session.boot != clock::boot() || !session.who.is_there() {
+        "gone"
+    } else if session.ended.is_some() {
         "ended"
     } else if session.expires.is_some_and(|end| end <= Timestamp::now()) {
         "expired"
     } else if used == Some(false) {
         "used up"
-    } else if session.boot != clock::boot() || !session.who.is_there() {
-        "gone"
     } else {
         "live"
     }

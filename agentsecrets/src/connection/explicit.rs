@@ -101,9 +101,13 @@ fn read(head: &[u8]) -> Opening {
     }
     let mut shown = Shown::default();
     for header in request.headers.iter() {
-        if header.name.eq_ignore_ascii_case("proxy-authorization") {
-            shown = shown.and_authorization(header.value);
-        }
+        let text = || std::str::from_utf8(header.value).unwrap_or_default().trim();
+        shown = match &*header.name.to_ascii_lowercase() {
+            "proxy-authorization" => shown.and_authorization(header.value),
+            "x-as-agent-token" | "x-as-session-token" => shown.and_token(text()),
+            "x-as-agent-id" if !text().is_empty() => shown.and_name(text()),
+            _ => shown,
+        };
     }
     Opening::Tunnel(target.0, target.1, shown)
 }

@@ -75,16 +75,6 @@ impl Explicit {
                         return self.turn_away(stream, caller.as_ref(), &destination, &refusal, asked).await;
                     }
                 };
-                let policy = self.intercept.pipeline.policy.get();
-                if shown.is_nothing()
-                    && policy.asks_for_more()
-                    && let Err(refusal) = policy.agent_for(&admitted.caller)
-                {
-                    let refusal = refusal.about(destination.host());
-                    return self
-                        .turn_away(stream, Some(&admitted.caller), &destination, &refusal, true)
-                        .await;
-                }
                 if stream.write_all(ESTABLISHED).await.is_ok() {
                     let arrived = Arrived { destination, caller, shown };
                     unless_over(&admitted.held, Box::pin(self.intercept.clone().tunnel(stream, arrived)))

@@ -80,7 +80,7 @@ pub(super) fn hand_over(
     Ok(json(object.into()))
 }
 
-fn json(value: Value) -> Response<Body> {
+pub(super) fn json(value: Value) -> Response<Body> {
     let mut response = Response::new(full(value.to_string()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

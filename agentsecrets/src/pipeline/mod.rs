@@ -15,6 +15,7 @@ pub mod record;
 mod tokens;
 mod tunnel;
 pub mod wallet;
+pub mod whoami;
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ use crate::inject::{self, Payload};
 use crate::policy::ask::Ask;
 use crate::policy::bounds::Bounds;
 use crate::policy::decide::{decide, reading};
-use crate::policy::grant::Decision;
+use crate::policy::grant::{Decision, Spend};
 use crate::policy::live::Live;
 use crate::redact::alarm::Alarms;
 use crate::redact::{self, Findings};
@@ -160,20 +161,26 @@ impl Pipeline {
             parts.extensions.insert(handshake.clone());
         }
         let policy = self.policy.get();
+        if handover::is_for_us(&target) && parts.uri.path() == whoami::PATH {
+            let response = self.tell_who(&caller, policy, &parts).await?;
+            return Ok(Answered::Whole(response, Findings::default()));
+        }
         let agent = policy.agent_for(&caller).map_err(|refusal| refusal.about(&target.host))?;
         attempt.agent(agent.name());
         caller.agent = Some(agent.name().clone());
         let caller = &caller;
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
+        let bounded = |spends: &[Spend]| {
+            let (method, path) = (&parts.method, parts.uri.path());
+            let ask = Ask { target: &target, method, path, websocket: false, references: &[] };
+            self.capabilities.refusal(caller, &ask, spends).map_or(Ok(()), Err)
+        };
         if handover::is_for_us(&target) && !agent.is_the_person() {
             let response = match handover::asked(agent, &parts).map_err(about)? {
                 handover::Question::Names => handover::names(agent),
                 handover::Question::Values(values) => {
-                    let (method, path) = (&parts.method, parts.uri.path());
-                    let ask = Ask { target: &target, method, path, websocket: false, references: &[] };
-                    let refusal = self.capabilities.refusal(caller, &ask, &handover::spends(&values));
-                    refusal.map_or(Ok(()), Err)?;
+                    bounded(&handover::spends(&values))?;
                     self.capabilities.charge(caller).await.map_err(about)?;
                     handover::hand_over(&values, &wallet, attempt).map_err(about)?
                 }

@@ -145,6 +145,7 @@ impl Findings {
         let facts = &spanned.value;
         let session = facts.session == Some(true);
         let token = facts.token == Some(true);
+        let trusted = facts.trusted == Some(true);
         let mut unprovable = None;
         if let Some(pod) = &facts.pod {
             let model::Pod { namespace, service_account, labels } = &pod.value;
@@ -162,11 +163,11 @@ impl Findings {
             || facts.uid.is_some()
             || facts.cgroup.is_some()
             || facts.container.is_some();
-        if !named && !session && !token && unprovable.is_none() {
+        if !named && !session && !token && !trusted && unprovable.is_none() {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 container, pod, session: true, token: true, or leave 'match' out",
+                 container, pod, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
         Match {
@@ -177,6 +178,7 @@ impl Findings {
             container: facts.container.as_ref().and_then(|text| self.keep(text, container(&text.value))),
             session,
             token,
+            trusted,
             unprovable,
         }
     }

@@ -160,14 +160,6 @@ impl Policy {
         }
     }
 
-    /// Whether an entry asks for a token or a session: a caller for whom none holds may have one to show.
-    pub fn asks_for_more(&self) -> bool {
-        self.agents
-            .iter()
-            .filter_map(|agent| agent.matches.as_ref())
-            .any(|facts| facts.token || facts.session)
-    }
-
     /// Takes over what `earlier` had counted, where agent, rule and rate are the same: writing the file
     /// anew must not hand out a new allowance.
     pub(super) fn keep_counts_of(&mut self, earlier: &Policy) {
