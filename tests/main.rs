@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 mod broken;
+mod capability;
 mod clients;
-mod door;
 mod containers;
+mod door;
 mod ebpf;
 mod harden;
 mod hostile;
