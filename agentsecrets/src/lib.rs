@@ -23,6 +23,9 @@ pub mod identity;
 pub mod inject;
 #[cfg(target_os = "linux")]
 pub mod launch;
+#[cfg(not(target_os = "linux"))]
+#[path = "launch/elsewhere.rs"]
+pub mod launch;
 pub mod manual;
 pub mod pipeline;
 pub mod policy;

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use super::{Context, Exit, Failure};
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
 use crate::base::name::SecretName;
-use crate::identity::process::who_started_us;
+use crate::identity::who_started_us;
 use crate::launch::mask::Values;
 use child::Signals;
 use variables::Variable;

@@ -1,25 +1,16 @@
 //! The hash of an executable file: computed once per version of the file, off the threads that serve.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
 
+use crate::base::sys::Version;
+
 /// How many file versions are remembered.
 const MOST_FILES: u64 = 4096;
-
-/// A version of a file: any write, replacement or reuse of its inode changes this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
 
 /// Hashes of executables.
 pub struct Hashes {
@@ -34,14 +25,8 @@ impl Default for Hashes {
 
 impl Hashes {
     /// SHA-256 of the open `file` in lower-case hex. Callers that ask at once wait for one computation.
-    pub async fn of(&self, file: File, metadata: &Metadata) -> io::Result<Arc<str>> {
-        let version = Version {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        };
+    pub async fn of(&self, file: File) -> io::Result<Arc<str>> {
+        let version = Version::of(&file)?;
         let computed =
             async move { tokio::task::spawn_blocking(move || hash(file)).await.map_err(io::Error::other)? };
         self.known
@@ -84,9 +69,7 @@ mod tests {
         let mut seen = Vec::new();
         for content in ["abc", "abd"] {
             std::fs::write(&path, content).unwrap();
-            let file = File::open(&path).unwrap();
-            let metadata = file.metadata().unwrap();
-            seen.push(hashes.of(file, &metadata).await.unwrap());
+            seen.push(hashes.of(File::open(&path).unwrap()).await.unwrap());
         }
         assert_eq!(&*seen[0], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_ne!(seen[0], seen[1]);

@@ -9,16 +9,22 @@ use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 
 use super::executable::Hashes;
 use super::process::look;
+pub use super::process::who_started_us;
 use super::socket::{Ends, Neighbourhood};
 use super::{IdentityError, Process};
 
+/// The user as whom this process runs.
+pub(super) fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 /// This machine, as far as this process may see it.
 #[derive(Default)]
-pub(super) struct Linux {
+pub(super) struct System {
     hashes: Hashes,
 }
 
-impl Neighbourhood for Linux {
+impl Neighbourhood for System {
     fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
         let inode = socket(ends)?.inode;
         let pid = holder(inode)?;
@@ -95,7 +101,7 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let ends = Ends { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
             let process = runtime.block_on(async move {
-                tokio::task::spawn_blocking(move || Linux::default().process(ends)).await.unwrap()
+                tokio::task::spawn_blocking(move || System::default().process(ends)).await.unwrap()
             });
             assert_eq!(process.unwrap().pid, std::process::id());
             drop(client);

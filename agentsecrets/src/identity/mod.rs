@@ -4,9 +4,13 @@
 pub mod executable;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod socket;
+#[cfg(windows)]
+mod windows;
 #[cfg(target_os = "linux")]
 pub mod witness;
 
@@ -16,6 +20,15 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::name::AgentName;
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;
+#[cfg(windows)]
+use windows as system;
+
+pub use system::who_started_us;
 
 /// A proven caller. Made by `identify` alone.
 #[derive(Debug, Clone)]
@@ -44,17 +57,18 @@ impl Caller {
 /// What the kernel says of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Process {
-    /// Process id in the initial namespace.
+    /// Process id, on Linux in the initial namespace.
     pub pid: u32,
-    /// Start time in clock ticks since boot, as in `/proc/<pid>/stat`.
+    /// Start time: on Linux in clock ticks since boot, as in `/proc/<pid>/stat`; on macOS in microseconds
+    /// since 1970; on Windows in units of 100 ns since 1601.
     pub start_time: u64,
     /// The executable that was running when it connected.
     pub exe: PathBuf,
     /// SHA-256 of that file, in lower-case hex.
     pub sha256: String,
-    /// Real user id.
+    /// Real user id; on Windows the last part of the user's security identifier.
     pub uid: u32,
-    /// Path of its cgroup in the unified hierarchy.
+    /// Path of its cgroup in the unified hierarchy; elsewhere than on Linux it is empty.
     pub cgroup: String,
 }
 

@@ -93,7 +93,7 @@ async fn prove(
     is_right(&seen, &metadata)?;
     let Seen { start_time, exe, cgroup, file } = seen;
     let uid = uid()?;
-    let sha256 = hashes.of(file, &metadata).await?.to_string();
+    let sha256 = hashes.of(file).await?.to_string();
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }

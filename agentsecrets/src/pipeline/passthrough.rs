@@ -8,7 +8,7 @@ use super::Pipeline;
 use super::record::Attempt;
 use crate::base::refusal::Refusal;
 use crate::connection::Destination;
-use crate::connection::transparent::reset;
+use crate::connection::ending::reset;
 use crate::identity::Caller;
 use crate::policy::connection::Tunnel;
 use crate::tls::terminate::Hello;

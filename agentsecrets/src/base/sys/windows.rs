@@ -1,0 +1,34 @@
+//! Windows: access lists in the place of modes, an event in the place of a signal, and handles that keep a
+//! process's id from being another's.
+
+mod ending;
+mod files;
+mod programs;
+
+pub use ending::{Ending, ask_to_end, leave_terminal, prepare_to_leave};
+pub use files::{
+    append, check_private, check_private_folder, create_private_folder, give, give_folder, sync_folder,
+};
+pub use programs::{Program, caller_of, parent};
+
+/// Nothing: whoever may open this process may read it, and what is swapped or dumped is the system's choice.
+/// The manual's "Other systems" says so.
+pub fn conceal() -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Handles are not limited by a setting: what a process may have at most.
+pub fn raise_descriptor_limit() -> std::io::Result<u64> {
+    Ok(1 << 24)
+}
+
+/// `text` as the system takes it: in UTF-16, with a zero at its end.
+fn wide(text: impl AsRef<std::ffi::OsStr>) -> Vec<u16> {
+    use std::os::windows::ffi::OsStrExt;
+    text.as_ref().encode_wide().chain([0]).collect()
+}
+
+/// What a call that says whether it succeeded has to say.
+fn done(succeeded: i32) -> std::io::Result<()> {
+    if succeeded == 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}

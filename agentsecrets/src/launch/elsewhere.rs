@@ -1,0 +1,6 @@
+//! Where no agent can be started: only Linux has what `run` is made of. So nothing here runs inside one.
+
+/// Whether this process is inside an agent's sandbox.
+pub fn inside_agent() -> bool {
+    false
+}
