@@ -6,6 +6,7 @@ mod demo;
 mod ebpf;
 mod packages;
 mod soak;
+mod systems;
 mod test;
 mod tidy;
 mod tools;
@@ -35,6 +36,8 @@ enum Verb {
     Bench(bench::Args),
     /// Build the kernel programs, or prove that the committed object comes from its source
     Ebpf(ebpf::Args),
+    /// Check that the crate compiles for Windows and macOS; how long it took is in target/systems.txt
+    Systems,
     /// Hold the architecture: layers, sizes, unsafe code, licences
     Tidy,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Soak(args) => soak::run(&args),
         Verb::Bench(args) => bench::run_some(&args),
         Verb::Ebpf(args) => ebpf::run(args),
+        Verb::Systems => systems::check(),
         Verb::Tidy => tidy::run(),
     };
     match done {

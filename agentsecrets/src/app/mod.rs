@@ -1,14 +1,16 @@
 //! The interceptor as a process: its order, its start, its hardening, its end.
 
+pub mod call;
 #[cfg(target_os = "linux")]
 mod calls;
 pub mod config;
 #[cfg(target_os = "linux")]
 pub mod harden;
 #[cfg(target_os = "linux")]
+pub mod health;
+#[cfg(target_os = "linux")]
 pub mod interceptor;
 pub mod order;
-#[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(target_os = "linux")]
 mod reach;

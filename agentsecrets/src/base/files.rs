@@ -1,6 +1,7 @@
 //! Files of ours, their owner's alone (0600 in folders of 0700 where there are modes), written whole or not
 //! at all. What root makes in somebody's folder is theirs, or they could not read it the next time.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -50,4 +51,15 @@ pub fn append(path: &Path) -> io::Result<File> {
         sys::give(&file, folder)?;
     }
     Ok(file)
+}
+
+/// Whether `program` can be seen at all. A folder in PATH that a user may not enter makes the system say
+/// "permission denied" of every program that is nowhere else.
+pub fn is_visible(program: &OsStr) -> bool {
+    let path = Path::new(program);
+    if path.components().count() > 1 || path.is_absolute() {
+        return path.symlink_metadata().is_ok();
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(path).is_file())
 }

@@ -5,16 +5,19 @@ mod agent;
 mod child;
 mod variables;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use super::{Context, Exit, Failure};
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
+use crate::base::files;
 use crate::base::name::SecretName;
+use crate::base::sys;
 use crate::identity::who_started_us;
-use crate::launch::mask::Values;
-use child::Signals;
+use crate::redact::mask::Values;
+use child::{Flags, Signals};
 use variables::Variable;
 
 /// Start a command with the real values in its environment: every secret under its own name, or those that
@@ -40,9 +43,8 @@ pub(super) struct Args {
     /// The variables of this .env file, with the secrets that it names, instead of every secret
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
-    /// Take the values out of what the command prints
-    #[arg(long)]
-    mask: bool,
+    #[command(flatten)]
+    output: Flags,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -51,7 +53,7 @@ pub(super) struct Args {
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // Whoever may trace us could read the values out of our memory.
-    nix::sys::prctl::set_dumpable(false).map_err(|error| ours("cannot protect our memory", error))?;
+    sys::protect_memory().map_err(|error| ours("cannot protect our memory", error))?;
     let signals = Signals::block().map_err(|error| ours("cannot take signals", error))?;
     if crate::launch::inside_agent() {
         // The interceptor has the record.
@@ -84,8 +86,10 @@ fn start(args: &Args, variables: Vec<Variable>, signals: Signals) -> Result<Exit
     let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
     command.args(args.command.iter().skip(1));
     command.envs(variables.iter().map(Variable::as_pair));
-    let masked =
-        args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
+    let masked = args
+        .output
+        .mask()
+        .then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
     signals.run(command, masked).map(ExitCode::from)
 }
 
@@ -108,6 +112,21 @@ fn open_record(args: &Args, context: &Context) -> Result<Pending, Failure> {
         target_url: program.unwrap_or_default(),
         domain: String::new(),
     }))
+}
+
+fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+    let what = format!("{}: {error}", program.to_string_lossy());
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(Exit::NoCommand, what),
+        io::ErrorKind::PermissionDenied if !files::is_visible(program) => Failure::new(Exit::NoCommand, what),
+        io::ErrorKind::ArgumentListTooLong => {
+            Failure::new(Exit::Ours, what).hint("choose fewer secrets with --only")
+        }
+        io::ErrorKind::Interrupted | io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => {
+            Failure::new(Exit::Ours, what)
+        }
+        _ => Failure::new(Exit::NotExecutable, what),
+    }
 }
 
 fn failed(why: &str) -> Outcome {

@@ -7,16 +7,23 @@ mod completions;
 mod doctor;
 mod env;
 mod environment;
+#[cfg(target_os = "linux")]
+mod health;
+#[cfg(target_os = "linux")]
 mod interceptor;
+mod mcp;
 mod policy;
 mod project;
 mod proxy;
 mod run;
 mod scope;
 mod secrets;
+#[cfg(target_os = "linux")]
+mod sidecar;
 mod status;
 mod table;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -55,6 +62,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Start a command as an agent: its traffic goes through us, its secrets stay here
+    #[cfg_attr(not(target_os = "linux"), command(hide = true))]
     Run(run::Args),
     /// Make one authenticated request
     Call(Box<call::Args>),
@@ -62,6 +70,14 @@ enum Verb {
     Env(env::Args),
     /// Serve clients that know us for a proxy
     Proxy(proxy::Args),
+    /// Serve models and their frameworks
+    Mcp(mcp::Args),
+    /// Guard agents in other containers
+    #[cfg(target_os = "linux")]
+    Sidecar(sidecar::Args),
+    /// Say whether agents beside this service are held and served
+    #[cfg(target_os = "linux")]
+    Health(health::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -79,11 +95,21 @@ enum Verb {
     /// Print completions for a shell
     Completions(completions::Args),
     /// The process that handles agents' traffic; started by `run`
+    #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Interceptor(interceptor::Args),
 }
 
 impl Verb {
+    /// Whether the folder that it is started in says nothing to it.
+    fn is_apart(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
+            verb => matches!(verb, Verb::Completions(_)),
+        }
+    }
+
     /// Whether it acts for the person, and so not for an agent.
     fn is_administrative(&self) -> bool {
         match self {
@@ -93,8 +119,14 @@ impl Verb {
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Policy(_)
-            | Verb::Audit(_)
-            | Verb::Interceptor(_) => true,
+            | Verb::Audit(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
+            Verb::Mcp(args) => args.is_administrative(),
+            #[cfg(target_os = "linux")]
+            Verb::Sidecar(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
@@ -126,8 +158,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What a process that serves has to say of itself goes to standard error; `AGENTSECRETS_LOG` says how much.
+fn log_to_stderr() {
+    let level = tracing_subscriber::EnvFilter::try_from_env("AGENTSECRETS_LOG");
+    let level = level.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // Somebody may listen already, in a test.
+    let _ = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).try_init();
+}
+
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    #[cfg(target_os = "linux")]
     if cli.verb.is_administrative() && crate::launch::inside_agent() {
         return Err(Failure::new(Exit::Denied, "this command is not for agents")
             .hint("a person runs it, in a terminal outside `agentsecrets run`"));
@@ -141,6 +180,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
+        Verb::Mcp(args) => mcp::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Sidecar(args) => sidecar::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Health(args) => health::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
@@ -149,6 +193,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
         Verb::Completions(args) => completions::run(args, &context),
+        #[cfg(target_os = "linux")]
         Verb::Interceptor(args) => interceptor::run(args, &context),
     }
 }
@@ -157,13 +202,20 @@ impl Context {
     fn new(global: Global, verb: &Verb) -> Result<Self, Failure> {
         let home = home(verb)?;
         // The interceptor is told what applies, and an agent's folder is not ours to look into.
-        let apart = matches!(verb, Verb::Interceptor(_) | Verb::Completions(_));
-        #[cfg(target_os = "linux")]
+        let apart = verb.is_apart();
         let apart = apart || crate::launch::inside_agent();
         let working = std::env::current_dir().ok().filter(|_| !apart);
         let scope = Scope::find(global.project, global.environment, &home, working.as_deref())?;
         let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
         Ok(Self { home, project, environment, scope, json: global.json })
+    }
+
+    /// The same in the folder `working`: what the command line chose stays, a project file there counts.
+    fn within(&self, working: &Path) -> Result<Self, Failure> {
+        let (project, environment) = (self.scope.project.of_a_flag(), self.scope.environment.of_a_flag());
+        let scope = Scope::find(project, environment, &self.home, Some(working))?;
+        let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
+        Ok(Self { home: self.home.clone(), project, environment, scope, json: self.json })
     }
 }
 

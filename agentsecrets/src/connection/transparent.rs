@@ -65,11 +65,7 @@ impl Transparent {
         }
     }
 
-    fn recognise(
-        &self,
-        stream: &TcpStream,
-        peer: SocketAddr,
-    ) -> io::Result<Option<(SocketAddr, Snapshot)>> {
+    fn recognise(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<Option<(SocketAddr, Snapshot)>> {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
         let origin = self.flows.take_of(stream, peer, local).map_err(io::Error::other)?;

@@ -8,14 +8,19 @@ use std::path::Path;
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 
 use super::executable::Hashes;
-use super::process::look;
-pub use super::process::who_started_us;
 use super::socket::{Ends, Neighbourhood};
 use super::{IdentityError, Process};
+
+pub(super) use super::process::look;
 
 /// The user as whom this process runs.
 pub(super) fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
+}
+
+/// The process that started this one.
+pub(super) fn parent_id() -> std::io::Result<u32> {
+    Ok(std::os::unix::process::parent_id())
 }
 
 /// This machine, as far as this process may see it.

@@ -3,7 +3,6 @@
 //! an agent sends.
 
 pub mod agent;
-pub mod bundle;
 pub mod cgroup;
 pub mod command;
 pub mod environment;
@@ -12,11 +11,12 @@ pub mod interceptor;
 pub mod janitor;
 pub mod java;
 pub mod leftovers;
-pub mod mask;
 pub mod mounts;
 pub mod ours;
+pub mod place;
 pub mod report;
 pub mod seccomp;
+pub mod sidecar;
 pub mod sockets;
 pub mod supervise;
 pub mod terminal;
@@ -46,6 +46,7 @@ use crate::base::privileges;
 use crate::base::sys::process;
 use crate::connection::ebpf::{self, EbpfError};
 use crate::policy::narrow::Narrow;
+use crate::tls::bundle::bundle;
 
 pub use cgroup::NoCgroup;
 pub use inside::{MARKER, inside_agent};
@@ -191,7 +192,7 @@ fn with_interceptor(
     let name = run.agent.as_ref().map(AgentName::as_str);
     let environment = environment::environment(std::env::vars_os(), user, name, &ready.placeholders);
     let environment = environment::lines(environment);
-    let bundle = bundle::bundle(&ready.authority);
+    let bundle = bundle(&ready.authority);
     let java = java::trust_store(&bundle);
     let blocked = block_signals().map_err(step("block signals"))?;
     let (ours, theirs) = sockets_between().map_err(step("make a socket"))?;
@@ -247,6 +248,7 @@ fn order(run: &Run, id: &str, leftovers: &Leftovers, sockets: &Sockets) -> Order
         listeners: numbers(&sockets.listeners),
         dns_udp: numbers(&sockets.dns_udp),
         dns_tcp: numbers(&sockets.dns_tcp),
+        service: None,
         uid,
         gid,
     }

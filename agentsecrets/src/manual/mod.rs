@@ -21,3 +21,6 @@ pub mod known_attacks {}
 
 #[doc = include_str!("redaction.md")]
 pub mod redaction {}
+
+#[doc = include_str!("systems.md")]
+pub mod systems {}

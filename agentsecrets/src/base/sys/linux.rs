@@ -76,3 +76,17 @@ pub fn netns_cookie(fd: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u64> {
     };
     if done == 0 { Ok(cookie) } else { Err(std::io::Error::last_os_error()) }
 }
+
+/// How a person finds out who listens on a port.
+pub const LISTENERS: &str = "ss -ltnp";
+
+/// This program, even where its file was replaced since it started.
+pub fn own_program() -> io::Result<std::path::PathBuf> {
+    Ok("/proc/self/exe".into())
+}
+
+/// No reading of our memory by other programs of the same user: for a command, which the person may stop and
+/// limit as they like.
+pub fn protect_memory() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
+}

@@ -1,12 +1,16 @@
 //! What Linux and macOS have in common: modes of files, signals, terminals that are left.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 use std::process::Command;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdout, setsid};
@@ -113,6 +117,23 @@ impl Ending {
 pub fn ask_to_end(pid: u32) -> io::Result<()> {
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
     Ok(kill(Pid::from_raw(pid), Signal::SIGTERM)?)
+}
+
+/// Blocks until nobody is left to read our standard output.
+pub fn wait_until_nobody_reads() -> io::Result<()> {
+    let stdout = io::stdout();
+    // Nothing is asked for: what is told is an error, or that the other side hung up.
+    let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    while let Ok(0) | Err(Errno::EINTR) = poll(&mut watched, PollTimeout::NONE) {}
+    Ok(())
+}
+
+/// How a person ends a process that does not end.
+pub const KILL: &str = "kill -9";
+
+/// Bytes as the system takes text: as they are.
+pub fn os_text(bytes: &[u8]) -> Option<&OsStr> {
+    Some(OsStr::from_bytes(bytes))
 }
 
 /// Prepares the start of a process that will leave our terminal.

@@ -17,6 +17,32 @@ pub fn conceal() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Nothing, likewise.
+pub fn protect_memory() -> std::io::Result<()> {
+    Ok(())
+}
+
+/// How a person finds out who listens on a port.
+pub const LISTENERS: &str = "netstat -ano";
+
+/// How a person ends a process that does not end.
+pub const KILL: &str = "taskkill /F /PID";
+
+/// This program.
+pub fn own_program() -> std::io::Result<std::path::PathBuf> {
+    std::env::current_exe()
+}
+
+/// Bytes as the system takes text, which must be UTF-8 here.
+pub fn os_text(bytes: &[u8]) -> Option<&std::ffi::OsStr> {
+    std::str::from_utf8(bytes).ok().map(AsRef::as_ref)
+}
+
+/// Not told by this system: a reader who is gone shows when we write.
+pub fn wait_until_nobody_reads() -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 /// Handles are not limited by a setting: what a process may have at most.
 pub fn raise_descriptor_limit() -> std::io::Result<u64> {
     Ok(1 << 24)

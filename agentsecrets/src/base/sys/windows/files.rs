@@ -181,12 +181,8 @@ fn lets_in_others(list: *mut ACL, owner: PSID) -> io::Result<bool> {
         if mask & (FILE_READ_DATA | FILE_WRITE_DATA | FILE_APPEND_DATA | GENERIC) == 0 {
             continue;
         }
-        let trusted = [
-            WinLocalSystemSid,
-            WinBuiltinAdministratorsSid,
-            WinCreatorOwnerSid,
-            WinCreatorOwnerRightsSid,
-        ];
+        let trusted =
+            [WinLocalSystemSid, WinBuiltinAdministratorsSid, WinCreatorOwnerSid, WinCreatorOwnerRightsSid];
         // SAFETY: all three are valid identifiers that live across the calls.
         let known = unsafe {
             EqualSid(who, own.as_ptr()) != 0

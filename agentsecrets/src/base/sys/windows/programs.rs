@@ -17,8 +17,8 @@ use windows_sys::Win32::NetworkManagement::IpHelper::{
 use windows_sys::Win32::Networking::WinSock::{AF_INET, AF_INET6};
 use windows_sys::Win32::Security::Authorization::ConvertSidToStringSidW;
 use windows_sys::Win32::Security::{
-    EqualSid, GetSidSubAuthority, GetSidSubAuthorityCount, GetTokenInformation, PSID, TOKEN_QUERY, TOKEN_USER,
-    TokenUser,
+    EqualSid, GetSidSubAuthority, GetSidSubAuthorityCount, GetTokenInformation, PSID, TOKEN_QUERY,
+    TOKEN_USER, TokenUser,
 };
 use windows_sys::Win32::System::Diagnostics::ToolHelp::{
     CreateToolhelp32Snapshot, PROCESSENTRY32W, Process32FirstW, Process32NextW, TH32CS_SNAPPROCESS,
@@ -85,8 +85,7 @@ fn table<Row: Copy>(family: u16) -> io::Result<Vec<Row>> {
         let mut size = u32::try_from(buffer.len() * 4).map_err(io::Error::other)?;
         let (of, kind) = (u32::from(family), TCP_TABLE_OWNER_PID_CONNECTIONS);
         // SAFETY: the system writes at most `size` bytes to the buffer.
-        let code =
-            unsafe { GetExtendedTcpTable(buffer.as_mut_ptr().cast(), &raw mut size, 0, of, kind, 0) };
+        let code = unsafe { GetExtendedTcpTable(buffer.as_mut_ptr().cast(), &raw mut size, 0, of, kind, 0) };
         match code {
             ERROR_SUCCESS => break,
             ERROR_INSUFFICIENT_BUFFER => buffer.resize((size as usize).div_ceil(4) + 1024, 0),
