@@ -11,6 +11,5 @@ pub mod name;
 pub mod privileges;
 pub mod refusal;
 pub mod secret;
-#[cfg(target_os = "linux")]
 pub mod sys;
 pub mod timeouts;

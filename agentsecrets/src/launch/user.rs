@@ -42,6 +42,11 @@ pub fn who_called_sudo() -> Option<User> {
     if uid == 0 { None } else { User::from_uid(Uid::from_raw(uid)).ok()? }
 }
 
+/// Their id.
+pub fn uid_of_who_called_sudo() -> Option<u32> {
+    who_called_sudo().map(|user| user.uid.as_raw())
+}
+
 impl AgentUser {
     /// The user whom `run --user` names, else the one who called `sudo`, else `nobody`. `private` is where
     /// HOME is made for a user who has none.
