@@ -11,5 +11,6 @@ pub mod name;
 pub mod privileges;
 pub mod refusal;
 pub mod secret;
+pub mod shown;
 pub mod sys;
 pub mod timeouts;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::executable::Hashes;
 use super::system::{look, own_uid, parent_id};
-use super::{Caller, IdentityError, Process};
+use super::{Caller, IdentityError, Process, Standing};
 use crate::base::name::AgentName;
 
 /// The program that started this one, where the system lets us look at it; else this one.
@@ -23,7 +23,7 @@ pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, Ident
     if process.uid != own_uid() {
         return Err(IdentityError::OtherUser);
     }
-    Ok(Caller { process, agent, session: "".into(), is_ours: true })
+    Ok(Caller { process, agent, session: "".into(), is_ours: true, standing: Standing::default() })
 }
 
 async fn our_parent() -> Result<Process, IdentityError> {

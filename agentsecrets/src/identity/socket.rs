@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::system::{System, own_uid};
-use super::{Caller, IdentityError, Process};
+use super::{Caller, IdentityError, Process, Standing};
 
 /// Both ends of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,8 @@ impl Neighbours {
         if process.uid != self.uid {
             return Err(IdentityError::OtherUser);
         }
-        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true })
+        let standing = Standing::default();
+        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing })
     }
 }
 
