@@ -221,10 +221,7 @@ impl Context {
 
 /// Whose files are ours.
 fn home(verb: &Verb) -> Result<Home, Failure> {
-    #[cfg(target_os = "linux")]
-    if let (Verb::Run(_), Some(user)) = (verb, crate::launch::who_called_sudo()) {
-        // Under sudo the platform's folders would be root's, and the secrets are the person's.
-        return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
-    }
-    Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+    // Under sudo the platform's folders would be root's, and the secrets are the person's.
+    let person = matches!(verb, Verb::Run(_)).then(crate::launch::home_of_who_called_sudo).flatten();
+    Home::find(person.as_deref()).map_err(|error| Failure::new(Exit::Failure, error))
 }

@@ -133,6 +133,9 @@ pub enum IdentityError {
     /// Several programs hold the connection, and any of them may have spoken.
     #[error("several programs hold the connection")]
     Shared,
+    /// The system has no way to tell that we know.
+    #[error("this system cannot tell which program is at the other end of a connection")]
+    Unsupported,
     /// It is not in the cgroup of this run or service.
     #[error("the process is in no cgroup of an agent of ours")]
     Elsewhere,

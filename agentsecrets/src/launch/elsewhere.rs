@@ -5,7 +5,12 @@ pub fn inside_agent() -> bool {
     false
 }
 
-/// Nobody: what `sudo` says of who called it counts for `run` alone.
+/// Nowhere: what `sudo` says of who called it counts for `run` alone.
+pub fn home_of_who_called_sudo() -> Option<std::path::PathBuf> {
+    None
+}
+
+/// Nobody, likewise.
 #[cfg(unix)]
 pub fn uid_of_who_called_sudo() -> Option<u32> {
     None

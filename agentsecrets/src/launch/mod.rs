@@ -51,7 +51,7 @@ use crate::tls::bundle::bundle;
 pub use cgroup::NoCgroup;
 pub use inside::{MARKER, inside_agent};
 pub use interceptor::NoInterceptor;
-pub use user::{NoUser, uid_of_who_called_sudo, who_called_sudo};
+pub use user::{NoUser, home_of_who_called_sudo, uid_of_who_called_sudo, who_called_sudo};
 
 use agent::Agent;
 use cgroup::Cgroup;
