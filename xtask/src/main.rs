@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod packages;
 mod soak;
@@ -38,6 +39,8 @@ enum Verb {
     Ebpf(ebpf::Args),
     /// Check that the crate compiles for Windows and macOS; how long it took is in target/systems.txt
     Systems,
+    /// Make what users get, in target/dist: OCI image, Debian package, tarball, bill of materials, checksums
+    Dist(dist::Args),
     /// Hold the architecture: layers, sizes, unsafe code, licences
     Tidy,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run_some(&args),
         Verb::Ebpf(args) => ebpf::run(args),
         Verb::Systems => systems::check(),
+        Verb::Dist(args) => dist::run_all(&args),
         Verb::Tidy => tidy::run(),
     };
     match done {

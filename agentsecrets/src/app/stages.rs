@@ -18,6 +18,9 @@ use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::base::sys;
 use crate::capability::Capabilities;
+use crate::capability::trust::Trust;
+use crate::identity::closer::Look;
+use crate::identity::look_closer;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
@@ -89,7 +92,7 @@ impl Stages {
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let capabilities = Arc::default();
+        let capabilities = capabilities(home, &config, look_closer())?;
         Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
     }
 
@@ -120,6 +123,17 @@ impl Stages {
         };
         (Arc::new(pipeline), wallets)
     }
+}
+
+/// What bounds the programs of `home`, which `look` looks at.
+pub fn capabilities(
+    home: &Home,
+    config: &Config,
+    look: Option<Arc<dyn Look>>,
+) -> Result<Arc<Capabilities>, Failure> {
+    let trust = Trust::open(&home.trust(), config.require_trust, look);
+    let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
+    Ok(Arc::new(Capabilities::default().trusting(Arc::new(trust))))
 }
 
 fn configuration(home: &Home) -> Result<Config, Failure> {

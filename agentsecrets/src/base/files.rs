@@ -2,7 +2,7 @@
 //! at all. What root makes in somebody's folder is theirs, or they could not read it the next time.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -37,6 +37,20 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sys::give(file.as_file(), folder)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
+    sys::sync_folder(folder)
+}
+
+/// Replaces a file of somebody else's program at `path`, which may be a link, with `bytes` in one step: whose it
+/// is and who may read it stays as it is.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let (was, folder) = (fs::metadata(&path)?, path.parent().unwrap_or(Path::new(".")));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    sys::give_as(file.as_file(), &was)?;
+    file.as_file().set_permissions(was.permissions())?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
     sys::sync_folder(folder)
 }
 

@@ -15,6 +15,9 @@ use std::net::SocketAddr;
 
 use crate::base::host::Host;
 
+#[cfg(target_os = "linux")]
+pub use agentsecrets_ebpf::Snapshot;
+
 /// Where a connection is going.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {

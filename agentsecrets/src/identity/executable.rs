@@ -1,16 +1,20 @@
 //! The hash of an executable file: computed once per version of the file, off the threads that serve.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
 
-use crate::base::sys::Version;
+use crate::base::sys::{Version, last_change};
 
 /// How many file versions are remembered.
 const MOST_FILES: u64 = 4096;
+/// A file that changed more recently is hashed anew each time: file systems keep time in steps, and a
+/// second change within the same step would not show.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Hashes of executables.
 pub struct Hashes {
@@ -26,9 +30,14 @@ impl Default for Hashes {
 impl Hashes {
     /// SHA-256 of the open `file` in lower-case hex. Callers that ask at once wait for one computation.
     pub async fn of(&self, file: File) -> io::Result<Arc<str>> {
-        let version = Version::of(&file)?;
-        let computed =
-            async move { tokio::task::spawn_blocking(move || hash(file)).await.map_err(io::Error::other)? };
+        let (version, metadata) = (Version::of(&file)?, file.metadata()?);
+        let computed = async move {
+            let hashed = tokio::task::spawn_blocking(move || sha256(file)).await.map_err(io::Error::other)?;
+            hashed.map(Arc::from)
+        };
+        if !is_settled(&metadata) {
+            return computed.await;
+        }
         self.known
             .try_get_with(version, computed)
             .await
@@ -36,7 +45,14 @@ impl Hashes {
     }
 }
 
-fn hash(mut file: File) -> io::Result<Arc<str>> {
+/// Whether the last change of a file, by a clock that nobody sets but root, is long enough ago.
+fn is_settled(metadata: &Metadata) -> bool {
+    let age = last_change(metadata).and_then(|changed| SystemTime::now().duration_since(changed).ok());
+    age.is_some_and(|age| age > SETTLED)
+}
+
+/// SHA-256 of what `file` holds from here on, in lower-case hex.
+pub fn sha256(mut file: impl Read) -> io::Result<String> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -45,7 +61,7 @@ fn hash(mut file: File) -> io::Result<Arc<str>> {
             count => context.update(buffer.get(..count).unwrap_or_default()),
         }
     }
-    Ok(hex(context.finish().as_ref()).into())
+    Ok(hex(context.finish().as_ref()))
 }
 
 /// Bytes as lower-case hex.
@@ -67,6 +83,7 @@ mod tests {
         let path = folder.path().join("program");
         let hashes = Hashes::default();
         let mut seen = Vec::new();
+        // The second is written within the same step of the clock, if it is a coarse one.
         for content in ["abc", "abd"] {
             std::fs::write(&path, content).unwrap();
             seen.push(hashes.of(File::open(&path).unwrap()).await.unwrap());

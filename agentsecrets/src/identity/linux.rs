@@ -18,6 +18,11 @@ pub(super) fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// This process looks closer at others itself.
+pub fn look_closer() -> Option<std::sync::Arc<dyn super::closer::Look>> {
+    Some(std::sync::Arc::new(super::witness::Witness::Here))
+}
+
 /// The process that started this one.
 pub(super) fn parent_id() -> std::io::Result<u32> {
     Ok(std::os::unix::process::parent_id())

@@ -10,6 +10,9 @@ pub mod security {}
 #[doc = include_str!("references.md")]
 pub mod references {}
 
+#[doc = include_str!("trust.md")]
+pub mod trust {}
+
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 
@@ -24,3 +27,5 @@ pub mod redaction {}
 
 #[doc = include_str!("systems.md")]
 pub mod systems {}
+#[doc = include_str!("containers.md")]
+pub mod containers {}

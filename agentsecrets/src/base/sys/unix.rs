@@ -1,13 +1,14 @@
 //! What Linux and macOS have in common: modes of files, signals, terminals that are left.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -32,6 +33,22 @@ impl Version {
     }
 }
 
+/// When a file last changed, by a clock that nobody sets but root.
+pub fn last_change(metadata: &Metadata) -> Option<SystemTime> {
+    let changed = u64::try_from(metadata.ctime()).map(Duration::from_secs).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(changed)
+}
+
+/// Whether what `metadata` is of is root's, and nobody else may write to it.
+pub fn is_roots_alone(metadata: &Metadata) -> bool {
+    metadata.uid() == 0 && metadata.mode() & 0o022 == 0
+}
+
+/// Our standard output, without the buffer before it.
+pub fn standard_output() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
 /// Makes a folder that is its owner's alone.
 pub fn create_private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(folder)
@@ -52,6 +69,15 @@ pub fn give(new: &File, folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         given => given,
     }
+}
+
+/// Gives a new file to the owner and the group of what it replaces.
+pub fn give_as(new: &File, was: &Metadata) -> io::Result<()> {
+    let own = new.metadata()?;
+    if (own.uid(), own.gid()) == (was.uid(), was.gid()) {
+        return Ok(());
+    }
+    fchown(new, Some(was.uid()), Some(was.gid()))
 }
 
 /// The same for a new folder.

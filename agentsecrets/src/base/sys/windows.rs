@@ -7,7 +7,8 @@ mod programs;
 
 pub use ending::{Ending, ask_to_end, leave_terminal, prepare_to_leave};
 pub use files::{
-    append, check_private, check_private_folder, create_private_folder, give, give_folder, sync_folder,
+    append, check_private, check_private_folder, create_private_folder, give, give_as, give_folder,
+    sync_folder,
 };
 pub use programs::{Program, caller_of, parent};
 
@@ -27,6 +28,22 @@ pub const LISTENERS: &str = "netstat -ano";
 
 /// How a person ends a process that does not end.
 pub const KILL: &str = "taskkill /F /PID";
+
+/// When a file was last written; a program may set it, and the one who does could change the file anyway.
+pub fn last_change(metadata: &std::fs::Metadata) -> Option<std::time::SystemTime> {
+    metadata.modified().ok()
+}
+
+/// No: there is no root here, and no package manager that vouches for what is root's.
+pub fn is_roots_alone(_metadata: &std::fs::Metadata) -> bool {
+    false
+}
+
+/// Our standard output, without the buffer before it.
+pub fn standard_output() -> std::io::Result<std::fs::File> {
+    use std::os::windows::io::AsHandle;
+    Ok(std::io::stdout().as_handle().try_clone_to_owned()?.into())
+}
 
 /// This program.
 pub fn own_program() -> std::io::Result<std::path::PathBuf> {
