@@ -199,7 +199,7 @@ impl Engine {
         self.compose.services.get_mut("agentsecrets").unwrap().secrets.push(name.to_owned());
     }
 
-    fn start(&self, service: &Service, command: Vec<String>, pids: Option<&Container<'_>>) -> Container<'_> {
+    fn start(&self, service: &Service, words: Vec<String>, pids: Option<&Container<'_>>) -> Container<'_> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let id = format!("{number:016x}{}", "0123456789abcdef".repeat(3));
@@ -216,8 +216,8 @@ impl Engine {
         if let Some(mode) = &service.network_mode {
             assert_eq!(mode, "service:agentsecrets");
         }
-        let image: Value = serde_json::from_str(&fs::read_to_string(deploy("image.json")).unwrap()).unwrap();
-        let of_image = image["Env"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+        let said: Value = serde_json::from_str(&fs::read_to_string(deploy("image.json")).unwrap()).unwrap();
+        let of_image = said["Env"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
         let path = "PATH=/usr/bin:/bin".to_owned();
         let mut environment: Vec<String> =
             if service.image == "agent" { vec![path] } else { of_image.collect() };
@@ -228,7 +228,7 @@ impl Engine {
             root: &root,
             netns: PathBuf::from(format!("/run/netns/{}", self.netns.name())),
             mounts: self.mounts(service, image.is_some()),
-            command,
+            command: words,
             environment,
             pids: pids.map(|other| PathBuf::from(format!("/proc/{}/ns/pid", other.pid()))),
         };
