@@ -27,5 +27,6 @@ pub mod redaction {}
 
 #[doc = include_str!("systems.md")]
 pub mod systems {}
+
 #[doc = include_str!("containers.md")]
 pub mod containers {}
