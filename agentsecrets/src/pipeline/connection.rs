@@ -53,6 +53,7 @@ pub(super) enum Broken {
     Unknown,
     #[error("target_mismatch: the proxy was asked for another server than the TLS server name")]
     Mismatch,
+    #[cfg(target_os = "linux")]
     #[error("too many connections at once: reset")]
     NoRoom,
     #[error(transparent)]
