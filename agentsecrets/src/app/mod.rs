@@ -2,7 +2,7 @@
 
 pub mod call;
 #[cfg(target_os = "linux")]
-mod calls;
+pub mod calls;
 pub mod config;
 #[cfg(target_os = "linux")]
 pub mod harden;
@@ -13,5 +13,5 @@ pub mod interceptor;
 pub mod order;
 pub mod proxy;
 #[cfg(target_os = "linux")]
-mod reach;
+pub mod reach;
 pub mod stages;

@@ -12,6 +12,8 @@ pub mod memory;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(target_os = "linux")]
+pub mod rights;
+#[cfg(target_os = "linux")]
 pub mod terminal;
 #[cfg(unix)]
 mod unix;

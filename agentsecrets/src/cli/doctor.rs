@@ -5,6 +5,7 @@ mod clients;
 mod stores;
 #[cfg_attr(not(target_os = "linux"), path = "doctor/elsewhere.rs")]
 mod system;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -64,8 +65,9 @@ fn everything(context: &Context) -> Vec<Finding> {
     let mut findings = system::agents();
     findings.extend([home(context), configuration(context), policy(context)]);
     findings.extend(stores::all(context));
+    findings.extend(trust::all(context));
     findings.push(roots());
-    findings.extend(system::clients());
+    findings.extend(system::clients(context));
     findings
 }
 

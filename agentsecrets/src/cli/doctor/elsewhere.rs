@@ -1,6 +1,7 @@
 //! Where no agent can be started: what this system cannot do, each with what is there instead.
 
 use super::Finding;
+use crate::cli::Context;
 
 /// Where certificate roots come from.
 pub(super) const ROOTS: &str = "look at the system's own list of trusted certificates";
@@ -24,7 +25,7 @@ pub(super) fn agents() -> Vec<Finding> {
 }
 
 /// What is not promised here, said plainly.
-pub(super) fn clients() -> Vec<Finding> {
+pub(super) fn clients(_context: &Context) -> Vec<Finding> {
     let mut findings = vec![Finding::warning(
         "unguarded: a program of the same user can read our files, and ask the keychain, as you can",
         "run agents as another user, who cannot; or on Linux, with `agentsecrets run`",

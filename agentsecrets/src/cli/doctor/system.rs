@@ -1,7 +1,9 @@
 //! Linux: agents can be started, and the clients that they run are known.
 
 use super::{Finding, clients};
+use crate::cli::Context;
 use crate::connection::ebpf;
+use crate::door::presence::Presence;
 
 /// Where certificate roots come from.
 pub(super) const ROOTS: &str = "apt-get install ca-certificates";
@@ -31,11 +33,28 @@ pub(super) fn agents() -> Vec<Finding> {
 }
 
 /// Who trusts us, and what is promised only inside `run`, said plainly.
-pub(super) fn clients() -> Vec<Finding> {
+pub(super) fn clients(context: &Context) -> Vec<Finding> {
     let mut findings = clients::summary();
-    findings.push(Finding::warning(
-        "unguarded: outside `run`, a program of the same user can read our files as you can",
-        "start agents with `agentsecrets run`; it hides the vault, its key and our sockets from them",
-    ));
+    findings.push(door(context));
     findings
+}
+
+/// What is promised only inside `run`, said plainly.
+fn door(context: &Context) -> Finding {
+    if let Some(ticket) = &context.ticket {
+        let presence = context.home.policy().parent().is_some_and(|home| Presence::in_home(home).is_set());
+        return if presence || ticket.uid == 0 {
+            Finding::good("the person's door is closed: what is stored belongs to the daemon's own user")
+        } else {
+            Finding::warning(
+                "no passphrase is set for your presence: only root and trusted programs may do anything",
+                "sudo agentsecrets presence set",
+            )
+        };
+    }
+    Finding::warning(
+        "unguarded: outside `run`, a program of the same user can read our files as you can",
+        "start agents with `agentsecrets run`, which hides them; to keep them from every program of yours: sudo \
+         agentsecrets daemon install",
+    )
 }
