@@ -2,7 +2,6 @@
 
 use super::{Context, Failure};
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
-use crate::identity::who_started_us;
 
 /// Opens the record of `method`, for `whom`. Nothing is written yet. The failures are those of the command
 /// that asks.

@@ -156,7 +156,6 @@ impl Verb {
             | Verb::Audit(_) => true,
             #[cfg(target_os = "linux")]
             Verb::Interceptor(_) => true,
-            Verb::Audit(_) | Verb::Interceptor(_) => true,
             #[cfg(target_os = "linux")]
             Verb::Presence(_) | Verb::Daemon(_) => true,
             Verb::Mcp(args) => args.is_administrative(),

@@ -8,8 +8,8 @@ mod macos;
 mod windows;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Flags, Signals};
+pub(super) use linux::{Flags, Signals, as_who_asked};
 #[cfg(target_os = "macos")]
-pub(super) use macos::{Flags, Signals};
+pub(super) use macos::{Flags, Signals, as_who_asked};
 #[cfg(windows)]
-pub(super) use windows::{Flags, Signals};
+pub(super) use windows::{Flags, Signals, as_who_asked};

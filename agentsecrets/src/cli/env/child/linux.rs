@@ -2,6 +2,7 @@
 //! for, and its end is ours. It is a child of ours and not what we become, so that the process which a
 //! script started and can look at never holds a value in its environment.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -23,7 +24,8 @@ use nix::unistd::{Pid, pipe2};
 
 use super::super::{not_started, ours};
 use crate::base::sys::process::{self, Person};
-use crate::cli::Failure;
+use crate::cli::{Context, Failure};
+use crate::door::ticket::Ticket;
 use crate::launch::terminal::{Relay, Standard};
 use crate::redact::mask::{Mask, Values};
 
@@ -289,4 +291,28 @@ fn pass_on(mut from: impl Read + AsFd, mut to: impl Write, mut mask: Mask, ended
         }
     }
     let _ = to.write_all(&mask.finish()).and_then(|()| to.flush());
+}
+
+/// Has `command` start as the person who asked at the door, if one did.
+pub(in crate::cli::env) fn as_who_asked(
+    command: &mut Command,
+    asked: Option<&Context>,
+) -> Result<Option<Person>, Failure> {
+    let ticket = asked.and_then(|context| context.ticket.as_ref());
+    ticket.map(|ticket| as_the_person(command, ticket)).transpose()
+}
+
+/// Has `command` start as the person who asked at the door, with that person's own environment.
+fn as_the_person(command: &mut Command, ticket: &Ticket) -> Result<Person, Failure> {
+    let sound = |text: &OsString| !text.as_encoded_bytes().contains(&0);
+    let variables = ticket.environment.iter().filter(|(name, value)| {
+        sound(name) && sound(value) && !name.is_empty() && !name.as_encoded_bytes().contains(&b'=')
+    });
+    command.env_clear().envs(variables.map(|(name, value)| (name, value)));
+    let person = crate::launch::person(ticket.uid, ticket.gid);
+    let groups = std::ffi::CString::new(person.name.clone())
+        .map_err(std::io::Error::from)
+        .and_then(|name| Ok(nix::unistd::getgrouplist(&name, person.gid)?));
+    let groups = groups.map_err(|error| ours("cannot tell the person's groups", error))?;
+    Ok(Person { uid: person.uid, gid: person.gid, groups })
 }

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::{not_started, ours};
-use crate::cli::Failure;
+use crate::cli::{Context, Failure};
 use crate::redact::mask::Values;
 
 /// What `env` can do to the command's output here: nothing.
@@ -36,7 +36,12 @@ impl Signals {
     }
 
     /// Runs `command` to its end, and gives its exit code.
-    pub(in crate::cli::env) fn run(self, command: Command, _: Option<Arc<Values>>) -> Result<u8, Failure> {
+    pub(in crate::cli::env) fn run(
+        self,
+        command: Command,
+        _: Option<Arc<Values>>,
+        _: (),
+    ) -> Result<u8, Failure> {
         self.0.block_on(async {
             let failed = |error: io::Error| ours("cannot look after the command", error);
             let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
@@ -64,4 +69,9 @@ impl Signals {
             }
         })
     }
+}
+
+/// Nobody asks at a door here.
+pub(in crate::cli::env) fn as_who_asked(_: &mut Command, _: Option<&Context>) -> Result<(), Failure> {
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use super::super::{not_started, ours};
-use crate::cli::Failure;
+use crate::cli::{Context, Failure};
 use crate::redact::mask::Values;
 
 /// What `env` can do to the command's output here: nothing.
@@ -31,7 +31,12 @@ impl Signals {
     }
 
     /// Runs `command` to its end, and gives its exit code: 125 where it is none of the first 256.
-    pub(in crate::cli::env) fn run(self, command: Command, _: Option<Arc<Values>>) -> Result<u8, Failure> {
+    pub(in crate::cli::env) fn run(
+        self,
+        command: Command,
+        _: Option<Arc<Values>>,
+        _: (),
+    ) -> Result<u8, Failure> {
         self.0.block_on(async {
             let failed = |error: io::Error| ours("cannot look after the command", error);
             // To be told is to live on.
@@ -44,4 +49,9 @@ impl Signals {
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125))
         })
     }
+}
+
+/// Nobody asks at a door here.
+pub(in crate::cli::env) fn as_who_asked(_: &mut Command, _: Option<&Context>) -> Result<(), Failure> {
+    Ok(())
 }
