@@ -28,5 +28,8 @@ pub mod known_attacks {}
 #[doc = include_str!("redaction.md")]
 pub mod redaction {}
 
+#[doc = include_str!("systems.md")]
+pub mod systems {}
+
 #[doc = include_str!("containers.md")]
 pub mod containers {}

@@ -7,8 +7,7 @@ use crate::app::stages::Stages;
 use crate::base::name::{AgentName, SecretName};
 use crate::cli::secrets::{open_store, store_failure};
 use crate::cli::{Context, Exit, Failure};
-use crate::identity::process::{who_started_us, who_started_us_as};
-use crate::identity::{Caller, IdentityError};
+use crate::identity::{Caller, IdentityError, who_started_us, who_started_us_as};
 use crate::policy::{Live, Policy};
 use crate::store::Store;
 
