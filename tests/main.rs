@@ -4,6 +4,7 @@
 
 mod broken;
 mod clients;
+mod door;
 mod containers;
 mod ebpf;
 mod harden;
@@ -11,6 +12,7 @@ mod hostile;
 mod http;
 mod launch;
 mod load;
+mod mcp;
 mod names;
 mod person;
 mod proxy;
@@ -23,3 +25,4 @@ mod spine;
 mod stores;
 mod support;
 mod tls;
+mod trust;

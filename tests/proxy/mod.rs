@@ -16,16 +16,16 @@ use crate::spine::World;
 use crate::support::process::{Outcome, command, finish};
 
 /// A proxy in the foreground; dropping it ends it.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     variables: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Proxy {
     /// One for the world's home, on any port.
     #[track_caller]
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let mut started = world.home.agentsecrets(["proxy", "start", "--foreground", "--port", "0"]);
         let mut child = started.stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();

@@ -19,6 +19,10 @@ use crate::base::failure::{Exit, Failure};
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::capability::Capabilities;
+use crate::capability::trust::Trust;
+use crate::identity::closer::Look;
+#[cfg(target_os = "linux")]
+use crate::identity::witness::Witness;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
@@ -92,7 +96,7 @@ impl Stages {
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let capabilities = Arc::default();
+        let capabilities = capabilities(home, &config, Some(Arc::new(Witness::Here)))?;
         Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
     }
 
@@ -123,6 +127,17 @@ impl Stages {
         };
         (Arc::new(pipeline), wallets)
     }
+}
+
+/// What bounds the programs of `home`, which `look` looks at.
+pub fn capabilities(
+    home: &Home,
+    config: &Config,
+    look: Option<Arc<dyn Look>>,
+) -> Result<Arc<Capabilities>, Failure> {
+    let trust = Trust::open(&home.trust(), config.require_trust, look);
+    let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
+    Ok(Arc::new(Capabilities::default().trusting(Arc::new(trust))))
 }
 
 fn configuration(home: &Home) -> Result<Config, Failure> {

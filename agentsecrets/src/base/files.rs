@@ -42,6 +42,15 @@ fn give(file: &File, folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens `path` to read. A descriptor that we were given is read as it is, whoever may open its file.
+pub fn open(path: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    if let Some(number) = path.to_str().and_then(|path| path.strip_prefix("/dev/fd/")?.parse().ok()) {
+        return super::sys::rights::duplicate(number).map(File::from);
+    }
+    File::open(path)
+}
+
 /// Replaces `path` with `bytes` in one step: another process sees the old file or the new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -53,6 +62,29 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     give(file.as_file(), folder)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// Replaces a file of somebody else's program at `path`, which may be a link, with `bytes` in one step: whose it
+/// is and who may read it stays as it is.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let (was, folder) = (fs::metadata(&path)?, path.parent().unwrap_or(Path::new(".")));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let new = file.as_file().metadata()?;
+        if (new.uid(), new.gid()) != (was.uid(), was.gid()) {
+            fchown(file.as_file(), Some(was.uid()), Some(was.gid()))?;
+        }
+    }
+    file.as_file().set_permissions(was.permissions())?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())

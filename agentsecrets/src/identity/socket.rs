@@ -73,7 +73,15 @@ mod tests {
     impl Neighbourhood for Somebody {
         fn process(&self, _ends: Ends) -> Result<Process, IdentityError> {
             let sha256 = String::new();
-            Ok(Process { pid: 7, start_time: 1, exe: "/x".into(), sha256, uid: self.0, cgroup: "/".into() })
+            Ok(Process {
+                pid: 7,
+                start_time: 1,
+                exe: "/x".into(),
+                sha256,
+                uid: self.0,
+                cgroup: "/".into(),
+                here: true,
+            })
         }
     }
 

@@ -10,6 +10,9 @@ pub mod security {}
 #[doc = include_str!("references.md")]
 pub mod references {}
 
+#[doc = include_str!("trust.md")]
+pub mod trust {}
+
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 
