@@ -20,8 +20,12 @@ pub(super) struct Linux {
 
 impl Neighbourhood for Linux {
     fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
-        let inode = socket(ends)?.inode;
-        let pid = holder(inode)?;
+        let TcpNetEntry { inode, uid, .. } = socket(ends)?;
+        let pid = holder(inode).map_err(|error| match error {
+            // It is not out of sight because nobody can see it, but because it is another's.
+            IdentityError::Nobody if uid != nix::unistd::geteuid().as_raw() => IdentityError::OtherUser,
+            error => error,
+        })?;
         let runtime = tokio::runtime::Handle::current();
         let process = runtime.block_on(look(pid, &self.hashes))?;
         // Between finding its id and looking at it the process may have ended, and another have got the id.
