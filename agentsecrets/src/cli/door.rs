@@ -23,6 +23,7 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
         Verb::Daemon(_) | Verb::Interceptor(_) | Verb::Completions(_) => true,
         Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_) => true,
         Verb::Policy(args) => args.is_about_a_file(),
+        Verb::Mcp(args) => args.is_about_clients(),
         _ => false,
     };
     if local {

@@ -43,6 +43,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::base::home::Home;
+#[cfg(target_os = "linux")]
+use crate::base::name::AgentName;
 use crate::base::name::{Environment, Project};
 
 use scope::Scope;
@@ -53,7 +55,9 @@ use crate::app::config::Config;
 #[cfg(target_os = "linux")]
 use crate::door::ticket::Ticket;
 #[cfg(target_os = "linux")]
-use crate::identity::Process;
+use crate::identity::{Caller, IdentityError, Process};
+#[cfg(target_os = "linux")]
+use crate::identity::{started_us_as, who_started_us_as};
 
 pub use crate::base::failure::{Exit, Failure};
 
@@ -344,6 +348,19 @@ impl Context {
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn caller(&self) -> Option<std::sync::Arc<crate::identity::Process>> {
         who_called()
+    }
+
+    /// The program that started this command, as an agent that means the entry `agent`. Where the daemon acts for
+    /// it, that is the program which started the one that asked.
+    #[cfg(target_os = "linux")]
+    async fn caller_as(&self, agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+        match &self.ticket {
+            Some(ticket) => {
+                let started_by = ticket.started_by.clone().ok_or(IdentityError::Nobody)?;
+                started_us_as(started_by, ticket.uid, agent)
+            }
+            None => who_started_us_as(agent).await,
+        }
     }
 
     /// The same in the folder `working`: what the command line chose stays, a project file there counts.

@@ -34,7 +34,7 @@ use macos as system;
 #[cfg(windows)]
 use windows as system;
 
-pub use parent::{who_started_us, who_started_us_as};
+pub use parent::{started_us_as, who_started_us, who_started_us_as};
 pub use system::look_closer;
 
 /// A proven caller. Made by `identify` alone.

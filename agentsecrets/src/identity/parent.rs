@@ -19,10 +19,15 @@ pub async fn who_started_us() -> Result<Process, IdentityError> {
 /// which agent entry it means; whether that holds for it is the policy's to say. What it proves is who our
 /// parent is, and not who holds the other ends of our pipes.
 pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
-    let process = Arc::new(our_parent().await?);
-    if process.uid != own_uid() {
+    started_us_as(our_parent().await?, own_uid(), agent)
+}
+
+/// The same where `process` is known to have started us for the user `uid`.
+pub fn started_us_as(process: Process, uid: u32, agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+    if process.uid != uid {
         return Err(IdentityError::OtherUser);
     }
+    let process = Arc::new(process);
     Ok(Caller { process, agent, session: "".into(), is_ours: true, standing: Standing::default() })
 }
 
