@@ -36,14 +36,21 @@ pub(super) async fn door(
     let mut stages = Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), Arc::new(store))?;
     // What bounds programs does not bind the person.
     stages.capabilities = Arc::default();
-    Ok(Here::once(&stages, caller(has_token).await))
+    Ok(Here::once(&stages, caller(has_token, context).await))
 }
 
 /// Who asks. A token that cannot be verified is a claim that cannot be proven.
-async fn caller(has_token: bool) -> Result<Caller, IdentityError> {
+async fn caller(has_token: bool, context: &Context) -> Result<Caller, IdentityError> {
     if has_token {
         return Err(IdentityError::Unsupported);
     }
-    let process = Arc::new(who_started_us().await?);
+    #[cfg(target_os = "linux")]
+    let at_the_door = context.ticket.as_ref().map(|ticket| ticket.process.clone());
+    #[cfg(not(target_os = "linux"))]
+    let at_the_door = None;
+    let process = Arc::new(match at_the_door {
+        Some(process) => process,
+        None => who_started_us().await?,
+    });
     Ok(Caller { process, agent: None, session: "".into(), is_ours: false, standing: Default::default() })
 }
