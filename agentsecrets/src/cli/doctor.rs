@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod clients;
 mod stores;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 fn everything(context: &Context) -> Vec<Finding> {
     let mut findings = vec![kernel(), home(context), configuration(context), policy(context)];
     findings.extend(stores::all(context));
+    findings.extend(trust::all(context));
     findings.push(roots());
     #[cfg(target_os = "linux")]
     findings.extend(clients::summary());
