@@ -4,8 +4,8 @@
 
 mod broken;
 mod clients;
-mod door;
 mod containers;
+mod door;
 mod ebpf;
 mod harden;
 mod hostile;

@@ -400,7 +400,7 @@ fn record(
         environment: context.environment.clone(),
         agent_id: None,
         identity_level: IdentityLevel::Kernel,
-        process: super::who_called(),
+        process: context.caller(),
         session_id: None,
         token_id: None,
         method: act.to_owned(),
