@@ -14,7 +14,7 @@ use crate::audit::Status;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
 use crate::identity::Caller;
-use crate::identity::process::who_started_us_as;
+use crate::identity::who_started_us_as;
 use crate::store::{Key, Store};
 
 /// The only version of the protocol.
@@ -58,7 +58,7 @@ struct Problem {
 /// Runs the verb.
 pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // Whoever may trace us could read the values out of our memory.
-    nix::sys::prctl::set_dumpable(false).map_err(|error| failed("cannot protect our memory", &error))?;
+    crate::base::sys::protect_memory().map_err(|error| failed("cannot protect our memory", &error))?;
     if io::stdout().is_terminal() {
         return Err(Failure::new(
             Exit::Failure,
@@ -185,12 +185,8 @@ fn answer(values: &[(SecretName, Secret)], errors: BTreeMap<&str, Problem>) -> R
     serde_json::to_writer(&mut *text, &answered).map_err(|error| failed("there is no answer", &error))?;
     text.push(b'\n');
     // Past the buffer of standard output, which would keep them.
-    let stdout = std::io::stdout();
-    let mut file = std::fs::File::from(
-        std::os::fd::AsFd::as_fd(&stdout)
-            .try_clone_to_owned()
-            .map_err(|error| failed("there is no answer", &error))?,
-    );
+    let file = crate::base::sys::standard_output();
+    let mut file = file.map_err(|error| failed("there is no answer", &error))?;
     file.write_all(&text).map_err(|error| failed("the answer was not taken", &error))?;
     Ok(ExitCode::SUCCESS)
 }

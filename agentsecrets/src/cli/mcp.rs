@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::secrets::{choices, open_store};
 use super::{Context, Exit, Failure};
 use crate::app::call::{Answer, Door, Here};
-use crate::app::harden;
 use crate::app::stages::Stages;
 use crate::base::name::AgentName;
-use crate::identity::process::who_started_us_as;
+use crate::base::sys;
+use crate::identity::who_started_us_as;
 use crate::launch::inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Live, Policy};
@@ -129,7 +129,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failure> {
     super::log_to_stderr();
     let failed = |error: io::Error| Failure::new(Exit::Failure, error);
-    harden::conceal().map_err(failed)?;
+    sys::conceal().map_err(failed)?;
     let stages = match inside_agent() {
         true => None,
         false => {
@@ -202,7 +202,7 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
     if !inside_agent() {
         nobody_to_ask(context)?;
     }
-    harden::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
+    sys::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     let answer: Answer = runtime.block_on(async {

@@ -1,6 +1,8 @@
 //! The command line: one file per verb. Parsing says what was asked; each verb resolves it, acts, and
 //! returns an exit code.
 
+mod acts;
+mod agent;
 mod audit;
 mod call;
 mod completions;
@@ -15,6 +17,7 @@ mod exec;
 mod handing;
 #[cfg(target_os = "linux")]
 mod health;
+#[cfg(target_os = "linux")]
 mod interceptor;
 mod mcp;
 mod policy;
@@ -25,6 +28,7 @@ mod proxy;
 mod run;
 mod scope;
 mod secrets;
+mod session;
 #[cfg(target_os = "linux")]
 mod sidecar;
 mod status;
@@ -80,6 +84,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Start a command as an agent: its traffic goes through us, its secrets stay here
+    #[cfg_attr(not(target_os = "linux"), command(hide = true))]
     Run(run::Args),
     /// Make one authenticated request
     Call(Box<call::Args>),
@@ -105,6 +110,10 @@ enum Verb {
     Project(project::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Register agents, and issue tokens to them
+    Agent(agent::Args),
+    /// Start, list and end sessions
+    Session(session::Args),
     /// Say which programs may spend which secrets
     Trust(trust::Args),
     /// Show what would be known of the program that calls this
@@ -125,11 +134,21 @@ enum Verb {
     /// Print completions for a shell
     Completions(completions::Args),
     /// The process that handles agents' traffic; started by `run`
+    #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Interceptor(interceptor::Args),
 }
 
 impl Verb {
+    /// Whether the folder that it is started in says nothing to it.
+    fn is_apart(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
+            verb => matches!(verb, Verb::Completions(_)),
+        }
+    }
+
     /// Whether it acts for the person, and so not for an agent.
     fn is_administrative(&self) -> bool {
         match self {
@@ -140,9 +159,12 @@ impl Verb {
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Policy(_)
+            | Verb::Agent(_)
+            | Verb::Session(_)
             | Verb::Trust(_)
-            | Verb::Audit(_)
-            | Verb::Interceptor(_) => true,
+            | Verb::Audit(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
             #[cfg(target_os = "linux")]
             Verb::Presence(_) | Verb::Daemon(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
@@ -195,7 +217,6 @@ fn log_to_stderr() {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    #[cfg(target_os = "linux")]
     if cli.verb.is_administrative() && crate::launch::inside_agent() {
         return Err(Failure::new(Exit::Denied, "this command is not for agents")
             .hint("a person runs it, in a terminal outside `agentsecrets run`"));
@@ -239,6 +260,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Agent(args) => agent::run(args, &context),
+        Verb::Session(args) => session::run(args, &context),
         Verb::Trust(args) => trust::run(args, &context),
         #[cfg(target_os = "linux")]
         Verb::Whoami(args) => whoami::run(args, &context),
@@ -250,6 +273,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         #[cfg(target_os = "linux")]
         Verb::Daemon(args) => daemon::run(args),
         Verb::Completions(args) => completions::run(args, &context),
+        #[cfg(target_os = "linux")]
         Verb::Interceptor(args) => interceptor::run(args, &context),
     }
 }
@@ -262,8 +286,7 @@ impl Context {
     ) -> Result<Self, Failure> {
         let home = home(verb)?;
         // The interceptor is told what applies, and an agent's folder is not ours to look into.
-        let apart = matches!(verb, Verb::Interceptor(_) | Verb::Completions(_));
-        #[cfg(target_os = "linux")]
+        let apart = verb.is_apart();
         let apart = apart || crate::launch::inside_agent();
         #[cfg(target_os = "linux")]
         let apart = apart || ticket.is_some();
@@ -342,16 +365,13 @@ impl Context {
 
 /// Whose files are ours.
 fn home(verb: &Verb) -> Result<Home, Failure> {
-    #[cfg(target_os = "linux")]
-    if let (Verb::Run(_), Some(user)) = (verb, crate::launch::who_called_sudo()) {
-        // Under sudo the platform's folders would be root's, and the secrets are the person's.
-        return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
-    }
-    Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+    // Under sudo the platform's folders would be root's, and the secrets are the person's.
+    let person = matches!(verb, Verb::Run(_)).then(crate::launch::home_of_who_called_sudo).flatten();
+    Home::find(person.as_deref()).map_err(|error| Failure::new(Exit::Failure, error))
 }
 
 /// Who called us, as the kernel says.
 fn who_called() -> Option<std::sync::Arc<crate::identity::Process>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
-    runtime.block_on(crate::identity::process::who_started_us()).ok().map(std::sync::Arc::new)
+    runtime.block_on(crate::identity::who_started_us()).ok().map(std::sync::Arc::new)
 }
