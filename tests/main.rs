@@ -6,6 +6,7 @@ mod broken;
 mod capability;
 mod clients;
 mod containers;
+mod door;
 mod ebpf;
 mod harden;
 mod hostile;

@@ -20,7 +20,8 @@ use super::record::{Opening, Outcome, Record, Status};
 use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
-use crate::base::name::{AgentName, SecretName};
+use crate::base::name::{AgentName, Environment, SecretName};
+use crate::identity::Process;
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -55,6 +56,25 @@ struct Shared {
 struct Tail {
     log: File,
     end: Anchor,
+}
+
+/// What a person did, or was kept from doing.
+#[derive(Debug)]
+pub struct Act<'a> {
+    /// The environment that was meant.
+    pub environment: &'a Environment,
+    /// A verb, such as `secrets set`.
+    pub act: &'a str,
+    /// The secrets that it was done to.
+    pub secrets: &'a [SecretName],
+    /// The process that asked for it, where it is known.
+    pub process: Option<Arc<Process>>,
+    /// Whether it was done.
+    pub status: Status,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
 }
 
 /// The thread that moves the anchor.

@@ -2,60 +2,29 @@
 
 use std::sync::Arc;
 
-use super::{Log, Pending};
+use super::{Act, Log, Pending};
 use crate::audit::record::ADMINISTRATIVE;
-use crate::audit::{AuditError, IdentityLevel, Opening, Outcome, Status};
-use crate::base::name::{AgentName, Environment, SecretName};
-use crate::identity::{Caller, Process};
+use crate::audit::{AuditError, IdentityLevel, Opening, Outcome};
+use crate::identity::Caller;
 
 impl Log {
-    /// Records what a person did to us, such as revealing a secret: `act` is a verb, `object` what it
-    /// was done to. An error means that it must not be done.
-    pub fn administrative(
-        self: &Arc<Self>,
-        environment: &Environment,
-        act: &str,
-        object: &SecretName,
-    ) -> Result<(), AuditError> {
+    /// Records what a person did to us, such as revealing a secret. An error means that it must not be done.
+    pub fn administrative(self: &Arc<Self>, act: Act<'_>) -> Result<(), AuditError> {
         let mut pending = self.begin(Opening {
-            environment: environment.clone(),
+            environment: act.environment.clone(),
             agent_id: None,
             identity_level: IdentityLevel::Kernel,
-            process: None,
+            process: act.process,
             session_id: None,
             token_id: None,
-            method: act.into(),
+            method: act.act.into(),
             target_url: String::new(),
             domain: String::new(),
         });
-        pending.record.secret_keys = vec![object.to_string()];
+        pending.secret_keys(act.secrets);
         pending.rule(ADMINISTRATIVE);
-        pending.finish(Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false })
-    }
-
-    /// Records another act of a person's: `who` did it, `what` says to what.
-    pub fn act(
-        self: &Arc<Self>,
-        environment: &Environment,
-        who: Option<Arc<Process>>,
-        act: &str,
-        agent: Option<&AgentName>,
-        what: String,
-    ) -> Result<(), AuditError> {
-        let mut pending = self.begin(Opening {
-            environment: environment.clone(),
-            agent_id: agent.cloned(),
-            identity_level: IdentityLevel::Kernel,
-            process: who,
-            session_id: None,
-            token_id: None,
-            method: act.into(),
-            target_url: String::new(),
-            domain: String::new(),
-        });
-        pending.note(what);
-        pending.rule(ADMINISTRATIVE);
-        pending.finish(Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false })
+        act.notes.into_iter().for_each(|note| pending.note(note));
+        pending.finish(Outcome { status: act.status, status_code: None, reason: act.reason, redacted: false })
     }
 }
 
