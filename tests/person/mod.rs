@@ -9,15 +9,20 @@ use std::path::Path;
 use crate::support::home::AGENTSECRETS;
 
 /// The program under test where an agent, who is nobody, may execute it.
-struct AgentsCopy(String);
+pub(crate) struct AgentsCopy(String);
 
 impl AgentsCopy {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir_in("/tmp").unwrap().keep();
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let copy = folder.join("agentsecrets");
         std::fs::copy(AGENTSECRETS, &copy).unwrap();
         Self(copy.to_str().unwrap().to_owned())
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &str {
+        &self.0
     }
 }
 

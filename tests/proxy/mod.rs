@@ -16,7 +16,7 @@ use crate::spine::World;
 use crate::support::process::{Outcome, command, finish};
 
 /// A proxy in the foreground; dropping it ends it.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
     port: u16,
     variables: serde_json::Map<String, serde_json::Value>,
@@ -25,7 +25,7 @@ struct Proxy {
 impl Proxy {
     /// One for the world's home, on any port.
     #[track_caller]
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let mut started = world.home.agentsecrets(["proxy", "start", "--foreground", "--port", "0"]);
         let mut child = started.stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -40,7 +40,7 @@ impl Proxy {
     }
 
     /// A program that is told of the proxy, as a shell would tell it.
-    fn client(&self, program: &str) -> Command {
+    pub(crate) fn client(&self, program: &str) -> Command {
         let mut client = command(program);
         for (name, value) in &self.variables {
             client.env(name, value.as_str().unwrap());

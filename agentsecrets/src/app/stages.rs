@@ -21,6 +21,7 @@ use crate::base::name::{Environment, Project};
 use crate::capability::Capabilities;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
+use crate::policy::approval::Desk;
 use crate::policy::live::Live;
 use crate::policy::narrow::Narrow;
 #[cfg(target_os = "linux")]
@@ -42,6 +43,8 @@ pub struct Stages {
     pub policy: Arc<Live>,
     /// What bounds callers beside it.
     pub capabilities: Arc<Capabilities>,
+    /// What waits for a person.
+    pub approvals: Arc<Desk>,
     /// What is spent.
     pub store: Arc<dyn Store>,
     /// The log.
@@ -92,8 +95,19 @@ impl Stages {
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let capabilities = Arc::default();
-        Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
+        let (capabilities, approvals) = (Arc::default(), Arc::new(Desk::at(home.approvals())));
+        Ok(Self {
+            config,
+            policy,
+            capabilities,
+            approvals,
+            store,
+            audit,
+            upstream_tls,
+            rotated,
+            project,
+            environment,
+        })
     }
 
     /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
@@ -112,6 +126,7 @@ impl Stages {
         let pipeline = Pipeline {
             policy: self.policy.clone(),
             capabilities: self.capabilities.clone(),
+            approvals: self.approvals.clone(),
             wallets: wallets.clone(),
             alarms: Arc::default(),
             upstream: Arc::new(upstream.with_patience(patience)),

@@ -1,6 +1,7 @@
 //! The command line: one file per verb. Parsing says what was asked; each verb resolves it, acts, and
 //! returns an exit code.
 
+mod approvals;
 mod audit;
 mod call;
 mod completions;
@@ -84,6 +85,12 @@ enum Verb {
     Project(project::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Show the requests that wait for you to approve them
+    Approvals(approvals::Args),
+    /// Let a request of an agent leave that waits for you
+    Approve(approvals::Approve),
+    /// Refuse a request of an agent that waits for you
+    Deny(approvals::Deny),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -107,6 +114,9 @@ impl Verb {
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Policy(_)
+            | Verb::Approvals(_)
+            | Verb::Approve(_)
+            | Verb::Deny(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
@@ -177,6 +187,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Approvals(args) => approvals::run(args, &context),
+        Verb::Approve(args) => approvals::approve(&args, &context),
+        Verb::Deny(args) => approvals::deny(&args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
