@@ -1,6 +1,7 @@
 //! Who may do what: deny by default. One decision per request, and the only place where a `Grant`
 //! comes into being.
 
+pub mod approval;
 pub mod ask;
 pub mod bounds;
 mod compile;
@@ -11,6 +12,7 @@ pub mod decide;
 #[cfg(test)]
 mod decide_tests;
 pub mod derived;
+pub mod edit;
 pub mod explain;
 pub mod grant;
 pub mod handover;
