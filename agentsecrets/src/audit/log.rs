@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::act::Act;
 use super::anchor::{self, Anchor};
 use super::chain::{ChainKey, FIRST};
 use super::record::{ADMINISTRATIVE, IdentityLevel, Opening, Outcome, Record, Status};
 use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
-use crate::base::name::{AgentName, Environment, SecretName};
-use crate::identity::Process;
+use crate::base::name::{AgentName, SecretName};
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -54,25 +54,6 @@ struct Shared {
 struct Tail {
     log: File,
     end: Anchor,
-}
-
-/// What a person did, or was kept from doing.
-#[derive(Debug)]
-pub struct Act<'a> {
-    /// The environment that was meant.
-    pub environment: &'a Environment,
-    /// A verb, such as `secrets set`.
-    pub act: &'a str,
-    /// The secrets that it was done to.
-    pub secrets: &'a [SecretName],
-    /// The process that asked for it, where it is known.
-    pub process: Option<Arc<Process>>,
-    /// Whether it was done.
-    pub status: Status,
-    /// Why not.
-    pub reason: Option<String>,
-    /// What else is worth knowing.
-    pub notes: Vec<String>,
 }
 
 /// The thread that moves the anchor.
