@@ -11,7 +11,6 @@ pub mod health;
 #[cfg(target_os = "linux")]
 pub mod interceptor;
 pub mod order;
-#[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod reach;

@@ -3,6 +3,10 @@
 //! several processes may write: each appends one whole line under a lock that is held for the time
 //! of one write. What cannot be written is an error, never a silence, and outcomes are kept until they can be.
 
+mod acts;
+
+pub use acts::Act;
+
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,14 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::act::Act;
 use super::anchor::{self, Anchor};
 use super::chain::{ChainKey, FIRST};
-use super::record::{ADMINISTRATIVE, IdentityLevel, Opening, Outcome, Record, Status};
+use super::record::{Opening, Outcome, Record, Status};
 use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
 use crate::base::name::{AgentName, SecretName};
+use crate::base::sys::Version;
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -118,25 +122,6 @@ impl Log {
         let id = format!("{:012x}-{:08x}-{count:08x}", now.as_millisecond(), self.alive.writer);
         let record = Record::open(id, format!("{now:.3}"), opening);
         Pending { log: self.clone(), record, started: Instant::now(), finished: false }
-    }
-
-    /// Records what a person did to us, such as revealing a secret. An error means that it must not be done.
-    pub fn administrative(self: &Arc<Self>, act: Act<'_>) -> Result<(), AuditError> {
-        let mut pending = self.begin(Opening {
-            environment: act.environment.clone(),
-            agent_id: None,
-            identity_level: IdentityLevel::Kernel,
-            process: act.process,
-            session_id: None,
-            token_id: None,
-            method: act.act.into(),
-            target_url: String::new(),
-            domain: String::new(),
-        });
-        pending.secret_keys(act.secrets);
-        pending.rule(ADMINISTRATIVE);
-        act.notes.into_iter().for_each(|note| pending.note(note));
-        pending.finish(Outcome { status: act.status, status_code: None, reason: act.reason, redacted: false })
     }
 
     /// Moves the anchor now, as the background does from time to time.
@@ -300,7 +285,8 @@ impl Shared {
         self.find_end(tail)?;
         let hash = self.key.seal(&mut line, &tail.end.last_hash);
         // One write for one line; what a full disk took of it is taken back.
-        if let Err(error) = tail.log.write_all(line.as_bytes()) {
+        let written = tail.log.seek(SeekFrom::End(0)).and_then(|_| tail.log.write_all(line.as_bytes()));
+        if let Err(error) = written {
             let _ = tail.log.set_len(tail.end.length);
             return Err(at(&self.files.log)(error));
         }
@@ -374,14 +360,10 @@ impl Shared {
 
     /// Fails if the log that we write is not the one that is read: it was moved or replaced.
     fn check_in_place(&self, log: &File) -> Result<(), AuditError> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let ours = log.metadata().map_err(at(&self.files.log))?;
-            let there = std::fs::metadata(&self.files.log);
-            if !there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                return Err(AuditError::Missing("its file was moved away while in use"));
-            }
+        let ours = Version::of(log).map_err(at(&self.files.log))?;
+        let there = File::open(&self.files.log).and_then(|there| Version::of(&there));
+        if !there.is_ok_and(|there| there.is_of_same_file(&ours)) {
+            return Err(AuditError::Missing("its file was moved away while in use"));
         }
         Ok(())
     }

@@ -18,7 +18,6 @@
 //! anchor follows the log within a quarter of a second while it grows; lines younger than that can be
 //! cut off unseen, edited never.
 
-mod act;
 mod anchor;
 mod chain;
 mod escape;
@@ -32,9 +31,8 @@ mod unwritten;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use act::Act;
 pub use escape::visible;
-pub use log::{Log, Pending};
+pub use log::{Act, Log, Pending};
 pub use record::{IdentityLevel, Opening, Outcome, ProcessFacts, Record, Status, target_url};
 
 /// Why the log was not written or not believed.

@@ -26,6 +26,7 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
         Verb::Daemon(_) | Verb::Interceptor(_) | Verb::Completions(_) => true,
         Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_) => true,
         Verb::Policy(args) => args.is_about_a_file(),
+        Verb::Mcp(args) => args.is_about_clients(),
         _ => false,
     };
     if local {
@@ -70,7 +71,7 @@ pub(super) fn need(verb: &Verb) -> Need {
         Verb::Whoami(_) => Need::Nothing,
         // They are services of their own: never through the door.
         Verb::Sidecar(_) | Verb::Health(_) => Need::Nothing,
-        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) => Need::Presence,
+        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
         Verb::Call(_)
         | Verb::Env(_)
         | Verb::Proxy(_)

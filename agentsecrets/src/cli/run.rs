@@ -4,8 +4,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::eprintln;
-
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
 
@@ -36,7 +34,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
     if let Some(file) = &context.scope.file {
         // It may have come with somebody's repository: what it chose is not left unsaid.
-        eprintln!(
+        anstream::eprintln!(
             "agentsecrets: project {}, environment {}, as {} says",
             context.project,
             context.environment,
@@ -124,7 +122,7 @@ fn command_line() -> String {
 }
 
 /// A positive time, such as `30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no time such as 30s, 10m or 2h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(parsed).ok().filter(|time| !time.is_zero()).ok_or_else(wrong)
