@@ -16,6 +16,7 @@ mod scope;
 mod secrets;
 mod status;
 mod table;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,8 @@ enum Verb {
     Environment(environment::Args),
     /// Make, choose and delete projects
     Project(project::Args),
+    /// Choose a workspace, and keep the list of hosts that agents may reach
+    Workspace(workspace::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
     /// Read and verify the audit log
@@ -92,6 +95,7 @@ impl Verb {
             | Verb::Secrets(_)
             | Verb::Environment(_)
             | Verb::Project(_)
+            | Verb::Workspace(_)
             | Verb::Policy(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
@@ -144,6 +148,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
+        Verb::Workspace(args) => workspace::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
