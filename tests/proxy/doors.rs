@@ -152,6 +152,33 @@ fn the_server_that_the_tunnel_was_asked_for_is_the_one_that_tls_names() {
 }
 
 #[test]
+fn an_agent_whose_policy_opens_the_port_does_not_become_the_person() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let (own, url) = (format!("http://127.0.0.1:{}", proxy.port), world.url("/echo"));
+    let ask = |arguments: &[&str]| {
+        let curl = ["curl", "-sS", "-k", "--max-time", "20", "-w", "\n%{http_code}"];
+        let outcome = finish(&mut world.home.run_agent([&curl, arguments].concat()));
+        assert!(world.api.received().is_empty(), "{outcome:#?}");
+        outcome
+    };
+    let target = format!("X-AS-Target-URL: {url}");
+    let ways: [&[&str]; 3] = [
+        &[&format!("{own}/proxy")],
+        &["-H", &target, KEY[0], KEY[1], &format!("{own}/proxy")],
+        &["-x", &own, "-H", "Authorization: Bearer AS_SECRET_API_KEY", &url],
+    ];
+    let closed = ways.map(|way| ask(way));
+    assert!(closed[0].stdout.contains("domain_not_in_allowlist"), "{:#?}", closed[0]);
+    world.rules(&[("127.0.0.1", proxy.port, ""), ("elsewhere.test", 443, "secrets: [API_KEY]")]);
+    let open = ways.map(|way| ask(way));
+    assert!(open[0].stdout.contains("one of our own processes"), "{:#?}", open[0]);
+    for outcome in closed.iter().chain(&open) {
+        assert!(!outcome.stdout.ends_with("200"), "{outcome:#?}");
+    }
+}
+
+#[test]
 fn it_never_leads_to_itself() {
     let world = World::new();
     let proxy = Proxy::of(&world);

@@ -1,8 +1,12 @@
 //! The explicit proxy: programs that are told of it, those that must not use it, and its life as a daemon.
 
+mod activation;
+mod browser;
 mod clients;
 mod doors;
+mod https_proxy;
 mod life;
+mod ourselves;
 mod sdk;
 
 use std::io::{BufRead, BufReader, Read, Write};

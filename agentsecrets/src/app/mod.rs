@@ -1,5 +1,7 @@
 //! The interceptor as a process: its order, its start, its hardening, its end.
 
+#[cfg(target_os = "linux")]
+pub mod activation;
 pub mod call;
 #[cfg(target_os = "linux")]
 mod calls;

@@ -58,12 +58,19 @@ pub struct Stages {
 
 impl Stages {
     /// Those of a process that lasts and judges programs, for a project and an environment: the policy of
-    /// `home`, of which `narrow` is left, and its stores are followed. The process must have one thread.
+    /// `home`, of which `narrow` is left, and its stores are followed. What only the keeper of stores needs is
+    /// given up by `confine`, before any file is opened. The process must have one thread.
     #[cfg(target_os = "linux")]
-    pub fn lasting(home: &Home, whose: (&Project, &Environment), narrow: &Narrow) -> Result<Self, Failure> {
+    pub fn lasting(
+        home: &Home,
+        whose: (&Project, &Environment),
+        narrow: &Narrow,
+        confine: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
         let config = configuration(home)?;
         let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", &error))?;
+        confine()?;
         let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
             .map_err(|error| Failure::new(Exit::Locked, error))?;
         let policy = Live::open_narrowed(&home.policy(), narrow.clone())

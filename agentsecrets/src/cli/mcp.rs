@@ -91,7 +91,7 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
         true => None,
         false => {
             let whose = (&context.project, &context.environment);
-            Some(Stages::lasting(&context.home, whose, &context.scope.narrow)?)
+            Some(Stages::lasting(&context.home, whose, &context.scope.narrow, || Ok(()))?)
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -28,11 +28,11 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// The programs of the user as whom this process runs.
+    /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
-    pub fn of_this_system() -> Self {
+    pub fn seen_by(witness: super::witness::Witness) -> Self {
         let uid = nix::unistd::geteuid().as_raw();
-        Self { system: Arc::new(super::linux::Linux::default()), uid }
+        Self { system: Arc::new(super::linux::Linux::seen_by(witness)), uid }
     }
 
     /// Nobody: on this system no caller can be proven yet.

@@ -1,13 +1,15 @@
 //! The witness: a small process that looks at other processes for the interceptor. Looking at a program
 //! of another user takes a privilege, and a process that Landlock confines may look at none at all; so
 //! that the one which reads hostile bytes has neither the privilege nor its reach, this one has it,
-//! reads no byte of an agent, and answers one question: who is the process with this id?
+//! reads no byte of an agent, and answers two questions: who is the process with
+//! this id, and which process holds this socket?
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::prctl;
@@ -68,15 +70,48 @@ impl Witness {
     pub fn see(&self, pid: u32) -> Result<Seen, IdentityError> {
         match self {
             Self::Here => look(pid),
-            Self::There(line) => line.lock().unwrap_or_else(PoisonError::into_inner).ask(pid),
+            Self::There(line) => line.lock().unwrap_or_else(PoisonError::into_inner).ask(pid, None, seen),
+        }
+    }
+
+    /// Looks for the process that holds the socket `inode`.
+    pub fn holder(&self, inode: u64) -> Result<u32, IdentityError> {
+        match self {
+            Self::Here => holder(inode),
+            Self::There(line) => {
+                line.lock().unwrap_or_else(PoisonError::into_inner).ask(0, Some(inode), holding)
+            }
+        }
+    }
+
+    /// Whether the process `pid` holds the socket `inode` now.
+    pub fn holds(&self, pid: u32, inode: u64) -> Result<bool, IdentityError> {
+        let answer = match self {
+            Self::Here => return Ok(holds(pid, inode)),
+            Self::There(line) => {
+                line.lock().unwrap_or_else(PoisonError::into_inner).ask(pid, Some(inode), holding)
+            }
+        };
+        match answer {
+            Ok(found) => Ok(found == pid),
+            Err(IdentityError::Nobody) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }
 
 impl Line {
-    fn ask(&mut self, pid: u32) -> Result<Seen, IdentityError> {
+    /// Asks about a process, or about who holds a socket: that one, or whoever does.
+    fn ask<T>(
+        &mut self,
+        pid: u32,
+        inode: Option<u64>,
+        understood: impl Fn(&[u8], Option<OwnedFd>) -> Result<T, IdentityError>,
+    ) -> Result<T, IdentityError> {
         self.asked += 1;
-        terminal::send(&self.socket, &[&self.asked.to_be_bytes()[..], &pid.to_be_bytes()].concat(), None)?;
+        let mut question = [&self.asked.to_be_bytes()[..], &pid.to_be_bytes()].concat();
+        question.extend(inode.into_iter().flat_map(u64::to_be_bytes));
+        terminal::send(&self.socket, &question, None)?;
         let mut buffer = vec![0; LONGEST];
         loop {
             let (length, file) = terminal::receive(&self.socket, &mut buffer)?;
@@ -87,7 +122,14 @@ impl Line {
             let Some((number, answer)) = answer.split_first_chunk() else { return Err(unclear()) };
             // An answer to a question that we gave up on is not an answer to this one.
             if u64::from_be_bytes(*number) == self.asked {
-                return understood(answer, file);
+                return match answer.split_first().ok_or_else(unclear)? {
+                    (b'-', _) => Err(IdentityError::Gone),
+                    (b'n', _) => Err(IdentityError::Nobody),
+                    (b's', _) => Err(IdentityError::Shared),
+                    (b'!', why) => Err(io::Error::other(String::from_utf8_lossy(why).into_owned()).into()),
+                    (b'+', rest) => understood(rest, file),
+                    _ => Err(unclear()),
+                };
             }
         }
     }
@@ -102,41 +144,65 @@ fn testify(socket: &OwnedFd, confine: impl FnOnce() -> io::Result<()>) -> io::Re
     confine()?;
     // After the change of user, which undoes it. The line tells, too, when there is nobody left to answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let mut question = [0; 12];
+    let mut question = [0; 20];
     loop {
-        if terminal::receive(socket, &mut question)?.0 != question.len() {
+        let length = terminal::receive(socket, &mut question)?.0;
+        let Some((number, pid, inode)) = asked(question.get(..length).unwrap_or_default()) else {
             return Ok(());
-        }
-        let (number, pid) = question.split_at(8);
-        let pid = u32::from_be_bytes(pid.try_into().map_err(io::Error::other)?);
-        let (mut answer, file) = (number.to_vec(), look(pid));
-        match &file {
-            Ok(seen) => {
+        };
+        let mut answer = number.to_vec();
+        let told = match inode {
+            None => look(pid).map(|seen| {
                 answer.push(b'+');
                 answer.extend(seen.start_time.to_be_bytes());
                 answer.extend((seen.exe.as_os_str().len() as u64).to_be_bytes());
                 answer.extend(seen.exe.as_os_str().as_bytes());
                 answer.extend(seen.cgroup.as_bytes());
+                Some(OwnedFd::from(seen.file))
+            }),
+            Some(inode) => {
+                let found = match pid {
+                    0 => holder(inode),
+                    pid if holds(pid, inode) => Ok(pid),
+                    _ => Err(IdentityError::Nobody),
+                };
+                found.map(|pid| {
+                    answer.push(b'+');
+                    answer.extend(pid.to_be_bytes());
+                    None
+                })
             }
-            Err(IdentityError::Io(error)) => {
-                answer.push(b'!');
+        };
+        let file = told.unwrap_or_else(|error| {
+            answer.push(match error {
+                IdentityError::Io(_) => b'!',
+                IdentityError::Nobody => b'n',
+                IdentityError::Shared => b's',
+                _ => b'-',
+            });
+            if let IdentityError::Io(error) = error {
                 answer.extend(error.to_string().bytes());
             }
-            Err(_) => answer.push(b'-'),
-        }
-        terminal::send(socket, &answer, file.ok().map(|seen| OwnedFd::from(seen.file)).as_ref())?;
+            None
+        });
+        terminal::send(socket, &answer, file.as_ref())?;
     }
 }
 
-/// What an answer says.
-fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
-    let (kind, rest) = answer.split_first().ok_or_else(unclear)?;
-    match kind {
-        b'-' => return Err(IdentityError::Gone),
-        b'!' => return Err(io::Error::other(String::from_utf8_lossy(rest).into_owned()).into()),
-        _ => {}
-    }
-    let (start_time, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
+/// What a question asks: its number, a process, and a socket where it is about one.
+fn asked(question: &[u8]) -> Option<([u8; 8], u32, Option<u64>)> {
+    let (number, rest) = question.split_first_chunk()?;
+    let (pid, rest) = rest.split_first_chunk()?;
+    let inode = match rest {
+        [] => None,
+        rest => Some(u64::from_be_bytes(rest.try_into().ok()?)),
+    };
+    Some((*number, u32::from_be_bytes(*pid), inode))
+}
+
+/// What an answer says of a process.
+fn seen(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
+    let (start_time, rest) = answer.split_first_chunk().ok_or_else(unclear)?;
     let (length, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
     let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| unclear())?;
     let (exe, cgroup) = rest.split_at_checked(length).ok_or_else(unclear)?;
@@ -146,6 +212,11 @@ fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityErro
         cgroup: String::from_utf8(cgroup.to_vec()).map_err(|_| unclear())?,
         file: file.ok_or_else(unclear)?.into(),
     })
+}
+
+/// What an answer says of who holds a socket.
+fn holding(answer: &[u8], _: Option<OwnedFd>) -> Result<u32, IdentityError> {
+    answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())
 }
 
 fn unclear() -> IdentityError {
@@ -163,6 +234,36 @@ fn look(pid: u32) -> Result<Seen, IdentityError> {
     Ok(Seen { start_time, exe, cgroup: cgroup.to_owned(), file })
 }
 
+/// The process that holds the socket: of several that run one program the oldest. Where they run different
+/// ones, nobody knows who speaks.
+fn holder(inode: u64) -> Result<u32, IdentityError> {
+    let pids = std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let holders: Vec<u32> = pids.filter(|pid| holds(*pid, inode)).collect();
+    let program = |pid: &u32| {
+        let exe = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        let process = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+        Some((exe.dev(), exe.ino(), process.uid()))
+    };
+    let first = holders.first().ok_or(IdentityError::Nobody)?;
+    if holders.iter().any(|other| program(other).is_none() || program(other) != program(first)) {
+        return Err(IdentityError::Shared);
+    }
+    holders
+        .iter()
+        .copied()
+        .min_by_key(|pid| (start_time(*pid).unwrap_or(u64::MAX), *pid))
+        .ok_or(IdentityError::Nobody)
+}
+
+/// Whether the process `pid` holds the socket. What may not be seen is not held by a program of our user.
+fn holds(pid: u32, inode: u64) -> bool {
+    let socket = format!("socket:[{inode}]");
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors
+        .filter_map(Result::ok)
+        .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link == Path::new(&socket)))
+}
+
 /// Field 22 of `/proc/<pid>/stat`. The second field is the program's own name for itself, in brackets,
 /// and may hold anything: what counts begins after the last bracket.
 fn start_time(pid: u32) -> Result<u64, IdentityError> {
@@ -177,8 +278,6 @@ fn start_time(pid: u32) -> Result<u64, IdentityError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     /// A witness without a process of its own: tests have threads, and cannot fork.
@@ -219,9 +318,13 @@ mod tests {
 
     #[test]
     fn an_answer_that_makes_no_sense_is_a_refusal() {
-        for answer in [&b""[..], b"+", b"+1234567812345678/exe", b"?", b"+\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
-            assert!(understood(answer, None).is_err(), "{answer:?}");
+        for answer in [&b""[..], b"1234567812345678/exe", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
+            assert!(seen(answer, None).is_err() && holding(answer, None).is_err(), "{answer:?}");
         }
-        assert!(matches!(understood(b"-", None), Err(IdentityError::Gone)));
+        for (question, makes_sense) in
+            [(0, false), (11, false), (12, true), (13, false), (20, true), (21, false)]
+        {
+            assert_eq!(asked(&vec![1; question]).is_some(), makes_sense, "{question}");
+        }
     }
 }
