@@ -1,5 +1,6 @@
 //! Who may not use the proxy, and what it cannot be made to do.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use super::Proxy;
@@ -138,6 +139,25 @@ fn half_a_connect_nonsense_and_silence_end_and_disturb_nobody() {
 }
 
 #[test]
+fn a_client_that_never_comes_to_the_point_is_let_go() {
+    let world = World::new();
+    world.home.configure("timeouts: { handshake: 1s }\n");
+    let proxy = Proxy::of(&world);
+    for begun in [&b""[..], b"C", b"CONNECT api.test:443 HTTP/1.1\r\nHo"] {
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        client.write_all(begun).unwrap();
+        // It keeps its own end open.
+        match client.read(&mut [0; 16]) {
+            Ok(0) => {}
+            Ok(more) => panic!("{more} bytes"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{begun:?}"),
+        }
+    }
+    assert!(world.home.audit().is_empty());
+}
+
+#[test]
 fn the_server_that_the_tunnel_was_asked_for_is_the_one_that_tls_names() {
     let world = World::new();
     let proxy = Proxy::of(&world);
@@ -200,8 +220,11 @@ fn thousands_of_idle_clients_cost_little_and_keep_nobody_from_being_heard() {
     let proxy = Proxy::of(&world);
     assert_eq!(proxy.ask(&[], "/health").0, "200");
     let before = crate::http::resident(proxy.child.id());
-    let idle: Vec<_> =
+    let mut idle: Vec<_> =
         (0..IDLE).map(|_| std::net::TcpStream::connect(("127.0.0.1", proxy.port)).unwrap()).collect();
+    for client in idle.iter_mut().step_by(2) {
+        client.write_all(b"CONNECT api.test:443 HTTP/1.1\r\nHo").unwrap();
+    }
     let target = format!("X-AS-Target-URL: {}", world.url("/echo-raw"));
     for _ in 0..5 {
         let (code, body) = proxy.ask(&["-H", &target, KEY[0], KEY[1]], "/proxy");

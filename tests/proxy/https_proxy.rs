@@ -98,6 +98,7 @@ fn java_is_told_by_its_own_properties() {
         "-Dhttps.proxyHost=127.0.0.1",
         &format!("-Dhttps.proxyPort={}", proxy.port),
         &format!("-Djavax.net.ssl.trustStore={store}"),
+        "-Djavax.net.ssl.trustStorePassword=changeit",
         file.to_str().unwrap(),
         &world.url(""),
     ]);

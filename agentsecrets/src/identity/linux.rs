@@ -39,7 +39,11 @@ impl Linux {
 
 impl Neighbourhood for Linux {
     fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
-        let inode = socket(ends)?.inode;
+        let TcpNetEntry { inode, uid, .. } = socket(ends)?;
+        // Theirs are not even looked at.
+        if uid != nix::unistd::geteuid().as_raw() {
+            return Err(IdentityError::OtherUser);
+        }
         let pid = self.witness.holder(inode)?;
         let runtime = Handle::current();
         let process = runtime.block_on(look(&self.witness, pid, &self.hashes))?;
