@@ -83,6 +83,26 @@ impl Home {
         self.config.join("scope.json")
     }
 
+    /// The folder of what programs were given beside the policy's rules, apart from files that change often.
+    pub fn capabilities(&self) -> PathBuf {
+        self.config.join("capabilities")
+    }
+
+    /// The registered agents, with what is known of their tokens.
+    pub fn agents(&self) -> PathBuf {
+        self.capabilities().join("agents.json")
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> PathBuf {
+        self.capabilities().join("sessions.json")
+    }
+
+    /// How often the session `id` was used: a byte for each time.
+    pub fn session_uses(&self, id: &str) -> PathBuf {
+        self.state.join(format!("session-{id}.uses"))
+    }
+
     /// The folder of the audit log.
     pub fn audit(&self) -> PathBuf {
         self.state.join("audit")

@@ -11,6 +11,7 @@ pub mod name;
 pub mod privileges;
 pub mod refusal;
 pub mod secret;
+pub mod shown;
 #[cfg(target_os = "linux")]
 pub mod sys;
 pub mod timeouts;

@@ -238,5 +238,5 @@ fn caller() -> Caller {
         uid: 1000,
         cgroup: "/agentsecrets/1".into(),
     };
-    Caller { process: Arc::new(process), agent: None, session: "session".into(), is_ours: true }
+    Caller { process: Arc::new(process), agent: None, session: "session".into(), is_ours: true, standing: Default::default() }
 }

@@ -5,6 +5,7 @@ pub mod container;
 pub mod executable;
 #[cfg(target_os = "linux")]
 pub mod hierarchy;
+pub mod lineage;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -14,7 +15,7 @@ pub mod socket;
 pub mod witness;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
@@ -32,13 +33,43 @@ pub struct Caller {
     /// Whether an agent entry without `match` holds for it: `run` started it, or it is a program of the
     /// explicit proxy's own user.
     pub is_ours: bool,
+    /// What it was given beside the policy's rules, as far as it was proven.
+    pub standing: Standing,
+}
+
+/// What a caller was given: the live sessions that it is in, and the token that it showed.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// The id of the agent token that it showed, which is good.
+    pub token: Option<Arc<str>>,
+    /// The ids of the live sessions that hold for it.
+    pub sessions: Vec<Arc<str>>,
+    /// Whether a token alone says who it is, since the system cannot.
+    pub is_issued: bool,
+    /// Itself and the processes that it descends from, as they were when that was asked for first.
+    pub lineage: Arc<OnceLock<lineage::Lineage>>,
 }
 
 impl Caller {
+    /// Whom a token alone makes known: no fact of a process is proven.
+    pub fn issued() -> Self {
+        let process = Process {
+            pid: 0,
+            start_time: 0,
+            exe: PathBuf::new(),
+            sha256: String::new(),
+            uid: u32::MAX,
+            cgroup: String::new(),
+        };
+        let standing = Standing { is_issued: true, ..Standing::default() };
+        Self { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing }
+    }
+
     /// Whose connections to servers it may share: those of its session, or of its process.
     pub fn isolation(&self) -> Arc<str> {
-        match &*self.session {
-            "" => format!("{}@{}", self.process.pid, self.process.start_time).into(),
+        match (&*self.session, &self.standing.token) {
+            ("", Some(token)) if self.standing.is_issued => token.clone(),
+            ("", _) => format!("{}@{}", self.process.pid, self.process.start_time).into(),
             _ => self.session.clone(),
         }
     }
@@ -96,9 +127,6 @@ pub enum IdentityError {
     /// It is not in the cgroup of this run or service.
     #[error("the process is in no cgroup of an agent of ours")]
     Elsewhere,
-    /// It shows an agent's token, which nothing here can verify.
-    #[error("agent tokens cannot be verified yet: ask without one")]
-    Token,
     /// The kernel's own files could not be read.
     #[error("the process cannot be examined: {0}")]
     Io(#[from] std::io::Error),

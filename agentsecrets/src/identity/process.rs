@@ -15,7 +15,7 @@ use crate::base::sys;
 use super::executable::Hashes;
 use super::hierarchy::Hierarchy;
 use super::witness::{Seen, Witness};
-use super::{Caller, IdentityError, Process};
+use super::{Caller, IdentityError, Process, Standing};
 
 /// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -79,6 +79,7 @@ impl Identifier {
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
+            standing: Standing::default(),
         })
     }
 
@@ -151,7 +152,7 @@ pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, Ident
     if process.uid != nix::unistd::geteuid().as_raw() {
         return Err(IdentityError::OtherUser);
     }
-    Ok(Caller { process, agent, session: "".into(), is_ours: true })
+    Ok(Caller { process, agent, session: "".into(), is_ours: true, standing: Standing::default() })
 }
 
 async fn our_parent() -> Result<Process, IdentityError> {

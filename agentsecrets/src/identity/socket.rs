@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Caller, IdentityError, Process};
+use super::{Caller, IdentityError, Process, Standing};
 
 /// Both ends of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,8 @@ impl Neighbours {
         if process.uid != self.uid {
             return Err(IdentityError::OtherUser);
         }
-        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true })
+        let standing = Standing::default();
+        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing })
     }
 }
 

@@ -207,6 +207,7 @@ fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
         agent: Some("coder".parse().unwrap()),
         session: "session".into(),
         is_ours: true,
+        standing: Default::default(),
     };
     match decide(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
         Decision::Allow(grant) => Ok(grant),

@@ -151,7 +151,7 @@ impl Explicit {
     /// claim that nothing here can verify.
     fn speaking(&self, caller: Known, said: endpoint::Said) -> Known {
         if said.has_token {
-            return Arc::new(Err(IdentityError::Token));
+            return Arc::new(Err(IdentityError::Unsupported));
         }
         let named: Option<AgentName> = said.agent.and_then(|agent| agent.parse().ok());
         let known = named.filter(|name| self.intercept.pipeline.policy.get().agent(name).is_some());

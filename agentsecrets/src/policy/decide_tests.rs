@@ -70,6 +70,7 @@ fn caller(agent: Option<&str>, session: &str) -> Caller {
         agent: agent.map(|name| name.parse().unwrap()),
         session: session.into(),
         is_ours: !session.is_empty(),
+        standing: Default::default(),
     }
 }
 

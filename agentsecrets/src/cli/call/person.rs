@@ -40,8 +40,8 @@ pub(super) async fn door(
 /// Who asks. A token that cannot be verified is a claim that cannot be proven.
 async fn caller(has_token: bool) -> Result<Caller, IdentityError> {
     if has_token {
-        return Err(IdentityError::Token);
+        return Err(IdentityError::Unsupported);
     }
     let process = Arc::new(who_started_us().await?);
-    Ok(Caller { process, agent: None, session: "".into(), is_ours: false })
+    Ok(Caller { process, agent: None, session: "".into(), is_ours: false, standing: Default::default() })
 }
