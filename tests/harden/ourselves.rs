@@ -15,7 +15,7 @@ const DAC_OVERRIDE: u64 = 1 << 1;
 const FOWNER: u64 = 1 << 3;
 
 /// A user that no account is of.
-const OWNER: u32 = 54_322;
+pub(crate) const OWNER: u32 = 54_322;
 
 /// Asserts that `pid` has `kept` and can never have more.
 pub(crate) fn assert_confined(pid: u32, kept: u64) {
@@ -29,7 +29,7 @@ pub(crate) fn assert_confined(pid: u32, kept: u64) {
 }
 
 /// Makes everything in `folder`, and itself, that user's.
-fn give(folder: &Path, owner: u32) {
+pub(crate) fn give(folder: &Path, owner: u32) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         if entry.file_type().unwrap().is_dir() {
             give(&entry.path(), owner);

@@ -188,10 +188,10 @@ fn an_agent_whose_policy_opens_the_port_does_not_become_the_person() {
         &["-H", &target, KEY[0], KEY[1], &format!("{own}/proxy")],
         &["-x", &own, "-H", "Authorization: Bearer AS_SECRET_API_KEY", &url],
     ];
-    let closed = ways.map(|way| ask(way));
+    let closed = ways.map(&ask);
     assert!(closed[0].stdout.contains("domain_not_in_allowlist"), "{:#?}", closed[0]);
     world.rules(&[("127.0.0.1", proxy.port, ""), ("elsewhere.test", 443, "secrets: [API_KEY]")]);
-    let open = ways.map(|way| ask(way));
+    let open = ways.map(&ask);
     assert!(open[0].stdout.contains("one of our own processes"), "{:#?}", open[0]);
     for outcome in closed.iter().chain(&open) {
         assert!(!outcome.stdout.ends_with("200"), "{outcome:#?}");

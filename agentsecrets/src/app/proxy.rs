@@ -134,7 +134,8 @@ pub fn serve<T>(
     instance.announce(running).map_err(|error| failed("cannot say that we run", error))?;
     ready(running, prepared).map_err(|error| failed("cannot say that we run", error))?;
     calls::allow_serving(false).map_err(|error| failed("cannot restrict ourselves", error))?;
-    let neighbours = Neighbours::seen_by(witness);
+    let neighbours =
+        Neighbours::seen_by(witness).map_err(|error| failed("cannot look at our own program", error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed("cannot start threads", error))?;
     let served = runtime.block_on(serve_connections(&stages, leaves, neighbours, listener, descriptors));

@@ -131,8 +131,7 @@ impl Roster {
             for token in agent.tokens {
                 let id: Arc<str> = token.id.into();
                 let before = last.and_then(|last| last.tokens.get(&id)).and_then(|held| held.lease);
-                let lease =
-                    token.expires.map(|end| Lease::begin(token.issued, end, Duration::ZERO, now));
+                let lease = token.expires.map(|end| Lease::begin(token.issued, end, Duration::ZERO, now));
                 let held = Held {
                     id: id.clone(),
                     agent: agent.name.clone(),
@@ -210,7 +209,9 @@ mod tests {
     #[test]
     fn what_is_unknown_doubled_or_no_value_is_a_mistake_with_its_line() {
         let agent = |more: &str| {
-            format!("{{\"version\":1,\"agents\":[\n{{\"name\":\"a\",\"registered\":\"2026-01-01T00:00:00Z\"{more}}}]}}")
+            format!(
+                "{{\"version\":1,\"agents\":[\n{{\"name\":\"a\",\"registered\":\"2026-01-01T00:00:00Z\"{more}}}]}}"
+            )
         };
         assert!(parsed(&agent("")).is_ok());
         for (text, line) in [

@@ -36,7 +36,8 @@ impl Lease {
         let whole = between(issued, expires);
         let left = between(now.wall, expires).min(whole.saturating_sub(passed));
         // Beyond what the clock can show, the wall's decides alone.
-        let deadline = now.steady.checked_add(left).unwrap_or(now.steady + Duration::from_secs(u32::MAX.into()));
+        let deadline =
+            now.steady.checked_add(left).unwrap_or(now.steady + Duration::from_secs(u32::MAX.into()));
         Self { expires, deadline }
     }
 

@@ -117,13 +117,16 @@ impl Ledger {
 
     fn roster(&self) -> Result<Arc<Roster>, String> {
         let mistake = self.agents.last_error();
-        mistake.map_or_else(|| Ok(self.agents.get()), |error| Err(format!("the agents cannot be read: {error}")))
+        mistake
+            .map_or_else(|| Ok(self.agents.get()), |error| Err(format!("the agents cannot be read: {error}")))
     }
 
     fn roll(&self) -> Result<Arc<Roll>, String> {
         let mistake = self.sessions.last_error();
-        mistake
-            .map_or_else(|| Ok(self.sessions.get()), |error| Err(format!("the sessions cannot be read: {error}")))
+        mistake.map_or_else(
+            || Ok(self.sessions.get()),
+            |error| Err(format!("the sessions cannot be read: {error}")),
+        )
     }
 
     /// `known` with what it was given, and what it shows.
@@ -147,12 +150,13 @@ impl Ledger {
                 (caller, Some(token.agent.clone()), Some(token.id.clone()))
             }
         };
-        let mut admitted = self.seat(&roll, caller, session, agent, token.as_ref(), shown, now).map_err(|refused| {
-            match &token {
-                Some(id) => refused.of_token(id),
-                None => refused,
-            }
-        })?;
+        let mut admitted =
+            self.seat(&roll, caller, session, agent, token.as_ref(), shown, now).map_err(|refused| {
+                match &token {
+                    Some(id) => refused.of_token(id),
+                    None => refused,
+                }
+            })?;
         let sessions = admitted.caller.standing.sessions.iter().cloned().map(Right::Session);
         admitted.held = self.holds.hold(sessions.chain(token.clone().map(Right::Token)));
         admitted.caller.standing.token = token;
@@ -226,20 +230,25 @@ impl Ledger {
             return Err(Refused::new(refusal).of_token(id));
         }
         if let Some(project) = token.project.as_ref().filter(|project| **project != self.project) {
-            return denied(format!("token {id} is for the project '{project}', and this is '{}'", self.project));
+            return denied(format!(
+                "token {id} is for the project '{project}', and this is '{}'",
+                self.project
+            ));
         }
         if let Some(environment) = token.environment.as_ref().filter(|own| **own != self.environment) {
             let here = &self.environment;
-            return denied(format!("token {id} is for the environment '{environment}', and this is '{here}'"));
+            return denied(format!(
+                "token {id} is for the environment '{environment}', and this is '{here}'"
+            ));
         }
         Ok(token)
     }
 
     /// The live session whose token `text` is.
     fn session_of(&self, roll: &Roll, text: &str, now: Now) -> Result<Arc<Entry>, Box<Refused>> {
-        let entry = token::id(text, shown::SESSION).and_then(|id| roll.get(id)).filter(|entry| {
-            matches!(&entry.session.who, Who::Token { sha256 } if sha256.is_of(text))
-        });
+        let entry = token::id(text, shown::SESSION)
+            .and_then(|id| roll.get(id))
+            .filter(|entry| matches!(&entry.session.who, Who::Token { sha256 } if sha256.is_of(text)));
         let entry = entry.ok_or_else(|| Refused::denied("this is no session token that was issued here"))?;
         match roll.over(entry, now).or_else(|| self.used_up(entry)) {
             Some(why) => Err(over(entry, why)),
@@ -265,7 +274,10 @@ impl Ledger {
                 Err(why) => return denied(why),
             };
             if let Some(spend) = spends.iter().find(|spend| !roster.allows(agent, &spend.name)) {
-                return denied(format!("agent '{agent}' was not given '{}' (see `agent policy get`)", spend.name));
+                return denied(format!(
+                    "agent '{agent}' was not given '{}' (see `agent policy get`)",
+                    spend.name
+                ));
             }
         }
         if caller.standing.sessions.is_empty() {
@@ -306,7 +318,9 @@ impl Ledger {
                 Ok(false) => {
                     return Err(denied(format!("session {id} has ended: it was used as often as it may be")));
                 }
-                Err(error) => return Err(denied(format!("the uses of session {id} cannot be counted: {error}"))),
+                Err(error) => {
+                    return Err(denied(format!("the uses of session {id} cannot be counted: {error}")));
+                }
             }
         }
         Ok(())
@@ -330,7 +344,9 @@ impl Ledger {
         match right {
             Right::Session(id) => {
                 let why = match self.roll() {
-                    Ok(roll) => roll.get(id).map_or(Some("it is not known any longer"), |entry| roll.over(entry, now))?
+                    Ok(roll) => roll
+                        .get(id)
+                        .map_or(Some("it is not known any longer"), |entry| roll.over(entry, now))?
                         .to_owned(),
                     Err(why) => why,
                 };

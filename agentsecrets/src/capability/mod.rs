@@ -74,7 +74,11 @@ impl Capabilities {
     ///
     /// # Errors
     /// When it may not do anything.
-    pub fn admit(&self, known: &Result<Caller, IdentityError>, shown: &Shown) -> Result<Admitted, Box<Refused>> {
+    pub fn admit(
+        &self,
+        known: &Result<Caller, IdentityError>,
+        shown: &Shown,
+    ) -> Result<Admitted, Box<Refused>> {
         match (&self.ledger, known) {
             (Some(ledger), _) => ledger.admit(known, shown),
             (None, _) if !shown.is_nothing() => Err(Refused::denied("tokens cannot be verified here")),

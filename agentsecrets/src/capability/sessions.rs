@@ -215,7 +215,8 @@ impl Roll {
         let mut roll = Self { boot: clock::boot(), ..Self::default() };
         let uptime = clock::uptime();
         for session in sessions.sessions {
-            let before = last.and_then(|last| last.by_id.get(session.id.as_str())).and_then(|entry| entry.lease);
+            let before =
+                last.and_then(|last| last.by_id.get(session.id.as_str())).and_then(|entry| entry.lease);
             let passed = if session.boot == roll.boot { uptime.saturating_sub(session.uptime) } else { 0 };
             let passed = Duration::from_secs(passed.saturating_sub(1));
             let lease = session.expires.map(|end| Lease::begin(session.started, end, passed, now));

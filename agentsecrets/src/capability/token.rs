@@ -98,7 +98,9 @@ impl TryFrom<String> for Digest {
         }
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
             let mut digits = pair.iter().map(|byte| digit(*byte));
-            let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else { return Err(wrong) };
+            let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
+                return Err(wrong);
+            };
             *byte = (high * 16 + low) as u8;
         }
         Ok(Self(bytes))

@@ -238,5 +238,11 @@ fn caller() -> Caller {
         uid: 1000,
         cgroup: "/agentsecrets/1".into(),
     };
-    Caller { process: Arc::new(process), agent: None, session: "session".into(), is_ours: true, standing: Default::default() }
+    Caller {
+        process: Arc::new(process),
+        agent: None,
+        session: "session".into(),
+        is_ours: true,
+        standing: Default::default(),
+    }
 }

@@ -77,7 +77,8 @@ mod tests {
     use super::*;
 
     fn line(first: Born, processes: &[(u32, u32, u64)]) -> Vec<u32> {
-        let known: HashMap<_, _> = processes.iter().map(|(pid, ppid, start)| (*pid, (*ppid, *start))).collect();
+        let known: HashMap<_, _> =
+            processes.iter().map(|(pid, ppid, start)| (*pid, (*ppid, *start))).collect();
         Lineage::by(first, |pid| known.get(&pid).copied()).iter().map(|(pid, _)| *pid).collect()
     }
 
@@ -103,7 +104,8 @@ mod tests {
         let pid = std::process::id();
         let started = start_of(pid).unwrap();
         assert!(lives((pid, started)) && !lives((pid, started + 1)));
-        let process = Process { pid, start_time: started, ..(*crate::identity::Caller::issued().process).clone() };
+        let process =
+            Process { pid, start_time: started, ..(*crate::identity::Caller::issued().process).clone() };
         let parent = std::os::unix::process::parent_id();
         assert_eq!(Lineage::of(&process).iter().nth(1).map(|(pid, _)| *pid), Some(parent));
     }

@@ -1,7 +1,8 @@
 //! Linux: the tables of sockets tell the user and the inode of the caller's end, the descriptors of processes
 //! who holds that inode.
 
-use std::sync::OnceLock;
+use std::os::unix::fs::MetadataExt;
+use std::{fs, io};
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 
@@ -10,30 +11,21 @@ use tokio::runtime::Handle;
 use super::executable::Hashes;
 use super::process::look;
 use super::socket::{Ends, Neighbourhood};
-use super::witness::Witness;
+use super::witness::{Seen, Witness};
 use super::{IdentityError, Process};
 
 /// This machine, as far as a witness may see it.
 pub(super) struct Linux {
     witness: Witness,
     hashes: Hashes,
-    own: OnceLock<String>,
+    /// Our own program.
+    own: fs::Metadata,
 }
 
 impl Linux {
     /// By what `witness` sees.
-    pub(super) fn seen_by(witness: Witness) -> Self {
-        Self { witness, hashes: Hashes::default(), own: OnceLock::new() }
-    }
-
-    /// The hash of our own program. None of our processes asks the proxy for itself: an interceptor does where a
-    /// policy opens the proxy's port to an agent, who would then spend what is the person's.
-    fn own(&self, runtime: &Handle) -> Result<&str, IdentityError> {
-        if let Some(own) = self.own.get() {
-            return Ok(own);
-        }
-        let own = runtime.block_on(look(&self.witness, std::process::id(), &self.hashes))?.sha256;
-        Ok(self.own.get_or_init(|| own))
+    pub(super) fn seen_by(witness: Witness) -> io::Result<Self> {
+        Ok(Self { witness, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
     }
 }
 
@@ -45,11 +37,13 @@ impl Neighbourhood for Linux {
             return Err(IdentityError::OtherUser);
         }
         let pid = self.witness.holder(inode)?;
-        let runtime = Handle::current();
-        let process = runtime.block_on(look(&self.witness, pid, &self.hashes))?;
-        if process.sha256 == self.own(&runtime)? {
-            return Err(IdentityError::Ourselves);
-        }
+        // None of our processes asks the proxy for itself: an interceptor does where a policy opens the proxy's
+        // port to an agent, who would then spend what is the person's.
+        let is_right = |_: &Seen, exe: &fs::Metadata| {
+            let is_own = (exe.dev(), exe.ino()) == (self.own.dev(), self.own.ino());
+            if is_own { Err(IdentityError::Ourselves) } else { Ok(()) }
+        };
+        let process = Handle::current().block_on(look(&self.witness, pid, &self.hashes, is_right))?;
         // Between finding its id and looking at it the process may have ended, and another have got the id.
         if self.witness.holds(pid, inode)? { Ok(process) } else { Err(IdentityError::Gone) }
     }
@@ -90,7 +84,7 @@ mod tests {
             let ends = Ends { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
             assert_eq!(Witness::Here.holder(socket(ends).unwrap().inode).unwrap(), std::process::id());
             let process = runtime.block_on(async move {
-                tokio::task::spawn_blocking(move || Linux::seen_by(Witness::Here).process(ends))
+                tokio::task::spawn_blocking(move || Linux::seen_by(Witness::Here).unwrap().process(ends))
                     .await
                     .unwrap()
             });

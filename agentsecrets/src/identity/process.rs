@@ -140,7 +140,7 @@ fn unseen(snapshot: &Snapshot) -> Process {
 pub async fn who_started_us() -> Result<Process, IdentityError> {
     match our_parent().await {
         Ok(parent) => Ok(parent),
-        Err(_) => look(&Witness::Here, std::process::id(), &Hashes::default()).await,
+        Err(_) => look(&Witness::Here, std::process::id(), &Hashes::default(), |_, _| Ok(())).await,
     }
 }
 
@@ -157,18 +157,23 @@ pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, Ident
 
 async fn our_parent() -> Result<Process, IdentityError> {
     let pid = std::os::unix::process::parent_id();
-    let parent = look(&Witness::Here, pid, &Hashes::default()).await?;
+    let parent = look(&Witness::Here, pid, &Hashes::default(), |_, _| Ok(())).await?;
     // It may have ended before we looked, and another have got its id.
     if std::os::unix::process::parent_id() == pid { Ok(parent) } else { Err(IdentityError::Gone) }
 }
 
-/// What the kernel says of the process `pid` now, by what `witness` sees.
-pub(super) async fn look(witness: &Witness, pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+/// What the kernel says of the process `pid` now, by what `witness` sees, if `is_right` says that it may be it.
+pub(super) async fn look(
+    witness: &Witness,
+    pid: u32,
+    hashes: &Hashes,
+    is_right: impl FnOnce(&Seen, &Metadata) -> Result<(), IdentityError>,
+) -> Result<Process, IdentityError> {
     let uid = || {
         let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
     };
-    prove(witness, hashes, pid, uid, |_, _| Ok(())).await
+    prove(witness, hashes, pid, uid, is_right).await
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.

@@ -30,9 +30,9 @@ pub struct Neighbours {
 impl Neighbours {
     /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
-    pub fn seen_by(witness: super::witness::Witness) -> Self {
+    pub fn seen_by(witness: super::witness::Witness) -> std::io::Result<Self> {
         let uid = nix::unistd::geteuid().as_raw();
-        Self { system: Arc::new(super::linux::Linux::seen_by(witness)), uid }
+        Ok(Self { system: Arc::new(super::linux::Linux::seen_by(witness)?), uid })
     }
 
     /// Nobody: on this system no caller can be proven yet.

@@ -37,7 +37,13 @@ fn caller(session: &str) -> Caller {
         uid: 1000,
         cgroup: "/agents.slice/run-1".to_owned(),
     };
-    Caller { process: Arc::new(process), agent: None, session: session.into(), is_ours: !session.is_empty(), standing: Default::default() }
+    Caller {
+        process: Arc::new(process),
+        agent: None,
+        session: session.into(),
+        is_ours: !session.is_empty(),
+        standing: Default::default(),
+    }
 }
 
 fn policy(text: &str) -> Policy {

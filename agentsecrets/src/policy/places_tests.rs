@@ -63,7 +63,13 @@ fn to_read(rules: &str, references: &[Reference]) -> Option<Reading> {
         uid: 1000,
         cgroup: "/".to_owned(),
     };
-    let caller = Caller { process: Arc::new(process), agent: None, session: "s".into(), is_ours: true, standing: Default::default() };
+    let caller = Caller {
+        process: Arc::new(process),
+        agent: None,
+        session: "s".into(),
+        is_ours: true,
+        standing: Default::default(),
+    };
     asked("/v1/x", references, |ask| reading(&policy(rules), &caller, ask))
 }
 
