@@ -9,10 +9,10 @@ use std::path::Path;
 use crate::support::home::AGENTSECRETS;
 
 /// The program under test where an agent, who is nobody, may execute it.
-struct AgentsCopy(String);
+pub(crate) struct AgentsCopy(pub(crate) String);
 
 impl AgentsCopy {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir_in("/tmp").unwrap().keep();
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let copy = folder.join("agentsecrets");

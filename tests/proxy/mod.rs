@@ -23,16 +23,16 @@ use crate::support::process::{Outcome, command, finish};
 const START: [&str; 5] = ["proxy", "start", "--foreground", "--port", "0"];
 
 /// A proxy in the foreground; dropping it ends it.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     variables: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Proxy {
     /// One for the world's home, on any port.
     #[track_caller]
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         Self::started(world, world.home.agentsecrets(START))
     }
 

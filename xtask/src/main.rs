@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod packages;
 mod soak;
@@ -35,6 +36,8 @@ enum Verb {
     Bench(bench::Args),
     /// Build the kernel programs, or prove that the committed object comes from its source
     Ebpf(ebpf::Args),
+    /// Make what users get, in target/dist: OCI image, Debian package, tarball, bill of materials, checksums
+    Dist(dist::Args),
     /// Hold the architecture: layers, sizes, unsafe code, licences
     Tidy,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Soak(args) => soak::run(&args),
         Verb::Bench(args) => bench::run_some(&args),
         Verb::Ebpf(args) => ebpf::run(args),
+        Verb::Dist(args) => dist::run_all(&args),
         Verb::Tidy => tidy::run(),
     };
     match done {

@@ -22,6 +22,7 @@ use crate::capability::Capabilities;
 use crate::connection::ebpf::{Flows, SELF_TEST};
 use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
+use crate::identity::closer::Look;
 use crate::identity::hierarchy::Hierarchy;
 use crate::identity::process::{Containers, Identifier};
 use crate::identity::witness::Witness;
@@ -42,7 +43,7 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
-use super::stages::{upstream_tls, watch};
+use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
 /// How many threads a worker has for what blocks: hashing programs, reading stores.
@@ -130,6 +131,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let sees = order.service.as_ref().is_none_or(|service| service.processes);
     let witness = sees.then(|| harden::start_witness(order.uid, order.gid)).transpose();
     let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
+    let witness = witness.map(Arc::new);
     harden::drop_privileges(order.uid, order.gid)
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
@@ -142,12 +144,14 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let mut keeper =
         Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), harden::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", error))?;
-    let identifier = identifier(&order, witness)?;
+    let identifier = identifier(&order, witness.clone())?;
     reach::confine(&order.home, &order.cgroup_root)
         .map_err(|error| failed("cannot confine ourselves", error))?;
 
     let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
+    let look = witness.map(|witness| witness as Arc<dyn Look>);
+    let capabilities = capabilities(&order.home, &config, look)?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let store = Arc::new(store);
@@ -180,7 +184,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         dns_tcp,
         store,
         policy: Arc::new(policy),
-        capabilities: Arc::default(),
+        capabilities,
         audit,
         leaves: Arc::new(leaves),
         upstream_tls,
@@ -192,7 +196,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
 }
 
 /// Who will say whom connections are from.
-fn identifier(order: &Order, witness: Option<Witness>) -> Result<Identifier, Failure> {
+fn identifier(order: &Order, witness: Option<Arc<Witness>>) -> Result<Identifier, Failure> {
     let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
     match (&order.service, witness) {
         (None, Some(witness)) => Ok(Identifier::new(witness, cgroup, order.session.as_str().into(), agent)),

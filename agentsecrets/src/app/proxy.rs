@@ -121,10 +121,12 @@ pub fn serve<T>(
         files::private_folder(&folder)
             .map_err(|error| failed(&format!("{} cannot be made", folder.display()), error))?;
     }
-    let witness = harden::start_witness_of_our_own()
-        .map_err(|error| failed("cannot start the witness of processes", error))?;
+    let witness = Arc::new(
+        harden::start_witness_of_our_own()
+            .map_err(|error| failed("cannot start the witness of processes", error))?,
+    );
     let whose = (&wanted.project, &wanted.environment);
-    let stages = Stages::lasting(home, whose, &wanted.narrow, || {
+    let stages = Stages::lasting(home, whose, &wanted.narrow, witness.clone(), || {
         harden::shed_privileges(home).map_err(|error| failed("cannot give up privileges", error))?;
         reach::confine(home, Path::new(CGROUPS)).map_err(|error| failed("cannot confine ourselves", error))
     })?;

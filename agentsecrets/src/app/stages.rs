@@ -19,6 +19,10 @@ use crate::base::failure::{Exit, Failure};
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::capability::Capabilities;
+use crate::capability::trust::Trust;
+use crate::identity::closer::Look;
+#[cfg(target_os = "linux")]
+use crate::identity::witness::Witness;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
@@ -58,13 +62,14 @@ pub struct Stages {
 
 impl Stages {
     /// Those of a process that lasts and judges programs, for a project and an environment: the policy of
-    /// `home`, of which `narrow` is left, and its stores are followed. What only the keeper of stores needs is
+    /// `home`, of which `narrow` is left, and its stores are followed; `look` looks at programs. What only the keeper of stores needs is
     /// given up by `confine`, before any file is opened. The process must have one thread.
     #[cfg(target_os = "linux")]
     pub fn lasting(
         home: &Home,
         whose: (&Project, &Environment),
         narrow: &Narrow,
+        look: Arc<dyn Look>,
         confine: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let config = configuration(home)?;
@@ -75,7 +80,7 @@ impl Stages {
             .map_err(|error| Failure::new(Exit::Locked, error))?;
         let policy = Live::open_narrowed(&home.policy(), narrow.clone())
             .map_err(|error| failed("the policy is not valid", &error).hint("agentsecrets policy check"))?;
-        Self::with(config, home, whose, Arc::new(policy), Arc::new(store))
+        Self::with(config, home, whose, Arc::new(policy), Arc::new(store), look)
     }
 
     /// The same with this policy and this store.
@@ -85,7 +90,7 @@ impl Stages {
         policy: Arc<Live>,
         store: Arc<dyn Store>,
     ) -> Result<Self, Failure> {
-        Self::with(configuration(home)?, home, whose, policy, store)
+        Self::with(configuration(home)?, home, whose, policy, store, Arc::new(Witness::Here))
     }
 
     fn with(
@@ -94,12 +99,13 @@ impl Stages {
         (project, environment): (&Project, &Environment),
         policy: Arc<Live>,
         store: Arc<dyn Store>,
+        look: Arc<dyn Look>,
     ) -> Result<Self, Failure> {
         let audit =
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let capabilities = Arc::default();
+        let capabilities = capabilities(home, &config, Some(look))?;
         Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
     }
 
@@ -130,6 +136,17 @@ impl Stages {
         };
         (Arc::new(pipeline), wallets)
     }
+}
+
+/// What bounds the programs of `home`, which `look` looks at.
+pub fn capabilities(
+    home: &Home,
+    config: &Config,
+    look: Option<Arc<dyn Look>>,
+) -> Result<Arc<Capabilities>, Failure> {
+    let trust = Trust::open(&home.trust(), config.require_trust, look);
+    let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
+    Ok(Arc::new(Capabilities::default().trusting(Arc::new(trust))))
 }
 
 fn configuration(home: &Home) -> Result<Config, Failure> {

@@ -203,10 +203,10 @@ impl Pending {
         }
     }
 
-    /// The secrets that a command is given in its environment.
-    pub fn in_environment<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>) {
+    /// The secrets whose values a program is given, and in which `style`.
+    pub fn handed_over<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>, style: &str) {
         self.secret_keys(names);
-        self.record.auth_styles = vec!["env_inject".into()];
+        self.record.auth_styles = vec![style.into()];
     }
 
     /// The secrets that a credential is made from, and how.

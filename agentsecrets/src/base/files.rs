@@ -58,6 +58,29 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Replaces a file of somebody else's program at `path`, which may be a link, with `bytes` in one step: whose it
+/// is and who may read it stays as it is.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let (was, folder) = (fs::metadata(&path)?, path.parent().unwrap_or(Path::new(".")));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let new = file.as_file().metadata()?;
+        if (new.uid(), new.gid()) != (was.uid(), was.gid()) {
+            fchown(file.as_file(), Some(was.uid()), Some(was.gid()))?;
+        }
+    }
+    file.as_file().set_permissions(was.permissions())?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
 /// Opens `path` for appending, making it 0600 if it is new.
 pub fn append(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {

@@ -63,6 +63,11 @@ impl Home {
         self.config.join("config.yaml")
     }
 
+    /// Which programs are trusted, as `trust` writes it.
+    pub fn trust(&self) -> PathBuf {
+        self.config.join("trust.json")
+    }
+
     /// The encrypted vault.
     pub fn vault(&self) -> PathBuf {
         self.data.join("vault")
@@ -106,6 +111,11 @@ impl Home {
     /// The folder of the audit log.
     pub fn audit(&self) -> PathBuf {
         self.state.join("audit")
+    }
+
+    /// The folder of what clients' configuration files were before ours was added.
+    pub fn mcp(&self) -> PathBuf {
+        self.state.join("mcp")
     }
 
     /// The folder of sockets and process files.

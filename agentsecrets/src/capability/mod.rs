@@ -8,8 +8,11 @@ mod ledger;
 pub mod registry;
 pub mod sessions;
 pub mod token;
+pub mod trust;
 pub mod uses;
+pub mod whoami;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::base::home::Home;
@@ -26,12 +29,14 @@ pub use ledger::{Admitted, Refused};
 
 use ledger::Ledger;
 use registry::RegistryError;
+use trust::Trust;
 
 /// Everything that bounds the callers of one home. What is made by `default` bounds nobody, and lets in nobody
 /// who shows a token.
 #[derive(Default)]
 pub struct Capabilities {
     ledger: Option<Arc<Ledger>>,
+    trust: Option<Arc<Trust>>,
     bounds: Vec<Box<dyn Bounds>>,
 }
 
@@ -42,7 +47,7 @@ impl Capabilities {
     /// When one of them cannot be read, or has a mistake.
     pub fn open(home: &Home, project: &Project, environment: &Environment) -> Result<Self, RegistryError> {
         let ledger = Ledger::open(home, project, environment, None)?;
-        Ok(Self { ledger: Some(ledger), bounds: Vec::new() })
+        Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
     /// The same, for the callers of the run whose session is `run`: with it they lose everything.
@@ -53,13 +58,36 @@ impl Capabilities {
         run: Arc<str>,
     ) -> Result<Self, RegistryError> {
         let ledger = Ledger::open(home, project, environment, Some(run))?;
-        Ok(Self { ledger: Some(ledger), bounds: Vec::new() })
+        Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
     /// What these files say, which stays.
     pub fn fixed(home: &Home, agents: agents::Agents, sessions: sessions::Sessions) -> Self {
         let ledger = Arc::new(Ledger::fixed(home, agents, sessions));
-        Self { ledger: Some(ledger), bounds: Vec::new() }
+        Self { ledger: Some(ledger), ..Self::default() }
+    }
+
+    /// With these pins of programs.
+    #[must_use]
+    pub fn trusting(mut self, trust: Arc<Trust>) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    /// The pins.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_deref()
+    }
+
+    /// `caller`, with what is known of it now beside what the kernel says.
+    pub fn know<'a>(&self, caller: &'a Caller) -> Cow<'a, Caller> {
+        let trusted = self.trust.as_ref().is_some_and(|trust| trust.holds(caller));
+        if trusted == caller.standing.trusted {
+            return Cow::Borrowed(caller);
+        }
+        let mut caller = caller.clone();
+        caller.standing.trusted = trusted;
+        Cow::Owned(caller)
     }
 
     /// One bound more.
@@ -110,6 +138,7 @@ impl Capabilities {
 impl Bounds for Capabilities {
     fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
         let own = self.ledger.as_ref().and_then(|ledger| ledger.refusal(caller, ask, spends));
-        own.or_else(|| self.bounds.iter().find_map(|bound| bound.refusal(caller, ask, spends)))
+        let trust = || self.trust.as_ref().and_then(|trust| trust.refusal(caller, ask, spends));
+        own.or_else(trust).or_else(|| self.bounds.iter().find_map(|bound| bound.refusal(caller, ask, spends)))
     }
 }

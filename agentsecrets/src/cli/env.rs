@@ -9,10 +9,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use super::{Context, Exit, Failure};
-use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
+use super::{Context, Exit, Failure, handing};
+use crate::audit::Status;
 use crate::base::name::SecretName;
-use crate::identity::process::who_started_us;
 use crate::launch::mask::Values;
 use child::Signals;
 use variables::Variable;
@@ -58,20 +57,24 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         let variables = agent::variables(&args)?;
         return start(&args, variables, signals);
     }
-    let mut pending = open_record(&args, context)?;
+    let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
+    let failed = |what: &str, error: &dyn std::fmt::Display| ours(what, error);
+    let mut pending = handing::open("ENV", program.unwrap_or_default(), context, failed)?;
     let variables = match variables::of(&args, context) {
         Ok(variables) => variables,
         Err(failure) => {
-            pending.finish(failed(failure.what())).map_err(|error| ours("this is not recorded", error))?;
+            pending
+                .finish(handing::ended(Status::Error, failure.what()))
+                .map_err(|error| ours("this is not recorded", error))?;
             return Err(failure);
         }
     };
-    pending.in_environment(variables.iter().flat_map(|variable| &variable.secrets));
+    pending.handed_over(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
     pending.intent().map_err(|error| ours("nothing was started", error))?;
     let ended = start(&args, variables, signals);
     let outcome = match &ended {
-        Ok(_) => Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false },
-        Err(failure) => failed(failure.what()),
+        Ok(_) => handing::done(),
+        Err(failure) => handing::ended(Status::Error, failure.what()),
     };
     if let Err(error) = pending.finish(outcome) {
         anstream::eprintln!("agentsecrets: {error}");
@@ -87,31 +90,6 @@ fn start(args: &Args, variables: Vec<Variable>, signals: Signals) -> Result<Exit
     let masked =
         args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
     signals.run(command, masked).map(ExitCode::from)
-}
-
-/// Opens the record: who asks, for which program. Nothing is written yet.
-fn open_record(args: &Args, context: &Context) -> Result<Pending, Failure> {
-    let log = Log::open(&context.home.audit()).map_err(|error| ours("nothing was started", error))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|error| ours("cannot look at who called", error))?;
-    let process = runtime.block_on(who_started_us());
-    let process = process.map_err(|error| ours("cannot look at who called", error))?;
-    let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
-    Ok(log.begin(Opening {
-        environment: context.environment.clone(),
-        agent_id: None,
-        identity_level: IdentityLevel::Kernel,
-        process: Some(process.into()),
-        session_id: None,
-        token_id: None,
-        method: "ENV".to_owned(),
-        target_url: program.unwrap_or_default(),
-        domain: String::new(),
-    }))
-}
-
-fn failed(why: &str) -> Outcome {
-    Outcome { status: Status::Error, status_code: None, reason: Some(why.to_owned()), redacted: false }
 }
 
 fn ours(what: &str, error: impl std::fmt::Display) -> Failure {

@@ -7,6 +7,8 @@ mod completions;
 mod doctor;
 mod env;
 mod environment;
+mod exec;
+mod handing;
 #[cfg(target_os = "linux")]
 mod health;
 mod interceptor;
@@ -21,6 +23,9 @@ mod secrets;
 mod sidecar;
 mod status;
 mod table;
+mod trust;
+#[cfg(target_os = "linux")]
+mod whoami;
 mod workspace;
 
 use std::path::Path;
@@ -67,6 +72,8 @@ enum Verb {
     Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
+    /// Give a trusted program the values that it asks for
+    Exec(exec::Args),
     /// Serve clients that know us for a proxy
     Proxy(proxy::Args),
     /// Serve models and their frameworks
@@ -87,6 +94,11 @@ enum Verb {
     Workspace(workspace::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Say which programs may spend which secrets
+    Trust(trust::Args),
+    /// Show what would be known of the program that calls this
+    #[cfg(target_os = "linux")]
+    Whoami(whoami::Args),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -105,12 +117,14 @@ impl Verb {
     fn is_administrative(&self) -> bool {
         match self {
             Verb::Run(_)
+            | Verb::Exec(_)
             | Verb::Proxy(_)
             | Verb::Secrets(_)
             | Verb::Environment(_)
             | Verb::Project(_)
             | Verb::Workspace(_)
             | Verb::Policy(_)
+            | Verb::Trust(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
@@ -120,6 +134,8 @@ impl Verb {
             Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
+            #[cfg(target_os = "linux")]
+            Verb::Whoami(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -171,6 +187,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
+        Verb::Exec(args) => exec::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Mcp(args) => mcp::run(args, &context),
         #[cfg(target_os = "linux")]
@@ -182,6 +199,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Project(args) => project::run(args, &context),
         Verb::Workspace(args) => workspace::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Trust(args) => trust::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Whoami(args) => whoami::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
@@ -220,4 +240,10 @@ fn home(verb: &Verb) -> Result<Home, Failure> {
         return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
     }
     Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+}
+
+/// Who called us, as the kernel says.
+fn who_called() -> Option<std::sync::Arc<crate::identity::Process>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
+    runtime.block_on(crate::identity::process::who_started_us()).ok().map(std::sync::Arc::new)
 }

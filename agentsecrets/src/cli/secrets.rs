@@ -205,7 +205,7 @@ fn not_found(name: &SecretName, context: &Context) -> Failure {
     .hint("agentsecrets secrets list")
 }
 
-fn warn(what: &str) {
+pub(super) fn warn(what: &str) {
     let yellow = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Yellow.into()));
     eprintln!("{yellow}warning:{yellow:#} {what}");
 }

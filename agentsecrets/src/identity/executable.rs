@@ -4,12 +4,16 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
 
 /// How many file versions are remembered.
 const MOST_FILES: u64 = 4096;
+/// A file that changed more recently is hashed anew each time: file systems keep time in steps, and a
+/// second change within the same step would not show.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// A version of a file: any write, replacement or reuse of its inode changes this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,8 +46,13 @@ impl Hashes {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         };
-        let computed =
-            async move { tokio::task::spawn_blocking(move || hash(file)).await.map_err(io::Error::other)? };
+        let computed = async move {
+            let hashed = tokio::task::spawn_blocking(move || sha256(file)).await.map_err(io::Error::other)?;
+            hashed.map(Arc::from)
+        };
+        if !is_settled(metadata) {
+            return computed.await;
+        }
         self.known
             .try_get_with(version, computed)
             .await
@@ -51,7 +60,16 @@ impl Hashes {
     }
 }
 
-fn hash(mut file: File) -> io::Result<Arc<str>> {
+/// Whether the last change of a file, by a clock that nobody sets but root, is long enough ago.
+fn is_settled(metadata: &Metadata) -> bool {
+    let changed = u64::try_from(metadata.ctime()).map(Duration::from_secs).ok();
+    let changed = changed.and_then(|changed| SystemTime::UNIX_EPOCH.checked_add(changed));
+    let age = changed.and_then(|changed| SystemTime::now().duration_since(changed).ok());
+    age.is_some_and(|age| age > SETTLED)
+}
+
+/// SHA-256 of what `file` holds from here on, in lower-case hex.
+pub fn sha256(mut file: impl Read) -> io::Result<String> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -60,7 +78,7 @@ fn hash(mut file: File) -> io::Result<Arc<str>> {
             count => context.update(buffer.get(..count).unwrap_or_default()),
         }
     }
-    Ok(hex(context.finish().as_ref()).into())
+    Ok(hex(context.finish().as_ref()))
 }
 
 /// Bytes as lower-case hex.
@@ -82,6 +100,7 @@ mod tests {
         let path = folder.path().join("program");
         let hashes = Hashes::default();
         let mut seen = Vec::new();
+        // The second is written within the same step of the clock, if it is a coarse one.
         for content in ["abc", "abd"] {
             std::fs::write(&path, content).unwrap();
             let file = File::open(&path).unwrap();

@@ -2,6 +2,7 @@
 //! who holds that inode.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::{fs, io};
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
@@ -9,14 +10,14 @@ use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use tokio::runtime::Handle;
 
 use super::executable::Hashes;
-use super::process::look;
+use super::process::look_by;
 use super::socket::{Ends, Neighbourhood};
 use super::witness::{Seen, Witness};
 use super::{IdentityError, Process};
 
 /// This machine, as far as a witness may see it.
 pub(super) struct Linux {
-    witness: Witness,
+    witness: Arc<Witness>,
     hashes: Hashes,
     /// Our own program.
     own: fs::Metadata,
@@ -24,7 +25,7 @@ pub(super) struct Linux {
 
 impl Linux {
     /// By what `witness` sees.
-    pub(super) fn seen_by(witness: Witness) -> io::Result<Self> {
+    pub(super) fn seen_by(witness: Arc<Witness>) -> io::Result<Self> {
         Ok(Self { witness, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
     }
 }
@@ -43,9 +44,9 @@ impl Neighbourhood for Linux {
             let is_own = (exe.dev(), exe.ino()) == (self.own.dev(), self.own.ino());
             if is_own { Err(IdentityError::Ourselves) } else { Ok(()) }
         };
-        let process = Handle::current().block_on(look(&self.witness, pid, &self.hashes, is_right))?;
+        let process = Handle::current().block_on(look_by(&self.witness, pid, &self.hashes, is_right))?;
         // Between finding its id and looking at it the process may have ended, and another have got the id.
-        if self.witness.holds(pid, inode)? { Ok(process) } else { Err(IdentityError::Gone) }
+        self.witness.holds(pid, inode).map(|()| process)
     }
 }
 
@@ -84,9 +85,11 @@ mod tests {
             let ends = Ends { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
             assert_eq!(Witness::Here.holder(socket(ends).unwrap().inode).unwrap(), std::process::id());
             let process = runtime.block_on(async move {
-                tokio::task::spawn_blocking(move || Linux::seen_by(Witness::Here).unwrap().process(ends))
-                    .await
-                    .unwrap()
+                tokio::task::spawn_blocking(move || {
+                    Linux::seen_by(Arc::new(Witness::Here)).unwrap().process(ends)
+                })
+                .await
+                .unwrap()
             });
             assert!(matches!(process, Err(IdentityError::Ourselves)));
             drop(client);

@@ -1,10 +1,13 @@
 //! Who is calling. The principal is what the kernel fixed and the agent cannot change; the hash of the
 //! executable only narrows it.
 
+pub mod closer;
 pub mod container;
 pub mod executable;
 #[cfg(target_os = "linux")]
 pub mod hierarchy;
+#[cfg(target_os = "linux")]
+mod holder;
 pub mod lineage;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -44,6 +47,8 @@ pub struct Standing {
     pub token: Option<Arc<str>>,
     /// The ids of the live sessions that hold for it.
     pub sessions: Vec<Arc<str>>,
+    /// Whether a pin of the home holds for it. Whoever keeps the pins says so, request by request.
+    pub trusted: bool,
     /// Whether a token alone says who it is, since the system cannot.
     pub is_issued: bool,
     /// Itself and the processes that it descends from, as they were when that was asked for first.
@@ -60,6 +65,7 @@ impl Caller {
             sha256: String::new(),
             uid: u32::MAX,
             cgroup: String::new(),
+            here: false,
         };
         let standing = Standing { is_issued: true, ..Standing::default() };
         Self { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing }
@@ -91,9 +97,20 @@ pub struct Process {
     pub uid: u32,
     /// Path of its cgroup in the unified hierarchy.
     pub cgroup: String,
+    /// Whether that executable is the file which lies at its path for us, too. In a mount namespace of its
+    /// own a program can have any file at any path.
+    pub here: bool,
 }
 
 impl Process {
+    /// Somebody, for the tests of later stages.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        let (exe, sha256) = ("/usr/bin/python3.11".into(), "ab".repeat(32));
+        let cgroup = "/agents.slice/run-1".to_owned();
+        Self { pid: 7, start_time: 9, exe, sha256, uid: 1000, cgroup, here: true }
+    }
+
     /// The container that it is in.
     pub fn container(&self) -> Option<container::Container<'_>> {
         container::Container::of(&self.cgroup)

@@ -12,7 +12,7 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
-use super::executable::Hashes;
+use super::executable::{Hashes, sha256};
 use super::hierarchy::Hierarchy;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process, Standing};
@@ -31,9 +31,9 @@ pub struct Identifier {
 /// What can be seen of callers besides the kernel's snapshot.
 enum Sight {
     /// The processes of a run, which are all below this cgroup.
-    Run(Witness, String),
+    Run(Arc<Witness>, String),
     /// The host's tree of cgroups and, where they share our pid namespace, the processes.
-    Containers(Arc<Containers>, Option<Witness>),
+    Containers(Arc<Containers>, Option<Arc<Witness>>),
 }
 
 /// The containers behind a service.
@@ -46,12 +46,21 @@ pub struct Containers {
 
 impl Identifier {
     /// For the run whose processes are all below `cgroup`, by what `witness` sees.
-    pub fn new(witness: Witness, cgroup: String, session: Arc<str>, agent: Option<AgentName>) -> Self {
-        Self { sight: Sight::Run(witness, cgroup), hashes: Hashes::default(), session, agent }
+    pub fn new(
+        witness: impl Into<Arc<Witness>>,
+        cgroup: String,
+        session: Arc<str>,
+        agent: Option<AgentName>,
+    ) -> Self {
+        Self { sight: Sight::Run(witness.into(), cgroup), hashes: Hashes::default(), session, agent }
     }
 
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
-    pub fn of_containers(containers: Containers, witness: Option<Witness>, agent: Option<AgentName>) -> Self {
+    pub fn of_containers(
+        containers: Containers,
+        witness: Option<Arc<Witness>>,
+        agent: Option<AgentName>,
+    ) -> Self {
         let sight = Sight::Containers(Arc::new(containers), witness);
         Self { sight, hashes: Hashes::default(), session: "".into(), agent }
     }
@@ -133,6 +142,7 @@ fn unseen(snapshot: &Snapshot) -> Process {
         sha256: String::new(),
         uid: snapshot.uid,
         cgroup: String::new(),
+        here: false,
     }
 }
 
@@ -140,7 +150,7 @@ fn unseen(snapshot: &Snapshot) -> Process {
 pub async fn who_started_us() -> Result<Process, IdentityError> {
     match our_parent().await {
         Ok(parent) => Ok(parent),
-        Err(_) => look(&Witness::Here, std::process::id(), &Hashes::default(), |_, _| Ok(())).await,
+        Err(_) => look(std::process::id(), &Hashes::default()).await,
     }
 }
 
@@ -157,13 +167,18 @@ pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, Ident
 
 async fn our_parent() -> Result<Process, IdentityError> {
     let pid = std::os::unix::process::parent_id();
-    let parent = look(&Witness::Here, pid, &Hashes::default(), |_, _| Ok(())).await?;
+    let parent = look(pid, &Hashes::default()).await?;
     // It may have ended before we looked, and another have got its id.
     if std::os::unix::process::parent_id() == pid { Ok(parent) } else { Err(IdentityError::Gone) }
 }
 
-/// What the kernel says of the process `pid` now, by what `witness` sees, if `is_right` says that it may be it.
-pub(super) async fn look(
+/// What the kernel says of the process `pid` now.
+pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+    look_by(&Witness::Here, pid, hashes, |_, _| Ok(())).await
+}
+
+/// The same by what `witness` sees, if `is_right` says that it may be it.
+pub(super) async fn look_by(
     witness: &Witness,
     pid: u32,
     hashes: &Hashes,
@@ -174,6 +189,21 @@ pub(super) async fn look(
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
     };
     prove(witness, hashes, pid, uid, is_right).await
+}
+
+/// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
+pub(super) fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    let uid = status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)?;
+    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
+    let metadata = file.metadata()?;
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    let sha256 = sha256(file)?;
+    if !sys::pidfd_lives(&pidfd) {
+        return Err(IdentityError::Gone);
+    }
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
@@ -195,7 +225,12 @@ async fn prove(
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup })
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// A file that was removed while it runs is shown with a mark; a rule's path must not match it.

@@ -30,7 +30,7 @@ pub struct Neighbours {
 impl Neighbours {
     /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
-    pub fn seen_by(witness: super::witness::Witness) -> std::io::Result<Self> {
+    pub fn seen_by(witness: Arc<super::witness::Witness>) -> std::io::Result<Self> {
         let uid = nix::unistd::geteuid().as_raw();
         Ok(Self { system: Arc::new(super::linux::Linux::seen_by(witness)?), uid })
     }
@@ -73,7 +73,15 @@ mod tests {
     impl Neighbourhood for Somebody {
         fn process(&self, _ends: Ends) -> Result<Process, IdentityError> {
             let sha256 = String::new();
-            Ok(Process { pid: 7, start_time: 1, exe: "/x".into(), sha256, uid: self.0, cgroup: "/".into() })
+            Ok(Process {
+                pid: 7,
+                start_time: 1,
+                exe: "/x".into(),
+                sha256,
+                uid: self.0,
+                cgroup: "/".into(),
+                here: true,
+            })
         }
     }
 

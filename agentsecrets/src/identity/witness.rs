@@ -1,15 +1,14 @@
 //! The witness: a small process that looks at other processes for the interceptor. Looking at a program
 //! of another user takes a privilege, and a process that Landlock confines may look at none at all; so
 //! that the one which reads hostile bytes has neither the privilege nor its reach, this one has it,
-//! reads no byte of an agent, and answers two questions: who is the process with
-//! this id, and which process holds this socket?
+//! reads no byte of an agent, and answers questions about the process with an id: who it is, which script
+//! it says it runs, and whose child it is; and it says which process holds a socket.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::prctl;
@@ -18,13 +17,26 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::time::TimeVal;
 use nix::unistd::setsid;
 
-use super::IdentityError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::closer::{self, Ancestor, Look, Looked, Script};
+use super::{IdentityError, Process, holder};
 use crate::base::sys::{process, terminal};
 
 /// Longer than any answer: two paths of the longest kind, and numbers.
 const LONGEST: usize = 16 * 1024;
 /// How long an answer may take, in seconds.
 const PATIENCE: i64 = 5;
+/// A question: its number, what is asked, and of which process and socket.
+const QUESTION: usize = 8 + 1 + 4 + 8;
+
+/// What is asked.
+const WHO: u8 = b'?';
+const SCRIPT: u8 = b's';
+const ANCESTRY: u8 = b'a';
+const HOLDER: u8 = b'h';
+const HOLDS: u8 = b'o';
 
 /// What the kernel says of a process.
 pub struct Seen {
@@ -70,47 +82,79 @@ impl Witness {
     pub fn see(&self, pid: u32) -> Result<Seen, IdentityError> {
         match self {
             Self::Here => look(pid),
-            Self::There(line) => line.lock().unwrap_or_else(PoisonError::into_inner).ask(pid, None, seen),
+            Self::There(line) => {
+                let (answer, file) = ask(line, WHO, pid, 0)?;
+                understood(&answer, file)
+            }
         }
     }
 
     /// Looks for the process that holds the socket `inode`.
     pub fn holder(&self, inode: u64) -> Result<u32, IdentityError> {
         match self {
-            Self::Here => holder(inode),
-            Self::There(line) => {
-                line.lock().unwrap_or_else(PoisonError::into_inner).ask(0, Some(inode), holding)
-            }
+            Self::Here => holder::holder(inode),
+            Self::There(line) => holding(&ask(line, HOLDER, 0, inode)?.0),
         }
     }
 
-    /// Whether the process `pid` holds the socket `inode` now.
-    pub fn holds(&self, pid: u32, inode: u64) -> Result<bool, IdentityError> {
-        let answer = match self {
-            Self::Here => return Ok(holds(pid, inode)),
+    /// Fails unless the process `pid` holds the socket `inode` now.
+    pub fn holds(&self, pid: u32, inode: u64) -> Result<(), IdentityError> {
+        match self {
+            Self::Here => holder::holds(pid, inode).then_some(()).ok_or(IdentityError::Gone),
+            Self::There(line) => holding(&ask(line, HOLDS, pid, inode)?.0).map(drop),
+        }
+    }
+
+    fn closer<T: DeserializeOwned>(
+        &self,
+        kind: u8,
+        process: &Process,
+        here: impl FnOnce(u32) -> Result<Looked<T>, IdentityError>,
+    ) -> Result<T, IdentityError> {
+        let (start_time, seen) = match self {
+            Self::Here => here(process.pid)?,
             Self::There(line) => {
-                line.lock().unwrap_or_else(PoisonError::into_inner).ask(pid, Some(inode), holding)
+                let (answer, _) = ask(line, kind, process.pid, 0)?;
+                serde_json::from_slice(&answer).map_err(|_| unclear())?
             }
         };
-        match answer {
-            Ok(found) => Ok(found == pid),
-            Err(IdentityError::Nobody) => Ok(false),
-            Err(error) => Err(error),
-        }
+        if start_time == process.start_time { Ok(seen) } else { Err(IdentityError::Gone) }
     }
 }
 
+impl Look for Witness {
+    fn process(&self, pid: u32) -> Result<Process, IdentityError> {
+        super::process::look_now(self, pid)
+    }
+
+    fn inside(&self, pid: u32, who: &Process) -> Result<u32, IdentityError> {
+        // Anybody may see this.
+        closer::inside(pid, who)
+    }
+
+    fn script(&self, process: &Process) -> Result<Option<Script>, IdentityError> {
+        self.closer(SCRIPT, process, closer::script)
+    }
+
+    fn ancestry(&self, process: &Process) -> Result<Vec<Ancestor>, IdentityError> {
+        self.closer(ANCESTRY, process, closer::ancestry)
+    }
+}
+
+fn ask(
+    line: &Mutex<Line>,
+    kind: u8,
+    pid: u32,
+    inode: u64,
+) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
+    line.lock().unwrap_or_else(PoisonError::into_inner).ask(kind, pid, inode)
+}
+
 impl Line {
-    /// Asks about a process, or about who holds a socket: that one, or whoever does.
-    fn ask<T>(
-        &mut self,
-        pid: u32,
-        inode: Option<u64>,
-        understood: impl Fn(&[u8], Option<OwnedFd>) -> Result<T, IdentityError>,
-    ) -> Result<T, IdentityError> {
+    fn ask(&mut self, kind: u8, pid: u32, inode: u64) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
         self.asked += 1;
-        let mut question = [&self.asked.to_be_bytes()[..], &pid.to_be_bytes()].concat();
-        question.extend(inode.into_iter().flat_map(u64::to_be_bytes));
+        let question =
+            [&self.asked.to_be_bytes()[..], &[kind], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
         terminal::send(&self.socket, &question, None)?;
         let mut buffer = vec![0; LONGEST];
         loop {
@@ -122,14 +166,7 @@ impl Line {
             let Some((number, answer)) = answer.split_first_chunk() else { return Err(unclear()) };
             // An answer to a question that we gave up on is not an answer to this one.
             if u64::from_be_bytes(*number) == self.asked {
-                return match answer.split_first().ok_or_else(unclear)? {
-                    (b'-', _) => Err(IdentityError::Gone),
-                    (b'n', _) => Err(IdentityError::Nobody),
-                    (b's', _) => Err(IdentityError::Shared),
-                    (b'!', why) => Err(io::Error::other(String::from_utf8_lossy(why).into_owned()).into()),
-                    (b'+', rest) => understood(rest, file),
-                    _ => Err(unclear()),
-                };
+                return Ok((told(answer)?.to_vec(), file));
             }
         }
     }
@@ -144,64 +181,68 @@ fn testify(socket: &OwnedFd, confine: impl FnOnce() -> io::Result<()>) -> io::Re
     confine()?;
     // After the change of user, which undoes it. The line tells, too, when there is nobody left to answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let mut question = [0; 20];
+    let mut question = [0; QUESTION];
     loop {
-        let length = terminal::receive(socket, &mut question)?.0;
-        let Some((number, pid, inode)) = asked(question.get(..length).unwrap_or_default()) else {
+        if terminal::receive(socket, &mut question)?.0 != question.len() {
             return Ok(());
-        };
-        let mut answer = number.to_vec();
-        let told = match inode {
-            None => look(pid).map(|seen| {
-                answer.push(b'+');
-                answer.extend(seen.start_time.to_be_bytes());
-                answer.extend((seen.exe.as_os_str().len() as u64).to_be_bytes());
-                answer.extend(seen.exe.as_os_str().as_bytes());
-                answer.extend(seen.cgroup.as_bytes());
-                Some(OwnedFd::from(seen.file))
-            }),
-            Some(inode) => {
-                let found = match pid {
-                    0 => holder(inode),
-                    pid if holds(pid, inode) => Ok(pid),
-                    _ => Err(IdentityError::Nobody),
-                };
-                found.map(|pid| {
-                    answer.push(b'+');
-                    answer.extend(pid.to_be_bytes());
-                    None
-                })
-            }
-        };
-        let file = told.unwrap_or_else(|error| {
-            answer.push(match error {
-                IdentityError::Io(_) => b'!',
-                IdentityError::Nobody => b'n',
-                IdentityError::Shared => b's',
-                _ => b'-',
-            });
-            if let IdentityError::Io(error) = error {
-                answer.extend(error.to_string().bytes());
-            }
-            None
-        });
+        }
+        let (mut answer, file) = answered(&question);
+        answer.splice(..0, question.iter().take(8).copied());
         terminal::send(socket, &answer, file.as_ref())?;
     }
 }
 
-/// What a question asks: its number, a process, and a socket where it is about one.
-fn asked(question: &[u8]) -> Option<([u8; 8], u32, Option<u64>)> {
-    let (number, rest) = question.split_first_chunk()?;
-    let (pid, rest) = rest.split_first_chunk()?;
-    let inode = match rest {
-        [] => None,
-        rest => Some(u64::from_be_bytes(rest.try_into().ok()?)),
+/// The answer to a question, and a file that goes with it.
+fn answered(question: &[u8; QUESTION]) -> (Vec<u8>, Option<OwnedFd>) {
+    let [_, _, _, _, _, _, _, _, kind, a, b, c, d, inode @ ..] = *question;
+    let (pid, inode) = (u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(inode));
+    let held = |pid: u32| (pid.to_be_bytes().to_vec(), None);
+    let answer = match kind {
+        SCRIPT => closer::script(pid).and_then(written).map(|text| (text, None)),
+        ANCESTRY => closer::ancestry(pid).and_then(written).map(|text| (text, None)),
+        HOLDER => holder::holder(inode).map(held),
+        HOLDS => holder::holds(pid, inode).then(|| held(pid)).ok_or(IdentityError::Gone),
+        _ => look(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
     };
-    Some((*number, u32::from_be_bytes(*pid), inode))
+    match answer {
+        Ok((mut text, file)) => {
+            text.insert(0, b'+');
+            (text, file)
+        }
+        Err(IdentityError::Io(error)) => ([&b"!"[..], error.to_string().as_bytes()].concat(), None),
+        Err(IdentityError::Nobody) => (b"n".to_vec(), None),
+        Err(IdentityError::Shared) => (b"s".to_vec(), None),
+        Err(_) => (b"-".to_vec(), None),
+    }
 }
 
-/// What an answer says of a process.
-fn seen(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
+fn written<T: Serialize>(seen: Looked<T>) -> Result<Vec<u8>, IdentityError> {
+    serde_json::to_vec(&seen).map_err(|error| io::Error::other(error).into())
+}
+
+fn who(seen: &Seen) -> Vec<u8> {
+    let (exe, cgroup) = (seen.exe.as_os_str().as_bytes(), seen.cgroup.as_bytes());
+    [&seen.start_time.to_be_bytes()[..], &(exe.len() as u64).to_be_bytes(), exe, cgroup].concat()
+}
+
+/// What an answer says, if it is no refusal.
+fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
+    match answer.split_first().ok_or_else(unclear)? {
+        (b'+', rest) => Ok(rest),
+        (b'-', _) => Err(IdentityError::Gone),
+        (b'n', _) => Err(IdentityError::Nobody),
+        (b's', _) => Err(IdentityError::Shared),
+        (_, rest) => Err(io::Error::other(String::from_utf8_lossy(rest).into_owned()).into()),
+    }
+}
+
+/// What an answer says of who holds a socket.
+fn holding(answer: &[u8]) -> Result<u32, IdentityError> {
+    answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())
+}
+
+/// What an answer says of who a process is.
+fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
     let (start_time, rest) = answer.split_first_chunk().ok_or_else(unclear)?;
     let (length, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
     let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| unclear())?;
@@ -214,18 +255,13 @@ fn seen(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
     })
 }
 
-/// What an answer says of who holds a socket.
-fn holding(answer: &[u8], _: Option<OwnedFd>) -> Result<u32, IdentityError> {
-    answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())
-}
-
 fn unclear() -> IdentityError {
     io::Error::other("the witness cannot be understood").into()
 }
 
 /// Looks at a process with the rights of this one.
 fn look(pid: u32) -> Result<Seen, IdentityError> {
-    let start_time = start_time(pid)?;
+    let start_time = closer::start_time(pid)?;
     let link = format!("/proc/{pid}/exe");
     let file = File::open(&link)?;
     let exe = std::fs::read_link(&link)?;
@@ -234,50 +270,11 @@ fn look(pid: u32) -> Result<Seen, IdentityError> {
     Ok(Seen { start_time, exe, cgroup: cgroup.to_owned(), file })
 }
 
-/// The process that holds the socket: of several that run one program the oldest. Where they run different
-/// ones, nobody knows who speaks.
-fn holder(inode: u64) -> Result<u32, IdentityError> {
-    let pids = std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let holders: Vec<u32> = pids.filter(|pid| holds(*pid, inode)).collect();
-    let program = |pid: &u32| {
-        let exe = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-        let process = std::fs::metadata(format!("/proc/{pid}")).ok()?;
-        Some((exe.dev(), exe.ino(), process.uid()))
-    };
-    let first = holders.first().ok_or(IdentityError::Nobody)?;
-    if holders.iter().any(|other| program(other).is_none() || program(other) != program(first)) {
-        return Err(IdentityError::Shared);
-    }
-    holders
-        .iter()
-        .copied()
-        .min_by_key(|pid| (start_time(*pid).unwrap_or(u64::MAX), *pid))
-        .ok_or(IdentityError::Nobody)
-}
-
-/// Whether the process `pid` holds the socket. What may not be seen is not held by a program of our user.
-fn holds(pid: u32, inode: u64) -> bool {
-    let socket = format!("socket:[{inode}]");
-    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors
-        .filter_map(Result::ok)
-        .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link == Path::new(&socket)))
-}
-
-/// Field 22 of `/proc/<pid>/stat`. The second field is the program's own name for itself, in brackets,
-/// and may hold anything: what counts begins after the last bracket.
-fn start_time(pid: u32) -> Result<u64, IdentityError> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).map_err(|_| IdentityError::Gone)?;
-    let after = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 1..));
-    after
-        .and_then(|rest| std::str::from_utf8(rest).ok())
-        .and_then(|rest| rest.split_ascii_whitespace().nth(19))
-        .and_then(|field| field.parse().ok())
-        .ok_or(IdentityError::Gone)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     /// A witness without a process of its own: tests have threads, and cannot fork.
@@ -285,21 +282,12 @@ mod tests {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         std::thread::spawn(move || {
-            let mut question = [0; 12];
-            while terminal::receive(&theirs, &mut question).is_ok_and(|(length, _)| length == 12) {
+            let mut question = [0; QUESTION];
+            while terminal::receive(&theirs, &mut question).is_ok_and(|(length, _)| length == QUESTION) {
                 // An answer that is late, and then the right one.
                 let _ = terminal::send(&theirs, &[&0u64.to_be_bytes()[..], b"-"].concat(), None);
-                let seen = look(u32::from_be_bytes(question[8..].try_into().unwrap())).unwrap();
-                let exe = seen.exe.as_os_str().as_bytes();
-                let parts = [
-                    &question[..8],
-                    b"+",
-                    &seen.start_time.to_be_bytes(),
-                    &(exe.len() as u64).to_be_bytes(),
-                    exe,
-                    seen.cgroup.as_bytes(),
-                ];
-                terminal::send(&theirs, &parts.concat(), Some(&seen.file.into())).unwrap();
+                let (answer, file) = answered(&question);
+                terminal::send(&theirs, &[&question[..8], &answer].concat(), file.as_ref()).unwrap();
             }
         });
         Witness::There(Mutex::new(Line { socket: ours, asked: 0 }))
@@ -314,17 +302,33 @@ mod tests {
             assert_eq!((&there.exe, &there.cgroup), (&here.exe, &here.cgroup));
             assert_eq!(there.file.metadata().unwrap().ino(), here.file.metadata().unwrap().ino());
         }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino();
+        assert_eq!(witness.holder(inode).unwrap(), pid);
+        assert!(witness.holds(pid, inode).is_ok() && witness.holds(1, inode).is_err());
+        drop(listener);
+        assert!(matches!(witness.holder(inode), Err(IdentityError::Nobody)));
+        let process = Process {
+            pid,
+            start_time: closer::start_time(pid).unwrap(),
+            exe: "/x".into(),
+            sha256: String::new(),
+            uid: 0,
+            cgroup: "/".into(),
+            here: true,
+        };
+        assert_eq!(witness.ancestry(&process).unwrap(), Witness::Here.ancestry(&process).unwrap());
+        assert_eq!(witness.script(&process).unwrap(), Witness::Here.script(&process).unwrap());
+        let recycled = Process { start_time: 1, ..process };
+        assert!(matches!(witness.ancestry(&recycled), Err(IdentityError::Gone)));
     }
 
     #[test]
     fn an_answer_that_makes_no_sense_is_a_refusal() {
-        for answer in [&b""[..], b"1234567812345678/exe", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
-            assert!(seen(answer, None).is_err() && holding(answer, None).is_err(), "{answer:?}");
+        for answer in [&b""[..], b"1234567812345678/exe", b"?", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
+            assert!(understood(answer, None).is_err() && holding(answer).is_err(), "{answer:?}");
         }
-        for (question, makes_sense) in
-            [(0, false), (11, false), (12, true), (13, false), (20, true), (21, false)]
-        {
-            assert_eq!(asked(&vec![1; question]).is_some(), makes_sense, "{question}");
-        }
+        assert!(told(b"").is_err() && told(b"?").is_err());
+        assert!(matches!(told(b"-"), Err(IdentityError::Gone)));
     }
 }

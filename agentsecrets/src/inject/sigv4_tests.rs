@@ -201,6 +201,7 @@ fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
         sha256: "ab".repeat(32),
         uid: 1000,
         cgroup: "/agents.slice/run-1".to_owned(),
+        here: true,
     };
     let caller = Caller {
         process: Arc::new(process),

@@ -84,6 +84,7 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     if !ebpf::is_bpffs(&wanted.pins) {
         return Err(EbpfError::NoBpffs { path: wanted.pins.clone() }.into());
     }
+    ebpf::collect(&wanted.pins);
     let pins = folder_of_pins(&wanted.pins, &place).map_err(step("make a folder for pins"))?;
     let keep = Keep::new(pins, place.folder(), beside);
     let (kept, sockets) = guard(&keep)?;
@@ -109,12 +110,14 @@ fn owner(home: &Home) -> Result<(u32, u32), NotServed> {
 
 /// Takes up the hooks that are in force, or makes new ones; with the sockets that they lead to.
 fn guard(keep: &Keep) -> Result<(Kept, Sockets), NotServed> {
-    if let Some(kept) = keep.find()
-        // Somebody may serve there: then these give way to new ones.
-        && let Ok(sockets) = Sockets::bind_again(kept.ports)
-    {
+    if let Some(kept) = keep.find() {
+        // Before that, they keep us from our own doors.
         keep.take_up(&kept)?;
-        return Ok((kept, sockets));
+        match Sockets::bind_again(kept.ports) {
+            Ok(sockets) => return Ok((kept, sockets)),
+            // Another of ours, most likely: it is relieved.
+            Err(error) => eprintln!("agentsecrets: other doors are made, as somebody serves there ({error})"),
+        }
     }
     let sockets = Sockets::bind().map_err(step("listen on loopback"))?;
     Ok((keep.renew(sockets.ports)?, sockets))

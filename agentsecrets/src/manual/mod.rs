@@ -10,6 +10,9 @@ pub mod security {}
 #[doc = include_str!("references.md")]
 pub mod references {}
 
+#[doc = include_str!("trust.md")]
+pub mod trust {}
+
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 
@@ -21,3 +24,6 @@ pub mod known_attacks {}
 
 #[doc = include_str!("redaction.md")]
 pub mod redaction {}
+
+#[doc = include_str!("containers.md")]
+pub mod containers {}

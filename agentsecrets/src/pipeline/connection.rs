@@ -151,6 +151,7 @@ impl Intercept {
             return Err(Broken::Mismatch);
         }
         let decided = arrived.caller.as_ref().ok().map_or(Ok(None), |caller| {
+            let caller = &*self.pipeline.capabilities.know(caller);
             decide_connection(&self.pipeline.policy.get(), caller, hello.host(), destination.port())
         });
         match decided.transpose() {

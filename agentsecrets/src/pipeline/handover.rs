@@ -18,6 +18,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::body::{Body, full};
 use crate::exchange::target::{Scheme, Target};
 use crate::policy::Agent;
+use crate::policy::grant::{Spend, Style};
 use crate::policy::handover::decide_handover;
 
 /// The name, below a domain that RFC 6761 keeps from having any.
@@ -32,16 +33,17 @@ pub(super) fn is_for_us(target: &Target) -> bool {
     target.scheme == Scheme::Https && matches!(&target.host, Host::Name(name) if **name == *HOST)
 }
 
-/// Answers what `agent` asks.
+/// Answers what `agent` asks; it gets nothing of what is `bounded`.
 pub(super) fn answer(
     agent: &Agent,
     parts: &Parts,
     wallet: &Wallet,
+    bounded: &dyn Fn(&[Spend]) -> Result<(), Refusal>,
     attempt: &mut Attempt,
 ) -> Result<Response<Body>, Refusal> {
     match parts.uri.path() {
         NAMES => Ok(json(agent.secrets().map(ToString::to_string).collect())),
-        PATH => hand_over(agent, parts, wallet, attempt),
+        PATH => hand_over(agent, parts, wallet, bounded, attempt),
         _ => Err(Refusal::new(Slug::BadRequest, HOST, "there is nothing at this path")),
     }
 }
@@ -51,6 +53,7 @@ fn hand_over(
     agent: &Agent,
     parts: &Parts,
     wallet: &Wallet,
+    bounded: &dyn Fn(&[Spend]) -> Result<(), Refusal>,
     attempt: &mut Attempt,
 ) -> Result<Response<Body>, Refusal> {
     let query = parts.uri.query().unwrap_or_default();
@@ -58,6 +61,9 @@ fn hand_over(
     let only: Result<Vec<SecretName>, _> = only.map(|(_, name)| name.parse()).collect();
     let only = only.map_err(|error| Refusal::new(Slug::BadRequest, HOST, error.to_string()))?;
     let handover = decide_handover(agent, &only)?;
+    // What goes into an environment is spent on whatever its holder likes.
+    let spend = |name: &SecretName| Spend { name: name.clone(), style: Style::Bearer };
+    bounded(&handover.names().iter().map(spend).collect::<Vec<_>>())?;
     let values = wallet.values.hand_over(&handover)?;
     attempt.handing_over(values.iter().map(|(name, _)| name))?;
     let object: Map<_, _> = values
@@ -67,7 +73,7 @@ fn hand_over(
     Ok(json(object.into()))
 }
 
-fn json(value: Value) -> Response<Body> {
+pub(super) fn json(value: Value) -> Response<Body> {
     let mut response = Response::new(full(value.to_string()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -15,6 +15,7 @@ pub mod record;
 mod tokens;
 mod tunnel;
 pub mod wallet;
+pub mod whoami;
 
 use std::sync::Arc;
 
@@ -33,8 +34,9 @@ use crate::exchange::{disguise, upgrade};
 use crate::identity::{Caller, IdentityError};
 use crate::inject::{self, Payload};
 use crate::policy::ask::Ask;
+use crate::policy::bounds::Bounds;
 use crate::policy::decide::{decide, reading};
-use crate::policy::grant::Decision;
+use crate::policy::grant::{Decision, Spend};
 use crate::policy::live::Live;
 use crate::redact::alarm::Alarms;
 use crate::redact::{self, Findings};
@@ -130,18 +132,28 @@ impl Pipeline {
                 format!("the caller cannot be proven: {error}"),
             )
         })?;
+        let caller = &*self.capabilities.know(caller);
 
         let handshake = upgrade::asked(&parts).map_err(|refusal| refusal.about(&target.host))?;
         if let Some(handshake) = &handshake {
             parts.extensions.insert(handshake.clone());
         }
         let policy = self.policy.get();
+        if handover::is_for_us(&target) && parts.uri.path() == whoami::PATH {
+            let response = self.tell_who(caller, policy, &parts).await?;
+            return Ok(Answered::Whole(response, Findings::default()));
+        }
         let agent = policy.agent_for(caller).map_err(|refusal| refusal.about(&target.host))?;
         attempt.agent(agent.name());
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
+        let bounded = |spends: &[Spend]| {
+            let (method, path) = (&parts.method, parts.uri.path());
+            let ask = Ask { target: &target, method, path, websocket: false, references: &[] };
+            self.capabilities.refusal(caller, &ask, spends).map_or(Ok(()), Err)
+        };
         if handover::is_for_us(&target) && !agent.is_the_person() {
-            let response = handover::answer(agent, &parts, &wallet, attempt).map_err(about)?;
+            let response = handover::answer(agent, &parts, &wallet, &bounded, attempt).map_err(about)?;
             return Ok(Answered::Whole(response, Findings::default()));
         }
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;

@@ -152,7 +152,7 @@ impl Attempt {
         names: impl IntoIterator<Item = &'a SecretName>,
     ) -> Result<(), Refusal> {
         self.pending.request("ENV", String::new(), String::new());
-        self.pending.in_environment(names);
+        self.pending.handed_over(names, "env_inject");
         self.pending.intent().map_err(|error| unrecordable(&error))
     }
 

@@ -53,7 +53,15 @@ agents:
     fn what_a_bound_refuses_is_denied_and_charged_to_nobody() {
         let policy = Policy::parse(POLICY, Path::new("policy.yaml")).unwrap();
         let sha256 = String::new();
-        let process = Process { pid: 7, start_time: 1, exe: "/x".into(), sha256, uid: 1, cgroup: "/".into() };
+        let process = Process {
+            pid: 7,
+            start_time: 1,
+            exe: "/x".into(),
+            sha256,
+            uid: 1,
+            cgroup: "/".into(),
+            here: true,
+        };
         let caller = Caller {
             process: Arc::new(process),
             agent: None,

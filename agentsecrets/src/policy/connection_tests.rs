@@ -36,6 +36,7 @@ fn caller(session: &str) -> Caller {
         sha256: "ab".repeat(32),
         uid: 1000,
         cgroup: "/agents.slice/run-1".to_owned(),
+        here: true,
     };
     Caller {
         process: Arc::new(process),

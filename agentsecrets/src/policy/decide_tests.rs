@@ -1,6 +1,6 @@
 //! What users and attackers ask, and what they are told.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Method;
@@ -57,16 +57,8 @@ fn policy(text: &str) -> Policy {
 }
 
 fn caller(agent: Option<&str>, session: &str) -> Caller {
-    let process = Process {
-        pid: 7,
-        start_time: 9,
-        exe: PathBuf::from("/usr/bin/python3.11"),
-        sha256: "ab".repeat(32),
-        uid: 1000,
-        cgroup: "/agents.slice/run-1".to_owned(),
-    };
     Caller {
-        process: Arc::new(process),
+        process: Arc::new(Process::for_test()),
         agent: agent.map(|name| name.parse().unwrap()),
         session: session.into(),
         is_ours: !session.is_empty(),

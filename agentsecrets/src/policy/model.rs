@@ -53,6 +53,8 @@ pub(super) struct Match {
     pub session: Option<bool>,
     #[serde(default, deserialize_with = "given")]
     pub token: Option<Spanned<bool>>,
+    #[serde(default, deserialize_with = "given")]
+    pub trusted: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

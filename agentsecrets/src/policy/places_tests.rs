@@ -62,6 +62,7 @@ fn to_read(rules: &str, references: &[Reference]) -> Option<Reading> {
         sha256: "ab".repeat(32),
         uid: 1000,
         cgroup: "/".to_owned(),
+        here: true,
     };
     let caller = Caller {
         process: Arc::new(process),

@@ -33,7 +33,9 @@ pub(super) async fn door(
     secrets.extend(injections.iter().map(|injection| injection.reference.name.clone()));
     let policy = policy.of_the_person_narrowed(name, secrets, &context.scope.narrow);
     let whose = (&context.project, &context.environment);
-    let stages = Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), Arc::new(store))?;
+    let mut stages = Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), Arc::new(store))?;
+    // What bounds programs does not bind the person.
+    stages.capabilities = Arc::default();
     Ok(Here::once(&stages, caller(has_token).await))
 }
 
