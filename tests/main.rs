@@ -5,6 +5,7 @@
 mod broken;
 mod clients;
 mod containers;
+mod door;
 mod ebpf;
 mod harden;
 mod hostile;

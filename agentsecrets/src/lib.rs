@@ -6,7 +6,7 @@
 //! connection ─ identity ─ tls ─ exchange ─ policy ─ resolve ─ inject ─ upstream ─ redact ─ audit
 //! ```
 //!
-//! `base` lies under all of them; `pipeline` strings them together; `app` and `launch` are processes;
+//! `base` lies under all of them; `pipeline` strings them together; `app`, `launch` and `door` are processes;
 //! `cli` is what a person types, `mcp` what a model calls.
 
 pub mod app;
@@ -15,6 +15,8 @@ pub mod base;
 pub mod capability;
 pub mod cli;
 pub mod connection;
+#[cfg(target_os = "linux")]
+pub mod door;
 pub mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

@@ -93,18 +93,16 @@ fn a_pin_bites_in_a_run_that_has_begun() {
     let arena = Arena::new();
     let other = arena.at("other");
     fs::copy(arena.at("tool"), &other).unwrap();
-    let script = "ask before $tool; echo > ready; while [ ! -e go ]; do :; done; ask after $tool";
+    let script = "ask before $tool; echo > ready
+        until [ \"$(ask after $tool)\" = 'after 403' ]; do :; done; echo bitten 403";
     let mut run = arena.world.home.run_agent(["sh", "-c", &arena.script(script)]);
     let child = crate::support::process::start(&mut run);
     while !arena.path("own/ready").exists() {
         std::thread::yield_now();
     }
     arena.trust(&["add", &other, "--secrets", "API_KEY"]).ok();
-    // The file is looked at every two seconds where the system reports nothing.
-    std::thread::sleep(std::time::Duration::from_millis(2500));
-    fs::write(arena.path("own/go"), "").unwrap();
     let seen = crate::support::process::finish_child(child, "the run".into()).ok();
-    assert_eq!(seen, "before 200\nafter 403\n");
+    assert_eq!(seen, "before 200\nbitten 403\n");
 }
 
 #[test]
@@ -122,4 +120,26 @@ fn a_mistake_in_the_file_starts_nothing_and_agents_cannot_say_whom_to_trust() {
         let mut run = arena.world.home.run_agent([&*program, "trust"]);
         assert_eq!(finish(run.args(words)).code, Some(4), "{words:?}");
     }
+}
+
+#[test]
+fn real_values_are_given_to_trusted_programs_alone() {
+    let arena = Arena::new();
+    arena.world.home.policy(
+        "version: 1
+agents:
+  - name: coder
+    env: true
+    allow: [ { host: api.test, secrets: [API_KEY] } ]
+",
+    );
+    let program = arena.at("agentsecrets");
+    fs::copy(crate::support::home::AGENTSECRETS, &program).unwrap();
+    let given = || finish(arena.world.home.run_agent([&*program, "env", "--", "printenv"]).arg("API_KEY"));
+    assert_eq!(given().ok().trim(), crate::spine::SECRET);
+    arena.trust(&["add", &arena.at("tool"), "--secrets", "API_KEY"]).ok();
+    let refused = given();
+    assert!(refused.code == Some(4) && refused.stderr.contains("trusted for it"), "{refused:#?}");
+    arena.trust(&["add", &program, "--secrets", "API_KEY", "--session"]).ok();
+    assert_eq!(given().ok().trim(), crate::spine::SECRET);
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use caps::Capability;
+use caps::{CapSet, Capability};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -72,7 +72,22 @@ pub fn drop_privileges(uid: u32, gid: u32) -> io::Result<()> {
     become_user(uid, gid, &[])
 }
 
-fn become_user(uid: u32, gid: u32, kept: &[Capability]) -> io::Result<()> {
+/// Becomes `uid` and `gid` with the right to start a command as somebody else, which the program that is
+/// executed next has, too. Call it with a single thread.
+pub fn become_giver(uid: u32, gid: u32) -> io::Result<()> {
+    // And to signal what it started.
+    let kept = [Capability::CAP_SETUID, Capability::CAP_SETGID, Capability::CAP_KILL];
+    become_user(uid, gid, &kept)?;
+    for capability in kept {
+        caps::raise(None, CapSet::Inheritable, capability).map_err(io::Error::other)?;
+        caps::raise(None, CapSet::Ambient, capability).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Becomes `uid` and `gid` for good, with those capabilities alone that are `kept`. Call it with a single
+/// thread.
+pub fn become_user(uid: u32, gid: u32, kept: &[Capability]) -> io::Result<()> {
     // Before the change of user, which takes the right to.
     privileges::bound_to(kept)?;
     prctl::set_keepcaps(true)?;

@@ -4,7 +4,7 @@
 pub mod activation;
 pub mod call;
 #[cfg(target_os = "linux")]
-mod calls;
+pub mod calls;
 pub mod config;
 #[cfg(target_os = "linux")]
 pub mod harden;
@@ -16,5 +16,5 @@ pub mod order;
 #[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(target_os = "linux")]
-mod reach;
+pub mod reach;
 pub mod stages;

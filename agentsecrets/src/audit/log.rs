@@ -19,6 +19,7 @@ use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
 use crate::base::name::{AgentName, Environment, SecretName};
+use crate::identity::Process;
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -53,6 +54,25 @@ struct Shared {
 struct Tail {
     log: File,
     end: Anchor,
+}
+
+/// What a person did, or was kept from doing.
+#[derive(Debug)]
+pub struct Act<'a> {
+    /// The environment that was meant.
+    pub environment: &'a Environment,
+    /// A verb, such as `secrets set`.
+    pub act: &'a str,
+    /// The secrets that it was done to.
+    pub secrets: &'a [SecretName],
+    /// The process that asked for it, where it is known.
+    pub process: Option<Arc<Process>>,
+    /// Whether it was done.
+    pub status: Status,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
 }
 
 /// The thread that moves the anchor.
@@ -119,28 +139,23 @@ impl Log {
         Pending { log: self.clone(), record, started: Instant::now(), finished: false }
     }
 
-    /// Records what a person did to us, such as revealing a secret: `act` is a verb, `object` what it
-    /// was done to. An error means that it must not be done.
-    pub fn administrative(
-        self: &Arc<Self>,
-        environment: &Environment,
-        act: &str,
-        object: &SecretName,
-    ) -> Result<(), AuditError> {
+    /// Records what a person did to us, such as revealing a secret. An error means that it must not be done.
+    pub fn administrative(self: &Arc<Self>, act: Act<'_>) -> Result<(), AuditError> {
         let mut pending = self.begin(Opening {
-            environment: environment.clone(),
+            environment: act.environment.clone(),
             agent_id: None,
             identity_level: IdentityLevel::Kernel,
-            process: None,
+            process: act.process,
             session_id: None,
             token_id: None,
-            method: act.into(),
+            method: act.act.into(),
             target_url: String::new(),
             domain: String::new(),
         });
-        pending.record.secret_keys = vec![object.to_string()];
+        pending.secret_keys(act.secrets);
         pending.rule(ADMINISTRATIVE);
-        pending.finish(Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false })
+        act.notes.into_iter().for_each(|note| pending.note(note));
+        pending.finish(Outcome { status: act.status, status_code: None, reason: act.reason, redacted: false })
     }
 
     /// Moves the anchor now, as the background does from time to time.

@@ -32,7 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use escape::visible;
-pub use log::{Log, Pending};
+pub use log::{Act, Log, Pending};
 pub use record::{IdentityLevel, Opening, Outcome, ProcessFacts, Record, Status, target_url};
 
 /// Why the log was not written or not believed.

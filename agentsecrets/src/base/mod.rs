@@ -9,6 +9,7 @@ pub mod host;
 pub mod name;
 #[cfg(target_os = "linux")]
 pub mod privileges;
+pub mod prompt;
 pub mod refusal;
 pub mod secret;
 pub mod shown;

@@ -4,6 +4,7 @@
 
 pub mod memory;
 pub mod process;
+pub mod rights;
 pub mod terminal;
 
 /// A descriptor that names one process for good, whoever gets its id later.

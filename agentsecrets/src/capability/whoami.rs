@@ -3,9 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::trust::Trust;
+use super::Capabilities;
+use crate::base::shown::Shown;
 use crate::identity::closer::{Ancestor, Look};
-use crate::identity::{Caller, IdentityError, Process};
+use crate::identity::{Caller, IdentityError, Process, Standing};
 use crate::policy::Policy;
 
 /// A program, as we know it. To the program itself nothing of this is a secret: it names no rule, no secret
@@ -40,24 +41,34 @@ pub struct Known {
     pub trust: String,
     /// The session that it is in.
     pub session: Option<String>,
+    /// Every live session that holds for it.
+    pub sessions: Vec<String>,
 }
 
-/// What is known of `process`, which would ask as `caller` does. Of the processes above it those are shown
-/// that are `within`.
+/// What is known of `process`, which would ask as `caller` does and show nothing. Of the processes above it
+/// those are shown that are `within`.
+///
+/// # Errors
+/// When it cannot be looked at.
 pub fn known(
     process: Process,
     caller: &Caller,
     policy: &Policy,
-    trust: &Trust,
+    capabilities: &Capabilities,
     look: &dyn Look,
     within: impl Fn(&Ancestor) -> bool,
 ) -> Result<Known, IdentityError> {
     let ancestry = look.ancestry(&process)?.into_iter().take_while(within).collect();
-    let mut caller = Caller { process: process.into(), ..caller.clone() };
-    caller.standing.trusted = false;
-    let standing = trust.standing(&caller);
-    caller.standing.trusted = standing.is_trusted();
-    let agent = policy.agent_for(&caller);
+    let standing = Standing::default();
+    let caller = Caller { process: process.into(), standing, ..caller.clone() };
+    let admitted = capabilities.admit(&Ok(caller.clone()), &Shown::default());
+    let (caller, refused) = match admitted {
+        Ok(admitted) => (admitted.caller, None),
+        Err(refused) => (caller, Some(refused.refusal)),
+    };
+    let caller = capabilities.know(&caller);
+    let trust = capabilities.trust().map(|trust| trust.standing(&caller));
+    let agent = refused.map_or_else(|| policy.agent_for(&caller), Err);
     let process = &*caller.process;
     Ok(Known {
         pid: process.pid,
@@ -71,8 +82,9 @@ pub fn known(
         ancestry,
         agent: agent.as_ref().ok().map(|agent| agent.name().to_string()),
         no_agent: agent.err().map(|refusal| refusal.message),
-        trusted: standing.is_trusted(),
-        trust: standing.why(),
+        trusted: caller.standing.trusted,
+        trust: trust.map_or_else(String::new, |standing| standing.why()),
+        sessions: caller.standing.sessions.iter().map(ToString::to_string).collect(),
         session: Some(caller.session.to_string()).filter(|session| !session.is_empty()),
     })
 }

@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod clients;
 mod stores;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -70,10 +71,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 fn everything(context: &Context) -> Vec<Finding> {
     let mut findings = vec![kernel(), home(context), configuration(context), policy(context)];
     findings.extend(stores::all(context));
+    findings.extend(trust::all(context));
     findings.push(roots());
     #[cfg(target_os = "linux")]
     findings.extend(clients::summary());
-    findings.push(door());
+    findings.push(door(context));
     findings
 }
 
@@ -162,9 +164,24 @@ fn roots() -> Finding {
 }
 
 /// What is promised only inside `run`, said plainly.
-fn door() -> Finding {
+fn door(context: &Context) -> Finding {
+    #[cfg(target_os = "linux")]
+    if let Some(ticket) = &context.ticket {
+        use crate::door::presence::Presence;
+        let presence = context.home.policy().parent().is_some_and(|home| Presence::in_home(home).is_set());
+        return if presence || ticket.uid == 0 {
+            Finding::good("the person's door is closed: what is stored belongs to the daemon's own user")
+        } else {
+            Finding::warning(
+                "no passphrase is set for your presence: only root and trusted programs may do anything",
+                "sudo agentsecrets presence set",
+            )
+        };
+    }
+    let _ = context;
     Finding::warning(
         "unguarded: outside `run`, a program of the same user can read our files as you can",
-        "start agents with `agentsecrets run`; it hides the vault, its key and our sockets from them",
+        "start agents with `agentsecrets run`, which hides them; to keep them from every program of yours: sudo \
+         agentsecrets daemon install",
     )
 }

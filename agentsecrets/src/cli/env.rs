@@ -12,6 +12,8 @@ use std::process::{Command, ExitCode};
 use super::{Context, Exit, Failure, handing};
 use crate::audit::Status;
 use crate::base::name::SecretName;
+use crate::base::sys::process::Person;
+use crate::door::ticket::Ticket;
 use crate::launch::mask::Values;
 use child::Signals;
 use variables::Variable;
@@ -47,6 +49,13 @@ pub(super) struct Args {
     command: Vec<OsString>,
 }
 
+impl Args {
+    /// The files that are read.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.env_file.iter().cloned().collect()
+    }
+}
+
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // Whoever may trace us could read the values out of our memory.
@@ -55,7 +64,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     if crate::launch::inside_agent() {
         // The interceptor has the record.
         let variables = agent::variables(&args)?;
-        return start(&args, variables, signals);
+        return start(&args, variables, signals, None);
     }
     let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
     let failed = |what: &str, error: &dyn std::fmt::Display| ours(what, error);
@@ -71,7 +80,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     };
     pending.handed_over(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
     pending.intent().map_err(|error| ours("nothing was started", error))?;
-    let ended = start(&args, variables, signals);
+    let ended = start(&args, variables, signals, context.ticket.as_ref());
     let outcome = match &ended {
         Ok(_) => handing::done(),
         Err(failure) => handing::ended(Status::Error, failure.what()),
@@ -83,13 +92,34 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 /// Runs the command with `variables` to its end.
-fn start(args: &Args, variables: Vec<Variable>, signals: Signals) -> Result<ExitCode, Failure> {
+fn start(
+    args: &Args,
+    variables: Vec<Variable>,
+    signals: Signals,
+    ticket: Option<&Ticket>,
+) -> Result<ExitCode, Failure> {
     let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
     command.args(args.command.iter().skip(1));
+    let person = ticket.map(|ticket| as_the_person(&mut command, ticket)).transpose()?;
     command.envs(variables.iter().map(Variable::as_pair));
     let masked =
         args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
-    signals.run(command, masked).map(ExitCode::from)
+    signals.run(command, masked, person).map(ExitCode::from)
+}
+
+/// Has `command` start as the person who asked at the door, with that person's own environment.
+fn as_the_person(command: &mut Command, ticket: &Ticket) -> Result<Person, Failure> {
+    let sound = |text: &OsString| !text.as_encoded_bytes().contains(&0);
+    let variables = ticket.environment.iter().filter(|(name, value)| {
+        sound(name) && sound(value) && !name.is_empty() && !name.as_encoded_bytes().contains(&b'=')
+    });
+    command.env_clear().envs(variables.map(|(name, value)| (name, value)));
+    let person = crate::launch::person(ticket.uid, ticket.gid);
+    let groups = std::ffi::CString::new(person.name.clone())
+        .map_err(std::io::Error::from)
+        .and_then(|name| Ok(nix::unistd::getgrouplist(&name, person.gid)?));
+    let groups = groups.map_err(|error| ours("cannot tell the person's groups", error))?;
+    Ok(Person { uid: person.uid, gid: person.gid, groups })
 }
 
 fn ours(what: &str, error: impl std::fmt::Display) -> Failure {

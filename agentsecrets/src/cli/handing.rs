@@ -2,7 +2,6 @@
 
 use super::{Context, Failure};
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
-use crate::identity::process::who_started_us;
 
 /// Opens the record of `method`, for `whom`. Nothing is written yet. The failures are those of the command
 /// that asks.
@@ -13,15 +12,13 @@ pub(super) fn open(
     failed: impl Fn(&str, &dyn std::fmt::Display) -> Failure,
 ) -> Result<Pending, Failure> {
     let log = Log::open(&context.home.audit()).map_err(|error| failed("nothing is handed over", &error))?;
-    let looked = |error: &dyn std::fmt::Display| failed("cannot look at who called", error);
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|error| looked(&error))?;
-    let process = runtime.block_on(who_started_us()).map_err(|error| looked(&error))?;
+    let process = context.caller();
+    let process = process.ok_or_else(|| failed("cannot look at who called", &"the kernel does not say"))?;
     Ok(log.begin(Opening {
         environment: context.environment.clone(),
         agent_id: None,
         identity_level: IdentityLevel::Kernel,
-        process: Some(process.into()),
+        process: Some(process),
         session_id: None,
         token_id: None,
         method: method.to_owned(),

@@ -4,7 +4,11 @@
 mod audit;
 mod call;
 mod completions;
+#[cfg(target_os = "linux")]
+mod daemon;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod door;
 mod env;
 mod environment;
 mod exec;
@@ -14,6 +18,8 @@ mod health;
 mod interceptor;
 mod mcp;
 mod policy;
+#[cfg(target_os = "linux")]
+mod presence;
 mod project;
 mod proxy;
 mod run;
@@ -37,6 +43,14 @@ use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 
 use scope::Scope;
+use scope::project_file::ProjectFile;
+
+#[cfg(target_os = "linux")]
+use crate::app::config::Config;
+#[cfg(target_os = "linux")]
+use crate::door::ticket::Ticket;
+#[cfg(target_os = "linux")]
+use crate::identity::Process;
 
 pub use crate::base::failure::{Exit, Failure};
 
@@ -105,6 +119,12 @@ enum Verb {
     Status(status::Args),
     /// Look for problems, each with its fix
     Doctor(doctor::Args),
+    /// Set the passphrase by which you prove to be there, on a strict machine
+    #[cfg(target_os = "linux")]
+    Presence(presence::Args),
+    /// Keep secrets with a user of their own, behind a door that asks who you are
+    #[cfg(target_os = "linux")]
+    Daemon(daemon::Args),
     /// Print completions for a shell
     Completions(completions::Args),
     /// The process that handles agents' traffic; started by `run`
@@ -127,6 +147,8 @@ impl Verb {
             | Verb::Trust(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Presence(_) | Verb::Daemon(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
             #[cfg(target_os = "linux")]
             Verb::Sidecar(_) => true,
@@ -154,6 +176,9 @@ pub struct Context {
     pub scope: Scope,
     /// Whether to print JSON.
     pub json: bool,
+    /// What the daemon says of who asked, where it was the daemon that started us.
+    #[cfg(target_os = "linux")]
+    pub ticket: Option<Ticket>,
 }
 
 /// Parses, runs, and says how it ended.
@@ -180,9 +205,29 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             .hint("a person runs it, in a terminal outside `agentsecrets run`"));
     }
     let runs = matches!(cli.verb, Verb::Run(_) | Verb::Env(_));
-    let context = Context::new(cli.global, &cli.verb);
     // There a command's own codes are told from ours.
+    let of_ours = |failure: Failure| {
+        if runs && failure.exit() == Exit::Failure { failure.ending(Exit::Ours) } else { failure }
+    };
+    #[cfg(target_os = "linux")]
+    let ticket = match &cli.verb {
+        Verb::Interceptor(_) | Verb::Daemon(_) => None,
+        _ => Ticket::take(),
+    };
+    #[cfg(target_os = "linux")]
+    if ticket.is_none()
+        && !crate::launch::inside_agent()
+        && let Some(exit) = door::through(&cli).map_err(of_ours)?
+    {
+        return Ok(ExitCode::from(exit));
+    }
+    #[cfg(target_os = "linux")]
+    let context = Context::new(cli.global, &cli.verb, ticket);
+    #[cfg(not(target_os = "linux"))]
+    let context = Context::new(cli.global, &cli.verb);
     let context = context.map_err(|failure| if runs { failure.ending(Exit::Ours) } else { failure })?;
+    #[cfg(target_os = "linux")]
+    context.guard(&cli.verb)?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
@@ -205,30 +250,98 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Presence(args) => presence::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Daemon(args) => daemon::run(args),
         Verb::Completions(args) => completions::run(args, &context),
         Verb::Interceptor(args) => interceptor::run(args, &context),
     }
 }
 
 impl Context {
-    fn new(global: Global, verb: &Verb) -> Result<Self, Failure> {
+    fn new(
+        global: Global,
+        verb: &Verb,
+        #[cfg(target_os = "linux")] mut ticket: Option<Ticket>,
+    ) -> Result<Self, Failure> {
         let home = home(verb)?;
         // The interceptor is told what applies, and an agent's folder is not ours to look into.
         let apart = matches!(verb, Verb::Interceptor(_) | Verb::Completions(_));
         #[cfg(target_os = "linux")]
         let apart = apart || crate::launch::inside_agent();
+        #[cfg(target_os = "linux")]
+        let apart = apart || ticket.is_some();
         let working = std::env::current_dir().ok().filter(|_| !apart);
-        let scope = Scope::find(global.project, global.environment, &home, working.as_deref())?;
+        let file = working.as_deref().map(ProjectFile::find).transpose()?.flatten();
+        #[cfg(target_os = "linux")]
+        let file = match ticket.as_mut().and_then(Ticket::project_file) {
+            Some((path, open, uid)) => Some(ProjectFile::read_open(&path, open, uid)?),
+            None => file,
+        };
+        let scope = Scope::find(global.project, global.environment, &home, file)?;
         let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
-        Ok(Self { home, project, environment, scope, json: global.json })
+        Ok(Self {
+            home,
+            project,
+            environment,
+            scope,
+            json: global.json,
+            #[cfg(target_os = "linux")]
+            ticket,
+        })
+    }
+
+    /// Where the person's own configuration is strict and no daemon stands behind it, nothing shows a value or
+    /// gives a right: what a process of the person's own user checks, another one of that user gets around.
+    #[cfg(target_os = "linux")]
+    fn guard(&self, verb: &Verb) -> Result<(), Failure> {
+        let needs_presence = door::need(verb) == crate::door::judge::Need::Presence;
+        if self.ticket.is_some() || !needs_presence || crate::launch::inside_agent() {
+            return Ok(());
+        }
+        // A configuration that is not valid is told by who needs it, or by `doctor`.
+        let strict = Config::load(&self.home.config()).is_ok_and(|config| config.strict);
+        if !strict || nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Denied,
+            "the configuration is strict, and there is no daemon to prove your presence to",
+        )
+        .hint("sudo agentsecrets daemon install"))
+    }
+
+    /// Who asked for this, as the kernel says.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn caller(&self) -> Option<std::sync::Arc<Process>> {
+        let process = match &self.ticket {
+            Some(ticket) => Some(ticket.process.clone()),
+            None => return who_called(),
+        };
+        process.map(std::sync::Arc::new)
+    }
+
+    /// Who asked for this, as the system says.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn caller(&self) -> Option<std::sync::Arc<crate::identity::Process>> {
+        who_called()
     }
 
     /// The same in the folder `working`: what the command line chose stays, a project file there counts.
     fn within(&self, working: &Path) -> Result<Self, Failure> {
         let (project, environment) = (self.scope.project.of_a_flag(), self.scope.environment.of_a_flag());
-        let scope = Scope::find(project, environment, &self.home, Some(working))?;
+        let scope = Scope::find(project, environment, &self.home, ProjectFile::find(working)?)?;
         let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
-        Ok(Self { home: self.home.clone(), project, environment, scope, json: self.json })
+        Ok(Self {
+            home: self.home.clone(),
+            project,
+            environment,
+            scope,
+            json: self.json,
+            #[cfg(target_os = "linux")]
+            ticket: None,
+        })
     }
 }
 

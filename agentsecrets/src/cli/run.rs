@@ -43,7 +43,28 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
             file.display()
         );
     }
+    let (person, variables) = match &context.ticket {
+        Some(ticket) => {
+            let person = match (ticket.by_root, ticket.uid) {
+                (true, 0) => None,
+                _ => Some(crate::launch::person(ticket.uid, ticket.gid)),
+            };
+            // What root may choose, the kernel has chosen for everybody else.
+            let own = person.as_ref().map(|person| (person.name.clone(), person.uid.to_string()));
+            if let (false, Some(user), Some((name, uid))) = (ticket.by_root, &args.user, own)
+                && *user != name
+                && *user != uid
+            {
+                let what = format!("only root runs an agent as somebody else than {name}");
+                return Err(Failure::new(Exit::Denied, what).hint("leave --user out"));
+            }
+            (person, ticket.environment.clone())
+        }
+        None => (None, std::env::vars_os().collect()),
+    };
     let wanted = Run {
+        person,
+        variables,
         home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),

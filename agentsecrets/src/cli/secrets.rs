@@ -14,7 +14,7 @@ use anstream::{eprintln, println};
 use zeroize::Zeroizing;
 
 use super::{Context, Exit, Failure, workspace};
-use crate::audit::{Log, visible};
+use crate::audit::{Act, Log, Status, visible};
 use crate::base::name::SecretName;
 use crate::store::{Entry, Key, Store};
 
@@ -78,6 +78,26 @@ struct Shared {
     /// Without asking
     #[arg(long)]
     force: bool,
+}
+
+impl Args {
+    /// The secrets that are named.
+    pub(super) fn names(&self) -> Vec<SecretName> {
+        match &self.verb {
+            Verb::Set(args) => args.name().into_iter().collect(),
+            Verb::Get { name, .. } | Verb::Delete { name } => vec![name.clone()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The files that are read.
+    pub(super) fn files(&self) -> Vec<std::path::PathBuf> {
+        match &self.verb {
+            Verb::Set(args) => args.file().into_iter().collect(),
+            Verb::Import(args) => vec![args.file()],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Runs the verb.
@@ -152,7 +172,16 @@ fn get(name: &SecretName, reveal: bool, context: &Context) -> Result<ExitCode, F
     if reveal {
         let refused = |error| Failure::new(Exit::Failure, format!("nothing was revealed: {error}"));
         let log = Log::open(&context.home.audit()).map_err(refused)?;
-        log.administrative(&context.environment, "REVEAL", name).map_err(refused)?;
+        let act = Act {
+            environment: &context.environment,
+            act: "REVEAL",
+            secrets: std::slice::from_ref(name),
+            process: context.caller(),
+            status: Status::Ok,
+            reason: None,
+            notes: Vec::new(),
+        };
+        log.administrative(act).map_err(refused)?;
         let value = stores.get(&key(name, context)).map_err(store_failure)?;
         let value = value.ok_or_else(|| not_found(name, context))?;
         // At a terminal, so a value must not be able to move the cursor.

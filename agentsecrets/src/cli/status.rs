@@ -65,7 +65,7 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         environment_origin: context.scope.environment.origin.to_string(),
         policy: policy(context),
         stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
-        person_door: "unguarded: a program of the same user, outside `run`, can read what you can",
+        person_door: person_door(context),
         agents_door: "closed: inside `run`, vault, key, sockets and kernel objects are out of reach",
     };
     if context.json {
@@ -76,6 +76,16 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         status.print();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who but the person gets at what is stored, and why.
+fn person_door(context: &Context) -> &'static str {
+    #[cfg(target_os = "linux")]
+    if context.ticket.is_some() {
+        return "closed: files of the daemon's own user; values and rights take your presence or a trusted program";
+    }
+    let _ = context;
+    "unguarded: a program of the same user, outside `run`, can read what you can"
 }
 
 /// What an agent may know: that it is one.

@@ -230,7 +230,7 @@ impl<'a> Shown<'a> {
 }
 
 /// How a pin stands, and what to do about it.
-fn state(pin: &Pin) -> (&'static str, Option<String>) {
+pub(super) fn state(pin: &Pin) -> (&'static str, Option<String>) {
     let program = shown(&pin.program.path);
     for file in pin.files() {
         let path = shown(&file.path);

@@ -13,6 +13,7 @@ use super::{Context, Exit, Failure};
 use crate::app::call::send;
 use crate::app::config::Config;
 use crate::audit::visible;
+use crate::capability::Capabilities;
 use crate::capability::trust::Trust;
 use crate::capability::whoami::{Known, known};
 use crate::exchange::body::empty;
@@ -87,6 +88,8 @@ fn look(args: &Args, context: &Context) -> Result<Known, Failure> {
     let policy = policy.narrowed(&context.scope.narrow);
     let trust = Trust::open(&context.home.trust(), config.require_trust, Some(Arc::new(Witness::Here)));
     let trust = trust.map_err(|error| failed(&error))?;
+    let capabilities = Capabilities::open(&context.home, &context.project, &context.environment);
+    let capabilities = capabilities.map_err(|error| failed(&error))?.trusting(Arc::new(trust));
     let process =
         Witness::Here.process(args.pid.unwrap_or_else(std::os::unix::process::parent_id)).map_err(unseen)?;
     let own = nix::unistd::getuid().as_raw();
@@ -102,7 +105,7 @@ fn look(args: &Args, context: &Context) -> Result<Known, Failure> {
         is_ours: true,
         standing: Default::default(),
     };
-    known(process, &like, &policy, &trust, &Witness::Here, |_| true).map_err(unseen)
+    known(process, &like, &policy, &capabilities, &Witness::Here, |_| true).map_err(unseen)
 }
 
 fn print(known: &Known) {
@@ -129,4 +132,7 @@ fn print(known: &Known) {
     }
     row("trusted", &format!("{}: {}", if known.trusted { "yes" } else { "no" }, known.trust));
     row("session", known.session.as_deref().unwrap_or("none"));
+    for session in known.sessions.iter().filter(|session| Some(*session) != known.session.as_ref()) {
+        row("", session);
+    }
 }

@@ -178,7 +178,8 @@ mod linux {
             {
                 let mut child = waiting(Command::new("/bin/sh").args(words).current_dir(&folder));
                 // Until it has become the shell, it is what started it.
-                while !read_link(format!("/proc/{}/exe", child.id())).is_ok_and(|exe| exe.ends_with("dash")) {
+                let line = format!("/proc/{}/cmdline", child.id());
+                while !std::fs::read(&line).unwrap().starts_with(b"/bin/sh\0") {
                     std::thread::yield_now();
                 }
                 let (_, script) = script(child.id()).unwrap();

@@ -20,7 +20,7 @@ pub mod witness;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::name::AgentName;
 
@@ -83,7 +83,7 @@ impl Caller {
 
 /// What the kernel says of a process. Behind a service in a container its program may be out of sight; its
 /// path and hash are then empty, which no rule's fact equals.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id, in the initial namespace where the kernel's programs told it.
     pub pid: u32,

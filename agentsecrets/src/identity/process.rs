@@ -192,7 +192,7 @@ pub(super) async fn look_by(
 }
 
 /// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
-pub(super) fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
+pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
     let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
     let uid = status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)?;
     let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;

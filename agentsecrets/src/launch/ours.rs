@@ -1,6 +1,7 @@
 //! Our own files as the launcher treats them: it knows whose they are, sees that they exist, and hides
 //! them. It reads none of them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -33,12 +34,12 @@ pub fn make_folders(home: &Home) -> io::Result<()> {
 }
 
 /// Our folders, and every file that a variable of ours names.
-pub fn to_hide(home: &Home, user: &AgentUser) -> Vec<PathBuf> {
+pub fn to_hide(home: &Home, user: &AgentUser, variables: &[(OsString, OsString)]) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = home.folders().into_iter().map(Path::to_path_buf).collect();
     // The usual ones of the agent's user as well, whatever home this run has.
     let usual = [".config/agentsecrets", ".local/share/agentsecrets", ".local/state/agentsecrets"];
     paths.extend(usual.map(|folder| user.home.join(folder)));
-    let named = std::env::vars_os().filter(|(name, _)| {
+    let named = std::env::vars_os().chain(variables.iter().cloned()).filter(|(name, _)| {
         let name = name.to_string_lossy();
         name.starts_with("AGENTSECRETS_") && name.ends_with("_FILE")
     });

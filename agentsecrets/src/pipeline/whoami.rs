@@ -40,7 +40,7 @@ impl Pipeline {
             if process.cgroup != cgroup || process.uid != caller.process.uid {
                 return Err(IdentityError::Elsewhere);
             }
-            known(process, &caller, &policy, trust, look, |above| above.cgroup == cgroup)
+            known(process, &caller, &policy, &capabilities, look, |above| above.cgroup == cgroup)
         });
         let asked: Result<Known, IdentityError> =
             asked.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()));

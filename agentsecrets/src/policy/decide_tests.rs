@@ -330,11 +330,15 @@ fn who_may_act() {
         "uid: 1000, exe: /bin/sh",
         "token: true",
         "uid: 1000, token: true",
+        "trusted: true",
         "pod: { namespace: prod }",
     ] {
         assert_eq!(acts(&facts(fails), &caller(None, "s")), Some(Slug::CapabilityDenied), "{fails}");
         assert_eq!(acts(&facts(fails), &caller(Some("a"), "s")), Some(Slug::CapabilityDenied), "{fails}");
     }
+    let mut trusted = caller(None, "s");
+    trusted.standing.trusted = true;
+    assert_eq!(acts(&facts("trusted: true"), &trusted), None);
     let none = caller(None, "");
     assert_eq!(acts(&facts("session: true"), &none), Some(Slug::CapabilityDenied));
     assert_eq!(acts(&facts("uid: 1000"), &none), None);

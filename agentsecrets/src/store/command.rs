@@ -113,7 +113,7 @@ impl Commands {
                 // Of who we are, not of who called sudo.
                 command.env("HOME", user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
             }
-            crate::base::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None);
+            crate::base::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None, None);
         }
         command.spawn().map_err(|error| {
             StoreError::Io(format!(

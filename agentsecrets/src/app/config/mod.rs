@@ -21,6 +21,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Where secrets rest, in the order in which they are looked for.
     pub stores: Vec<Choice>,
+    /// Whether nothing shows a value or gives a right but through the daemon.
+    pub strict: bool,
     /// Whether nothing is spent by programs that are not trusted.
     pub require_trust: bool,
 }
@@ -33,6 +35,8 @@ struct File {
     timeouts: Option<Written>,
     #[serde(default, deserialize_with = "given")]
     stores: Option<Spanned<Vec<Spanned<stores::Written>>>>,
+    #[serde(default, deserialize_with = "given")]
+    strict: Option<bool>,
     #[serde(default)]
     require_trust: bool,
 }
@@ -58,7 +62,12 @@ struct Written {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { timeouts: Timeouts::default(), stores: Choice::default_order(), require_trust: false }
+        Self {
+            timeouts: Timeouts::default(),
+            stores: Choice::default_order(),
+            strict: false,
+            require_trust: false,
+        }
     }
 }
 
@@ -96,6 +105,7 @@ impl Config {
         ] {
             read_into(timeout, written, &mut problems);
         }
+        config.strict = file.strict.unwrap_or(false);
         if let Some(written) = file.stores {
             config.stores = stores::read(written, &mut problems);
         }

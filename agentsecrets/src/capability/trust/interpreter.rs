@@ -108,10 +108,7 @@ const LARGEST: u64 = 512 << 20;
 /// What the program at `path` is if it is an interpreter; `package` is the name of the one that it came in.
 pub fn kind(path: &Path, package: Option<&str>) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
-    by_name(&name)
-        .or_else(|| package.and_then(|package| by_name(package)))
-        .or_else(|| by_functions(path))
-        .map(str::to_owned)
+    by_name(&name).or_else(|| package.and_then(by_name)).or_else(|| by_functions(path)).map(str::to_owned)
 }
 
 /// Whether the program at `path` does what its arguments say.

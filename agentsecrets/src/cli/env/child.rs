@@ -24,7 +24,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 
 use super::ours;
-use crate::base::sys::process;
+use crate::base::sys::process::{self, Person};
 use crate::cli::{Exit, Failure};
 use crate::launch::command::is_visible;
 use crate::launch::mask::{Mask, Values};
@@ -50,12 +50,17 @@ impl Signals {
 
     /// Runs `command` to its end, with the values of `masked` taken out of its output, and gives its exit
     /// code.
-    pub(super) fn run(self, mut command: Command, masked: Option<Arc<Values>>) -> Result<u8, Failure> {
+    pub(super) fn run(
+        self,
+        mut command: Command,
+        masked: Option<Arc<Values>>,
+        person: Option<Person>,
+    ) -> Result<u8, Failure> {
         let failed = |error: io::Error| ours("cannot look after the command", error);
         let masked = masked.map(|values| Masked { values, standard: Standard::find() });
         let terminal = masked.as_ref().map_or(Ok(None), |masked| masked.redirect(&mut command));
         let (terminal, theirs) = terminal.map_err(failed)?.map(|pair| (pair.ours, pair.theirs)).unzip();
-        process::bring_up(&mut command, self.blocked_before, theirs);
+        process::bring_up(&mut command, self.blocked_before, theirs, person);
         let spawned = command.spawn().map_err(|error| not_started(&command, &error));
         // Its side of the terminal is the command's alone.
         drop(command);

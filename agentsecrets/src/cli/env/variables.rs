@@ -8,6 +8,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::Args;
+use crate::base::files;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
 use crate::cli::secrets::{dotenv, open_store, store_failure};
@@ -110,7 +111,7 @@ impl Chosen<'_> {
 
     fn of_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
         let shown = file.display();
-        let text = std::fs::read_to_string(file).map(Zeroizing::new);
+        let text = files::open(file).and_then(std::io::read_to_string).map(Zeroizing::new);
         let text = text.map_err(|error| super::ours(&format!("{shown} cannot be read"), error))?;
         let lines = dotenv::parse(&text).map_err(|bad| super::ours(&shown.to_string(), bad))?;
         let vocabulary = Vocabulary::new(self.known.iter().cloned());
