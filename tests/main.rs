@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 mod broken;
+mod capability;
 mod clients;
 mod containers;
 mod door;

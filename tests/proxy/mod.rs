@@ -24,9 +24,9 @@ const START: [&str; 5] = ["proxy", "start", "--foreground", "--port", "0"];
 
 /// A proxy in the foreground; dropping it ends it.
 pub(crate) struct Proxy {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) port: u16,
-    variables: serde_json::Map<String, serde_json::Value>,
+    pub(crate) variables: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Proxy {
@@ -52,7 +52,7 @@ impl Proxy {
     }
 
     /// A program that is told of the proxy, as a shell would tell it.
-    fn client(&self, program: &str) -> Command {
+    pub(crate) fn client(&self, program: &str) -> Command {
         let mut client = command(program);
         for (name, value) in &self.variables {
             client.env(name, value.as_str().unwrap());
@@ -62,13 +62,13 @@ impl Proxy {
 
     /// Runs curl through the proxy.
     #[track_caller]
-    fn curl(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn curl(&self, arguments: &[&str]) -> Outcome {
         finish(self.client("/usr/bin/curl").arg("-sS").args(arguments))
     }
 
     /// Runs curl toward the proxy itself: its answer, and the status on a line of its own.
     #[track_caller]
-    fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
+    pub(crate) fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
         let url = format!("http://localhost:{}{path}", self.port);
         let mut curl = command("/usr/bin/curl");
         let text = finish(curl.args(["-sS", "-w", "\n%{http_code}"]).args(arguments).arg(url)).ok();

@@ -48,6 +48,8 @@ use super::{calls, harden, reach};
 
 /// How many threads a worker has for what blocks: hashing programs, reading stores.
 const BLOCKING_THREADS: usize = 4;
+/// How often the run's session is looked at.
+const SESSION_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest order we read, in bytes.
 const LONGEST_ORDER: u64 = 1 << 20;
 
@@ -136,6 +138,8 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
     private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
+    private_folder(&order.home.capabilities())
+        .map_err(|error| failed("the folder of agents and sessions cannot be made", error))?;
     private_folder(&order.home.rotated())
         .map_err(|error| failed("the folder of rotated secrets cannot be made", error))?;
     let config = Config::load(&order.home.config())
@@ -151,7 +155,10 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
     let look = witness.map(|witness| witness as Arc<dyn Look>);
-    let capabilities = capabilities(&order.home, &config, look)?;
+    // The agents of a run have nothing left when its session ends.
+    let run = order.service.is_none().then(|| order.session.as_str().into());
+    let whose = (&order.project, &order.environment);
+    let capabilities = capabilities(&order.home, whose, run, &config, look)?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let store = Arc::new(store);
@@ -268,6 +275,12 @@ fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> 
         let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(run);
         threads.push(spawned.map_err(|error| failed("cannot start a thread", error))?);
     }
+    let (told, capabilities) = (control.try_clone().map_err(broken)?, prepared.capabilities.clone());
+    if prepared.order.service.is_none() {
+        let over = thread::Builder::new().name("session".to_owned());
+        over.spawn(move || tell_when_over(&capabilities, told))
+            .map_err(|error| failed("cannot start a thread", error))?;
+    }
     let launcher_ends = thread::Builder::new().name("control".to_owned()).spawn(move || {
         // The launcher says nothing more; that it ended is all we wait for.
         let _ = control.read(&mut [0u8; 1]);
@@ -278,6 +291,14 @@ fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> 
         let _ = thread.join();
     }
     Ok(())
+}
+
+/// Tells the launcher that the session of its run is over: it ends the command.
+fn tell_when_over(capabilities: &Capabilities, mut launcher: UnixStream) {
+    while capabilities.run_over().is_none() {
+        thread::sleep(SESSION_INTERVAL);
+    }
+    let _ = launcher.write_all(b"!");
 }
 
 /// A worker's runtime, whose threads for work that blocks are few and stay.

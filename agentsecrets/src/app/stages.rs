@@ -105,8 +105,15 @@ impl Stages {
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let capabilities = capabilities(home, &config, Some(look))?;
+        let whose = (&project, &environment);
+        let capabilities = capabilities(home, whose, None, &config, Some(look))?;
         Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
+    }
+
+    /// The same for the person, whom nothing binds that programs were given.
+    #[must_use]
+    pub fn unbounded(self) -> Self {
+        Self { capabilities: Arc::default(), ..self }
     }
 
     /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
@@ -138,15 +145,20 @@ impl Stages {
     }
 }
 
-/// What bounds the programs of `home`, which `look` looks at.
+/// What bounds the programs of `home`, which `look` looks at, as they spend the secrets of a project and
+/// environment. Those of a run have nothing left when its session, `run`, ends.
 pub fn capabilities(
     home: &Home,
+    (project, environment): (&Project, &Environment),
+    run: Option<Arc<str>>,
     config: &Config,
     look: Option<Arc<dyn Look>>,
 ) -> Result<Arc<Capabilities>, Failure> {
     let trust = Trust::open(&home.trust(), config.require_trust, look);
     let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
-    Ok(Arc::new(Capabilities::default().trusting(Arc::new(trust))))
+    let given = Capabilities::open(home, project, environment, run)
+        .map_err(|error| failed("what programs were given cannot be read", &error))?;
+    Ok(Arc::new(given.trusting(Arc::new(trust))))
 }
 
 fn configuration(home: &Home) -> Result<Config, Failure> {

@@ -3,6 +3,10 @@
 //! several processes may write: each appends one whole line under a lock that is held for the time
 //! of one write. What cannot be written is an error, never a silence, and outcomes are kept until they can be.
 
+mod acts;
+
+pub use acts::Act;
+
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,12 +18,11 @@ use std::time::{Duration, Instant};
 
 use super::anchor::{self, Anchor};
 use super::chain::{ChainKey, FIRST};
-use super::record::{ADMINISTRATIVE, IdentityLevel, Opening, Outcome, Record, Status};
+use super::record::{Opening, Outcome, Record, Status};
 use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
-use crate::base::name::{AgentName, Environment, SecretName};
-use crate::identity::Process;
+use crate::base::name::{AgentName, SecretName};
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -54,25 +57,6 @@ struct Shared {
 struct Tail {
     log: File,
     end: Anchor,
-}
-
-/// What a person did, or was kept from doing.
-#[derive(Debug)]
-pub struct Act<'a> {
-    /// The environment that was meant.
-    pub environment: &'a Environment,
-    /// A verb, such as `secrets set`.
-    pub act: &'a str,
-    /// The secrets that it was done to.
-    pub secrets: &'a [SecretName],
-    /// The process that asked for it, where it is known.
-    pub process: Option<Arc<Process>>,
-    /// Whether it was done.
-    pub status: Status,
-    /// Why not.
-    pub reason: Option<String>,
-    /// What else is worth knowing.
-    pub notes: Vec<String>,
 }
 
 /// The thread that moves the anchor.
@@ -137,25 +121,6 @@ impl Log {
         let id = format!("{:012x}-{:08x}-{count:08x}", now.as_millisecond(), self.alive.writer);
         let record = Record::open(id, format!("{now:.3}"), opening);
         Pending { log: self.clone(), record, started: Instant::now(), finished: false }
-    }
-
-    /// Records what a person did to us, such as revealing a secret. An error means that it must not be done.
-    pub fn administrative(self: &Arc<Self>, act: Act<'_>) -> Result<(), AuditError> {
-        let mut pending = self.begin(Opening {
-            environment: act.environment.clone(),
-            agent_id: None,
-            identity_level: IdentityLevel::Kernel,
-            process: act.process,
-            session_id: None,
-            token_id: None,
-            method: act.act.into(),
-            target_url: String::new(),
-            domain: String::new(),
-        });
-        pending.secret_keys(act.secrets);
-        pending.rule(ADMINISTRATIVE);
-        act.notes.into_iter().for_each(|note| pending.note(note));
-        pending.finish(Outcome { status: act.status, status_code: None, reason: act.reason, redacted: false })
     }
 
     /// Moves the anchor now, as the background does from time to time.

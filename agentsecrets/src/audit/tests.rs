@@ -358,6 +358,7 @@ fn a_persons_act_is_kept_apart_from_requests() {
     let act = Act {
         environment: &Environment::default(),
         act: "reveal",
+        agent: None,
         secrets: &["KEY".parse().unwrap()],
         process: None,
         status: Status::Ok,

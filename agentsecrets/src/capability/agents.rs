@@ -176,7 +176,8 @@ impl Reading for AgentsFile {
     }
 
     fn understand(&self, text: Option<&str>, last: Option<&Roster>) -> Result<Roster, RegistryError> {
-        Ok(Roster::new(registry::parse(text, &self.0)?, last, Now::read()))
+        let had = last.is_some_and(|last| !last.limits.is_empty());
+        Ok(Roster::new(registry::follow(text, &self.0, had)?, last, Now::read()))
     }
 }
 

@@ -5,6 +5,8 @@ pub mod agents;
 pub mod clock;
 mod holds;
 mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 pub mod registry;
 pub mod sessions;
 pub mod token;
@@ -12,7 +14,6 @@ pub mod trust;
 pub mod uses;
 pub mod whoami;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::base::home::Home;
@@ -41,23 +42,18 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Follows the files of `home`, for the callers who spend the secrets of a project and environment.
+    /// Follows the files of `home`, for the callers who spend the secrets of a project and environment. Those of
+    /// a run have nothing left when its session, `run`, ends.
     ///
     /// # Errors
     /// When one of them cannot be read, or has a mistake.
-    pub fn open(home: &Home, project: &Project, environment: &Environment) -> Result<Self, RegistryError> {
-        let ledger = Ledger::open(home, project, environment, None)?;
-        Ok(Self { ledger: Some(ledger), ..Self::default() })
-    }
-
-    /// The same, for the callers of the run whose session is `run`: with it they lose everything.
-    pub fn of_run(
+    pub fn open(
         home: &Home,
         project: &Project,
         environment: &Environment,
-        run: Arc<str>,
+        run: Option<Arc<str>>,
     ) -> Result<Self, RegistryError> {
-        let ledger = Ledger::open(home, project, environment, Some(run))?;
+        let ledger = Ledger::open(home, project, environment, run)?;
         Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
@@ -79,17 +75,6 @@ impl Capabilities {
         self.trust.as_deref()
     }
 
-    /// `caller`, with what is known of it now beside what the kernel says.
-    pub fn know<'a>(&self, caller: &'a Caller) -> Cow<'a, Caller> {
-        let trusted = self.trust.as_ref().is_some_and(|trust| trust.holds(caller));
-        if trusted == caller.standing.trusted {
-            return Cow::Borrowed(caller);
-        }
-        let mut caller = caller.clone();
-        caller.standing.trusted = trusted;
-        Cow::Owned(caller)
-    }
-
     /// One bound more.
     #[must_use]
     pub fn and(mut self, bound: impl Bounds + 'static) -> Self {
@@ -97,7 +82,7 @@ impl Capabilities {
         self
     }
 
-    /// The caller with what it was given: its sessions, and what the token says that it shows. What it shows
+    /// The caller with what it was given: its pins, its sessions, and what the token says that it shows. What it shows
     /// must be good, even where nothing would have had to be shown.
     ///
     /// # Errors
@@ -107,12 +92,19 @@ impl Capabilities {
         known: &Result<Caller, IdentityError>,
         shown: &Shown,
     ) -> Result<Admitted, Box<Refused>> {
-        match (&self.ledger, known) {
-            (Some(ledger), _) => ledger.admit(known, shown),
-            (None, _) if !shown.is_nothing() => Err(Refused::denied("tokens cannot be verified here")),
-            (None, Ok(caller)) => Ok(Admitted { caller: caller.clone(), held: Held::default() }),
-            (None, Err(error)) => Err(Refused::denied(format!("the caller cannot be proven: {error}"))),
-        }
+        let mut admitted = match (&self.ledger, known) {
+            (Some(ledger), _) => ledger.admit(known, shown)?,
+            (None, _) if !shown.is_nothing() => {
+                return Err(Refused::denied("tokens cannot be verified here"));
+            }
+            (None, Ok(caller)) => Admitted { caller: caller.clone(), held: Held::default() },
+            (None, Err(error)) => {
+                return Err(Refused::denied(format!("the caller cannot be proven: {error}")));
+            }
+        };
+        admitted.caller.standing.trusted =
+            self.trust.as_ref().is_some_and(|trust| trust.holds(&admitted.caller));
+        Ok(admitted)
     }
 
     /// Counts that `caller` spends a secret.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::base::failure::{Exit, Failure};
 use crate::base::files;
 
 /// The version of every file.
@@ -56,6 +57,13 @@ impl From<io::Error> for RegistryError {
     }
 }
 
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        Failure::new(Exit::Failure, &error)
+            .hint("correct the file; while it has a mistake, whatever depends on it is refused")
+    }
+}
+
 /// The text of the file at `path`; none where there is no file.
 pub fn text(path: &Path) -> Result<Option<String>, RegistryError> {
     match fs::read_to_string(path) {
@@ -72,6 +80,16 @@ pub fn parse<K: Kept>(text: Option<&str>, path: &Path) -> Result<K, RegistryErro
     let kept: K = serde_json::from_str(text).map_err(|error| invalid(error.line(), error.to_string()))?;
     kept.check().map_err(|what| invalid(1, what))?;
     Ok(kept)
+}
+
+/// The same of a file that is followed: `had` is whether it said something before. One that was removed then says
+/// nothing any longer of those whom it bounded.
+pub fn follow<K: Kept>(text: Option<&str>, path: &Path, had: bool) -> Result<K, RegistryError> {
+    if text.is_none() && had {
+        let what = "it was removed: put it back, or start anew what serves".to_owned();
+        return Err(RegistryError::Invalid { path: path.to_path_buf(), line: 0, what });
+    }
+    parse(text, path)
 }
 
 /// What the file at `path` says now.

@@ -15,10 +15,14 @@ use super::registry::{self, Kept, RegistryError, VERSION};
 use super::token::{Digest, is_id};
 use super::uses;
 use crate::base::followed::Reading;
+use crate::base::home::Home;
 use crate::base::name::{AgentName, SecretName};
 use crate::identity::lineage::{self, Born, Lineage};
 use crate::identity::{Caller, Process};
 use crate::policy::narrow::HostList;
+
+/// How long a session for a token is known after its end.
+const REMEMBERED: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 /// The file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,14 +130,16 @@ impl Kept for Sessions {
 }
 
 impl Sessions {
-    /// Forgets those whom nobody is left to be bounded by: of an earlier boot, or for what is gone. Their ids.
-    pub fn prune(&mut self) -> Vec<String> {
+    /// Forgets those whom nobody is left to be bounded by: of an earlier boot, or for what is gone.
+    pub fn forget_gone(&mut self, home: &Home) {
         let boot = clock::boot();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sessions)
             .into_iter()
-            .partition(|session| session.boot == boot && session.who.is_there());
+            .partition(|session| session.boot == boot && session.who.is_there() && !session.is_long_over());
         self.sessions = kept;
-        gone.into_iter().map(|session| session.id).collect()
+        for session in gone.into_iter().filter(|session| session.uses.is_some()) {
+            let _ = std::fs::remove_file(home.session_uses(&session.id));
+        }
     }
 }
 
@@ -156,6 +162,14 @@ impl Session {
             uptime: clock::uptime(),
             ended: None,
         }
+    }
+
+    /// Whether it is for a token that has not been good for so long that nobody need be told why.
+    fn is_long_over(&self) -> bool {
+        let over = [self.ended, self.expires].into_iter().flatten().min();
+        let now = Timestamp::now();
+        matches!(self.who, Who::Token { .. })
+            && over.is_some_and(|over| now.duration_since(over) > REMEMBERED)
     }
 
     /// Why it makes no sense.
@@ -184,11 +198,23 @@ impl Who {
         match self {
             Who::Tree { pid, start_time, .. } => lineage::lives((*pid, *start_time)),
             Who::Run { cgroup } | Who::Cgroup { path: cgroup } => {
-                std::path::Path::new("/sys/fs/cgroup").join(cgroup.trim_start_matches('/')).is_dir()
+                hierarchy().is_none_or(|root| root.join(cgroup.trim_start_matches('/')).is_dir())
             }
             Who::Container { .. } | Who::Token { .. } => true,
         }
     }
+}
+
+/// Where the unified hierarchy of cgroups is, if it can be seen.
+pub fn hierarchy() -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
+        let unified = mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
+        unified.map(|mount| mount.mount_point)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// The file as requests are judged by it: each question costs the same, however many sessions there are.
@@ -315,6 +341,7 @@ impl Reading for SessionsFile {
     }
 
     fn understand(&self, text: Option<&str>, last: Option<&Roll>) -> Result<Roll, RegistryError> {
-        Ok(Roll::new(registry::parse(text, &self.0)?, last, Now::read()))
+        let had = last.is_some_and(|last| !last.by_id.is_empty());
+        Ok(Roll::new(registry::follow(text, &self.0, had)?, last, Now::read()))
     }
 }

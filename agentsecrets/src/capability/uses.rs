@@ -15,7 +15,7 @@ pub fn begin(path: &Path) -> io::Result<()> {
     files::replace(path, &[])
 }
 
-/// How often it was used so far.
+/// How often it was used so far, for a session that counts.
 pub fn used(path: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(path)?.len())
 }

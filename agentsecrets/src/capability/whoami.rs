@@ -66,7 +66,6 @@ pub fn known(
         Ok(admitted) => (admitted.caller, None),
         Err(refused) => (caller, Some(refused.refusal)),
     };
-    let caller = capabilities.know(&caller);
     let trust = capabilities.trust().map(|trust| trust.standing(&caller));
     let agent = refused.map_or_else(|| policy.agent_for(&caller), Err);
     let process = &*caller.process;

@@ -67,7 +67,7 @@ pub(super) fn need(verb: &Verb) -> Need {
         Verb::Whoami(_) => Need::Nothing,
         // They are services of their own: never through the door.
         Verb::Sidecar(_) | Verb::Health(_) => Need::Nothing,
-        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) => Need::Presence,
+        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
         Verb::Call(_)
         | Verb::Env(_)
         | Verb::Proxy(_)

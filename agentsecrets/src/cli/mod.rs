@@ -1,6 +1,8 @@
 //! The command line: one file per verb. Parsing says what was asked; each verb resolves it, acts, and
 //! returns an exit code.
 
+mod acts;
+mod agent;
 mod audit;
 mod call;
 mod completions;
@@ -25,6 +27,7 @@ mod proxy;
 mod run;
 mod scope;
 mod secrets;
+mod session;
 #[cfg(target_os = "linux")]
 mod sidecar;
 mod status;
@@ -108,6 +111,10 @@ enum Verb {
     Workspace(workspace::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
+    /// Register agents, and issue tokens to them
+    Agent(agent::Args),
+    /// Start, list and end sessions
+    Session(session::Args),
     /// Say which programs may spend which secrets
     Trust(trust::Args),
     /// Show what would be known of the program that calls this
@@ -144,6 +151,8 @@ impl Verb {
             | Verb::Project(_)
             | Verb::Workspace(_)
             | Verb::Policy(_)
+            | Verb::Agent(_)
+            | Verb::Session(_)
             | Verb::Trust(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
@@ -244,6 +253,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Project(args) => project::run(args, &context),
         Verb::Workspace(args) => workspace::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
+        Verb::Agent(args) => agent::run(args, &context),
+        Verb::Session(args) => session::run(args, &context),
         Verb::Trust(args) => trust::run(args, &context),
         #[cfg(target_os = "linux")]
         Verb::Whoami(args) => whoami::run(args, &context),

@@ -124,7 +124,7 @@ fn command_line() -> String {
 }
 
 /// A positive time, such as `30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no time such as 30s, 10m or 2h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(parsed).ok().filter(|time| !time.is_zero()).ok_or_else(wrong)

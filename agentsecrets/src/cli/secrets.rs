@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anstream::{eprintln, println};
 use zeroize::Zeroizing;
 
-use super::{Context, Exit, Failure, workspace};
-use crate::audit::{Act, Log, Status, visible};
+use super::{Context, Exit, Failure, acts, workspace};
+use crate::audit::visible;
 use crate::base::name::SecretName;
 use crate::store::{Entry, Key, Store};
 
@@ -170,18 +170,7 @@ fn get(name: &SecretName, reveal: bool, context: &Context) -> Result<ExitCode, F
         }
     };
     if reveal {
-        let refused = |error| Failure::new(Exit::Failure, format!("nothing was revealed: {error}"));
-        let log = Log::open(&context.home.audit()).map_err(refused)?;
-        let act = Act {
-            environment: &context.environment,
-            act: "REVEAL",
-            secrets: std::slice::from_ref(name),
-            process: context.caller(),
-            status: Status::Ok,
-            reason: None,
-            notes: Vec::new(),
-        };
-        log.administrative(act).map_err(refused)?;
+        acts::record(context, "REVEAL", None, std::slice::from_ref(name), Vec::new())?;
         let value = stores.get(&key(name, context)).map_err(store_failure)?;
         let value = value.ok_or_else(|| not_found(name, context))?;
         // At a terminal, so a value must not be able to move the cursor.

@@ -25,6 +25,7 @@ struct Status {
     environment_origin: String,
     policy: PolicyStatus,
     stores: Vec<StoreStatus>,
+    sessions: usize,
     person_door: &'static str,
     agents_door: &'static str,
 }
@@ -65,6 +66,7 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         environment_origin: context.scope.environment.origin.to_string(),
         policy: policy(context),
         stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
+        sessions: super::session::live(context)?,
         person_door: person_door(context),
         agents_door: "closed: inside `run`, vault, key, sockets and kernel objects are out of reach",
     };
@@ -167,6 +169,7 @@ impl Status {
                 if agent.secrets.is_empty() { "no secret".to_owned() } else { agent.secrets.join(", ") };
             row("", &format!("{}: {} rules, may spend {secrets}", agent.name, agent.rules));
         }
+        row("sessions", &format!("{} live", self.sessions));
         row("agents", self.agents_door);
         row("outside", self.person_door);
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::secrets::{json, show, warn};
 use super::table::table;
 use super::{Context, Exit, Failure};
-use crate::audit::{IdentityLevel, Log, Opening, Outcome, Status, visible};
+use crate::audit::visible;
 use crate::base::name::SecretName;
 use crate::capability::trust::interpreter::{kind, obliges};
 use crate::capability::trust::package::{owner, vouch};
@@ -394,23 +394,8 @@ fn record(
     program: &Path,
     secrets: &BTreeSet<SecretName>,
 ) -> Result<(), Failure> {
-    let refused = |error| Failure::new(Exit::Failure, format!("nothing was changed: {error}"));
-    let log = Log::open(&context.home.audit()).map_err(refused)?;
-    let mut pending = log.begin(Opening {
-        environment: context.environment.clone(),
-        agent_id: None,
-        identity_level: IdentityLevel::Kernel,
-        process: super::who_called(),
-        session_id: None,
-        token_id: None,
-        method: act.to_owned(),
-        target_url: program.to_string_lossy().into_owned(),
-        domain: String::new(),
-    });
-    pending.secret_keys(secrets);
-    pending.rule("administrative");
-    let done = Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false };
-    pending.finish(done).map_err(refused)
+    let secrets: Vec<SecretName> = secrets.iter().cloned().collect();
+    super::acts::record(context, act, None, &secrets, vec![program.to_string_lossy().into_owned()])
 }
 
 fn shown(path: &Path) -> String {

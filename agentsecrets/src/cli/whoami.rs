@@ -88,7 +88,7 @@ fn look(args: &Args, context: &Context) -> Result<Known, Failure> {
     let policy = policy.narrowed(&context.scope.narrow);
     let trust = Trust::open(&context.home.trust(), config.require_trust, Some(Arc::new(Witness::Here)));
     let trust = trust.map_err(|error| failed(&error))?;
-    let capabilities = Capabilities::open(&context.home, &context.project, &context.environment);
+    let capabilities = Capabilities::open(&context.home, &context.project, &context.environment, None);
     let capabilities = capabilities.map_err(|error| failed(&error))?.trusting(Arc::new(trust));
     let process =
         Witness::Here.process(args.pid.unwrap_or_else(std::os::unix::process::parent_id)).map_err(unseen)?;

@@ -111,6 +111,7 @@ pub fn judge(question: &Question<'_>, verbs: &Verbs) -> Result<Start, Failure> {
     let act = Act {
         environment: &verb.environment,
         act: &verb.words,
+        agent: None,
         secrets: &verb.secrets,
         process: Some(Arc::new(question.peer.process.clone())),
         status,

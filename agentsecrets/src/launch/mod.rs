@@ -46,6 +46,8 @@ use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::base::privileges;
 use crate::base::sys::process;
+use crate::capability::registry::RegistryError;
+use crate::capability::sessions::{Session, Who};
 use crate::connection::ebpf::{self, EbpfError};
 use crate::policy::narrow::Narrow;
 
@@ -117,6 +119,9 @@ pub enum NotRun {
         /// What happened.
         what: String,
     },
+    /// The run could not be entered among the sessions.
+    #[error("cannot begin a session: {0}")]
+    NoSession(#[from] RegistryError),
     /// A step of the launcher failed.
     #[error("cannot {0}: {1}")]
     Step(&'static str, io::Error),
@@ -162,6 +167,9 @@ fn guarded(
     ours::make_folders(&run.home).map_err(step("make our folders"))?;
     let cgroup = &leftovers.cgroup;
     cgroup.create().map_err(step("make a cgroup"))?;
+    // One without a cgroup would be taken for gone.
+    let who = Who::Run { cgroup: leftovers.cgroup.path.clone() };
+    ours::register(&run.home, Session::begin(id.to_owned(), who, run.agent.clone(), run.ttl))?;
     if user.private_home {
         view::make_private_home(user).map_err(step("make a private HOME"))?;
     }

@@ -10,6 +10,9 @@ pub mod security {}
 #[doc = include_str!("references.md")]
 pub mod references {}
 
+#[doc = include_str!("keychain_auth.md")]
+pub mod keychain_auth {}
+
 #[doc = include_str!("trust.md")]
 pub mod trust {}
 

@@ -168,6 +168,7 @@ pub(super) struct Match {
     /// The beginning of its id.
     pub container: Option<String>,
     pub session: bool,
+    pub token: bool,
     pub trusted: bool,
     /// A fact that is asked for and that nothing here can prove yet.
     pub unprovable: Option<&'static str>,
@@ -196,6 +197,9 @@ impl Match {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {
             Some("session")
+        } else if self.token && caller.standing.token.is_none() {
+            // The token of another agent would have made it that agent.
+            Some("token")
         } else if self.trusted && !caller.standing.trusted {
             Some("trusted")
         } else {

@@ -52,7 +52,7 @@ pub(super) struct Match {
     #[serde(default, deserialize_with = "given")]
     pub session: Option<bool>,
     #[serde(default, deserialize_with = "given")]
-    pub token: Option<Spanned<bool>>,
+    pub token: Option<bool>,
     #[serde(default, deserialize_with = "given")]
     pub trusted: Option<bool>,
 }
