@@ -25,6 +25,9 @@ pub mod identity;
 pub mod inject;
 #[cfg(target_os = "linux")]
 pub mod launch;
+#[cfg(not(target_os = "linux"))]
+#[path = "launch/elsewhere.rs"]
+pub mod launch;
 pub mod manual;
 pub mod mcp;
 pub mod pipeline;

@@ -62,6 +62,15 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("wget", &["/usr/bin/wget", "--version"], "wget"),
 ];
 
+/// What `cargo xtask systems` calls: Debian's Rust with its source, and mingw.
+pub(crate) const FOR_OTHER_SYSTEMS: &[Tool] = &[
+    PYTHON,
+    ("pip", &["/usr/bin/python3", "-m", "pip", "--version"], "python3-pip"),
+    ("Debian's Rust", &["test", "-x", "/usr/bin/rustc", "-a", "-x", "/usr/bin/cargo"], "rustc-web cargo-web"),
+    ("Rust's source", &["test", "-d", "/usr/lib/rustlib/src/rust/library/std"], "rust-web-src"),
+    ("mingw", &["x86_64-w64-mingw32-gcc", "--version"], "gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64"),
+];
+
 /// Installs what is missing of `tools`, and says so. Without root it fails with the command that does.
 pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let missing = missing(tools);

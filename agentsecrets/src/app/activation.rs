@@ -4,10 +4,26 @@
 use std::io;
 use std::net::TcpListener;
 
-use crate::base::failure::{Exit, Failure};
+#[cfg(target_os = "linux")]
+use crate::base::failure::Exit;
+use crate::base::failure::Failure;
+#[cfg(target_os = "linux")]
 use crate::base::sys;
 
+/// No socket is passed here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn passed() -> Result<Option<TcpListener>, Failure> {
+    Ok(None)
+}
+
+/// Nobody is told.
+#[cfg(not(target_os = "linux"))]
+pub fn ready() -> io::Result<()> {
+    Ok(())
+}
+
 /// The listening socket that systemd passed to this process, if it did.
+#[cfg(target_os = "linux")]
 pub(super) fn passed() -> Result<Option<TcpListener>, Failure> {
     let refused = |why: &str| {
         Failure::new(Exit::Failure, format!("the socket that systemd passed cannot be used: {why}"))
@@ -33,6 +49,7 @@ pub(super) fn passed() -> Result<Option<TcpListener>, Failure> {
 }
 
 /// Says that we serve, to whoever asked to be told.
+#[cfg(target_os = "linux")]
 pub fn ready() -> io::Result<()> {
     sd_notify::notify(&[sd_notify::NotifyState::Ready])
 }

@@ -6,13 +6,11 @@ use std::os::unix::fs::MetadataExt;
 
 use caps::{CapSet, Capability};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::calls;
 use crate::base::home::Home;
 use crate::base::privileges;
-use crate::base::sys::memory;
 use crate::identity::witness::Witness;
 
 /// What the witness keeps: the right to see which program another user's process runs.
@@ -21,25 +19,6 @@ const KEPT_BY_THE_WITNESS: Capability = Capability::CAP_SYS_PTRACE;
 /// What root keeps in a home that another user owns.
 const KEPT_IN_ANOTHERS_HOME: &[Capability] =
     &[Capability::CAP_CHOWN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
-
-/// No core dumps, no reading of our memory by others, and no swapping of it where the system lets us:
-/// before the first secret is read.
-pub fn conceal() -> io::Result<()> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    prctl::set_dumpable(false)?;
-    if let Err(error) = memory::lock_everything() {
-        // Secrets themselves lie on pages that are locked one by one.
-        tracing::debug!(%error, "not all memory can be locked");
-    }
-    Ok(())
-}
-
-/// Allows ourselves as many descriptors as the system lets us have, and says how many that are.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    Ok(most)
-}
 
 /// Starts the process that looks at others, as `uid` and `gid`. Call it with a single thread, before
 /// privileges are given up.

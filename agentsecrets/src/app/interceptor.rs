@@ -119,9 +119,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let mut line = String::new();
     BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
     let order: Order = serde_json::from_str(&line).map_err(broken)?;
-    harden::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
+    sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
     let descriptors =
-        harden::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
+        sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
     let flows =
         Flows::open(&order.pins).map_err(|error| failed("cannot open the kernel's records", error))?;
     let inherit = |fds: &[i32]| -> Result<Vec<OwnedFd>, Failure> {
@@ -146,7 +146,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
     // It may reach what we may not from here on.
     let mut keeper =
-        Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), harden::conceal)
+        Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), sys::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", error))?;
     let identifier = identifier(&order, witness.clone())?;
     reach::confine(&order.home, &order.cgroup_root)

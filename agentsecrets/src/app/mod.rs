@@ -1,11 +1,11 @@
 //! The interceptor as a process: its order, its start, its hardening, its end.
 
-#[cfg(target_os = "linux")]
 pub mod activation;
 pub mod call;
 #[cfg(target_os = "linux")]
 pub mod calls;
 pub mod config;
+mod fence;
 #[cfg(target_os = "linux")]
 pub mod harden;
 #[cfg(target_os = "linux")]
@@ -13,7 +13,6 @@ pub mod health;
 #[cfg(target_os = "linux")]
 pub mod interceptor;
 pub mod order;
-#[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod reach;

@@ -1,22 +1,23 @@
 //! The explicit proxy as a process: one for each home, on a port of the loopback.
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::activation;
+use super::fence::Fence;
 use super::stages::{Stages, watch};
-use super::{activation, calls, harden, reach};
 use crate::base::failure::{Exit, Failure};
 use crate::base::files;
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
+use crate::base::sys::{self, Ending};
 use crate::connection::room::Room;
 use crate::identity::socket::{Ends, Neighbours};
 use crate::pipeline::{Explicit, Intercept};
@@ -24,9 +25,6 @@ use crate::policy::narrow::Narrow;
 use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
-
-/// Where the tree of cgroups is.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What to serve, and where.
 pub struct Wanted {
@@ -51,10 +49,12 @@ pub struct Running {
     pub port: u16,
 }
 
-/// The file of the one proxy of a home. Whoever holds its lock is that proxy, so that a file which was left
-/// behind is never taken for one.
+/// The file of the one proxy of a home. Whoever holds the lock beside it is that proxy, so that a file which
+/// was left behind is never taken for one. The lock is a file of its own: where locks are mandatory, what is
+/// locked cannot be read.
 pub struct Instance {
-    file: std::fs::File,
+    path: PathBuf,
+    _lock: std::fs::File,
 }
 
 impl Instance {
@@ -66,10 +66,10 @@ impl Instance {
     /// Becomes the proxy of `home`, or tells which process is.
     pub fn claim(home: &Home) -> io::Result<Result<Self, Option<Running>>> {
         let path = Self::path(home);
-        let file = files::append(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Ok(Self { file })),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(Err(read(&file))),
+        let lock = files::append(&path.with_extension("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Ok(Self { path, _lock: lock })),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(Err(read(&path))),
             Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
     }
@@ -82,15 +82,14 @@ impl Instance {
         Ok(Self::claim(home)?.err().flatten())
     }
 
-    fn announce(&mut self, running: Running) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all(&serde_json::to_vec(&running)?)
+    fn announce(&self, running: Running) -> io::Result<()> {
+        files::replace(&self.path, &serde_json::to_vec(&running)?)
     }
 }
 
-fn read(mut file: &std::fs::File) -> Option<Running> {
+fn read(path: &std::path::Path) -> Option<Running> {
     let mut text = String::new();
-    file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text)).ok()?;
+    std::fs::File::open(path).and_then(|file| file.take(4096).read_to_string(&mut text)).ok()?;
     serde_json::from_str(&text).ok()
 }
 
@@ -102,11 +101,11 @@ pub fn serve<T>(
     prepare: impl FnOnce(&str) -> io::Result<T>,
     ready: impl FnOnce(Running, T) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    harden::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
+    sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
     let descriptors =
-        harden::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
+        sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
     let home = &wanted.home;
-    let mut instance = claim(home)?;
+    let instance = claim(home)?;
     let listener = match activation::passed()? {
         Some(listener) => listener,
         None => bind(wanted.port)?,
@@ -121,23 +120,15 @@ pub fn serve<T>(
         files::private_folder(&folder)
             .map_err(|error| failed(&format!("{} cannot be made", folder.display()), error))?;
     }
-    let witness = Arc::new(
-        harden::start_witness_of_our_own()
-            .map_err(|error| failed("cannot start the witness of processes", error))?,
-    );
-    let whose = (&wanted.project, &wanted.environment);
-    let stages = Stages::lasting(home, whose, &wanted.narrow, witness.clone(), || {
-        harden::shed_privileges(home).map_err(|error| failed("cannot give up privileges", error))?;
-        reach::confine(home, Path::new(CGROUPS)).map_err(|error| failed("cannot confine ourselves", error))
-    })?;
-    let leaves =
-        Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
     let running = Running { pid: std::process::id(), port: address.port() };
     instance.announce(running).map_err(|error| failed("cannot say that we run", error))?;
+    let fence = Fence::begin()?;
+    let whose = (&wanted.project, &wanted.environment);
+    let stages = Stages::lasting(home, whose, &wanted.narrow, fence.look(), || fence.confine(home))?;
+    let leaves =
+        Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
     ready(running, prepared).map_err(|error| failed("cannot say that we run", error))?;
-    calls::allow_serving(false).map_err(|error| failed("cannot restrict ourselves", error))?;
-    let neighbours =
-        Neighbours::seen_by(witness).map_err(|error| failed("cannot look at our own program", error))?;
+    let neighbours = fence.close()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed("cannot start threads", error))?;
     let served = runtime.block_on(serve_connections(&stages, leaves, neighbours, listener, descriptors));
@@ -164,13 +155,11 @@ async fn serve_connections(
     let room = Room::for_descriptors(descriptors);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (mut terminated, mut interrupted) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut ending = Ending::listen()?;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = terminated.recv() => break,
-            _ = interrupted.recv() => break,
+            () = ending.asked() => break,
         };
         match accepted {
             Ok((stream, theirs)) => {
@@ -208,10 +197,11 @@ fn claim(home: &Home) -> Result<Instance, Failure> {
 
 fn bind(port: u16) -> Result<TcpListener, Failure> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            Failure::new(Exit::Failure, format!("another program listens on 127.0.0.1:{port}"))
-                .hint("choose another port with --port, or find that program with: ss -ltnp")
-        }
+        io::ErrorKind::AddrInUse => Failure::new(
+            Exit::Failure,
+            format!("another program listens on 127.0.0.1:{port}"),
+        )
+        .hint(format!("choose another port with --port, or find that program with: {}", sys::LISTENERS)),
         _ => failed(&format!("cannot listen on 127.0.0.1:{port}"), error),
     })
 }

@@ -12,22 +12,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
-#[cfg(target_os = "linux")]
-use super::harden;
 use crate::audit::Log;
 use crate::base::failure::{Exit, Failure};
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
+use crate::base::sys;
 use crate::capability::Capabilities;
 use crate::capability::trust::Trust;
 use crate::identity::closer::Look;
-#[cfg(target_os = "linux")]
-use crate::identity::witness::Witness;
+use crate::identity::look_closer;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
 use crate::policy::narrow::Narrow;
-#[cfg(target_os = "linux")]
 use crate::store::keeper::Keeper;
 use crate::store::rotated::Rotated;
 use crate::store::{self, Store};
@@ -62,18 +59,17 @@ pub struct Stages {
 
 impl Stages {
     /// Those of a process that lasts and judges programs, for a project and an environment: the policy of
-    /// `home`, of which `narrow` is left, and its stores are followed; `look` looks at programs. What only the keeper of stores needs is
-    /// given up by `confine`, before any file is opened. The process must have one thread.
-    #[cfg(target_os = "linux")]
+    /// `home`, of which `narrow` is left, and its stores are followed; `look` looks at programs. What
+    /// only the keeper of stores needs is given up by `confine`, before any file is opened. The process must have one thread.
     pub fn lasting(
         home: &Home,
         whose: (&Project, &Environment),
         narrow: &Narrow,
-        look: Arc<dyn Look>,
+        look: Option<Arc<dyn Look>>,
         confine: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let config = configuration(home)?;
-        let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
+        let mut keeper = Keeper::start(&config.stores, home, whose, sys::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", &error))?;
         confine()?;
         let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
@@ -90,7 +86,7 @@ impl Stages {
         policy: Arc<Live>,
         store: Arc<dyn Store>,
     ) -> Result<Self, Failure> {
-        Self::with(configuration(home)?, home, whose, policy, store, Arc::new(Witness::Here))
+        Self::with(configuration(home)?, home, whose, policy, store, look_closer())
     }
 
     fn with(
@@ -99,14 +95,14 @@ impl Stages {
         (project, environment): (&Project, &Environment),
         policy: Arc<Live>,
         store: Arc<dyn Store>,
-        look: Arc<dyn Look>,
+        look: Option<Arc<dyn Look>>,
     ) -> Result<Self, Failure> {
         let audit =
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
         let whose = (&project, &environment);
-        let capabilities = capabilities(home, whose, None, &config, Some(look))?;
+        let capabilities = capabilities(home, whose, None, &config, look)?;
         Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
     }
 

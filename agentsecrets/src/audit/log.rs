@@ -23,6 +23,7 @@ use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
 use crate::base::name::{AgentName, SecretName};
+use crate::base::sys::Version;
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -284,7 +285,8 @@ impl Shared {
         self.find_end(tail)?;
         let hash = self.key.seal(&mut line, &tail.end.last_hash);
         // One write for one line; what a full disk took of it is taken back.
-        if let Err(error) = tail.log.write_all(line.as_bytes()) {
+        let written = tail.log.seek(SeekFrom::End(0)).and_then(|_| tail.log.write_all(line.as_bytes()));
+        if let Err(error) = written {
             let _ = tail.log.set_len(tail.end.length);
             return Err(at(&self.files.log)(error));
         }
@@ -358,14 +360,10 @@ impl Shared {
 
     /// Fails if the log that we write is not the one that is read: it was moved or replaced.
     fn check_in_place(&self, log: &File) -> Result<(), AuditError> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let ours = log.metadata().map_err(at(&self.files.log))?;
-            let there = std::fs::metadata(&self.files.log);
-            if !there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                return Err(AuditError::Missing("its file was moved away while in use"));
-            }
+        let ours = Version::of(log).map_err(at(&self.files.log))?;
+        let there = File::open(&self.files.log).and_then(|there| Version::of(&there));
+        if !there.is_ok_and(|there| there.is_of_same_file(&ours)) {
+            return Err(AuditError::Missing("its file was moved away while in use"));
         }
         Ok(())
     }

@@ -13,6 +13,5 @@ pub mod prompt;
 pub mod refusal;
 pub mod secret;
 pub mod shown;
-#[cfg(target_os = "linux")]
 pub mod sys;
 pub mod timeouts;

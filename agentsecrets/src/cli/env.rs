@@ -5,17 +5,18 @@ mod agent;
 mod child;
 mod variables;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use super::{Context, Exit, Failure, handing};
 use crate::audit::Status;
+use crate::base::files;
 use crate::base::name::SecretName;
-use crate::base::sys::process::Person;
-use crate::door::ticket::Ticket;
-use crate::launch::mask::Values;
-use child::Signals;
+use crate::base::sys;
+use crate::redact::mask::Values;
+use child::{Flags, Signals, as_who_asked};
 use variables::Variable;
 
 /// Start a command with the real values in its environment: every secret under its own name, or those that
@@ -41,15 +42,19 @@ pub(super) struct Args {
     /// The variables of this .env file, with the secrets that it names, instead of every secret
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
-    /// Take the values out of what the command prints
-    #[arg(long)]
-    mask: bool,
+    #[command(flatten)]
+    output: Flags,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 impl Args {
+    /// The secrets that are named.
+    pub(super) fn names(&self) -> Vec<SecretName> {
+        self.only.clone()
+    }
+
     /// The files that are read.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         self.env_file.iter().cloned().collect()
@@ -59,7 +64,7 @@ impl Args {
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // Whoever may trace us could read the values out of our memory.
-    nix::sys::prctl::set_dumpable(false).map_err(|error| ours("cannot protect our memory", error))?;
+    sys::protect_memory().map_err(|error| ours("cannot protect our memory", error))?;
     let signals = Signals::block().map_err(|error| ours("cannot take signals", error))?;
     if crate::launch::inside_agent() {
         // The interceptor has the record.
@@ -80,7 +85,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     };
     pending.handed_over(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
     pending.intent().map_err(|error| ours("nothing was started", error))?;
-    let ended = start(&args, variables, signals, context.ticket.as_ref());
+    let ended = start(&args, variables, signals, Some(context));
     let outcome = match &ended {
         Ok(_) => handing::done(),
         Err(failure) => handing::ended(Status::Error, failure.what()),
@@ -96,30 +101,32 @@ fn start(
     args: &Args,
     variables: Vec<Variable>,
     signals: Signals,
-    ticket: Option<&Ticket>,
+    asked: Option<&Context>,
 ) -> Result<ExitCode, Failure> {
     let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
     command.args(args.command.iter().skip(1));
-    let person = ticket.map(|ticket| as_the_person(&mut command, ticket)).transpose()?;
+    let person = as_who_asked(&mut command, asked)?;
     command.envs(variables.iter().map(Variable::as_pair));
-    let masked =
-        args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
+    let masked = args
+        .output
+        .mask()
+        .then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
     signals.run(command, masked, person).map(ExitCode::from)
 }
 
-/// Has `command` start as the person who asked at the door, with that person's own environment.
-fn as_the_person(command: &mut Command, ticket: &Ticket) -> Result<Person, Failure> {
-    let sound = |text: &OsString| !text.as_encoded_bytes().contains(&0);
-    let variables = ticket.environment.iter().filter(|(name, value)| {
-        sound(name) && sound(value) && !name.is_empty() && !name.as_encoded_bytes().contains(&b'=')
-    });
-    command.env_clear().envs(variables.map(|(name, value)| (name, value)));
-    let person = crate::launch::person(ticket.uid, ticket.gid);
-    let groups = std::ffi::CString::new(person.name.clone())
-        .map_err(std::io::Error::from)
-        .and_then(|name| Ok(nix::unistd::getgrouplist(&name, person.gid)?));
-    let groups = groups.map_err(|error| ours("cannot tell the person's groups", error))?;
-    Ok(Person { uid: person.uid, gid: person.gid, groups })
+fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+    let what = format!("{}: {error}", program.to_string_lossy());
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(Exit::NoCommand, what),
+        io::ErrorKind::PermissionDenied if !files::is_visible(program) => Failure::new(Exit::NoCommand, what),
+        io::ErrorKind::ArgumentListTooLong => {
+            Failure::new(Exit::Ours, what).hint("choose fewer secrets with --only")
+        }
+        io::ErrorKind::Interrupted | io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => {
+            Failure::new(Exit::Ours, what)
+        }
+        _ => Failure::new(Exit::NotExecutable, what),
+    }
 }
 
 fn ours(what: &str, error: impl std::fmt::Display) -> Failure {

@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::secrets::{open_store, store_failure};
 use super::{Context, Exit, Failure, handing};
+use crate::app::config::Config;
 use crate::audit::Status;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
+use crate::capability::trust::Trust;
 use crate::identity::Caller;
-use crate::identity::process::who_started_us_as;
+use crate::identity::witness::Witness;
 use crate::store::{Key, Store};
 
 /// The only version of the protocol.
@@ -58,7 +61,7 @@ struct Problem {
 /// Runs the verb.
 pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // Whoever may trace us could read the values out of our memory.
-    nix::sys::prctl::set_dumpable(false).map_err(|error| failed("cannot protect our memory", &error))?;
+    crate::base::sys::protect_memory().map_err(|error| failed("cannot protect our memory", &error))?;
     if io::stdout().is_terminal() {
         return Err(Failure::new(
             Exit::Failure,
@@ -115,9 +118,10 @@ type Found<'a> = (Vec<(SecretName, Secret)>, BTreeMap<&'a str, Problem>);
 /// The values that the program which started us may have, and why it does not get the others.
 fn look_up<'a>(asked: &'a Asked, context: &Context) -> Result<Found<'a>, Failure> {
     let (mut allowed, mut errors) = (Vec::new(), BTreeMap::new());
-    let caller = caller();
+    let caller = caller(context);
+    let trust = trust(context)?;
     for id in &asked.ids {
-        match permitted(id, caller.as_ref(), context) {
+        match permitted(id, caller.as_ref(), &trust, context) {
             Ok(name) if allowed.contains(&name) => {}
             Ok(name) => allowed.push(name),
             Err(message) => drop(errors.insert(id.as_str(), Problem { message })),
@@ -148,27 +152,37 @@ fn look_up<'a>(asked: &'a Asked, context: &Context) -> Result<Found<'a>, Failure
 }
 
 /// The program that started us, if it is known and of our user.
-fn caller() -> Result<Caller, String> {
+fn caller(context: &Context) -> Result<Caller, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    runtime.block_on(who_started_us_as(None)).map_err(|error| error.to_string())
+    runtime.block_on(context.caller_as(None)).map_err(|error| error.to_string())
+}
+
+/// Which programs a person trusted.
+fn trust(context: &Context) -> Result<Trust, Failure> {
+    let config = Config::load(&context.home.config())
+        .map_err(|error| failed("the configuration is not valid", &error).hint("agentsecrets doctor"))?;
+    let trust = Trust::open(&context.home.trust(), config.require_trust, Some(Arc::new(Witness::Here)));
+    trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))
 }
 
 /// The secret that `id` names, if `caller` may have its value.
-fn permitted(id: &str, caller: Result<&Caller, &String>, context: &Context) -> Result<SecretName, String> {
+fn permitted(
+    id: &str,
+    caller: Result<&Caller, &String>,
+    trust: &Trust,
+    context: &Context,
+) -> Result<SecretName, String> {
     let name: SecretName = id.parse().map_err(|_| "this is not the name of a secret".to_owned())?;
     let caller = caller.map_err(|error| format!("the calling program cannot be proven: {error}"))?;
-    vouched(caller, &name)?;
+    let path = caller.process.exe.display();
+    trust.vouches(caller, &name).map_err(|why| {
+        // What is left open in general is known here.
+        why.replace("trust add PROGRAM", &format!("trust add {path}"))
+    })?;
     if !context.scope.narrow.leaves(&name) {
         return Err(format!("{} leaves {name} out of its `secrets`", context.scope.narrow.file));
     }
     Ok(name)
-}
-
-/// Whether a person trusted `caller` with the value of the secret `name`, or why not. Nobody can be trusted yet.
-fn vouched(caller: &Caller, name: &SecretName) -> Result<(), String> {
-    let path = caller.process.exe.display();
-    let fix = format!("agentsecrets trust add {path} --secrets {name}");
-    Err(format!("{path} is not trusted with '{name}'; to trust it, run: {fix}"))
 }
 
 /// Writes the answer, whose bytes are not left lying in memory.
@@ -185,12 +199,8 @@ fn answer(values: &[(SecretName, Secret)], errors: BTreeMap<&str, Problem>) -> R
     serde_json::to_writer(&mut *text, &answered).map_err(|error| failed("there is no answer", &error))?;
     text.push(b'\n');
     // Past the buffer of standard output, which would keep them.
-    let stdout = std::io::stdout();
-    let mut file = std::fs::File::from(
-        std::os::fd::AsFd::as_fd(&stdout)
-            .try_clone_to_owned()
-            .map_err(|error| failed("there is no answer", &error))?,
-    );
+    let file = crate::base::sys::standard_output();
+    let mut file = file.map_err(|error| failed("there is no answer", &error))?;
     file.write_all(&text).map_err(|error| failed("the answer was not taken", &error))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,11 +12,10 @@ use std::time::Duration;
 use super::secrets::{choices, open_store};
 use super::{Context, Exit, Failure};
 use crate::app::call::{Answer, Door, Here};
-use crate::app::harden;
 use crate::app::stages::Stages;
 use crate::base::name::AgentName;
-use crate::identity::process::who_started_us_as;
-use crate::identity::witness::Witness;
+use crate::base::sys;
+use crate::identity::look_closer;
 use crate::launch::inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Live, Policy};
@@ -108,6 +107,11 @@ enum Asked {
 }
 
 impl Args {
+    /// Whether it edits files of the person's own programs, which is done as that person.
+    pub(super) fn is_about_clients(&self) -> bool {
+        matches!(self.verb, Verb::Install { .. } | Verb::Uninstall { .. })
+    }
+
     /// Whether it acts for the person, and so not for an agent.
     pub(super) fn is_administrative(&self) -> bool {
         match self.verb {
@@ -130,26 +134,20 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failure> {
     super::log_to_stderr();
     let failed = |error: io::Error| Failure::new(Exit::Failure, error);
-    harden::conceal().map_err(failed)?;
+    sys::conceal().map_err(failed)?;
     let stages = match inside_agent() {
         true => None,
         false => {
             nobody_to_ask(context)?;
             let whose = (&context.project, &context.environment);
-            Some(Stages::lasting(
-                &context.home,
-                whose,
-                &context.scope.narrow,
-                Arc::new(Witness::Here),
-                || Ok(()),
-            )?)
+            Some(Stages::lasting(&context.home, whose, &context.scope.narrow, look_closer(), || Ok(()))?)
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(failed)?;
     let served = runtime.block_on(async {
         let door = match &stages {
-            Some(stages) => Door::Here(Here::lasting(stages, who_started_us_as(agent).await)),
+            Some(stages) => Door::Here(Here::lasting(stages, context.caller_as(agent).await)),
             None => Door::Wire { token: None },
         };
         mcp::serve(door).await
@@ -196,7 +194,9 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
         return Err(usage(format!("the request is larger than {} MiB", LARGEST >> 20)));
     }
     let asked = bridge::Asked::read(&text).map_err(usage)?;
-    let there = asked.path.as_deref().filter(|_| !inside_agent()).map(|path| context.within(path));
+    // The daemon was given the project file of the caller's own folder.
+    let is_apart = inside_agent() || context.ticket.is_some();
+    let there = asked.path.as_deref().filter(|_| !is_apart).map(|path| context.within(path));
     let there = there.transpose()?;
     let context = there.as_ref().unwrap_or(context);
     if let Some(expected) = asked.environment.as_ref().filter(|expected| **expected != context.environment) {
@@ -209,7 +209,7 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
     if !inside_agent() {
         nobody_to_ask(context)?;
     }
-    harden::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
+    sys::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     let answer: Answer = runtime.block_on(async {
@@ -237,5 +237,5 @@ async fn door(agent: &str, context: &Context) -> Result<Door, Failure> {
     let live = Arc::new(Live::fixed(policy.narrowed(&context.scope.narrow)));
     let whose = (&context.project, &context.environment);
     let stages = Stages::of(&context.home, whose, live, Arc::new(open_store(context)?))?;
-    Ok(Door::Here(Here::once(&stages, who_started_us_as(named).await)))
+    Ok(Door::Here(Here::once(&stages, context.caller_as(named).await)))
 }

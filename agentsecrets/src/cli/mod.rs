@@ -17,6 +17,7 @@ mod exec;
 mod handing;
 #[cfg(target_os = "linux")]
 mod health;
+#[cfg(target_os = "linux")]
 mod interceptor;
 mod mcp;
 mod policy;
@@ -43,6 +44,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::base::home::Home;
+#[cfg(target_os = "linux")]
+use crate::base::name::AgentName;
 use crate::base::name::{Environment, Project};
 
 use scope::Scope;
@@ -53,7 +56,9 @@ use crate::app::config::Config;
 #[cfg(target_os = "linux")]
 use crate::door::ticket::Ticket;
 #[cfg(target_os = "linux")]
-use crate::identity::Process;
+use crate::identity::{Caller, IdentityError, Process};
+#[cfg(target_os = "linux")]
+use crate::identity::{started_us_as, who_started_us_as};
 
 pub use crate::base::failure::{Exit, Failure};
 
@@ -84,6 +89,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Start a command as an agent: its traffic goes through us, its secrets stay here
+    #[cfg_attr(not(target_os = "linux"), command(hide = true))]
     Run(run::Args),
     /// Make one authenticated request
     Call(Box<call::Args>),
@@ -135,11 +141,21 @@ enum Verb {
     /// Print completions for a shell
     Completions(completions::Args),
     /// The process that handles agents' traffic; started by `run`
+    #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Interceptor(interceptor::Args),
 }
 
 impl Verb {
+    /// Whether the folder that it is started in says nothing to it.
+    fn is_apart(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
+            verb => matches!(verb, Verb::Completions(_)),
+        }
+    }
+
     /// Whether it acts for the person, and so not for an agent.
     fn is_administrative(&self) -> bool {
         match self {
@@ -154,8 +170,9 @@ impl Verb {
             | Verb::Agent(_)
             | Verb::Session(_)
             | Verb::Trust(_)
-            | Verb::Audit(_)
-            | Verb::Interceptor(_) => true,
+            | Verb::Audit(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
             #[cfg(target_os = "linux")]
             Verb::Presence(_) | Verb::Daemon(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
@@ -208,7 +225,6 @@ fn log_to_stderr() {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    #[cfg(target_os = "linux")]
     if cli.verb.is_administrative() && crate::launch::inside_agent() {
         return Err(Failure::new(Exit::Denied, "this command is not for agents")
             .hint("a person runs it, in a terminal outside `agentsecrets run`"));
@@ -266,6 +282,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         #[cfg(target_os = "linux")]
         Verb::Daemon(args) => daemon::run(args),
         Verb::Completions(args) => completions::run(args, &context),
+        #[cfg(target_os = "linux")]
         Verb::Interceptor(args) => interceptor::run(args, &context),
     }
 }
@@ -278,8 +295,7 @@ impl Context {
     ) -> Result<Self, Failure> {
         let home = home(verb)?;
         // The interceptor is told what applies, and an agent's folder is not ours to look into.
-        let apart = matches!(verb, Verb::Interceptor(_) | Verb::Completions(_));
-        #[cfg(target_os = "linux")]
+        let apart = verb.is_apart();
         let apart = apart || crate::launch::inside_agent();
         #[cfg(target_os = "linux")]
         let apart = apart || ticket.is_some();
@@ -339,6 +355,19 @@ impl Context {
         who_called()
     }
 
+    /// The program that started this command, as an agent that means the entry `agent`. Where the daemon acts for
+    /// it, that is the program which started the one that asked.
+    #[cfg(target_os = "linux")]
+    async fn caller_as(&self, agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+        match &self.ticket {
+            Some(ticket) => {
+                let started_by = ticket.started_by.clone().ok_or(IdentityError::Nobody)?;
+                started_us_as(started_by, ticket.uid, agent)
+            }
+            None => who_started_us_as(agent).await,
+        }
+    }
+
     /// The same in the folder `working`: what the command line chose stays, a project file there counts.
     fn within(&self, working: &Path) -> Result<Self, Failure> {
         let (project, environment) = (self.scope.project.of_a_flag(), self.scope.environment.of_a_flag());
@@ -358,16 +387,13 @@ impl Context {
 
 /// Whose files are ours.
 fn home(verb: &Verb) -> Result<Home, Failure> {
-    #[cfg(target_os = "linux")]
-    if let (Verb::Run(_), Some(user)) = (verb, crate::launch::who_called_sudo()) {
-        // Under sudo the platform's folders would be root's, and the secrets are the person's.
-        return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
-    }
-    Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+    // Under sudo the platform's folders would be root's, and the secrets are the person's.
+    let person = matches!(verb, Verb::Run(_)).then(crate::launch::home_of_who_called_sudo).flatten();
+    Home::find(person.as_deref()).map_err(|error| Failure::new(Exit::Failure, error))
 }
 
 /// Who called us, as the kernel says.
 fn who_called() -> Option<std::sync::Arc<crate::identity::Process>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
-    runtime.block_on(crate::identity::process::who_started_us()).ok().map(std::sync::Arc::new)
+    runtime.block_on(crate::identity::who_started_us()).ok().map(std::sync::Arc::new)
 }

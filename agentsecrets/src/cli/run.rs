@@ -4,8 +4,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::eprintln;
-
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
 
@@ -36,7 +34,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
     if let Some(file) = &context.scope.file {
         // It may have come with somebody's repository: what it chose is not left unsaid.
-        eprintln!(
+        anstream::eprintln!(
             "agentsecrets: project {}, environment {}, as {} says",
             context.project,
             context.environment,

@@ -10,6 +10,13 @@ use super::{Context, Exit, Failure, secrets};
 use crate::policy::Policy;
 use crate::store::{Choice, Kind, keychain, vault};
 
+/// How agents are kept from what is ours.
+const AGENTS_DOOR: &str = if cfg!(target_os = "linux") {
+    "closed: inside `run`, vault, key, sockets and kernel objects are out of reach"
+} else {
+    "none: `run` needs Linux; the explicit proxy serves programs that use it, and stops nobody else"
+};
+
 /// Show what is set up and what protects it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agentsecrets status --json")]
@@ -54,7 +61,6 @@ struct AgentStatus {
 
 /// Runs the verb.
 pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    #[cfg(target_os = "linux")]
     if crate::launch::inside_agent() {
         return inside(context);
     }
@@ -68,7 +74,7 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
         sessions: super::session::live(context)?,
         person_door: person_door(context),
-        agents_door: "closed: inside `run`, vault, key, sockets and kernel objects are out of reach",
+        agents_door: AGENTS_DOOR,
     };
     if context.json {
         let text =
@@ -91,7 +97,6 @@ fn person_door(context: &Context) -> &'static str {
 }
 
 /// What an agent may know: that it is one.
-#[cfg(target_os = "linux")]
 fn inside(context: &Context) -> Result<ExitCode, Failure> {
     if context.json {
         println!("{}", serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "inside_agent": true }));

@@ -24,6 +24,7 @@ use super::system::System;
 use super::wire::{self, Incoming, PATIENCE};
 use crate::app::{calls, harden, reach};
 use crate::base::failure::Exit;
+use crate::base::sys;
 
 /// The most clients of one user that have not yet said what they want.
 const MOST_WAITING: usize = 32;
@@ -36,8 +37,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves clients for good; with the `starter`, where that is its parent. Call it with a single thread.
 pub fn serve(listener: UnixListener, starter: Option<Pid>, system: &System) -> io::Result<()> {
-    harden::conceal()?;
-    harden::raise_descriptor_limit()?;
+    sys::conceal()?;
+    sys::raise_descriptor_limit()?;
     std::env::set_current_dir("/")?;
     if nix::unistd::geteuid().is_root() {
         harden::drop_privileges(system.uid.as_raw(), system.gid.as_raw())?;

@@ -29,7 +29,7 @@ use super::ticket::{Ticket, VARIABLE};
 use super::wire;
 use crate::app::harden;
 use crate::base::failure::{Exit, Failure};
-use crate::base::sys::process;
+use crate::base::sys::{self, process};
 use crate::identity::IdentityError;
 
 /// What a verb has between SIGHUP and SIGKILL when its client is gone.
@@ -153,7 +153,7 @@ fn prepare(asked: &Asked, person: Uid, system: &System) -> io::Result<()> {
     umask(Mode::from_bits_truncate(0o077));
     std::env::set_current_dir("/")?;
     home::alone(person)?;
-    harden::conceal()?;
+    sys::conceal()?;
     harden::drop_privileges(system.uid.as_raw(), system.gid.as_raw())?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     Ok(())

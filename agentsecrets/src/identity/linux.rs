@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
-
 use tokio::runtime::Handle;
 
 use super::executable::Hashes;
@@ -15,22 +14,39 @@ use super::socket::{Ends, Neighbourhood};
 use super::witness::{Seen, Witness};
 use super::{IdentityError, Process};
 
+pub(super) use super::process::look;
+
+/// The user as whom this process runs.
+pub(super) fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// This process looks closer at others itself.
+pub fn look_closer() -> Option<Arc<dyn super::closer::Look>> {
+    Some(Arc::new(Witness::Here))
+}
+
+/// The process that started this one.
+pub(super) fn parent_id() -> std::io::Result<u32> {
+    Ok(std::os::unix::process::parent_id())
+}
+
 /// This machine, as far as a witness may see it.
-pub(super) struct Linux {
+pub(super) struct System {
     witness: Arc<Witness>,
     hashes: Hashes,
     /// Our own program.
     own: fs::Metadata,
 }
 
-impl Linux {
+impl System {
     /// By what `witness` sees.
     pub(super) fn seen_by(witness: Arc<Witness>) -> io::Result<Self> {
         Ok(Self { witness, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
     }
 }
 
-impl Neighbourhood for Linux {
+impl Neighbourhood for System {
     fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
         let TcpNetEntry { inode, uid, .. } = socket(ends)?;
         // Theirs are not even looked at.
@@ -86,7 +102,7 @@ mod tests {
             assert_eq!(Witness::Here.holder(socket(ends).unwrap().inode).unwrap(), std::process::id());
             let process = runtime.block_on(async move {
                 tokio::task::spawn_blocking(move || {
-                    Linux::seen_by(Arc::new(Witness::Here)).unwrap().process(ends)
+                    System::seen_by(Arc::new(Witness::Here)).unwrap().process(ends)
                 })
                 .await
                 .unwrap()

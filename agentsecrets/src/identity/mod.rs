@@ -11,9 +11,14 @@ mod holder;
 pub mod lineage;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+mod parent;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod socket;
+#[cfg(windows)]
+mod windows;
 #[cfg(target_os = "linux")]
 pub mod witness;
 
@@ -23,6 +28,16 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use crate::base::name::AgentName;
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;
+#[cfg(windows)]
+use windows as system;
+
+pub use parent::{started_us_as, who_started_us, who_started_us_as};
+pub use system::look_closer;
 
 /// A proven caller. Made by `identify` alone.
 #[derive(Debug, Clone)]
@@ -85,17 +100,18 @@ impl Caller {
 /// path and hash are then empty, which no rule's fact equals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Process id, in the initial namespace where the kernel's programs told it.
+    /// Process id, on Linux in the initial namespace where the kernel's programs told it.
     pub pid: u32,
-    /// Start time in clock ticks since boot, as in `/proc/<pid>/stat`.
+    /// Start time: on Linux in clock ticks since boot, as in `/proc/<pid>/stat`; on macOS in microseconds
+    /// since 1970; on Windows in units of 100 ns since 1601.
     pub start_time: u64,
     /// The executable that was running when it connected.
     pub exe: PathBuf,
     /// SHA-256 of that file, in lower-case hex.
     pub sha256: String,
-    /// Real user id.
+    /// Real user id; on Windows the last part of the user's security identifier.
     pub uid: u32,
-    /// Path of its cgroup in the unified hierarchy.
+    /// Path of its cgroup in the unified hierarchy; elsewhere than on Linux it is empty.
     pub cgroup: String,
     /// Whether that executable is the file which lies at its path for us, too. In a mount namespace of its
     /// own a program can have any file at any path.

@@ -146,32 +146,6 @@ fn unseen(snapshot: &Snapshot) -> Process {
     }
 }
 
-/// The program that started this one, where the system lets us look at it; else this one.
-pub async fn who_started_us() -> Result<Process, IdentityError> {
-    match our_parent().await {
-        Ok(parent) => Ok(parent),
-        Err(_) => look(std::process::id(), &Hashes::default()).await,
-    }
-}
-
-/// The program that started this one, as an agent: one of our own user's, or nobody that we know. It says
-/// which agent entry it means; whether that holds for it is the policy's to say. What it proves is who our
-/// parent is, and not who holds the other ends of our pipes.
-pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
-    let process = Arc::new(our_parent().await?);
-    if process.uid != nix::unistd::geteuid().as_raw() {
-        return Err(IdentityError::OtherUser);
-    }
-    Ok(Caller { process, agent, session: "".into(), is_ours: true, standing: Standing::default() })
-}
-
-async fn our_parent() -> Result<Process, IdentityError> {
-    let pid = std::os::unix::process::parent_id();
-    let parent = look(pid, &Hashes::default()).await?;
-    // It may have ended before we looked, and another have got its id.
-    if std::os::unix::process::parent_id() == pid { Ok(parent) } else { Err(IdentityError::Gone) }
-}
-
 /// What the kernel says of the process `pid` now.
 pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     look_by(&Witness::Here, pid, hashes, |_, _| Ok(())).await
@@ -221,7 +195,7 @@ async fn prove(
     is_right(&seen, &metadata)?;
     let Seen { start_time, exe, cgroup, file } = seen;
     let uid = uid()?;
-    let sha256 = hashes.of(file, &metadata).await?.to_string();
+    let sha256 = hashes.of(file).await?.to_string();
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
@@ -264,13 +238,6 @@ mod tests {
         let caller = identifier("").identify(&own_snapshot()).await.unwrap();
         assert_eq!(caller.process.exe, std::env::current_exe().unwrap());
         assert_eq!(caller.process.sha256.len(), 64);
-    }
-
-    #[tokio::test]
-    async fn who_started_us_is_seen_as_the_kernel_sees_it() {
-        let process = who_started_us().await.unwrap();
-        assert!([std::os::unix::process::parent_id(), std::process::id()].contains(&process.pid));
-        assert_eq!(process.uid, nix::unistd::getuid().as_raw());
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::system::{System, own_uid};
 use super::{Caller, IdentityError, Process, Standing};
 
 /// Both ends of a connection.
@@ -31,14 +32,13 @@ impl Neighbours {
     /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
     pub fn seen_by(witness: Arc<super::witness::Witness>) -> std::io::Result<Self> {
-        let uid = nix::unistd::geteuid().as_raw();
-        Ok(Self { system: Arc::new(super::linux::Linux::seen_by(witness)?), uid })
+        Ok(Self { system: Arc::new(System::seen_by(witness)?), uid: own_uid() })
     }
 
-    /// Nobody: on this system no caller can be proven yet.
+    /// The programs of the user as whom this process runs.
     #[cfg(not(target_os = "linux"))]
     pub fn of_this_system() -> Self {
-        Self { system: Arc::new(Unknown), uid: u32::MAX }
+        Self { system: Arc::new(System::default()), uid: own_uid() }
     }
 
     /// Who is at the other end of a connection, if it is a program of the same user.
@@ -51,16 +51,6 @@ impl Neighbours {
         }
         let standing = Standing::default();
         Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing })
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-struct Unknown;
-
-#[cfg(not(target_os = "linux"))]
-impl Neighbourhood for Unknown {
-    fn process(&self, _ends: Ends) -> Result<Process, IdentityError> {
-        Err(IdentityError::Unsupported)
     }
 }
 

@@ -3,7 +3,6 @@
 //! an agent sends.
 
 pub mod agent;
-pub mod bundle;
 pub mod cgroup;
 pub mod command;
 pub mod environment;
@@ -12,7 +11,6 @@ pub mod interceptor;
 pub mod janitor;
 pub mod java;
 pub mod leftovers;
-pub mod mask;
 pub mod mounts;
 pub mod ours;
 pub mod place;
@@ -50,11 +48,12 @@ use crate::capability::registry::RegistryError;
 use crate::capability::sessions::{Session, Who};
 use crate::connection::ebpf::{self, EbpfError};
 use crate::policy::narrow::Narrow;
+use crate::tls::bundle::bundle;
 
 pub use cgroup::NoCgroup;
 pub use inside::{MARKER, inside_agent};
 pub use interceptor::NoInterceptor;
-pub use user::{NoUser, person, who_called_sudo};
+pub use user::{NoUser, home_of_who_called_sudo, person, uid_of_who_called_sudo, who_called_sudo};
 
 use agent::Agent;
 use cgroup::Cgroup;
@@ -206,7 +205,7 @@ fn with_interceptor(
     let environment =
         environment::environment(run.variables.iter().cloned(), user, name, &ready.placeholders);
     let environment = environment::lines(environment);
-    let bundle = bundle::bundle(&ready.authority);
+    let bundle = bundle(&ready.authority);
     let java = java::trust_store(&bundle);
     let blocked = block_signals().map_err(step("block signals"))?;
     let (ours, theirs) = sockets_between().map_err(step("make a socket"))?;

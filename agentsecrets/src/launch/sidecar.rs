@@ -17,15 +17,16 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
 use super::interceptor::{Interceptor, NoInterceptor, Ready};
+use super::java;
 use super::place::{NoPlace, Place};
 use super::sockets::{Sockets, numbers};
-use super::{bundle, java};
 use crate::app::harden;
 use crate::app::order::{Order, Service};
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::connection::ebpf::{self, Beside, EbpfError, Keep, Kept};
 use crate::policy::narrow::Narrow;
+use crate::tls;
 
 /// What to guard, and for whom.
 #[derive(Debug)]
@@ -162,7 +163,7 @@ fn order(
 /// Opens what policy opens, and shows agents whom to trust.
 fn introduce(wanted: &Sidecar, kept: &Kept, ready: &Ready) -> Result<(), NotServed> {
     ebpf::allow_inbound(&kept.pins, &ready.inbound)?;
-    let bundle = bundle::bundle(&ready.authority);
+    let bundle = tls::bundle::bundle(&ready.authority);
     let java = java::trust_store(&bundle);
     for (name, bytes) in
         [("ca.pem", ready.authority.as_bytes()), ("bundle.pem", bundle.as_bytes()), ("roots.jks", &java)]

@@ -42,6 +42,16 @@ pub fn who_called_sudo() -> Option<User> {
     if uid == 0 { None } else { User::from_uid(Uid::from_raw(uid)).ok()? }
 }
 
+/// Their home.
+pub fn home_of_who_called_sudo() -> Option<PathBuf> {
+    who_called_sudo().map(|user| user.dir)
+}
+
+/// Their id.
+pub fn uid_of_who_called_sudo() -> Option<u32> {
+    who_called_sudo().map(|user| user.uid.as_raw())
+}
+
 /// The user `uid`, who need not have an account.
 pub fn person(uid: u32, gid: u32) -> User {
     let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();

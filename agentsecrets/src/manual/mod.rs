@@ -7,6 +7,9 @@ pub mod threat_model {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 
+#[doc = include_str!("door.md")]
+pub mod door {}
+
 #[doc = include_str!("references.md")]
 pub mod references {}
 
@@ -27,6 +30,9 @@ pub mod known_attacks {}
 
 #[doc = include_str!("redaction.md")]
 pub mod redaction {}
+
+#[doc = include_str!("systems.md")]
+pub mod systems {}
 
 #[doc = include_str!("containers.md")]
 pub mod containers {}

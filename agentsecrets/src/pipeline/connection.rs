@@ -13,16 +13,13 @@ use crate::base::host::Host;
 use crate::base::refusal::Refusal;
 use crate::base::shown::Shown;
 use crate::capability::{Admitted, Held};
-use crate::connection::ending::Ending;
-use crate::connection::room::Place;
+use crate::connection::Destination;
+use crate::connection::ending::{Ending, reset};
 use crate::connection::sniff::{Speaks, sniff};
-use crate::connection::transparent::reset;
-use crate::connection::{Accepted, Destination};
 use crate::exchange::server;
 use crate::exchange::strict::Violation;
 use crate::exchange::target::{Claim, Scheme, Target};
 use crate::identity::Caller;
-use crate::identity::process::Identifier;
 use crate::policy::ask::Ask;
 use crate::policy::bounds::Bounds;
 use crate::policy::connection::{Tunnel as Passage, decide_connection};
@@ -48,7 +45,7 @@ pub(super) struct Arrived {
 }
 
 /// What a new connection turned out to be.
-enum Heard {
+pub(super) enum Heard {
     /// TLS that we ended: requests can come.
     Tls(Box<Terminated>),
     /// Plain HTTP: requests can come.
@@ -59,7 +56,7 @@ enum Heard {
 
 /// Why a connection never became an exchange.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(super) enum Broken {
     /// It was closed before it said anything, or waited too long to do so.
     #[error("nothing was said")]
     Silent,
@@ -67,6 +64,7 @@ enum Broken {
     Unknown,
     #[error("target_mismatch: the proxy was asked for another server than the TLS server name")]
     Mismatch,
+    #[cfg(target_os = "linux")]
     #[error("too many connections at once: reset")]
     NoRoom,
     #[error(transparent)]
@@ -74,31 +72,13 @@ enum Broken {
 }
 
 impl Intercept {
-    /// Serves one connection that the kernel sent to us until it ends.
-    pub async fn connection(self: Arc<Self>, accepted: Accepted, identifier: &Identifier, mut place: Place) {
-        let Accepted { stream, destination, snapshot, .. } = accepted;
-        let arrived = Arrived {
-            destination: Destination::Address(destination),
-            caller: Arc::new(identifier.identify(&snapshot).await),
-            shown: Shown::default(),
-        };
-        let admitted = self.pipeline.capabilities.admit(&arrived.caller, &arrived.shown);
-        let held = admitted.map(|admitted| admitted.held).unwrap_or_default();
-        let serving = async {
-            let hearing = self.hear(stream, &arrived);
-            let heard = place.unless_given_up(hearing).await.unwrap_or(Err(Broken::NoRoom));
-            self.converse(arrived, heard).await;
-        };
-        unless_over(&held, serving).await;
-    }
-
     /// Serves the rest of a connection by which an agent reaches a server through us.
     pub(super) async fn tunnel(self: Arc<Self>, stream: TcpStream, arrived: Arrived) {
         let heard = self.hear(stream, &arrived).await;
         self.converse(arrived, heard).await;
     }
 
-    async fn converse(self: Arc<Self>, arrived: Arrived, heard: Result<Heard, Broken>) {
+    pub(super) async fn converse(self: Arc<Self>, arrived: Arrived, heard: Result<Heard, Broken>) {
         let Arrived { destination, caller, shown } = arrived;
         // What follows is boxed: a connection that has said nothing yet must not cost what an exchange does.
         let port = destination.port();
@@ -138,18 +118,8 @@ impl Intercept {
         }
     }
 
-    /// Resets a connection for which there is no room.
-    pub fn no_room(self: &Arc<Self>, accepted: Accepted, identifier: Arc<Identifier>) {
-        let (intercept, destination) = (self.clone(), Destination::Address(accepted.destination));
-        reset(accepted.stream);
-        tokio::spawn(async move {
-            let caller = identifier.identify(&accepted.snapshot).await.ok();
-            intercept.record_broken(caller.as_ref(), &destination, &Broken::NoRoom.to_string());
-        });
-    }
-
     /// Finds out what a new connection speaks, and answers its ClientHello unless a rule leaves it unopened.
-    async fn hear(&self, stream: TcpStream, arrived: &Arrived) -> Result<Heard, Broken> {
+    pub(super) async fn hear(&self, stream: TcpStream, arrived: &Arrived) -> Result<Heard, Broken> {
         let destination = &arrived.destination;
         let patience = self.pipeline.timeouts.handshake;
         match sniff(&stream, patience).await.map_err(|_| Broken::Silent)? {

@@ -13,6 +13,8 @@ mod passthrough;
 mod purse;
 pub mod record;
 mod tokens;
+#[cfg(target_os = "linux")]
+mod transparent;
 mod tunnel;
 pub mod wallet;
 pub mod whoami;

@@ -9,7 +9,7 @@ use super::record::Attempt;
 use crate::base::refusal::Refusal;
 use crate::capability::Admitted;
 use crate::connection::Destination;
-use crate::connection::transparent::reset;
+use crate::connection::ending::reset;
 use crate::policy::connection::Tunnel;
 use crate::tls::terminate::Hello;
 

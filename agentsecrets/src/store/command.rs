@@ -178,7 +178,7 @@ impl Commands {
 
 /// Ends a program and what it started.
 fn kill(child: &mut Child) {
-    #[cfg(target_os = "linux")]
+    #[cfg(unix)]
     if let Ok(pid) = i32::try_from(child.id()) {
         // It leads a group of its own, and has not been waited for.
         let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

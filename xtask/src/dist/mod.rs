@@ -23,6 +23,40 @@ pub(crate) struct Args {
     /// Build it all a second time, elsewhere, and compare every byte
     #[arg(long)]
     check: bool,
+    /// Take a program that was built elsewhere, static, instead of building it
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    program: Option<PathBuf>,
+    /// The architecture that it is for, if it is not this machine's
+    #[arg(long, value_enum, requires = "program", default_value_t = Arch::here())]
+    arch: Arch,
+}
+
+/// An architecture, as Docker and Debian call it.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Arch {
+    Amd64,
+    Arm64,
+}
+
+impl Arch {
+    fn here() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// The compiler's name for it.
+    fn triple(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
 }
 
 /// One version for one architecture.
@@ -42,7 +76,7 @@ struct Release {
 /// Makes everything in `target/dist`, or makes it twice.
 pub(crate) fn run_all(args: &Args) -> Result<()> {
     let out = root().join("target/dist");
-    let made = make(&out)?;
+    let made = make(&out, args)?;
     for file in &made {
         let size = fs::metadata(file)?.len();
         println!("   {:>6.1} MB  {}", size as f64 / 1e6, file.strip_prefix(root()).unwrap_or(file).display());
@@ -50,7 +84,7 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
     if !args.check {
         return Ok(());
     }
-    let again = make(&root().join("target/dist-again"))?;
+    let again = make(&root().join("target/dist-again"), args)?;
     for (one, two) in made.iter().zip(&again) {
         ensure!(fs::read(one)? == fs::read(two)?, "{} and {} differ", one.display(), two.display());
     }
@@ -60,17 +94,16 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
 
 /// Makes everything twice, for the tests that are too long for every change.
 pub(crate) fn twice() -> Result<()> {
-    run_all(&Args { check: true })
+    run_all(&Args { check: true, program: None, arch: Arch::here() })
 }
 
-fn make(out: &Path) -> Result<Vec<PathBuf>> {
-    let (triple, arch) = if cfg!(target_arch = "aarch64") {
-        ("aarch64-unknown-linux-gnu", "arm64")
-    } else {
-        ("x86_64-unknown-linux-gnu", "amd64")
+fn make(out: &Path, args: &Args) -> Result<Vec<PathBuf>> {
+    let (triple, arch, epoch) = (args.arch.triple(), args.arch.name(), epoch()?);
+    fs::create_dir_all(out)?;
+    let program = match &args.program {
+        Some(program) => fs::read(program).with_context(|| format!("cannot read {}", program.display()))?,
+        None => build(out, triple, epoch)?,
     };
-    let epoch = epoch()?;
-    let program = build(out, triple, epoch)?;
     let bill = bill::of(triple)?;
     let version = bill.version.clone();
     let release = Release { version, triple, arch, epoch, program, bill };

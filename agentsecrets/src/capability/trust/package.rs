@@ -5,13 +5,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use md5::{Digest, Md5};
 
+use crate::base::sys::is_roots_alone;
 use crate::identity::executable::sha256;
 
 /// Folders that lead below `/usr` on systems where dpkg's database still lists what is there without it.
@@ -74,7 +73,7 @@ pub fn owner(path: &Path) -> Option<String> {
 fn roots_alone(path: &Path) -> Result<(), Unvouched> {
     for part in path.ancestors() {
         let metadata = fs::symlink_metadata(part)?;
-        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 || metadata.file_type().is_symlink() {
+        if !is_roots_alone(&metadata) || metadata.file_type().is_symlink() {
             return Err(Unvouched::Writable(part.to_path_buf()));
         }
     }
@@ -117,7 +116,7 @@ impl Dpkg {
         };
         let names = names(path);
         let diversions = fs::read(self.folder.join("diversions")).unwrap_or_default();
-        if diversions.split(|byte| *byte == b'\n').any(|line| line == path.as_os_str().as_bytes()) {
+        if diversions.split(|byte| *byte == b'\n').any(|line| line == path.as_os_str().as_encoded_bytes()) {
             return Err(unowned());
         }
         for list in lists {
@@ -164,7 +163,11 @@ fn names(path: &Path) -> Vec<Vec<u8>> {
         let first = rest.iter().next();
         first.is_some_and(|first| MERGED.iter().any(|merged| first == *merged))
     });
-    [Some(name), before].into_iter().flatten().map(|name| name.as_os_str().as_bytes().to_vec()).collect()
+    [Some(name), before]
+        .into_iter()
+        .flatten()
+        .map(|name| name.as_os_str().as_encoded_bytes().to_vec())
+        .collect()
 }
 
 fn hash(path: &Path) -> io::Result<String> {

@@ -173,13 +173,9 @@ impl ProjectFile {
 #[cfg(unix)]
 fn check_owner(metadata: &fs::Metadata) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
-    let mut trusted = vec![0];
-    #[cfg(target_os = "linux")]
-    {
-        trusted.push(nix::unistd::geteuid().as_raw());
-        trusted.extend(crate::launch::who_called_sudo().map(|user| user.uid.as_raw()));
-    }
-    if cfg!(target_os = "linux") && !trusted.contains(&metadata.uid()) {
+    let trusted = [Some(0), Some(nix::unistd::geteuid().as_raw()), crate::launch::uid_of_who_called_sudo()];
+    let trusted: Vec<u32> = trusted.into_iter().flatten().collect();
+    if !trusted.contains(&metadata.uid()) {
         return Err(format!(
             "belongs to another user ({}): remove it, or take it over with chown",
             metadata.uid()
