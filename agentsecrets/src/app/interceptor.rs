@@ -170,7 +170,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         Log::open(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     // From here on the terminal is the agent's: its Ctrl-C must not end us before it.
     let _ = nix::unistd::setsid();
-    calls::allow_serving().map_err(|error| failed("cannot restrict ourselves", error))?;
+    calls::allow_serving(true).map_err(|error| failed("cannot restrict ourselves", error))?;
 
     let provider = tls::provider();
     let authority =

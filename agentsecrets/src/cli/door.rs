@@ -79,6 +79,7 @@ pub(super) fn need(verb: &Verb) -> Need {
         | Verb::Secrets(_)
         | Verb::Environment(_)
         | Verb::Project(_)
+        | Verb::Workspace(_)
         | Verb::Audit(_)
         | Verb::Presence(_) => Need::Presence,
     }

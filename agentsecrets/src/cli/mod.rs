@@ -37,6 +37,7 @@ mod table;
 mod trust;
 #[cfg(target_os = "linux")]
 mod whoami;
+mod workspace;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -113,6 +114,8 @@ enum Verb {
     Environment(environment::Args),
     /// Make, choose and delete projects
     Project(project::Args),
+    /// Choose a workspace, and keep the list of hosts that agents may reach
+    Workspace(workspace::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
     /// Register agents, and issue tokens to them
@@ -169,6 +172,7 @@ impl Verb {
             | Verb::Secrets(_)
             | Verb::Environment(_)
             | Verb::Project(_)
+            | Verb::Workspace(_)
             | Verb::Policy(_)
             | Verb::Agent(_)
             | Verb::Session(_)
@@ -273,6 +277,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
+        Verb::Workspace(args) => workspace::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
         Verb::Agent(args) => agent::run(args, &context),
         Verb::Session(args) => session::run(args, &context),
