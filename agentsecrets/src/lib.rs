@@ -6,7 +6,7 @@
 //! connection ─ identity ─ tls ─ exchange ─ policy ─ resolve ─ inject ─ upstream ─ redact ─ audit
 //! ```
 //!
-//! `base` lies under all of them; `pipeline` strings them together; `app` and `launch` are processes;
+//! `base` lies under all of them; `pipeline` strings them together; `app`, `launch` and `kubernetes` are processes;
 //! `cli` is what a person types.
 
 pub mod app;
@@ -21,6 +21,8 @@ pub mod exchange;
 pub mod fuzzing;
 pub mod identity;
 pub mod inject;
+#[cfg(target_os = "linux")]
+pub mod kubernetes;
 #[cfg(target_os = "linux")]
 pub mod launch;
 pub mod manual;

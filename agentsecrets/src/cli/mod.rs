@@ -8,6 +8,8 @@ mod doctor;
 mod env;
 mod environment;
 mod interceptor;
+#[cfg(target_os = "linux")]
+mod kubernetes;
 mod policy;
 mod project;
 mod proxy;
@@ -76,6 +78,9 @@ enum Verb {
     Status(status::Args),
     /// Look for problems, each with its fix
     Doctor(doctor::Args),
+    /// What a cluster runs: the webhook that puts the sidecar into pods
+    #[cfg(target_os = "linux")]
+    Kubernetes(kubernetes::Args),
     /// Print completions for a shell
     Completions(completions::Args),
     /// The process that handles agents' traffic; started by `run`
@@ -97,6 +102,8 @@ impl Verb {
             | Verb::Interceptor(_) => true,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
+            #[cfg(target_os = "linux")]
+            Verb::Kubernetes(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -148,6 +155,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Kubernetes(args) => kubernetes::run(args, &context),
         Verb::Completions(args) => completions::run(args, &context),
         Verb::Interceptor(args) => interceptor::run(args, &context),
     }

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["redact"],
     &["audit"],
     &["pipeline"],
-    &["app", "launch", "sync"],
+    &["app", "kubernetes", "launch", "sync"],
     &["cli", "mcp"],
     // What a fuzzer calls; no build that ships has it.
     &["fuzzing"],
