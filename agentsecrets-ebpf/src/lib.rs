@@ -20,6 +20,11 @@ pub struct Snapshot {
     pub uid: u32,
     /// Real group id.
     pub gid: u32,
+    /// Process id in the pid namespace that user space named; 0 where it named none or the process is in
+    /// another.
+    pub tgid_here: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// The connection that an agent asked for.
@@ -54,6 +59,10 @@ pub struct Flow {
     pub padding: [u8; 4],
 }
 
+/// An address that leads nowhere (192.0.2.0/24 is for documentation): what we send there from our own cgroup
+/// is treated as an agent's, so that we can see whether the hooks are in force.
+pub const SELF_TEST: [u8; 4] = [192, 0, 2, 1];
+
 /// Names of the globals that user space writes before loading. The programs declare statics of these
 /// names.
 pub mod globals {
@@ -63,6 +72,14 @@ pub mod globals {
     pub const DNS_PORT: &str = "DNS_PORT";
     /// `u32`: 1 if the kernel tells the egress program the network namespace, which it does since 6.15.
     pub const EGRESS_NETNS: &str = "EGRESS_NETNS";
+    /// `u32`: how deep the cgroups are that stand directly below the one that is hooked, each an agent of its
+    /// own (or ourselves); 0 where that is not known, and all are one agent.
+    pub const AGENT_LEVEL: &str = "AGENT_LEVEL";
+    /// `u32`: 1 if our own processes are below the hooked cgroup too, in a cgroup that `OURS` names.
+    pub const BESIDE: &str = "BESIDE";
+    /// `[u64; 2]`: device and inode of the pid namespace in which processes can be looked at; zeroes for
+    /// none.
+    pub const PID_NAMESPACE: &str = "PID_NAMESPACE";
     /// `[u32; 8]`: byte offsets of the members in [`MEMBERS`](crate::MEMBERS), in that order.
     pub const OFFSETS: &str = "OFFSETS";
 }
@@ -85,7 +102,7 @@ mod tests {
 
     #[test]
     fn keys_and_values_have_no_hidden_bytes() {
-        assert_eq!(size_of::<Snapshot>(), 8 + 8 + 8 + 4 + 4 + 4 + 4);
+        assert_eq!(size_of::<Snapshot>(), 8 + 8 + 8 + 6 * 4);
         assert_eq!(size_of::<Origin>(), size_of::<Snapshot>() + 16 + 2 + 6);
         assert_eq!(size_of::<Flow>(), 8 + 16 + 16 + 2 + 2 + 4);
     }

@@ -1,10 +1,13 @@
 //! Who is asking, read while it asks: a process can connect and then become another program.
 
 use agentsecrets_ebpf::Snapshot;
-use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_task};
+use aya_ebpf::bindings::bpf_pidns_info;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_ns_current_pid_tgid,
+};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel};
 
-use crate::state::offset;
+use crate::state::{offset, pid_namespace};
 
 /// The snapshot of the current process; nothing if any part of it cannot be read.
 ///
@@ -31,7 +34,23 @@ pub fn take() -> Option<Snapshot> {
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         uid: ids as u32,
         gid: (ids >> 32) as u32,
+        tgid_here: tgid_here(),
+        padding: 0,
     })
+}
+
+/// The current process's id in the pid namespace that user space named, if it is in that one.
+#[inline(always)]
+fn tgid_here() -> u32 {
+    let (device, inode) = pid_namespace();
+    if inode == 0 {
+        return 0;
+    }
+    let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
+    let size = size_of::<bpf_pidns_info>() as u32;
+    // SAFETY: the helper fills the structure, whose size is given.
+    let found = unsafe { bpf_get_ns_current_pid_tgid(device, inode, &raw mut ids, size) };
+    if found == 0 { ids.tgid } else { 0 }
 }
 
 /// A pointer member that is not null.

@@ -21,6 +21,9 @@ const PAGE: i32 = 4096;
 /// Plain TCP and UDP alone. The kernel has already filled in the protocol where the program asked for 0.
 #[cgroup_sock(sock_create)]
 pub fn as_sock_create(ctx: SockContext) -> i32 {
+    if state::is_us() {
+        return 1;
+    }
     // SAFETY: fields of the context.
     let (family, kind) = unsafe { ((*ctx.sock).family, ((*ctx.sock).type_, (*ctx.sock).protocol)) };
     if family != AF_INET && family != AF_INET6 {
@@ -30,7 +33,9 @@ pub fn as_sock_create(ctx: SockContext) -> i32 {
         return 0;
     }
     // SAFETY: the context is the socket.
-    i32::from(unsafe { state::remember(ctx.sock.cast()) }.is_some())
+    let Some(socket) = (unsafe { state::remember(ctx.sock.cast()) }) else { return 0 };
+    socket.agent = state::agent();
+    1
 }
 
 /// Nothing that sends a packet another way than its destination says, that makes or takes over
@@ -41,6 +46,9 @@ pub fn as_setsockopt(ctx: SockoptContext) -> i32 {
     // SAFETY: fields of the context.
     let (level, option, length) =
         unsafe { ((*ctx.sockopt).level, (*ctx.sockopt).optname, (*ctx.sockopt).optlen) };
+    if state::is_us() {
+        return 1;
+    }
     if is_denied(level, option) {
         return 0;
     }
@@ -77,7 +85,7 @@ fn is_denied(level: i32, option: i32) -> bool {
 pub fn as_bind4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context of a program of this family.
     let (_, port) = unsafe { address::read::<false>(ctx.sock_addr) };
-    i32::from(!is_our_port(port))
+    i32::from(!is_our_port(port) || state::is_us())
 }
 
 /// As `as_bind4`.
@@ -85,7 +93,7 @@ pub fn as_bind4(ctx: SockAddrContext) -> i32 {
 pub fn as_bind6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context of a program of this family.
     let (_, port) = unsafe { address::read::<true>(ctx.sock_addr) };
-    i32::from(!is_our_port(port))
+    i32::from(!is_our_port(port) || state::is_us())
 }
 
 #[inline(always)]

@@ -5,9 +5,11 @@ use core::ffi::c_void;
 use core::ptr;
 
 use agentsecrets_ebpf::{Flow, Origin};
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get, bpf_skb_ancestor_cgroup_id,
+};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, LruHashMap};
 
@@ -21,6 +23,8 @@ pub struct Socket {
     pub way: u32,
     /// Zero.
     pub padding: u32,
+    /// The agent that made it: the id of its cgroup.
+    pub agent: u64,
 }
 
 /// Nothing asked yet, or straight to the listener: no record.
@@ -55,12 +59,22 @@ pub static OWN_FLOWS: LruHashMap<Flow, u8> = LruHashMap::with_max_entries(65_536
 #[map]
 pub static INBOUND: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
 
+/// Our own cgroups, where they stand beside agents'.
+#[map]
+pub static OURS: HashMap<u64, u8> = HashMap::with_max_entries(16, 0);
+
 #[unsafe(no_mangle)]
 static LISTENER_PORT: u16 = 0;
 #[unsafe(no_mangle)]
 static DNS_PORT: u16 = 0;
 #[unsafe(no_mangle)]
 static EGRESS_NETNS: u32 = 0;
+#[unsafe(no_mangle)]
+static AGENT_LEVEL: u32 = 0;
+#[unsafe(no_mangle)]
+static BESIDE: u32 = 0;
+#[unsafe(no_mangle)]
+static PID_NAMESPACE: [u64; 2] = [0; 2];
 #[unsafe(no_mangle)]
 static OFFSETS: [u32; 8] = [0; 8];
 
@@ -97,6 +111,58 @@ pub fn dns_port() -> u16 {
 pub fn egress_netns() -> bool {
     // SAFETY: as above.
     unsafe { ptr::read_volatile(&raw const EGRESS_NETNS) != 0 }
+}
+
+/// How deep agents' cgroups are; 0 where all are one agent.
+#[inline(always)]
+fn agent_level() -> u32 {
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(&raw const AGENT_LEVEL) }
+}
+
+/// Whether our own processes are hooked too.
+#[inline(always)]
+fn beside() -> bool {
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(&raw const BESIDE) != 0 }
+}
+
+/// Device and inode of the pid namespace in which processes can be looked at.
+#[inline(always)]
+pub fn pid_namespace() -> (u64, u64) {
+    let namespace = (&raw const PID_NAMESPACE).cast::<u64>();
+    // SAFETY: as above, and both are in bounds.
+    unsafe { (ptr::read_volatile(namespace), ptr::read_volatile(namespace.add(1))) }
+}
+
+/// The agent that the current process belongs to.
+#[inline(always)]
+pub fn agent() -> u64 {
+    let level = agent_level();
+    // SAFETY: a helper without pointers.
+    if level == 0 { 0 } else { unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) } }
+}
+
+/// Whether the current process is ours, and not asking what would become of an agent.
+#[inline(always)]
+pub fn is_us() -> bool {
+    beside() && is_ours(agent())
+}
+
+/// Whether the socket that sends a packet was made by us.
+///
+/// # Safety
+/// `skb` is the context of a program that sees a packet leave.
+#[inline(always)]
+pub unsafe fn sent_by_us(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context, as the caller says.
+    beside() && is_ours(unsafe { bpf_skb_ancestor_cgroup_id(skb, agent_level() as i32) })
+}
+
+#[inline(always)]
+fn is_ours(cgroup: u64) -> bool {
+    // SAFETY: the value is one byte that nobody reads.
+    cgroup != 0 && unsafe { OURS.get(cgroup) }.is_some()
 }
 
 /// The offset of the `INDEX`th of `agentsecrets_ebpf::MEMBERS`.

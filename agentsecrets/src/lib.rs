@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `base` lies under all of them; `pipeline` strings them together; `app`, `launch` and `kubernetes` are processes;
-//! `cli` is what a person types.
+//! `cli` is what a person types, `mcp` what a model calls.
 
 pub mod app;
 pub mod audit;
@@ -26,6 +26,7 @@ pub mod kubernetes;
 #[cfg(target_os = "linux")]
 pub mod launch;
 pub mod manual;
+pub mod mcp;
 pub mod pipeline;
 pub mod policy;
 pub mod redact;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use crate::base::files::private_folder;
 use crate::base::host::Host;
 use crate::base::sys;
 use crate::capability::Capabilities;
-use crate::connection::ebpf::Flows;
+use crate::connection::ebpf::{Flows, SELF_TEST};
 use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
-use crate::identity::process::Identifier;
+use crate::identity::hierarchy::Hierarchy;
+use crate::identity::process::{Containers, Identifier};
 use crate::identity::witness::Witness;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::pipeline::{Intercept, Pipeline};
@@ -73,7 +74,7 @@ struct Prepared {
 pub fn serve() -> Result<(), Failure> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(broken)?);
     match prepare(&control) {
-        Ok((prepared, witness)) => {
+        Ok((prepared, identifier)) => {
             answer(
                 &control,
                 &Answer::Ready {
@@ -83,7 +84,7 @@ pub fn serve() -> Result<(), Failure> {
                     hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
                 },
             )?;
-            work(prepared, witness, control)
+            work(prepared, identifier, control)
         }
         Err(failure) => answer(
             &control,
@@ -111,7 +112,7 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
 }
 
 /// In this order: what needs privileges, then giving them up, then what touches the person's files.
-fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
+fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let mut line = String::new();
     BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
     let order: Order = serde_json::from_str(&line).map_err(broken)?;
@@ -126,8 +127,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
     let listeners = inherit(&order.listeners)?.into_iter().map(TcpListener::from).collect();
     let dns_udp = inherit(&order.dns_udp)?.into_iter().map(UdpSocket::from).collect();
     let dns_tcp = inherit(&order.dns_tcp)?.into_iter().map(TcpListener::from).collect();
-    let witness = harden::start_witness(order.uid, order.gid)
-        .map_err(|error| failed("cannot start the witness of processes", error))?;
+    let sees = order.service.as_ref().is_none_or(|service| service.processes);
+    let witness = sees.then(|| harden::start_witness(order.uid, order.gid)).transpose();
+    let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
     harden::drop_privileges(order.uid, order.gid)
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
@@ -140,7 +142,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
     let mut keeper =
         Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), harden::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", error))?;
-    reach::confine(&order.home).map_err(|error| failed("cannot confine ourselves", error))?;
+    let identifier = identifier(&order, witness)?;
+    reach::confine(&order.home, &order.cgroup_root)
+        .map_err(|error| failed("cannot confine ourselves", error))?;
 
     let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
@@ -184,7 +188,24 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Witness), Failure> {
         inbound,
         alarms: Arc::default(),
     };
-    Ok((prepared, witness))
+    Ok((prepared, identifier))
+}
+
+/// Who will say whom connections are from.
+fn identifier(order: &Order, witness: Option<Witness>) -> Result<Identifier, Failure> {
+    let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
+    match (&order.service, witness) {
+        (None, Some(witness)) => Ok(Identifier::new(witness, cgroup, order.session.as_str().into(), agent)),
+        (None, None) => Err(broken("nobody sees the run's processes")),
+        (Some(service), witness) => {
+            let hierarchy = Hierarchy::new(order.cgroup_root.clone(), cgroup);
+            let ours =
+                hierarchy.path(service.ours).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
+            let ours = ours.map_err(|error| failed("our own cgroup cannot be found", error))?;
+            let containers = Containers { hierarchy, ours: ours.as_ref().to_owned() };
+            Ok(Identifier::of_containers(containers, witness, agent))
+        }
+    }
 }
 
 /// What the agent is told of its secrets: their placeholders.
@@ -211,7 +232,7 @@ fn introduce(
 }
 
 /// One thread per core, each with a runtime of its own, all taking connections from the same sockets.
-fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result<(), Failure> {
+fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> Result<(), Failure> {
     let prepared = Arc::new(prepared);
     let stop = CancellationToken::new();
     let resolver = Arc::new(Resolver::system());
@@ -221,12 +242,7 @@ fn work(prepared: Prepared, witness: Witness, mut control: UnixStream) -> Result
         prepared.order.environment.clone(),
         Rotated::at(&prepared.order.home.rotated()),
     ));
-    let identifier = Arc::new(Identifier::new(
-        witness,
-        prepared.order.cgroup.clone(),
-        prepared.order.session.as_str().into(),
-        prepared.order.agent.clone(),
-    ));
+    let identifier = Arc::new(identifier);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut threads = Vec::new();
     for core in 0..cores {
@@ -312,6 +328,12 @@ async fn serve_connections(
                     accepted = listener.accept() => accepted,
                     () = stop.cancelled() => return,
                 };
+                if accepted.destination.ip() == IpAddr::from(SELF_TEST)
+                    && identifier.is_us(&accepted.snapshot)
+                {
+                    tasks.spawn(answer_self_test(accepted.stream));
+                    continue;
+                }
                 match room.enter() {
                     Some(place) => {
                         let (intercept, identifier) = (intercept.clone(), identifier.clone());
@@ -327,6 +349,13 @@ async fn serve_connections(
     tasks.close();
     let _ = tokio::time::timeout(timeouts.drain, tasks.wait()).await;
     Ok(())
+}
+
+/// What `agentsecrets health` waits to hear.
+async fn answer_self_test(mut stream: tokio::net::TcpStream) {
+    use tokio::io::AsyncWriteExt;
+    // Whoever asked may be gone.
+    let _ = stream.write_all(super::order::HELD).await;
 }
 
 /// Our resolver, for the agents' questions.

@@ -1,10 +1,13 @@
 //! The interceptor as a process: its order, its start, its hardening, its end.
 
+pub mod call;
 #[cfg(target_os = "linux")]
 mod calls;
 pub mod config;
 #[cfg(target_os = "linux")]
 pub mod harden;
+#[cfg(target_os = "linux")]
+pub mod health;
 #[cfg(target_os = "linux")]
 pub mod interceptor;
 pub mod order;

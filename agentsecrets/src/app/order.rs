@@ -10,6 +10,9 @@ use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::policy::narrow::Narrow;
 
+/// What is answered to ourselves when we ask what becomes of an agent's connection.
+pub const HELD: &[u8] = b"held\n";
+
 /// The launcher's order: everything the interceptor needs to know before it gives up its privileges.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,10 +42,23 @@ pub struct Order {
     pub dns_udp: Vec<i32>,
     /// Listening TCP sockets of our resolver, as inherited descriptors.
     pub dns_tcp: Vec<i32>,
+    /// What is different where the agents are in containers that others start.
+    #[serde(default)]
+    pub service: Option<Service>,
     /// The user that owns the home, as whom the interceptor runs.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+}
+
+/// Of agents in containers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The id of the cgroup that holds our own processes, directly below that of the agents'.
+    pub ours: u64,
+    /// Whether agents' processes can be looked at: they are in our pid namespace.
+    pub processes: bool,
 }
 
 /// The interceptor's answer.

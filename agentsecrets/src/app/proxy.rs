@@ -11,10 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::Config;
 use super::harden;
-use super::stages::{Stages, upstream_tls, watch};
-use crate::audit::Log;
+use super::stages::{Stages, watch};
 use crate::base::failure::{Exit, Failure};
 use crate::base::files;
 use crate::base::home::Home;
@@ -22,10 +20,7 @@ use crate::base::name::{Environment, Project};
 use crate::connection::room::Room;
 use crate::identity::socket::{Ends, Neighbours};
 use crate::pipeline::{Explicit, Intercept};
-use crate::policy::live::Live;
 use crate::policy::narrow::Narrow;
-use crate::store;
-use crate::store::keeper::Keeper;
 use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
@@ -106,31 +101,12 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
     let mut instance = claim(home)?;
     let listener = bind(wanted.port)?;
     let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
-    let config = Config::load(&home.config())
-        .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
     let whose = (&wanted.project, &wanted.environment);
-    let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
-        .map_err(|error| failed("cannot start the keeper of stores", error))?;
-    let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
-        .map_err(|error| Failure::new(Exit::Locked, error))?;
-    let policy = Live::open_narrowed(&home.policy(), wanted.narrow.clone())
-        .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
-    let audit = Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
+    let stages = Stages::lasting(home, whose, &wanted.narrow)?;
     let authority =
         Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
     let leaves =
         Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
-    let stages = Stages {
-        config,
-        policy: Arc::new(policy),
-        capabilities: Arc::default(),
-        store: Arc::new(store),
-        audit,
-        upstream_tls: upstream_tls()?,
-        rotated: home.rotated(),
-        project: wanted.project.clone(),
-        environment: wanted.environment.clone(),
-    };
     let running = Running { pid: std::process::id(), port: address.port() };
     instance.announce(running).map_err(|error| failed("cannot say that we run", error))?;
     ready(running, leaves.authority().pem()).map_err(|error| failed("cannot say that we run", error))?;

@@ -40,8 +40,9 @@ const SYSTEM: &[&str] = &[
 const NAMED: &[&str] =
     &["AGENTSECRETS_UPSTREAM_CA", "AGENTSECRETS_VAULT_KEY_FILE", "SSL_CERT_DIR", "SSL_CERT_FILE"];
 
-/// Confines the calling thread, and those that it starts from here on, to what serving `home` takes.
-pub(super) fn confine(home: &Home) -> io::Result<()> {
+/// Confines the calling thread, and those that it starts from here on, to what serving `home` takes, where
+/// the tree of cgroups is at `cgroups`.
+pub(super) fn confine(home: &Home, cgroups: &Path) -> io::Result<()> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::Truncate;
     let terminal: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
@@ -51,7 +52,7 @@ pub(super) fn confine(home: &Home) -> io::Result<()> {
         .and_then(|ruleset| ruleset.handle_access(AccessNet::BindTcp))
         .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
         .and_then(Ruleset::create)
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(to_read(home), read)))
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(to_read(home, cgroups), read)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(home.audit().parent(), write)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules([home.rotated()], write)))
         // Where a passphrase is asked for, before the terminal becomes the agent's.
@@ -61,8 +62,9 @@ pub(super) fn confine(home: &Home) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-fn to_read(home: &Home) -> Vec<PathBuf> {
+fn to_read(home: &Home, cgroups: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
+    paths.push(cgroups.to_path_buf());
     paths.extend(home.folders().into_iter().map(Path::to_path_buf));
     for named in NAMED.iter().filter_map(std::env::var_os).map(PathBuf::from) {
         // A key may be made later.
@@ -92,7 +94,10 @@ mod tests {
             fs::write(file, "text").unwrap();
         }
         std::thread::scope(|scope| {
-            scope.spawn(|| confine(&home).map(|()| attempt(&home)).unwrap()).join().unwrap()
+            scope
+                .spawn(|| confine(&home, Path::new("/sys/fs/cgroup")).map(|()| attempt(&home)).unwrap())
+                .join()
+                .unwrap()
         })
     }
 

@@ -12,15 +12,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
+#[cfg(target_os = "linux")]
+use super::harden;
 use crate::audit::Log;
 use crate::base::failure::{Exit, Failure};
+use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
 use crate::capability::Capabilities;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::live::Live;
-use crate::store::Store;
+use crate::policy::narrow::Narrow;
+#[cfg(target_os = "linux")]
+use crate::store::keeper::Keeper;
 use crate::store::rotated::Rotated;
+use crate::store::{self, Store};
 use crate::tls::verify;
 use crate::upstream::client::{Patience, Upstream};
 use crate::upstream::resolver::Resolver;
@@ -51,6 +57,45 @@ pub struct Stages {
 }
 
 impl Stages {
+    /// Those of a process that lasts and judges programs, for a project and an environment: the policy of
+    /// `home`, of which `narrow` is left, and its stores are followed. The process must have one thread.
+    #[cfg(target_os = "linux")]
+    pub fn lasting(home: &Home, whose: (&Project, &Environment), narrow: &Narrow) -> Result<Self, Failure> {
+        let config = configuration(home)?;
+        let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
+            .map_err(|error| failed("cannot start the keeper of stores", &error))?;
+        let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
+            .map_err(|error| Failure::new(Exit::Locked, error))?;
+        let policy = Live::open_narrowed(&home.policy(), narrow.clone())
+            .map_err(|error| failed("the policy is not valid", &error).hint("agentsecrets policy check"))?;
+        Self::with(config, home, whose, Arc::new(policy), Arc::new(store))
+    }
+
+    /// The same with this policy and this store.
+    pub fn of(
+        home: &Home,
+        whose: (&Project, &Environment),
+        policy: Arc<Live>,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, Failure> {
+        Self::with(configuration(home)?, home, whose, policy, store)
+    }
+
+    fn with(
+        config: Config,
+        home: &Home,
+        (project, environment): (&Project, &Environment),
+        policy: Arc<Live>,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, Failure> {
+        let audit =
+            Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
+        let (project, environment) = (project.clone(), environment.clone());
+        let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
+        let capabilities = Arc::default();
+        Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
+    }
+
     /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
     pub fn pipeline(
         &self,
@@ -80,10 +125,17 @@ impl Stages {
     }
 }
 
+fn configuration(home: &Home) -> Result<Config, Failure> {
+    Config::load(&home.config())
+        .map_err(|error| failed("the configuration is not valid", &error).hint("agentsecrets doctor"))
+}
+
+fn failed(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failure, format!("{what}: {error}"))
+}
+
 /// How servers prove themselves: by the system's roots, and those that `AGENTSECRETS_UPSTREAM_CA` names.
 pub fn upstream_tls() -> Result<Arc<ClientConfig>, Failure> {
-    let failed =
-        |what: &str, error: &dyn std::fmt::Display| Failure::new(Exit::Failure, format!("{what}: {error}"));
     let roots = match std::env::var_os("AGENTSECRETS_UPSTREAM_CA") {
         Some(path) if !path.is_empty() => verify::roots_from_pem(path.as_ref())
             .map_err(|error| failed("AGENTSECRETS_UPSTREAM_CA cannot be used", &error))?,

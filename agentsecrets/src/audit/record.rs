@@ -109,7 +109,7 @@ pub struct ProcessFacts {
     pub pid: u32,
     /// Start time in clock ticks since boot.
     pub start_time: u64,
-    /// Its executable.
+    /// Its executable; empty where it could not be proven, as is its hash.
     pub exe: String,
     /// That file's SHA-256.
     pub sha256: String,
@@ -117,9 +117,9 @@ pub struct ProcessFacts {
     pub uid: u32,
     /// Its cgroup.
     pub cgroup: String,
-    /// Its container, where known.
+    /// Its container's id, where it is in one.
     pub container: Option<String>,
-    /// Its pod, where known.
+    /// Its pod's uid, where it is in one.
     pub pod: Option<String>,
 }
 
@@ -232,6 +232,7 @@ impl Record {
 
 impl From<&Process> for ProcessFacts {
     fn from(process: &Process) -> Self {
+        let container = process.container();
         Self {
             pid: process.pid,
             start_time: process.start_time,
@@ -239,8 +240,8 @@ impl From<&Process> for ProcessFacts {
             sha256: process.sha256.clone(),
             uid: process.uid,
             cgroup: process.cgroup.clone(),
-            container: None,
-            pod: None,
+            container: container.map(|container| container.id.to_owned()),
+            pod: container.and_then(|container| container.pod()),
         }
     }
 }

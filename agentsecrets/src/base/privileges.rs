@@ -20,8 +20,12 @@ pub fn keep_only(kept: &[Capability]) -> io::Result<()> {
     Ok(())
 }
 
-/// Empties the bounding set but for `kept`. It takes a capability that is about to go.
+/// Empties the bounding set but for `kept`. It takes a capability that is about to go. Where we never had it,
+/// as in a container that was given few, no program executed from here on can gain what is left there.
 pub fn bound_to(kept: &[Capability]) -> io::Result<()> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false) {
+        return Ok(prctl::set_no_new_privs()?);
+    }
     for capability in caps::all() {
         if !kept.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
             caps::drop(None, CapSet::Bounding, capability).map_err(io::Error::other)?;

@@ -1,10 +1,12 @@
 //! What an agent is told when a request is refused: a stable slug that other tools match, and a
 //! sentence that says what to do. A refusal never holds a secret, a header value or a query.
 
-use serde::Serialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error, StrDeserializer};
+use serde::{Deserialize, Serialize};
 
 /// The stable names of refusals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Slug {
     /// The caller is unknown, or no agent entry holds for it.
@@ -80,6 +82,12 @@ impl Slug {
             Slug::UnreadableAnswer => "unreadable_answer",
             Slug::AuditUnavailable => "audit_unavailable",
         }
+    }
+
+    /// The slug that `name` is.
+    pub fn named(name: &str) -> Option<Self> {
+        let name: StrDeserializer<'_, Error> = name.into_deserializer();
+        Self::deserialize(name).ok()
     }
 
     /// The HTTP status that carries it.

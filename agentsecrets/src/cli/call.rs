@@ -1,7 +1,6 @@
 //! `agentsecrets call`: one authenticated request, for a person or a script of theirs, without a daemon. It
 //! goes through the same stages as an agent's. Inside an agent it is that agent's own request.
 
-pub(super) mod agent;
 mod answer;
 mod flags;
 mod person;
@@ -9,9 +8,8 @@ mod person;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::{Context, Failure};
-use answer::Answer;
-use flags::Injection;
+use super::{Context, Exit, Failure};
+use crate::app::call::{Answer, Door};
 
 /// Make one authenticated request: the secrets are named, and put in on the way.
 #[derive(Debug, clap::Args)]
@@ -76,21 +74,21 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         Ok(answer) => answer,
         Err(failure) => Answer::failed(failure),
     };
-    answer.print(args.output == Output::Json || context.json, started.elapsed())
+    answer::print(answer, args.output == Output::Json || context.json, started.elapsed())
 }
 
 fn answer(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let injections = flags::injections(args)?;
-    let request = flags::request(args, &injections)?;
+    let request = flags::wanted(args).request(&injections);
+    let request = request.map_err(|wrong| Failure::new(Exit::Usage, format!("--{wrong}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(super::Exit::Failure, error))?;
-    if crate::launch::inside_agent() {
-        return runtime.block_on(agent::ask(request, &injections, args.token.as_deref()));
-    }
-    person::ask(&runtime, request, &injections, args.token.is_some(), context)
-}
-
-/// The references of `injections`.
-fn references(injections: &[Injection]) -> impl Iterator<Item = &crate::policy::ask::Reference> {
-    injections.iter().map(|injection| &injection.reference)
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
+    runtime.block_on(async {
+        let door = if crate::launch::inside_agent() {
+            Door::Wire { token: args.token.clone() }
+        } else {
+            Door::Here(person::door(&injections, args.token.is_some(), context).await?)
+        };
+        door.ask(request, &injections, usize::MAX).await
+    })
 }

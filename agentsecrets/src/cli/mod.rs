@@ -7,18 +7,24 @@ mod completions;
 mod doctor;
 mod env;
 mod environment;
+#[cfg(target_os = "linux")]
+mod health;
 mod interceptor;
 #[cfg(target_os = "linux")]
 mod kubernetes;
+mod mcp;
 mod policy;
 mod project;
 mod proxy;
 mod run;
 mod scope;
 mod secrets;
+#[cfg(target_os = "linux")]
+mod sidecar;
 mod status;
 mod table;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -64,6 +70,14 @@ enum Verb {
     Env(env::Args),
     /// Serve clients that know us for a proxy
     Proxy(proxy::Args),
+    /// Serve models and their frameworks
+    Mcp(mcp::Args),
+    /// Guard agents in other containers
+    #[cfg(target_os = "linux")]
+    Sidecar(sidecar::Args),
+    /// Say whether agents beside this service are held and served
+    #[cfg(target_os = "linux")]
+    Health(health::Args),
     /// Store, list and delete secrets
     Secrets(secrets::Args),
     /// Choose, copy and merge environments
@@ -100,6 +114,11 @@ impl Verb {
             | Verb::Policy(_)
             | Verb::Audit(_)
             | Verb::Interceptor(_) => true,
+            Verb::Mcp(args) => args.is_administrative(),
+            #[cfg(target_os = "linux")]
+            Verb::Sidecar(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
             #[cfg(target_os = "linux")]
@@ -133,6 +152,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What a process that serves has to say of itself goes to standard error; `AGENTSECRETS_LOG` says how much.
+fn log_to_stderr() {
+    let level = tracing_subscriber::EnvFilter::try_from_env("AGENTSECRETS_LOG");
+    let level = level.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // Somebody may listen already, in a test.
+    let _ = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).try_init();
+}
+
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     #[cfg(target_os = "linux")]
     if cli.verb.is_administrative() && crate::launch::inside_agent() {
@@ -148,6 +175,11 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
+        Verb::Mcp(args) => mcp::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Sidecar(args) => sidecar::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Health(args) => health::run(args, &context),
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
@@ -173,6 +205,14 @@ impl Context {
         let scope = Scope::find(global.project, global.environment, &home, working.as_deref())?;
         let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
         Ok(Self { home, project, environment, scope, json: global.json })
+    }
+
+    /// The same in the folder `working`: what the command line chose stays, a project file there counts.
+    fn within(&self, working: &Path) -> Result<Self, Failure> {
+        let (project, environment) = (self.scope.project.of_a_flag(), self.scope.environment.of_a_flag());
+        let scope = Scope::find(project, environment, &self.home, Some(working))?;
+        let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
+        Ok(Self { home: self.home.clone(), project, environment, scope, json: self.json })
     }
 }
 

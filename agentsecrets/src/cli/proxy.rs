@@ -111,7 +111,7 @@ fn start(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn in_foreground(port: u16, context: &Context) -> Result<ExitCode, Failure> {
-    log_to_stderr();
+    super::log_to_stderr();
     serve(&wanted(port, context), |running, authority| {
         write_roots(context, authority)?;
         eprintln!("the proxy listens on 127.0.0.1:{}, process {}", running.port, running.pid);
@@ -121,7 +121,7 @@ fn in_foreground(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn in_background(port: u16, context: &Context) -> Result<ExitCode, Failure> {
-    log_to_stderr();
+    super::log_to_stderr();
     let path = context.home.proxy_log();
     serve(&wanted(port, context), |running, authority| {
         write_roots(context, authority)?;
@@ -149,13 +149,6 @@ fn wanted(port: u16, context: &Context) -> Wanted {
         environment: context.environment.clone(),
         port,
     }
-}
-
-fn log_to_stderr() {
-    let level = tracing_subscriber::EnvFilter::try_from_env("AGENTSECRETS_LOG");
-    let level = level.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // Somebody may listen already, in a test.
-    let _ = tracing_subscriber::fmt().with_env_filter(level).with_writer(io::stderr).try_init();
 }
 
 /// The files by which clients trust the proxy. The authority's key never leaves its process.

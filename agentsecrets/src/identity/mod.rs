@@ -1,7 +1,10 @@
 //! Who is calling. The principal is what the kernel fixed and the agent cannot change; the hash of the
 //! executable only narrows it.
 
+pub mod container;
 pub mod executable;
+#[cfg(target_os = "linux")]
+pub mod hierarchy;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -41,10 +44,11 @@ impl Caller {
     }
 }
 
-/// What the kernel says of a process.
+/// What the kernel says of a process. Behind a service in a container its program may be out of sight; its
+/// path and hash are then empty, which no rule's fact equals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Process {
-    /// Process id in the initial namespace.
+    /// Process id, in the initial namespace where the kernel's programs told it.
     pub pid: u32,
     /// Start time in clock ticks since boot, as in `/proc/<pid>/stat`.
     pub start_time: u64,
@@ -56,6 +60,13 @@ pub struct Process {
     pub uid: u32,
     /// Path of its cgroup in the unified hierarchy.
     pub cgroup: String,
+}
+
+impl Process {
+    /// The container that it is in.
+    pub fn container(&self) -> Option<container::Container<'_>> {
+        container::Container::of(&self.cgroup)
+    }
 }
 
 /// Why a caller could not be proven. Each is a denial.
@@ -79,8 +90,8 @@ pub enum IdentityError {
     /// The system has no way to tell that we know.
     #[error("this system cannot tell which program is at the other end of a connection")]
     Unsupported,
-    /// It is not in the cgroup of this run.
-    #[error("the process is not in this run's cgroup")]
+    /// It is not in the cgroup of this run or service.
+    #[error("the process is in no cgroup of an agent of ours")]
     Elsewhere,
     /// It shows an agent's token, which nothing here can verify.
     #[error("agent tokens cannot be verified yet: ask without one")]

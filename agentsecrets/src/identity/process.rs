@@ -13,44 +13,67 @@ use crate::base::name::AgentName;
 use crate::base::sys;
 
 use super::executable::Hashes;
+use super::hierarchy::Hierarchy;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process};
 
 /// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
-/// Identifies the callers of one run.
+/// Identifies the callers of one run, or of the containers behind a service.
 pub struct Identifier {
-    witness: Witness,
+    sight: Sight,
     hashes: Hashes,
-    cgroup: String,
     session: Arc<str>,
     agent: Option<AgentName>,
+}
+
+/// What can be seen of callers besides the kernel's snapshot.
+enum Sight {
+    /// The processes of a run, which are all below this cgroup.
+    Run(Witness, String),
+    /// The host's tree of cgroups and, where they share our pid namespace, the processes.
+    Containers(Arc<Containers>, Option<Witness>),
+}
+
+/// The containers behind a service.
+pub struct Containers {
+    /// The part of the host's tree that is hooked.
+    pub hierarchy: Hierarchy,
+    /// Our own cgroup in it.
+    pub ours: String,
 }
 
 impl Identifier {
     /// For the run whose processes are all below `cgroup`, by what `witness` sees.
     pub fn new(witness: Witness, cgroup: String, session: Arc<str>, agent: Option<AgentName>) -> Self {
-        Self { witness, hashes: Hashes::default(), cgroup, session, agent }
+        Self { sight: Sight::Run(witness, cgroup), hashes: Hashes::default(), session, agent }
+    }
+
+    /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
+    pub fn of_containers(containers: Containers, witness: Option<Witness>, agent: Option<AgentName>) -> Self {
+        let sight = Sight::Containers(Arc::new(containers), witness);
+        Self { sight, hashes: Hashes::default(), session: "".into(), agent }
     }
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
     pub async fn identify(&self, snapshot: &Snapshot) -> Result<Caller, IdentityError> {
-        let is_right = |seen: &Seen, exe: &Metadata| {
-            if seen.start_time != snapshot.start_boottime / NANOSECONDS_PER_TICK {
-                return Err(IdentityError::Gone);
+        let process = match &self.sight {
+            Sight::Run(witness, cgroup) => {
+                let below = |seen: &Seen| is_below(&seen.cgroup, cgroup);
+                self.look_at(witness, snapshot.tgid, snapshot, below).await?
             }
-            if exe.ino() != snapshot.exe_inode {
-                return Err(IdentityError::Changed);
+            Sight::Containers(containers, witness) => {
+                let (containers, id) = (containers.clone(), snapshot.cgroup);
+                let cgroup = tokio::task::spawn_blocking(move || containers.agent(id)).await;
+                let cgroup = cgroup.map_err(std::io::Error::other)??;
+                let process = match (witness, snapshot.tgid_here) {
+                    (Some(witness), here @ 1..) => self.look_at(witness, here, snapshot, |_| true).await?,
+                    _ => unseen(snapshot),
+                };
+                Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), ..process }
             }
-            let below = seen.cgroup.strip_prefix(&self.cgroup);
-            if !below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-                return Err(IdentityError::Elsewhere);
-            }
-            Ok(())
         };
-        let pid = snapshot.tgid;
-        let process = prove(&self.witness, &self.hashes, pid, || Ok(snapshot.uid), is_right).await?;
         Ok(Caller {
             process: Arc::new(process),
             agent: self.agent.clone(),
@@ -58,15 +81,84 @@ impl Identifier {
             is_ours: true,
         })
     }
+
+    /// Whether it is not an agent that connected but a process of our own cgroup.
+    pub fn is_us(&self, snapshot: &Snapshot) -> bool {
+        let Sight::Containers(containers, _) = &self.sight else { return false };
+        let path = containers.hierarchy.path(snapshot.cgroup);
+        path.is_ok_and(|path| path.is_some_and(|path| is_below(&path, &containers.ours)))
+    }
+
+    /// The process `pid`, if it is the one of `snapshot` and `is_there`.
+    async fn look_at(
+        &self,
+        witness: &Witness,
+        pid: u32,
+        snapshot: &Snapshot,
+        is_there: impl FnOnce(&Seen) -> bool,
+    ) -> Result<Process, IdentityError> {
+        let is_right = |seen: &Seen, exe: &Metadata| {
+            if seen.start_time != snapshot.start_boottime / NANOSECONDS_PER_TICK {
+                return Err(IdentityError::Gone);
+            }
+            if exe.ino() != snapshot.exe_inode {
+                return Err(IdentityError::Changed);
+            }
+            if is_there(seen) { Ok(()) } else { Err(IdentityError::Elsewhere) }
+        };
+        prove(witness, &self.hashes, pid, || Ok(snapshot.uid), is_right).await
+    }
+}
+
+impl Containers {
+    /// The path of the agent's cgroup with this id.
+    fn agent(&self, id: u64) -> Result<Arc<str>, IdentityError> {
+        let path = self.hierarchy.path(id)?.ok_or(IdentityError::Gone)?;
+        if is_below(&path, &self.ours) { Err(IdentityError::Elsewhere) } else { Ok(path) }
+    }
+}
+
+/// Whether the path `cgroup` is `above` or below it.
+fn is_below(cgroup: &str, above: &str) -> bool {
+    cgroup.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What the kernel's snapshot says of a process by itself.
+fn unseen(snapshot: &Snapshot) -> Process {
+    Process {
+        pid: snapshot.tgid,
+        start_time: snapshot.start_boottime / NANOSECONDS_PER_TICK,
+        exe: PathBuf::new(),
+        sha256: String::new(),
+        uid: snapshot.uid,
+        cgroup: String::new(),
+    }
 }
 
 /// The program that started this one, where the system lets us look at it; else this one.
 pub async fn who_started_us() -> Result<Process, IdentityError> {
-    let hashes = Hashes::default();
-    match look(std::os::unix::process::parent_id(), &hashes).await {
+    match our_parent().await {
         Ok(parent) => Ok(parent),
-        Err(_) => look(std::process::id(), &hashes).await,
+        Err(_) => look(std::process::id(), &Hashes::default()).await,
     }
+}
+
+/// The program that started this one, as an agent: one of our own user's, or nobody that we know. It says
+/// which agent entry it means; whether that holds for it is the policy's to say. What it proves is who our
+/// parent is, and not who holds the other ends of our pipes.
+pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+    let process = Arc::new(our_parent().await?);
+    if process.uid != nix::unistd::geteuid().as_raw() {
+        return Err(IdentityError::OtherUser);
+    }
+    Ok(Caller { process, agent, session: "".into(), is_ours: true })
+}
+
+async fn our_parent() -> Result<Process, IdentityError> {
+    let pid = std::os::unix::process::parent_id();
+    let parent = look(pid, &Hashes::default()).await?;
+    // It may have ended before we looked, and another have got its id.
+    if std::os::unix::process::parent_id() == pid { Ok(parent) } else { Err(IdentityError::Gone) }
 }
 
 /// What the kernel says of the process `pid` now.

@@ -134,7 +134,7 @@ impl Cgroup {
 }
 
 /// Our own path in the unified hierarchy.
-fn own() -> io::Result<String> {
+pub(super) fn own() -> io::Result<String> {
     let text = fs::read_to_string("/proc/self/cgroup")?;
     text.lines()
         .find_map(|line| line.strip_prefix("0::"))

@@ -15,8 +15,10 @@ pub mod leftovers;
 pub mod mask;
 pub mod mounts;
 pub mod ours;
+pub mod place;
 pub mod report;
 pub mod seccomp;
+pub mod sidecar;
 pub mod sockets;
 pub mod supervise;
 pub mod terminal;
@@ -247,6 +249,7 @@ fn order(run: &Run, id: &str, leftovers: &Leftovers, sockets: &Sockets) -> Order
         listeners: numbers(&sockets.listeners),
         dns_udp: numbers(&sockets.dns_udp),
         dns_tcp: numbers(&sockets.dns_tcp),
+        service: None,
         uid,
         gid,
     }

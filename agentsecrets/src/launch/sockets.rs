@@ -39,6 +39,17 @@ impl Sockets {
         Ok(Self { ports: Ports { listener, dns }, listeners, dns_udp, dns_tcp })
     }
 
+    /// Binds them at the ports that programs in force lead to. Who served there before may have left
+    /// connections that are not quite over.
+    pub fn bind_again(ports: Ports) -> io::Result<Self> {
+        let mut groups = attempt(ports.listener, &[Type::STREAM])?.1;
+        let listeners = groups.pop().unwrap_or_default();
+        let mut groups = attempt(ports.dns, &[Type::STREAM, Type::DGRAM])?.1;
+        let dns_udp = groups.pop().unwrap_or_default();
+        let dns_tcp = groups.pop().unwrap_or_default();
+        Ok(Self { ports, listeners, dns_udp, dns_tcp })
+    }
+
     /// Lets the next program that is executed inherit them.
     pub fn inheritable(&self) -> io::Result<()> {
         for socket in self.listeners.iter().chain(&self.dns_udp).chain(&self.dns_tcp) {
@@ -57,7 +68,7 @@ pub fn numbers(sockets: &[OwnedFd]) -> Vec<RawFd> {
 fn together(types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..ATTEMPTS {
-        match attempt(types) {
+        match attempt(0, types) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
             done => return done,
         }
@@ -65,16 +76,17 @@ fn together(types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
     Err(last)
 }
 
-fn attempt(types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
-    let mut port = 0;
+/// At `port`, or at a free one if it is 0.
+fn attempt(mut port: u16, types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
+    let again = port != 0;
     let mut groups = Vec::new();
     for kind in types {
-        let first = bind((Ipv4Addr::LOCALHOST, port).into(), *kind)?;
+        let first = bind((Ipv4Addr::LOCALHOST, port).into(), *kind, again)?;
         if let Some(bound) = first.local_addr()?.as_socket() {
             port = bound.port();
         }
         let mut group = vec![first.into()];
-        match bind((Ipv6Addr::LOCALHOST, port).into(), *kind) {
+        match bind((Ipv6Addr::LOCALHOST, port).into(), *kind, again) {
             Ok(second) => group.push(second.into()),
             Err(error) if is_without_ipv6(&error) => {}
             Err(error) => return Err(error),
@@ -84,12 +96,14 @@ fn attempt(types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
     Ok((port, groups))
 }
 
-fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+fn bind(address: SocketAddr, kind: Type, again: bool) -> io::Result<Socket> {
     let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // Past what lingers; a socket that listens is still in the way.
+    socket.set_reuse_address(again && kind == Type::STREAM)?;
     socket.bind(&address.into())?;
     if kind == Type::STREAM {
         socket.listen(BACKLOG)?;
@@ -105,6 +119,17 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_taken_again_past_what_lingers_but_not_from_who_listens() {
+        let first = Sockets::bind().unwrap();
+        let ports = first.ports;
+        assert!(Sockets::bind_again(ports).is_err());
+        let client = std::net::TcpStream::connect(("127.0.0.1", ports.listener)).unwrap();
+        drop(first);
+        assert_eq!(Sockets::bind_again(ports).unwrap().ports, ports);
+        drop(client);
+    }
 
     #[test]
     fn every_family_and_type_shares_a_port() {

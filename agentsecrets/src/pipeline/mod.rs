@@ -141,7 +141,7 @@ impl Pipeline {
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
         if handover::is_for_us(&target) && !agent.is_the_person() {
-            let response = handover::hand_over(agent, &parts, &wallet, attempt).map_err(about)?;
+            let response = handover::answer(agent, &parts, &wallet, attempt).map_err(about)?;
             return Ok(Answered::Whole(response, Findings::default()));
         }
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;

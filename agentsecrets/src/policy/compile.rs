@@ -14,6 +14,7 @@ use serde_yaml::Spanned;
 
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
+use crate::identity::container::is_id;
 use crate::tls::verify::Roots;
 
 use super::ask::{Area, Place};
@@ -160,13 +161,16 @@ impl Findings {
             self.warn(pod, "pods cannot be proven yet: this entry holds for nobody");
             unprovable = Some("pod");
         }
-        let named =
-            facts.exe.is_some() || facts.sha256.is_some() || facts.uid.is_some() || facts.cgroup.is_some();
+        let named = facts.exe.is_some()
+            || facts.sha256.is_some()
+            || facts.uid.is_some()
+            || facts.cgroup.is_some()
+            || facts.container.is_some();
         if !named && !session && unprovable.is_none() {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 pod, session: true, token: true, or leave 'match' out",
+                 container, pod, session: true, token: true, or leave 'match' out",
             );
         }
         Match {
@@ -174,6 +178,7 @@ impl Findings {
             sha256: facts.sha256.as_ref().and_then(|text| self.keep(text, sha256(&text.value))),
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
+            container: facts.container.as_ref().and_then(|text| self.keep(text, container(&text.value))),
             session,
             unprovable,
         }
@@ -380,6 +385,17 @@ fn method(text: &str) -> Result<Method, String> {
     }
     let upper = !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
     if upper { text.parse().map_err(|_| wrong()) } else { Err(wrong()) }
+}
+
+/// A container's id, or its beginning as engines show it.
+fn container(text: &str) -> Result<String, String> {
+    if is_id(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "'{}' is no container id: give 12 to 64 lower-case hex digits; names are an engine's to change",
+        shown(text)
+    ))
 }
 
 fn sha256(text: &str) -> Result<String, String> {

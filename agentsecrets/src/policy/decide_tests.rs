@@ -351,6 +351,18 @@ fn who_may_act() {
     let mut hidden = caller(None, "s");
     Arc::make_mut(&mut hidden.process).cgroup = "/agents.slice/../other".to_owned();
     assert_eq!(acts(&facts("cgroup: '/agents.slice/**'"), &hidden), Some(Slug::CapabilityDenied));
+    let mut unseen = caller(None, "s");
+    let process = Arc::make_mut(&mut unseen.process);
+    (process.exe, process.sha256) = (std::path::PathBuf::new(), String::new());
+    let id = "0123456789ab".repeat(6)[..64].to_owned();
+    process.cgroup = format!("/system.slice/docker-{id}.scope");
+    for unproven in ["exe: '/**'", "exe: '/'", &format!("sha256: {}", "cd".repeat(32))] {
+        assert_eq!(acts(&facts(unproven), &unseen), Some(Slug::CapabilityDenied), "{unproven}");
+    }
+    assert_eq!(acts(&facts(&format!("container: '{id}', uid: 1000")), &unseen), None);
+    assert_eq!(acts(&facts(&format!("container: '{}'", &id[..12])), &unseen), None);
+    assert_eq!(acts(&facts("container: '0123456789ac'"), &unseen), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&facts("container: '0123456789ab'"), &caller(None, "s")), Some(Slug::CapabilityDenied));
 }
 
 #[test]

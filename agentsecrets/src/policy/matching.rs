@@ -165,6 +165,8 @@ pub(super) struct Match {
     pub sha256: Option<String>,
     pub uid: Option<u32>,
     pub cgroup: Option<GlobMatcher>,
+    /// The beginning of its id.
+    pub container: Option<String>,
     pub session: bool,
     /// A fact that is asked for and that nothing here can prove yet.
     pub unprovable: Option<&'static str>,
@@ -176,6 +178,8 @@ impl Match {
         let process = &caller.process;
         let exe = |glob: &GlobMatcher| plain(&process.exe.to_string_lossy()) && glob.is_match(&process.exe);
         let cgroup = |glob: &GlobMatcher| plain(&process.cgroup) && glob.is_match(&process.cgroup);
+        let container =
+            |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
         if self.unprovable.is_some() {
             self.unprovable
         } else if self.uid.is_some_and(|uid| uid != process.uid) {
@@ -184,6 +188,8 @@ impl Match {
             Some("exe")
         } else if !self.cgroup.as_ref().is_none_or(cgroup) {
             Some("cgroup")
+        } else if !self.container.as_ref().is_none_or(container) {
+            Some("container")
         } else if self.sha256.as_ref().is_some_and(|hash| *hash != process.sha256) {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {

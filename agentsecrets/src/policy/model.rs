@@ -46,6 +46,8 @@ pub(super) struct Match {
     #[serde(default, deserialize_with = "given")]
     pub cgroup: Option<Text>,
     #[serde(default, deserialize_with = "given")]
+    pub container: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
     pub pod: Option<Spanned<Pod>>,
     #[serde(default, deserialize_with = "given")]
     pub session: Option<bool>,

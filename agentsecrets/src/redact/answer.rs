@@ -72,8 +72,9 @@ impl Redactor {
 
     /// The answer without secrets. Refused with `unreadable_answer` where it cannot be searched, and
     /// with `upstream_unavailable` where a small one breaks off.
-    pub async fn answer(self, response: Response<Body>) -> Result<(Response<Body>, Findings), Refusal> {
+    pub async fn answer(self, mut response: Response<Body>) -> Result<(Response<Body>, Findings), Refusal> {
         let findings = Findings::watched(self.watch.clone());
+        headers::remove_ours(response.headers_mut());
         if self.patterns.is_empty() {
             return Ok((response, findings));
         }

@@ -29,6 +29,15 @@ pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns, findings: &Fin
     }
 }
 
+/// Drops what a server says in our name.
+pub(super) fn remove_ours(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-as-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
 /// Headers in which a marker would be an error: they go.
 const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRAILER];
 

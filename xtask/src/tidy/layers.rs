@@ -21,7 +21,9 @@ const LAYERS: &[&[&str]] = &[
     &["audit"],
     &["pipeline"],
     &["app", "kubernetes", "launch", "sync"],
-    &["cli", "mcp"],
+    // A server that one of the verbs starts.
+    &["mcp"],
+    &["cli"],
     // What a fuzzer calls; no build that ships has it.
     &["fuzzing"],
     &["main"],

@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 
 use super::Args;
 use super::variables::{Variable, choose};
+use crate::app::call::send;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
-use crate::cli::call::agent::send;
 use crate::cli::{Exit, Failure};
 use crate::exchange::body::empty;
 use crate::pipeline::handover;

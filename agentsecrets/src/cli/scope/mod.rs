@@ -57,6 +57,13 @@ pub enum Origin {
     Default,
 }
 
+impl<T: Clone> Chosen<T> {
+    /// The value, if the command line chose it.
+    pub(super) fn of_a_flag(&self) -> Option<T> {
+        matches!(self.origin, Origin::Flag(_)).then(|| self.value.clone())
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

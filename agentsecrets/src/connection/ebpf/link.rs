@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 
 /// What of a socket's life a program is called for: `enum bpf_attach_type` of the kernel.
@@ -69,6 +71,45 @@ pub(super) fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
     let attributes =
         ObjectPin { path: path.as_ptr() as u64, object: link.as_fd().as_raw_fd().cast_unsigned(), flags: 0 };
     call(BPF_OBJ_PIN, &attributes).map(|_| ())
+}
+
+/// The first members of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct ObjectInfo {
+    object: u32,
+    size: u32,
+    info: u64,
+}
+
+/// The first members of `struct bpf_link_info`, for a link to a cgroup.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    cgroup: u64,
+    attach_type: u32,
+    padding_after: u32,
+}
+
+/// The id of the cgroup that a pinned link is attached to; 0 once that cgroup is gone, and the link with
+/// it.
+pub(super) fn cgroup(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = ObjectPin { path: path.as_ptr() as u64, object: 0, flags: 0 };
+    let found = call(BPF_OBJ_GET, &attributes)?;
+    // SAFETY: the call made this descriptor, and nobody else has it.
+    let link = unsafe { OwnedFd::from_raw_fd(found) };
+    let mut info = LinkInfo::default();
+    let attributes = ObjectInfo {
+        object: link.as_raw_fd().cast_unsigned(),
+        size: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    call(BPF_OBJ_GET_INFO_BY_FD, &attributes)?;
+    Ok(info.cgroup)
 }
 
 fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {

@@ -5,11 +5,11 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use agentsecrets_ebpf::globals;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::pin::PinError;
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
@@ -23,10 +23,14 @@ use super::{EbpfError, OBJECT, offsets};
 pub(super) const FLOWS: &str = "FLOWS";
 /// Pinned map of ports from which answers may leave.
 const INBOUND: &str = "INBOUND";
+/// Pinned map of our own cgroups beside the agents'.
+const OURS: &str = "OURS";
+/// The pinned maps.
+const MAPS: [&str; 3] = [FLOWS, INBOUND, OURS];
 /// The drop of everything that the other programs did not lead somewhere.
 const EGRESS: &str = "as_egress";
 /// The programs in the order in which they are attached.
-const PROGRAMS: [(&str, Hook); 14] = [
+pub(super) const PROGRAMS: [(&str, Hook); 14] = [
     (EGRESS, Hook::Egress),
     ("as_sock_create", Hook::SockCreate),
     ("as_setsockopt", Hook::Setsockopt),
@@ -52,6 +56,15 @@ pub struct Ports {
     pub dns: u16,
 }
 
+/// What the programs must know where our own processes are hooked as the agents are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    /// The id of our cgroup, directly below the hooked one.
+    pub ours: u64,
+    /// Device and inode of the pid namespace in which agents' processes can be looked at, if there is one.
+    pub processes: Option<(u64, u64)>,
+}
+
 /// The hooks are in force. They stay so when this is dropped; [`detach`] ends them.
 #[derive(Debug)]
 #[must_use]
@@ -73,18 +86,35 @@ impl Attachment {
 /// # Errors
 /// What is missing or refused; nothing is attached then.
 pub fn attach(cgroup: &Path, pins: &Path, ports: Ports, inbound: &[u16]) -> Result<Attachment, EbpfError> {
+    attach_beside(cgroup, pins, ports, inbound, None)
+}
+
+/// As [`attach`], with our own processes among those that are hooked.
+///
+/// # Errors
+/// As for [`attach`].
+pub fn attach_beside(
+    cgroup: &Path,
+    pins: &Path,
+    ports: Ports,
+    inbound: &[u16],
+    beside: Option<Beside>,
+) -> Result<Attachment, EbpfError> {
     if !is_cgroup2(cgroup) {
         return Err(EbpfError::NoCgroup2 { path: cgroup.to_path_buf() });
     }
     let folder = File::open(cgroup)
         .map_err(|error| EbpfError::call(format!("opening {}", cgroup.display()), error))?;
-    let ebpf = load(ports)?;
+    let ebpf = load(Settings { ports, level: level_below(cgroup), beside })?;
     let unfinished = Unfinished::make(pins)?;
-    for name in [FLOWS, INBOUND] {
+    for name in MAPS {
         let map = ebpf.map(name).ok_or_else(|| incomplete(name))?;
         map.pin(pins.join(name)).map_err(|error| pinning(&pins.join(name), error))?;
     }
     allow_inbound(pins, inbound)?;
+    if let Some(beside) = beside {
+        let_pass(pins, beside.ours)?;
+    }
     for (name, hook) in PROGRAMS {
         let program = ebpf.program(name).ok_or_else(|| incomplete(name))?;
         let program = program.fd().map_err(|error| refused(name, error))?;
@@ -103,9 +133,26 @@ pub fn attach(cgroup: &Path, pins: &Path, ports: Ports, inbound: &[u16]) -> Resu
 pub fn allow_inbound(pins: &Path, ports: &[u16]) -> Result<(), EbpfError> {
     let path = pins.join(INBOUND);
     let failed = |error| failed(format!("opening ports through {}", path.display()), error);
-    let data = MapData::from_pin(&path).map_err(failed)?;
-    let mut map: HashMap<_, u16, u8> = HashMap::try_from(Map::HashMap(data)).map_err(failed)?;
+    let mut map = set::<u16>(&path).map_err(failed)?;
     ports.iter().try_for_each(|port| map.insert(port, 1, 0).map_err(failed))
+}
+
+/// Lets the sockets of our own cgroup alone, and of no other.
+///
+/// # Errors
+/// When the pin cannot be opened.
+pub(super) fn let_pass(pins: &Path, ours: u64) -> Result<(), EbpfError> {
+    let path = pins.join(OURS);
+    let failed = |error| failed(format!("naming our cgroup through {}", path.display()), error);
+    let mut map = set::<u64>(&path).map_err(failed)?;
+    let before: Vec<u64> = map.keys().collect::<Result<_, _>>().map_err(failed)?;
+    before.iter().try_for_each(|cgroup| map.remove(cgroup)).map_err(failed)?;
+    map.insert(ours, 1, 0).map_err(failed)
+}
+
+/// A pinned table of keys.
+fn set<K: aya::Pod>(pin: &Path) -> Result<HashMap<MapData, K, u8>, MapError> {
+    HashMap::try_from(Map::HashMap(MapData::from_pin(pin)?))
 }
 
 /// Removes the pins, and with them the hooks; the drop of everything goes last. What is already gone is
@@ -114,35 +161,69 @@ pub fn allow_inbound(pins: &Path, ports: &[u16]) -> Result<(), EbpfError> {
 /// # Errors
 /// When a pin cannot be removed. The drop of everything is then still in force.
 pub fn detach(pins: &Path) -> Result<(), EbpfError> {
-    // The reverse of how they were attached.
-    for name in PROGRAMS.iter().rev().map(|(name, _)| *name).chain([FLOWS, INBOUND]) {
+    // The reverse of how they were attached, and what another version of ours had besides.
+    for name in PROGRAMS.iter().rev().map(|(name, _)| *name).filter(|name| *name != EGRESS) {
         let pin = pins.join(name);
         absent_is_fine(&pin, fs::remove_file(&pin))?;
     }
+    let egress = pins.join(EGRESS);
+    for pin in fs::read_dir(pins).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if pin != egress {
+            absent_is_fine(&pin, fs::remove_file(&pin))?;
+        }
+    }
+    absent_is_fine(&egress, fs::remove_file(&egress))?;
     absent_is_fine(pins, fs::remove_dir(pins))
 }
 
 /// Loads every program and lets go of it.
 pub(super) fn verify() -> Result<(), EbpfError> {
-    load(Ports { listener: 1, dns: 2 }).map(|_| ())
+    load(Settings { ports: Ports { listener: 1, dns: 2 }, level: 0, beside: None }).map(|_| ())
+}
+
+/// How deep the cgroups directly below `cgroup` are, if the whole hierarchy can be seen.
+pub(super) fn level_below(cgroup: &Path) -> u32 {
+    let Ok(cgroup) = cgroup.canonicalize() else { return 0 };
+    let above: Vec<&Path> = cgroup.ancestors().take_while(|folder| is_cgroup2(folder)).collect();
+    let whole = above.last().and_then(|top| top.metadata().ok()).is_some_and(|top| top.ino() == WHOLE);
+    if whole { u32::try_from(above.len()).unwrap_or(0) } else { 0 }
+}
+
+/// The inode of the hierarchy's own root.
+const WHOLE: u64 = 1;
+
+/// What the programs are told before they are loaded.
+#[derive(Clone, Copy)]
+struct Settings {
+    ports: Ports,
+    /// How deep agents' cgroups are; 0 where that is not known.
+    level: u32,
+    beside: Option<Beside>,
 }
 
 /// An older kernel does not tell the egress program the network namespace; own flows then go without it,
 /// which only two namespaces with the same agent in both could confuse.
-fn load(ports: Ports) -> Result<Ebpf, EbpfError> {
-    match load_with(ports, 1) {
-        Err(EbpfError::Refused { program, .. }) if program == EGRESS => load_with(ports, 0),
+fn load(settings: Settings) -> Result<Ebpf, EbpfError> {
+    match load_with(settings, 1) {
+        Err(EbpfError::Refused { program, .. }) if program == EGRESS => load_with(settings, 0),
         loaded => loaded,
     }
 }
 
-fn load_with(ports: Ports, egress_netns: u32) -> Result<Ebpf, EbpfError> {
+fn load_with(settings: Settings, egress_netns: u32) -> Result<Ebpf, EbpfError> {
+    let Settings { ports, level, beside } = settings;
     let offsets = offsets::of_kernel()?;
+    let (device, inode) = beside.and_then(|beside| beside.processes).unwrap_or_default();
+    let pid_namespace = [device, inode];
+    let beside = u32::from(beside.is_some());
     let mut ebpf = EbpfLoader::new()
         .btf(None)
         .override_global(globals::LISTENER_PORT, &ports.listener, true)
         .override_global(globals::DNS_PORT, &ports.dns, true)
         .override_global(globals::EGRESS_NETNS, &egress_netns, true)
+        .override_global(globals::AGENT_LEVEL, &level, true)
+        .override_global(globals::BESIDE, &beside, true)
+        .override_global(globals::PID_NAMESPACE, &pid_namespace[..], true)
         .override_global(globals::OFFSETS, &offsets[..], true)
         .load(OBJECT)
         .map_err(|error| match error {
@@ -250,8 +331,12 @@ mod tests {
 
     #[test]
     fn the_programs_load_on_old_kernels_way_too() {
-        for egress_netns in [0, 1] {
-            load_with(Ports { listener: 1, dns: 2 }, egress_netns).unwrap();
+        let ports = Ports { listener: 1, dns: 2 };
+        let beside = Beside { ours: 1, processes: Some((4, 5)) };
+        for (level, beside) in [(0, None), (2, None), (2, Some(beside))] {
+            for egress_netns in [0, 1] {
+                load_with(Settings { ports, level, beside }, egress_netns).unwrap();
+            }
         }
     }
 }

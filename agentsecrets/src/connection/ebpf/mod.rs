@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod flows;
+mod keep;
 mod link;
 mod load;
 mod offsets;
@@ -13,10 +14,11 @@ mod probe;
 use std::io;
 use std::path::PathBuf;
 
-pub use agentsecrets_ebpf::{Flow, Origin};
+pub use agentsecrets_ebpf::{Flow, Origin, SELF_TEST};
 
 pub use flows::{Flows, original};
-pub use load::{Attachment, Ports, allow_inbound, attach, detach};
+pub use keep::{Keep, Kept};
+pub use load::{Attachment, Beside, Ports, allow_inbound, attach, attach_beside, detach};
 pub use probe::{cgroup2_mount, mount_bpffs, probe};
 
 /// The programs, built by `cargo xtask ebpf` from `agentsecrets-ebpf/src`.

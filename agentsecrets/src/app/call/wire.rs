@@ -12,10 +12,9 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::answer::Answer;
-use super::flags::Injection;
+use super::Injection;
 use crate::app::stages::upstream_tls;
-use crate::cli::{Exit, Failure};
+use crate::base::failure::{Exit, Failure};
 use crate::exchange::body::{Body, BodyError};
 use crate::policy::grant::Style;
 
@@ -24,15 +23,15 @@ pub(super) async fn ask(
     mut request: Request<Body>,
     injections: &[Injection],
     token: Option<&str>,
-) -> Result<Answer, Failure> {
+) -> Result<Response<Body>, Failure> {
     let headers = request.headers_mut();
     let mut names = Vec::new();
     for injection in injections {
         if let Style::Json(path) = &injection.reference.style
             && path.to_string().contains('-')
         {
-            let what = "--body-field: inside an agent a key of the body may hold no '-'";
-            return Err(Failure::new(Exit::Usage, what).hint("put the placeholder into --body"));
+            let what = "inside an agent a key of the body may hold no '-'";
+            return Err(Failure::new(Exit::Usage, what).hint("put the secret's placeholder into the body"));
         }
         let name = format!("x-as-inject-{}", injection.header);
         append(headers, &name, injection.reference.name.as_str())?;
@@ -41,16 +40,7 @@ pub(super) async fn ask(
     if let Some(token) = token {
         append(headers, "x-as-agent-token", token)?;
     }
-    let response = send(request, names).await?;
-    let slug = response
-        .headers()
-        .get("x-as-refused")
-        .map(|slug| String::from_utf8_lossy(slug.as_bytes()).into_owned());
-    let refusal = slug.map(|slug| {
-        let exit = if response.status() == 403 { Exit::Denied } else { Exit::Failure };
-        Failure::new(exit, format!("{slug}: the request was refused; the answer's body says why"))
-    });
-    Ok(Answer::read(response, refusal).await)
+    send(request, names).await
 }
 
 fn append(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Failure> {
@@ -61,10 +51,7 @@ fn append(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Failur
 }
 
 /// Sends `request` as it is; the case of the `names` of headers is kept.
-pub(in crate::cli) async fn send(
-    mut request: Request<Body>,
-    names: Vec<String>,
-) -> Result<Response<Body>, Failure> {
+pub async fn send(mut request: Request<Body>, names: Vec<String>) -> Result<Response<Body>, Failure> {
     let uri = request.uri().clone();
     let host = uri.host().unwrap_or_default().to_owned();
     let secure = uri.scheme_str() == Some("https");

@@ -1,0 +1,56 @@
+//! The request through every stage, in this process: for a person, whose policy lets any stored secret be
+//! spent, or for a program that is judged as an agent.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Injection;
+use crate::app::stages::{Stages, watch};
+use crate::base::failure::{Exit, Failure};
+use crate::exchange::body::Body;
+use crate::exchange::target::Claim;
+use crate::identity::{Caller, IdentityError};
+use crate::inject::Asked;
+use crate::pipeline::{Known, Pipeline, Session};
+
+/// The stages, and for whom they are gone through.
+pub struct Here {
+    pipeline: Arc<Pipeline>,
+    caller: Known,
+}
+
+impl Here {
+    /// For a single request of `caller`.
+    pub fn once(stages: &Stages, caller: Result<Caller, IdentityError>) -> Self {
+        let (pipeline, _) = stages.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
+        Self { pipeline, caller: Arc::new(caller) }
+    }
+
+    /// For as long as it is kept: what changes in the policy and the store is followed. Needs the runtime.
+    pub fn lasting(stages: &Stages, caller: Result<Caller, IdentityError>) -> Self {
+        let (pipeline, wallets) = stages.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
+        watch(&stages.policy, stages.store.clone(), &wallets);
+        Self { pipeline, caller: Arc::new(caller) }
+    }
+
+    /// Sends `request` with the secrets of `injections`. A refusal is an answer too.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Body>,
+        injections: &[Injection],
+    ) -> Result<Response<Body>, Failure> {
+        request.extensions_mut().insert(asked(injections)?);
+        let session = Session { caller: self.caller.clone(), claim: Claim::Absolute };
+        Ok(self.pipeline.request(&session, request).await)
+    }
+}
+
+/// The secrets of `injections`, if they can go together.
+fn asked(injections: &[Injection]) -> Result<Asked, Failure> {
+    injections.iter().try_fold(Asked::default(), |asked, injection| {
+        asked.and(injection.reference.clone()).map_err(|clash| Failure::new(Exit::Usage, clash))
+    })
+}

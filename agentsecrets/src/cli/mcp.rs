@@ -1,0 +1,172 @@
+//! `agentsecrets mcp`: the ways in for models and their frameworks. They speak for an agent, wherever they are
+//! started: inside `run` for that agent, outside for the program that started them, as the kernel shows it.
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::secrets::open_store;
+use super::{Context, Exit, Failure};
+use crate::app::call::{Answer, Door, Here};
+use crate::app::harden;
+use crate::app::stages::Stages;
+use crate::base::name::AgentName;
+use crate::identity::process::who_started_us_as;
+use crate::launch::inside_agent;
+use crate::mcp::{self, bridge};
+use crate::policy::{Live, Policy};
+
+/// The largest request that a plugin may make, in bytes.
+const LARGEST: u64 = 16 << 20;
+/// The largest answer that a plugin is given, in bytes.
+const MOST_OF_AN_ANSWER: usize = 64 << 20;
+/// How long what still runs may take to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Serve models: an MCP server, its installation, and the bridge for frameworks.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentsecrets mcp serve --agent coder
+  printf '{\"url\":\"https://api.stripe.com/v1/balance\",\"injections\":{\"bearer\":\"STRIPE_KEY\"}}' |
+      agentsecrets mcp bridge proxy.call")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Serve MCP on standard input and output; a client starts it
+    #[command(after_help = "Example: agentsecrets mcp serve --agent coder
+
+The tools are list_secrets and api_call. Every request is judged by the policy as an agent's: of the
+entry that --agent names if its `match` holds for the program that started this one, else of the first
+that does. Inside `agentsecrets run` it is a request of that agent.")]
+    Serve {
+        /// The agent entry that is meant
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
+    },
+    /// Answer a framework's plugin: one JSON request on standard input, one JSON answer
+    #[command(after_help = "Example: echo '{}' | agentsecrets mcp bridge status")]
+    Bridge {
+        /// What is asked
+        #[arg(value_enum)]
+        what: Asked,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Asked {
+    /// Send one request
+    #[value(name = "proxy.call")]
+    Call,
+    /// Say which environment is active
+    Status,
+}
+
+impl Args {
+    /// Whether it acts for the person, and so not for an agent.
+    pub(super) fn is_administrative(&self) -> bool {
+        match self.verb {
+            Verb::Serve { .. } | Verb::Bridge { .. } => false,
+        }
+    }
+}
+
+/// Runs the verb.
+pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    match args.verb {
+        Verb::Serve { agent } => serve(agent, context),
+        Verb::Bridge { what } => Ok(bridge(what, context)),
+    }
+}
+
+fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failure> {
+    super::log_to_stderr();
+    let failed = |error: io::Error| Failure::new(Exit::Failure, error);
+    harden::conceal().map_err(failed)?;
+    let stages = match inside_agent() {
+        true => None,
+        false => {
+            let whose = (&context.project, &context.environment);
+            Some(Stages::lasting(&context.home, whose, &context.scope.narrow)?)
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(failed)?;
+    let served = runtime.block_on(async {
+        let door = match &stages {
+            Some(stages) => Door::Here(Here::lasting(stages, who_started_us_as(agent).await)),
+            None => Door::Wire { token: None },
+        };
+        mcp::serve(door).await
+    });
+    runtime.shutdown_timeout(PATIENCE);
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Answers the plugin whatever happens: without an answer it would know nothing.
+fn bridge(what: Asked, context: &Context) -> ExitCode {
+    let answered = match what {
+        Asked::Call => call(context),
+        Asked::Status => Ok((bridge::status(&context.environment), ExitCode::SUCCESS)),
+    };
+    let (answer, code) = answered
+        .unwrap_or_else(|failure| (bridge::failed(failure.what()), ExitCode::from(failure.exit() as u8)));
+    match writeln!(io::stdout(), "{answer}") {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
+    let usage = |why: String| Failure::new(Exit::Usage, why);
+    let mut text = Vec::new();
+    let read = io::stdin().lock().take(LARGEST + 1).read_to_end(&mut text);
+    read.map_err(|error| Failure::new(Exit::Failure, error))?;
+    if text.len() as u64 > LARGEST {
+        return Err(usage(format!("the request is larger than {} MiB", LARGEST >> 20)));
+    }
+    let asked = bridge::Asked::read(&text).map_err(usage)?;
+    let there = asked.path.as_deref().filter(|_| !inside_agent()).map(|path| context.within(path));
+    let there = there.transpose()?;
+    let context = there.as_ref().unwrap_or(context);
+    if let Some(expected) = asked.environment.as_ref().filter(|expected| **expected != context.environment) {
+        let active = &context.environment;
+        return Err(usage(format!(
+            "environment '{expected}' was asked for, and '{active}' is the active one"
+        )));
+    }
+    let (request, injections) = asked.request().map_err(usage)?;
+    harden::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
+    let answer: Answer = runtime.block_on(async {
+        let door =
+            if inside_agent() { Door::Wire { token: None } } else { door(&asked.agent_id, context).await? };
+        door.ask(request, &injections, MOST_OF_AN_ANSWER).await
+    })?;
+    match &answer.failure {
+        Some(failure) => Ok((bridge::failed(failure.what()), ExitCode::from(failure.exit() as u8))),
+        None if answer.is_cut => {
+            let what = format!("the answer is larger than {} MiB", MOST_OF_AN_ANSWER >> 20);
+            Err(Failure::new(Exit::Failure, what))
+        }
+        None => Ok((bridge::answered(&answer, &context.environment), ExitCode::SUCCESS)),
+    }
+}
+
+/// The way out for one request of the program that started us, as the agent entry it names if there is one.
+async fn door(agent: &str, context: &Context) -> Result<Door, Failure> {
+    let policy = Policy::load(&context.home.policy()).map_err(|error| {
+        Failure::new(Exit::Failure, format!("the policy is not valid: {error}"))
+            .hint("agentsecrets policy check")
+    })?;
+    let named = agent.parse().ok().filter(|name| policy.agent(name).is_some());
+    let live = Arc::new(Live::fixed(policy.narrowed(&context.scope.narrow)));
+    let whose = (&context.project, &context.environment);
+    let stages = Stages::of(&context.home, whose, live, Arc::new(open_store(context)?))?;
+    Ok(Door::Here(Here::once(&stages, who_started_us_as(named).await)))
+}

@@ -1,0 +1,67 @@
+//! `agentsecrets sidecar`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{Context, Exit, Failure};
+use crate::base::name::AgentName;
+use crate::launch::sidecar::{NotServed, Sidecar, serve};
+use crate::launch::{NoInterceptor, place::NoPlace};
+
+/// Guard agents in other containers: what is started in this one's cgroup goes through here.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agentsecrets sidecar --cgroup /agentsecrets.slice\n\n\
+    deploy/compose.yaml starts it with all that it needs. It takes CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON,\n\
+    CAP_SETUID and CAP_SETGID, and gives them up before it serves; agents stay held when it ends.")]
+pub(super) struct Args {
+    /// The policy's agent entry, if all agents here are one [default: the first that matches]
+    #[arg(long, value_name = "NAME")]
+    agent: Option<AgentName>,
+    /// The cgroup to hook, as a path in the host's tree [default: the one that holds this container]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// The folder for pins, on the host's bpffs
+    #[arg(long, value_name = "FOLDER", default_value = "/sys/fs/bpf/agentsecrets")]
+    pins: PathBuf,
+    /// Where agents read the certificates that they must trust
+    #[arg(long, value_name = "FOLDER", default_value = "/run/agentsecrets/public")]
+    public: PathBuf,
+    /// Prove agents' programs too: they share our pid namespace, and we have CAP_SYS_PTRACE
+    #[arg(long)]
+    processes: bool,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    let wanted = Sidecar {
+        home: context.home.clone(),
+        project: context.project.clone(),
+        environment: context.environment.clone(),
+        narrow: context.scope.narrow.clone(),
+        agent: args.agent,
+        cgroup: args.cgroup,
+        pins: args.pins,
+        public: args.public,
+        processes: args.processes,
+    };
+    let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
+    serve(&wanted, &interceptor).map(|()| ExitCode::SUCCESS).map_err(failure)
+}
+
+fn failure(error: NotServed) -> Failure {
+    let failure = |exit| Failure::new(exit, &error);
+    match &error {
+        NotServed::NoPlace(NoPlace::NoTree | NoPlace::NotFound) => failure(Exit::Failure)
+            .hint("mount the host's /sys/fs/cgroup read-only at /host/cgroup, as deploy/compose.yaml does"),
+        NotServed::NoPlace(NoPlace::NotOurs(_) | NoPlace::Outside { .. }) => failure(Exit::Failure).hint(
+            "give this service and its agents a parent of their own: `cgroup_parent: agentsecrets.slice`",
+        ),
+        NotServed::Root(folder) => failure(Exit::Failure)
+            .hint(format!("chown it to the user that is to serve, such as 65532: {}", folder.display())),
+        NotServed::NoInterceptor(NoInterceptor::Refused { exit, hint, .. }) => {
+            let exit = if *exit == 5 { Exit::Locked } else { Exit::Failure };
+            hint.iter().fold(failure(exit), |failure, hint| failure.hint(hint))
+        }
+        _ => failure(Exit::Failure),
+    }
+}

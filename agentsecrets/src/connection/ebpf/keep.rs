@@ -1,0 +1,104 @@
+//! Pins that outlive us, found again. What an earlier process of ours attached stays in force and is taken
+//! up as it is, if its programs are these very ones and every hook still holds; else new ones are attached
+//! before the old are removed, so that there is no moment without.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::load::{Beside, PROGRAMS, Ports, attach_beside, detach, let_pass, level_below};
+use super::{EbpfError, OBJECT, link};
+
+/// The hooks of one cgroup, over the lives of the processes that serve it. Its folder holds one folder of
+/// pins for each time that programs were attached.
+#[derive(Debug)]
+pub struct Keep {
+    folder: PathBuf,
+    cgroup: PathBuf,
+    /// What the programs are and were told, but for their ports.
+    kind: String,
+    beside: Beside,
+}
+
+/// Hooks that are in force and can be served.
+#[derive(Debug)]
+pub struct Kept {
+    /// The folder of their pins.
+    pub pins: PathBuf,
+    /// The doors that they lead to.
+    pub ports: Ports,
+}
+
+impl Keep {
+    /// Those of `cgroup`, whose pins are in `folder`, where we are `beside` the agents.
+    pub fn new(folder: PathBuf, cgroup: PathBuf, beside: Beside) -> Self {
+        let told = format!("{} {:?}", level_below(&cgroup), beside.processes);
+        let digest = digest(&SHA256, &[OBJECT, told.as_bytes()].concat());
+        let kind = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Self { folder, cgroup, kind, beside }
+    }
+
+    /// What an earlier process left and this one can serve, if there is such.
+    pub fn find(&self) -> Option<Kept> {
+        let kept = self.all().into_iter().filter_map(|pins| {
+            let ports = self.ports(&pins)?;
+            Some(Kept { pins, ports })
+        });
+        kept.filter(|kept| self.holds(&kept.pins)).last()
+    }
+
+    /// Takes up what was found, for our cgroup as it is now.
+    ///
+    /// # Errors
+    /// When the pins cannot be used.
+    pub fn take_up(&self, kept: &Kept) -> Result<(), EbpfError> {
+        let_pass(&kept.pins, self.beside.ours)?;
+        self.remove_all_but(&kept.pins)
+    }
+
+    /// Attaches new programs that lead to `ports`, and then removes what was there before.
+    ///
+    /// # Errors
+    /// As for [`attach_beside`]. What was there before is still in force then.
+    pub fn renew(&self, ports: Ports) -> Result<Kept, EbpfError> {
+        let next = self.all().iter().filter_map(|pins| number(pins)).max().map_or(0, |last| last + 1);
+        let pins = self.folder.join(format!("{next}-{}-{}-{}", self.kind, ports.listener, ports.dns));
+        let _attachment = attach_beside(&self.cgroup, &pins, ports, &[], Some(self.beside))?;
+        self.remove_all_but(&pins)?;
+        Ok(Kept { pins, ports })
+    }
+
+    fn remove_all_but(&self, pins: &Path) -> Result<(), EbpfError> {
+        self.all().iter().filter(|other| *other != pins).try_for_each(|other| detach(other))
+    }
+
+    /// Every folder of pins, in the order in which they were made.
+    fn all(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten();
+        let mut all: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        all.sort_by_key(|pins| number(pins));
+        all
+    }
+
+    /// The ports of programs that are of this kind.
+    fn ports(&self, pins: &Path) -> Option<Ports> {
+        let mut parts = pins.file_name()?.to_str()?.split('-').skip(1);
+        let same = parts.next()? == self.kind;
+        let (listener, dns) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        same.then_some(Ports { listener, dns })
+    }
+
+    /// Whether every hook is there, and attached to the cgroup as it is now: one that was removed and made
+    /// again has another id.
+    fn holds(&self, pins: &Path) -> bool {
+        let Ok(cgroup) = self.cgroup.metadata() else { return false };
+        PROGRAMS.iter().all(|(name, _)| link::cgroup(&pins.join(name)).is_ok_and(|id| id == cgroup.ino()))
+    }
+}
+
+/// Which in the order of attaching.
+fn number(pins: &Path) -> Option<u64> {
+    pins.file_name()?.to_str()?.split('-').next()?.parse().ok()
+}

@@ -1,0 +1,95 @@
+//! The host's tree of cgroups, looked at from wherever it is mounted: which path an id stands for. The id of a
+//! cgroup is the inode of its folder, and is given once. What a process says of its own path counts for
+//! nothing here.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+/// How many cgroups are remembered.
+const MOST_KNOWN: u64 = 4096;
+/// How many folders are looked at for one id.
+const MOST_LOOKED_AT: usize = 10_000;
+
+/// The part of the tree that is below one cgroup.
+pub struct Hierarchy {
+    root: PathBuf,
+    below: String,
+    known: Cache<u64, Arc<str>>,
+}
+
+impl Hierarchy {
+    /// What is below the cgroup `below`, a path such as `/agentsecrets.slice`, of the tree at `root`.
+    pub fn new(root: PathBuf, below: String) -> Self {
+        Self { root, below, known: Cache::new(MOST_KNOWN) }
+    }
+
+    /// The path of the cgroup with this id, if it is below and exists.
+    pub fn path(&self, id: u64) -> io::Result<Option<Arc<str>>> {
+        // A known one may be gone, but its id will never be another's.
+        if let Some(path) = self.known.get(&id) {
+            return Ok(Some(path));
+        }
+        let found = search(&self.root.join(self.below.trim_start_matches('/')), id)?;
+        let path = found.as_deref().and_then(|found| path_in(&self.root, found));
+        let path: Option<Arc<str>> = path.map(Into::into);
+        if let Some(path) = &path {
+            self.known.insert(id, path.clone());
+        }
+        Ok(path)
+    }
+}
+
+/// The folder with this inode, `top` or below it.
+pub fn search(top: &Path, id: u64) -> io::Result<Option<PathBuf>> {
+    if fs::metadata(top)?.ino() == id {
+        return Ok(Some(top.to_path_buf()));
+    }
+    let mut waiting = std::collections::VecDeque::from([top.to_path_buf()]);
+    let mut looked_at = 0;
+    while let Some(folder) = waiting.pop_front() {
+        // Removed since it was listed.
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.ino() == id {
+                return Ok(Some(entry.path()));
+            }
+            looked_at += 1;
+            if looked_at > MOST_LOOKED_AT {
+                return Err(io::Error::other("there are too many cgroups to look through"));
+            }
+            waiting.push_back(entry.path());
+        }
+    }
+    Ok(None)
+}
+
+/// `folder` as a path of the tree at `root`.
+pub fn path_in(root: &Path, folder: &Path) -> Option<String> {
+    let inside = folder.strip_prefix(root).ok()?.to_str()?;
+    Some(format!("/{inside}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_inode_of_a_folder_below_and_of_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["ours/one", "ours/two/deep", "others/three"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        let id = |folder: &str| fs::metadata(root.path().join(folder)).unwrap().ino();
+        let tree = Hierarchy::new(root.path().to_path_buf(), "/ours".to_owned());
+        for folder in ["ours", "ours/one", "ours/two/deep"] {
+            assert_eq!(tree.path(id(folder)).unwrap().as_deref(), Some(&*format!("/{folder}")));
+        }
+        assert_eq!(tree.path(id("others/three")).unwrap(), None);
+        assert_eq!(tree.path(1).unwrap(), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! `sidecar`: a service in a container that guards agents in other containers. It does not start them; it hooks
+//! the cgroup that holds them and itself, so that whatever is started there, now or later, has no way out
+//! but through it. This process has the few privileges that takes, and gives them up, with the user that
+//! it is, before it says that it is ready; it never reads the policy, a secret or an agent's byte.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anstream::eprintln;
+use aws_lc_rs::digest::{SHA256, digest};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+
+use super::interceptor::{Interceptor, NoInterceptor, Ready};
+use super::place::{NoPlace, Place};
+use super::sockets::{Sockets, numbers};
+use super::{bundle, java, mounts, ours};
+use crate::app::harden;
+use crate::app::order::{Order, Service};
+use crate::base::home::Home;
+use crate::base::name::{AgentName, Environment, Project};
+use crate::connection::ebpf::{self, Beside, EbpfError, Keep, Kept};
+use crate::policy::narrow::Narrow;
+
+/// What to guard, and for whom.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// Where our files are.
+    pub home: Home,
+    /// Whose secrets.
+    pub project: Project,
+    /// Which secrets.
+    pub environment: Environment,
+    /// What a project file leaves of the policy.
+    pub narrow: Narrow,
+    /// The policy's agent entry, if all agents here are one.
+    pub agent: Option<AgentName>,
+    /// The cgroup to hook, if it is not the one that holds our container.
+    pub cgroup: Option<String>,
+    /// The folder on a bpffs that holds the pins of all services of this machine.
+    pub pins: PathBuf,
+    /// The folder that agents read the authority's certificate from.
+    pub public: PathBuf,
+    /// Whether agents are in our pid namespace and their programs are to be proven.
+    pub processes: bool,
+}
+
+/// Why nothing is guarded.
+#[derive(Debug, thiserror::Error)]
+pub enum NotServed {
+    /// There is no cgroup to hook.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
+    /// The kernel side of interception failed.
+    #[error("cannot intercept: {0}")]
+    Ebpf(#[from] EbpfError),
+    /// The interceptor does not serve.
+    #[error(transparent)]
+    NoInterceptor(#[from] NoInterceptor),
+    /// Our files are root's, so that the interceptor would be root.
+    #[error("{0} belongs to root: what handles agents' traffic must be another user")]
+    Root(PathBuf),
+    /// A step failed.
+    #[error("cannot {0}: {1}")]
+    Step(&'static str, io::Error),
+    /// The interceptor ended by itself.
+    #[error("the interceptor ended; agents are offline until this service is started again")]
+    Ended,
+}
+
+/// Guards until it is told to end; agents are offline then, not free. `interceptor` is as for
+/// [`run`](super::run). The process must have one thread.
+pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed> {
+    let place = Place::find(wanted.cgroup.as_deref())?;
+    let (uid, gid) = ours::owner(&wanted.home);
+    if uid == 0 {
+        let folders = wanted.home.folders();
+        return Err(NotServed::Root(
+            folders.first().map_or_else(PathBuf::new, |folder| folder.to_path_buf()),
+        ));
+    }
+    let ours = place.ours().map_err(step("find our own cgroup"))?;
+    let processes = wanted.processes.then(pid_namespace).transpose();
+    let beside = Beside { ours, processes: processes.map_err(step("find our pid namespace"))? };
+    let pins = folder_of_pins(&wanted.pins, &place).map_err(step("find a bpffs for pins"))?;
+    let keep = Keep::new(pins, place.folder(), beside);
+    let (kept, sockets) = guard(&keep)?;
+    let order = order(wanted, &place, &kept, &sockets, ours, (uid, gid));
+    let (mut interceptor, ready) = Interceptor::start(interceptor, &order, sockets)?;
+    let prepared = introduce(wanted, &kept, &ready)
+        .and_then(|()| harden::drop_privileges(uid, gid).map_err(step("give up privileges")));
+    let ended = prepared.and_then(|()| {
+        eprintln!("agentsecrets: what is started in {} goes through here", place.cgroup);
+        wait(&mut interceptor)
+    });
+    interceptor.finish();
+    ended
+}
+
+/// Takes up the hooks that are in force, or makes new ones; with the sockets that they lead to.
+fn guard(keep: &Keep) -> Result<(Kept, Sockets), NotServed> {
+    if let Some(kept) = keep.find()
+        // Somebody may serve there: then these give way to new ones.
+        && let Ok(sockets) = Sockets::bind_again(kept.ports)
+    {
+        keep.take_up(&kept)?;
+        return Ok((kept, sockets));
+    }
+    let sockets = Sockets::bind().map_err(step("listen on loopback"))?;
+    Ok((keep.renew(sockets.ports)?, sockets))
+}
+
+/// Where the pins of the services of one cgroup are. A bpffs takes no dots in names.
+fn folder_of_pins(all: &Path, place: &Place) -> io::Result<PathBuf> {
+    if !all.exists() {
+        mounts::bpffs()?;
+    }
+    let name = digest(&SHA256, place.cgroup.as_bytes());
+    let name: String = name.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let folder = all.join(name);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    Ok(folder)
+}
+
+fn order(
+    wanted: &Sidecar,
+    place: &Place,
+    kept: &Kept,
+    sockets: &Sockets,
+    ours: u64,
+    (uid, gid): (u32, u32),
+) -> Order {
+    Order {
+        home: wanted.home.clone(),
+        project: wanted.project.clone(),
+        environment: wanted.environment.clone(),
+        narrow: wanted.narrow.clone(),
+        agent: wanted.agent.clone(),
+        session: String::new(),
+        pins: kept.pins.clone(),
+        cgroup: place.cgroup.clone(),
+        cgroup_root: place.root.clone(),
+        listeners: numbers(&sockets.listeners),
+        dns_udp: numbers(&sockets.dns_udp),
+        dns_tcp: numbers(&sockets.dns_tcp),
+        service: Some(Service { ours, processes: wanted.processes }),
+        uid,
+        gid,
+    }
+}
+
+/// Opens what policy opens, and shows agents whom to trust.
+fn introduce(wanted: &Sidecar, kept: &Kept, ready: &Ready) -> Result<(), NotServed> {
+    ebpf::allow_inbound(&kept.pins, &ready.inbound)?;
+    let bundle = bundle::bundle(&ready.authority);
+    let java = java::trust_store(&bundle);
+    for (name, bytes) in
+        [("ca.pem", ready.authority.as_bytes()), ("bundle.pem", bundle.as_bytes()), ("roots.jks", &java)]
+    {
+        show(&wanted.public.join(name), bytes).map_err(step("write the certificates for agents"))?;
+    }
+    Ok(())
+}
+
+/// Puts a file in place that anybody may read, whole or not at all.
+fn show(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Until a signal asks us to end, or the interceptor does.
+fn wait(interceptor: &mut Interceptor) -> Result<(), NotServed> {
+    let asked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    let signals = asked.thread_block().and_then(|()| SignalFd::new(&asked));
+    let signals = signals.map_err(|error| step("wait for signals")(error.into()))?;
+    loop {
+        let mut events = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(interceptor.end(), PollFlags::POLLIN),
+        ];
+        match poll(&mut events, PollTimeout::NONE) {
+            Err(nix::Error::EINTR) => continue,
+            Err(error) => return Err(step("wait for the interceptor")(error.into())),
+            Ok(_) => {}
+        }
+        let [asked, ended] = events.map(|event| event.any().unwrap_or(true));
+        if asked {
+            return Ok(());
+        }
+        if ended && interceptor.has_just_ended() {
+            return Err(NotServed::Ended);
+        }
+    }
+}
+
+/// Device and inode of our pid namespace.
+fn pid_namespace() -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let namespace = fs::metadata("/proc/self/ns/pid")?;
+    Ok((namespace.dev(), namespace.ino()))
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> NotServed {
+    move |error| NotServed::Step(step, error)
+}

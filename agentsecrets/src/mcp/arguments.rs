@@ -1,0 +1,170 @@
+//! What a model gives the tools: read strictly, so that a mistake is told and not guessed at. Nothing that was
+//! given is repeated but the names of fields and places.
+
+use std::collections::BTreeMap;
+
+use http::Request;
+use rmcp::model::JsonObject;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::call::{Injection, Wanted};
+use crate::exchange::body::Body;
+
+/// The largest body that is taken, in bytes.
+const LARGEST_BODY: usize = 8 << 20;
+
+/// The arguments of `api_call`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiCall {
+    url: String,
+    #[serde(default)]
+    method: Option<String>,
+    #[serde(default)]
+    headers: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    body: Option<Value>,
+    #[serde(default)]
+    injections: Option<BTreeMap<String, String>>,
+}
+
+impl ApiCall {
+    /// Reads what was given.
+    pub(super) fn read(arguments: Option<JsonObject>) -> Result<Self, String> {
+        let given = arguments.unwrap_or_default();
+        for (field, is_right, right) in [
+            ("url", Value::is_string as fn(&Value) -> bool, "a string"),
+            ("method", is_text, "a string"),
+            ("headers", is_texts, "an object of strings"),
+            ("injections", is_texts, "an object of strings"),
+        ] {
+            if given.get(field).is_some_and(|value| !is_right(value)) {
+                return Err(format!("`{field}` must be {right}"));
+            }
+        }
+        serde_json::from_value(Value::Object(given)).map_err(|error| error.to_string())
+    }
+
+    /// The request that it describes, and the secrets that are to go into it.
+    pub(super) fn request(self) -> Result<(Request<Body>, Vec<Injection>), String> {
+        let body = match self.body {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text),
+            // Models write JSON as JSON.
+            Some(value) => Some(value.to_string()),
+        };
+        if body.as_ref().is_some_and(|body| body.len() > LARGEST_BODY) {
+            return Err(format!("`body` is larger than {} MiB", LARGEST_BODY >> 20));
+        }
+        let injections = self.injections.unwrap_or_default();
+        let injections = injections.iter().map(|(spec, key)| Injection::read(spec, key));
+        let injections: Vec<_> =
+            injections.collect::<Result<_, _>>().map_err(|why| format!("injections: {why}"))?;
+        let wanted = Wanted {
+            url: self.url,
+            method: self.method.unwrap_or_default(),
+            headers: self.headers.unwrap_or_default().into_iter().collect(),
+            body,
+        };
+        let request = wanted.request(&injections).map_err(|wrong| wrong.to_string())?;
+        Ok((request, injections))
+    }
+
+    /// What a client may give, as JSON Schema.
+    pub(super) fn schema() -> JsonObject {
+        let texts = |about: &str| json!({"type": "object", "additionalProperties": {"type": "string"}, "description": about});
+        object(json!({
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["url"],
+            "properties": {
+                "url": {
+                    "type": "string",
+                    "description": "The whole URL, beginning with https://. It holds no credential.",
+                },
+                "method": {
+                    "type": "string",
+                    "default": "GET",
+                    "description": "The HTTP method.",
+                },
+                "headers": texts(
+                    "Headers that are no credentials. A value may hold the placeholder AS_SECRET_<NAME> where the \
+                     policy lets one stand; Host, Content-Length and their kind are set for you.",
+                ),
+                "body": {
+                    "type": "string",
+                    "description": "The body. It is sent as JSON if it is JSON, else as a form, unless a \
+                                    Content-Type says otherwise.",
+                },
+                "injections": texts(
+                    "Where secrets go: an object from place to the NAME of a secret, never its value. Places: \
+                     \"bearer\" and \"basic\" (the Authorization header), \"header:X-Api-Key\", \
+                     \"query:api_key\", \"body:a.b\" (a path in the JSON body), \"form:field\". Example: \
+                     {\"bearer\": \"STRIPE_KEY\"}. Names are those of list_secrets.",
+                ),
+            },
+        }))
+    }
+}
+
+fn is_text(value: &Value) -> bool {
+    value.is_string() || value.is_null()
+}
+
+fn is_texts(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(|map| map.values().all(Value::is_string))
+}
+
+/// `value`, which is written as an object.
+pub(super) fn object(value: Value) -> JsonObject {
+    match value {
+        Value::Object(object) => object,
+        _ => JsonObject::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: Value) -> Result<(Request<Body>, Vec<Injection>), String> {
+        ApiCall::read(Some(object(value)))?.request()
+    }
+
+    #[test]
+    fn a_body_may_be_text_or_json() {
+        for (body, length) in [(json!("a=b"), "3"), (json!({"a": 1}), "7"), (json!([1]), "3")] {
+            let (request, _) =
+                read(json!({"url": "https://api.test/", "method": "post", "body": body})).unwrap();
+            assert_eq!(request.headers()["content-length"], length);
+        }
+        let (request, injections) = read(
+            json!({"url": "https://api.test/", "body": null, "headers": null, "injections": {"bearer": "K"}}),
+        )
+        .unwrap();
+        assert!(!request.headers().contains_key("content-length") && injections.len() == 1);
+    }
+
+    #[test]
+    fn a_mistake_is_told_without_what_was_given() {
+        let url = "https://api.test/";
+        for (given, told) in [
+            (json!({}), "missing field `url`"),
+            (json!({"url": 7}), "`url` must be a string"),
+            (json!({"url": url, "method": ["sk_live"]}), "`method` must be a string"),
+            (json!({"url": url, "headers": "sk_live"}), "`headers` must be an object of strings"),
+            (json!({"url": url, "injections": {"bearer": {"sk_live": 1}}}), "`injections` must be"),
+            (json!({"url": url, "injections": ["bearer"]}), "`injections` must be"),
+            (
+                json!({"url": url, "injections": {"bearer": "sk-live"}}),
+                "injections: 'bearer': it must be given",
+            ),
+            (json!({"url": url, "injection": {"bearer": "K"}}), "unknown field `injection`"),
+            (json!({"url": url, "body": "x".repeat(LARGEST_BODY + 1)}), "`body` is larger than 8 MiB"),
+        ] {
+            let wrong = read(given).unwrap_err();
+            assert!(wrong.starts_with(told) && !wrong.contains("live"), "{wrong}");
+        }
+    }
+}

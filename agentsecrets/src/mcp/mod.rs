@@ -1,0 +1,9 @@
+//! MCP: the way in for models. What they ask for is a request like any other, judged by the policy as an
+//! agent's; they name secrets, and are told what to do about a refusal in words that they understand.
+
+mod arguments;
+pub mod bridge;
+mod server;
+mod told;
+
+pub use server::serve;

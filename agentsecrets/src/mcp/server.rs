@@ -1,0 +1,205 @@
+//! The server on standard input and output. It ends when its client goes, or when it is told to; what is under
+//! way then is broken off, and its record says so.
+
+use std::sync::Arc;
+
+use http::Request;
+use http::header::HOST;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
+};
+use rmcp::service::{RequestContext, RoleServer, ServerInitializeError};
+use rmcp::transport::async_rw::AsyncRwTransport;
+use rmcp::transport::io::stdio_pipes;
+use rmcp::{ErrorData, ServerHandler, ServiceExt};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::arguments::{ApiCall, object};
+use super::told;
+use crate::app::call::Door;
+use crate::base::failure::{Exit, Failure};
+use crate::exchange::body::empty;
+use crate::pipeline::handover;
+
+/// The longest message that is read, in bytes; a longer one is dropped.
+const LONGEST_MESSAGE: usize = 32 << 20;
+/// How much of an answer a model is given, in bytes.
+const MOST_OF_AN_ANSWER: usize = 1 << 20;
+/// How many calls are under way at a time.
+const MOST_AT_ONCE: usize = 32;
+
+const INSTRUCTIONS: &str = "\
+AgentSecrets sends HTTP requests with credentials that you never see: you give the NAME of a secret, its value is put \
+in on the way, and taken out of the answer again.\n\
+- list_secrets: the names that you may use.\n\
+- api_call: one request. `injections` says where a secret goes, by its name: {\"bearer\": \"STRIPE_KEY\"}, \
+{\"basic\": \"LOGIN\"}, {\"header:X-Api-Key\": \"KEY\"}, {\"query:key\": \"KEY\"}, {\"body:a.b\": \"KEY\"}, \
+{\"form:field\": \"KEY\"}.\n\
+- A placeholder, AS_SECRET_<NAME>, may stand in a header instead, such as {\"X-Api-Key\": \"AS_SECRET_API_KEY\"}: it is \
+replaced where the policy lets it stand, and stays text elsewhere.\n\
+- Never ask the user for a secret's value, and never put one into a request.\n\
+- [REDACTED_BY_AGENTSECRETS] in an answer stands where a secret was.\n\
+- Redirects are not followed: repeat the call with the new URL if it is right.\n\
+- An error with a name such as policy_denied or domain_not_in_allowlist is a decision of the user's policy. Do not \
+repeat the request or look for a way around it; tell the user.";
+
+/// Serves the client at our standard input and output, whose requests go out by `door`, until it goes or we
+/// are told to end.
+pub async fn serve(door: Door) -> Result<(), Failure> {
+    let end = CancellationToken::new();
+    tokio::spawn(when_told(end.clone()));
+    when_nobody_reads(end.clone());
+    let (read, write) = stdio_pipes();
+    let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(LONGEST_MESSAGE);
+    let server = Server { door: Arc::new(door), room: Semaphore::new(MOST_AT_ONCE) };
+    let running = match server.serve_with_ct(transport, end).await {
+        Ok(running) => running,
+        Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => return Ok(()),
+        Err(ServerInitializeError::ExpectedInitializeRequest(_)) => {
+            return Err(Failure::new(Exit::Failure, "the client did not begin an MCP session"));
+        }
+        Err(error) => return Err(Failure::new(Exit::Failure, format!("no MCP session began: {error}"))),
+    };
+    let ended = running.waiting().await;
+    ended
+        .map(drop)
+        .map_err(|error| Failure::new(Exit::Failure, format!("the MCP session broke off: {error}")))
+}
+
+struct Server {
+    door: Arc<Door>,
+    room: Semaphore,
+}
+
+impl Server {
+    /// The result of the tool `name`, or none if there is no such tool.
+    async fn call(&self, request: CallToolRequestParams) -> Option<CallToolResult> {
+        let _room = self.room.acquire().await.ok()?;
+        match &*request.name {
+            "list_secrets" => Some(self.list_secrets().await),
+            "api_call" => Some(self.api_call(request).await),
+            _ => None,
+        }
+    }
+
+    async fn list_secrets(&self) -> CallToolResult {
+        let url = format!("https://{}{}", handover::HOST, handover::NAMES);
+        let request = match Request::get(url).header(HOST, handover::HOST).body(empty()) {
+            Ok(request) => request,
+            Err(error) => return told::wrong(&error.to_string()),
+        };
+        let answer = match self.door.ask(request, &[], MOST_OF_AN_ANSWER).await {
+            Ok(answer) => answer,
+            Err(failure) => return told::failure(&failure),
+        };
+        match serde_json::from_slice::<Vec<String>>(&answer.body) {
+            Ok(names) if names.is_empty() => {
+                let none = "The policy lets you use no secret. Tell the user, if you need one.";
+                CallToolResult::success(vec![ContentBlock::text(none)])
+            }
+            Ok(names) => CallToolResult::success(vec![ContentBlock::text(names.join("\n"))]),
+            Err(_) => told::answer(&answer),
+        }
+    }
+
+    async fn api_call(&self, request: CallToolRequestParams) -> CallToolResult {
+        let read = ApiCall::read(request.arguments).and_then(ApiCall::request);
+        let (request, injections) = match read {
+            Ok(read) => read,
+            Err(why) => return told::wrong(&why),
+        };
+        match self.door.ask(request, &injections, MOST_OF_AN_ANSWER).await {
+            Ok(answer) => told::answer(&answer),
+            Err(failure) => told::failure(&failure),
+        }
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let us = Implementation::new("AgentSecrets", env!("CARGO_PKG_VERSION"));
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(us)
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tools()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let unknown =
+            || ErrorData::invalid_params("there is no such tool: they are list_secrets and api_call", None);
+        tokio::select! {
+            result = self.call(request) => result.map(Into::into).ok_or_else(unknown),
+            // Dropping the call breaks it off.
+            () = context.ct.cancelled() => Err(ErrorData::internal_error("the call was broken off", None)),
+        }
+    }
+}
+
+fn tools() -> Vec<Tool> {
+    let names =
+        object(serde_json::json!({"type": "object", "properties": {}, "additionalProperties": false}));
+    let list = "List the names of the secrets that you may use in api_call. Values are never shown.";
+    let call = "Send one HTTP request with credentials that you name and never see. The answer begins with `HTTP \
+                <code>`, then the body; secrets in it are taken out. Which hosts, methods, paths and secrets are \
+                allowed is the user's policy.";
+    vec![
+        Tool::new("list_secrets", list, names).with_annotations(
+            ToolAnnotations::with_title("List secrets' names")
+                .read_only(true)
+                .idempotent(true)
+                .open_world(false),
+        ),
+        Tool::new("api_call", call, ApiCall::schema()).with_annotations(
+            ToolAnnotations::with_title("Call an API with credentials")
+                .read_only(false)
+                .destructive(true)
+                .idempotent(false)
+                .open_world(true),
+        ),
+    ]
+}
+
+/// Cancels `end` when this process is told to end.
+async fn when_told(end: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminated), Ok(mut interrupted)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    end.cancel();
+}
+
+/// Cancels `end` when nobody is left to read what we say, even while we say nothing.
+fn when_nobody_reads(end: CancellationToken) {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    let watch = move || {
+        let stdout = std::io::stdout();
+        // Nothing is asked for: what is told is an error, or that the other side hung up.
+        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        while let Ok(0) | Err(nix::Error::EINTR) = poll(&mut watched, PollTimeout::NONE) {}
+        end.cancel();
+    };
+    // Without it we learn of it when we answer.
+    let _ = std::thread::Builder::new().name("stdout".to_owned()).spawn(watch);
+}
