@@ -4,6 +4,7 @@
 
 mod broken;
 mod clients;
+mod containers;
 mod ebpf;
 mod harden;
 mod hostile;

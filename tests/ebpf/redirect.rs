@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
-use agentsecrets::connection::ebpf::{Origin, original};
+use agentsecrets::connection::ebpf::{Flow, Origin, original};
 use aya::maps::{HashMap, Map, MapData};
 
 use super::agent::{Fixture, Program};
@@ -121,7 +121,8 @@ for turn in range(600):
 ";
     assert_eq!(fixture.run(script, &[]), "");
     let data = MapData::from_pin(fixture.pins.join("FLOWS")).unwrap();
-    let records: HashMap<_, [u8; 48], [u8; 64]> = HashMap::try_from(Map::HashMap(data)).unwrap();
+    let records: HashMap<_, [u8; size_of::<Flow>()], [u8; size_of::<Origin>()]> =
+        HashMap::try_from(Map::HashMap(data)).unwrap();
     assert_eq!(records.keys().count(), 0);
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
+use crate::connection::ebpf::EbpfError;
 use crate::launch::sidecar::{NotServed, Sidecar, serve};
 use crate::launch::{NoInterceptor, place::NoPlace};
 
@@ -21,7 +22,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
     /// The folder for pins, on the host's bpffs
-    #[arg(long, value_name = "FOLDER", default_value = "/sys/fs/bpf/agentsecrets")]
+    #[arg(long, value_name = "FOLDER", default_value = "/host/bpf")]
     pins: PathBuf,
     /// Where agents read the certificates that they must trust
     #[arg(long, value_name = "FOLDER", default_value = "/run/agentsecrets/public")]
@@ -56,6 +57,8 @@ fn failure(error: NotServed) -> Failure {
         NotServed::NoPlace(NoPlace::NotOurs(_) | NoPlace::Outside { .. }) => failure(Exit::Failure).hint(
             "give this service and its agents a parent of their own: `cgroup_parent: agentsecrets.slice`",
         ),
+        NotServed::Ebpf(EbpfError::NoBpffs { .. }) => failure(Exit::Failure)
+            .hint("mount the host's /sys/fs/bpf/agentsecrets at /host/bpf, as deploy/compose.yaml does"),
         NotServed::Root(folder) => failure(Exit::Failure)
             .hint(format!("chown it to the user that is to serve, such as 65532: {}", folder.display())),
         NotServed::NoInterceptor(NoInterceptor::Refused { exit, hint, .. }) => {

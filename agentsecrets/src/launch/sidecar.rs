@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anstream::eprintln;
@@ -19,7 +19,7 @@ use nix::sys::signalfd::SignalFd;
 use super::interceptor::{Interceptor, NoInterceptor, Ready};
 use super::place::{NoPlace, Place};
 use super::sockets::{Sockets, numbers};
-use super::{bundle, java, mounts, ours};
+use super::{bundle, java};
 use crate::app::harden;
 use crate::app::order::{Order, Service};
 use crate::base::home::Home;
@@ -77,17 +77,14 @@ pub enum NotServed {
 /// [`run`](super::run). The process must have one thread.
 pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed> {
     let place = Place::find(wanted.cgroup.as_deref())?;
-    let (uid, gid) = ours::owner(&wanted.home);
-    if uid == 0 {
-        let folders = wanted.home.folders();
-        return Err(NotServed::Root(
-            folders.first().map_or_else(PathBuf::new, |folder| folder.to_path_buf()),
-        ));
-    }
+    let (uid, gid) = owner(&wanted.home)?;
     let ours = place.ours().map_err(step("find our own cgroup"))?;
     let processes = wanted.processes.then(pid_namespace).transpose();
     let beside = Beside { ours, processes: processes.map_err(step("find our pid namespace"))? };
-    let pins = folder_of_pins(&wanted.pins, &place).map_err(step("find a bpffs for pins"))?;
+    if !ebpf::is_bpffs(&wanted.pins) {
+        return Err(EbpfError::NoBpffs { path: wanted.pins.clone() }.into());
+    }
+    let pins = folder_of_pins(&wanted.pins, &place).map_err(step("make a folder for pins"))?;
     let keep = Keep::new(pins, place.folder(), beside);
     let (kept, sockets) = guard(&keep)?;
     let order = order(wanted, &place, &kept, &sockets, ours, (uid, gid));
@@ -100,6 +97,14 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     });
     interceptor.finish();
     ended
+}
+
+/// Who owns our state, and so serves: policy and secrets may be another's, for it to read.
+fn owner(home: &Home) -> Result<(u32, u32), NotServed> {
+    let audit = home.audit();
+    let state = audit.parent().unwrap_or(&audit);
+    let owned = fs::metadata(state).map_err(step("find the folder of our state"))?;
+    if owned.uid() == 0 { Err(NotServed::Root(state.to_path_buf())) } else { Ok((owned.uid(), owned.gid())) }
 }
 
 /// Takes up the hooks that are in force, or makes new ones; with the sockets that they lead to.
@@ -117,9 +122,6 @@ fn guard(keep: &Keep) -> Result<(Kept, Sockets), NotServed> {
 
 /// Where the pins of the services of one cgroup are. A bpffs takes no dots in names.
 fn folder_of_pins(all: &Path, place: &Place) -> io::Result<PathBuf> {
-    if !all.exists() {
-        mounts::bpffs()?;
-    }
     let name = digest(&SHA256, place.cgroup.as_bytes());
     let name: String = name.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let folder = all.join(name);
@@ -204,7 +206,6 @@ fn wait(interceptor: &mut Interceptor) -> Result<(), NotServed> {
 
 /// Device and inode of our pid namespace.
 fn pid_namespace() -> io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
     let namespace = fs::metadata("/proc/self/ns/pid")?;
     Ok((namespace.dev(), namespace.ino()))
 }

@@ -14,8 +14,10 @@ use crate::resolve::minter::Minted;
 
 /// How long what has expired is still searched for: clocks differ, and servers are lenient.
 const GRACE: Duration = Duration::from_secs(600);
-/// How long a refresh token is searched for once another took its place.
-const REFRESH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a refresh token, or a stored value, is searched for once another took its place.
+const REPLACED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How many replaced values are searched for: the oldest goes for a new one.
+const MOST_REPLACED: usize = 64;
 /// How many captured values are kept, in all and of one name: the oldest goes for a new one.
 const MOST_CAPTURED: usize = 64;
 const MOST_OF_ONE: usize = 4;
@@ -33,6 +35,8 @@ pub struct Purse {
 struct Held {
     /// Until when each is searched for.
     minted: Vec<(Arc<Secret>, Instant)>,
+    /// Stored once; the oldest first.
+    replaced: VecDeque<(Arc<Secret>, Instant)>,
     /// The oldest first.
     captured: VecDeque<Captured>,
 }
@@ -54,7 +58,7 @@ impl Purse {
     pub fn put(&self, minted: &Minted) -> Result<(), Refusal> {
         let mut held = self.held();
         let now = Instant::now();
-        let refresh = minted.refresh.as_ref().map(|refresh| (refresh, now + REFRESH));
+        let refresh = minted.refresh.as_ref().map(|refresh| (refresh, now + REPLACED));
         let both = [(&minted.value, minted.expires + GRACE)].into_iter().chain(refresh);
         let is_new = |value: &Arc<Secret>| !held.minted.iter().any(|(known, _)| Arc::ptr_eq(known, value));
         let new: Vec<_> =
@@ -69,6 +73,20 @@ impl Purse {
             self.search_for(value)?;
         }
         Ok(())
+    }
+
+    /// Goes on searching for a value that the store had: connections on which it was spent may live, and
+    /// servers may say it long after.
+    pub fn retire(&self, value: Arc<Secret>) -> Result<(), Refusal> {
+        let mut held = self.held();
+        let now = Instant::now();
+        held.replaced.retain(|(known, until)| *until >= now && *known != value);
+        if held.replaced.len() >= MOST_REPLACED {
+            held.replaced.pop_front();
+        }
+        held.replaced.push_back((value.clone(), now + REPLACED));
+        self.forget(&held);
+        self.search_for(value)
     }
 
     /// Keeps what an answer of `host` minted in `session`.
@@ -111,7 +129,8 @@ impl Purse {
     /// Ends the search for what is held no longer.
     fn forget(&self, held: &Held) {
         let captured = held.captured.iter().map(|captured| &captured.value);
-        let kept: Vec<&Arc<Secret>> = held.minted.iter().map(|(value, _)| value).chain(captured).collect();
+        let until = held.minted.iter().chain(&held.replaced).map(|(value, _)| value);
+        let kept: Vec<&Arc<Secret>> = until.chain(captured).collect();
         self.additions.retain(|value| kept.iter().any(|kept| ***kept == *value));
     }
 
@@ -158,5 +177,21 @@ mod tests {
             purse.capture(&name, &number.to_string().into(), &host, secret("short")).unwrap();
         }
         assert_eq!(purse.held().captured.len(), MOST_CAPTURED);
+    }
+
+    #[test]
+    fn replaced_values_are_searched_for_and_do_not_pile_up() {
+        let purse = Purse::default();
+        for number in 0..2 * MOST_REPLACED {
+            for _twice in 0..2 {
+                purse.retire(Arc::new(secret(&format!("replaced-value-{number}")))).unwrap();
+            }
+        }
+        assert_eq!(purse.held().replaced.len(), MOST_REPLACED);
+        // What is put in later does not end the search for them.
+        purse
+            .capture(&"A".parse().unwrap(), &"s".into(), &"a.test".parse().unwrap(), secret("captured"))
+            .unwrap();
+        assert_eq!(purse.held().replaced.len(), MOST_REPLACED);
     }
 }

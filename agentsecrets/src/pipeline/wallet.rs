@@ -39,6 +39,8 @@ pub struct Wallets {
     project: Project,
     environment: Environment,
     ready: ArcSwap<HashMap<AgentName, Arc<Wallet>>>,
+    /// The last that each agent had, good or not any more.
+    last: std::sync::Mutex<HashMap<AgentName, Arc<Wallet>>>,
     filling: Mutex<()>,
     purses: std::sync::Mutex<HashMap<AgentName, Arc<Purse>>>,
     minter: Arc<Minter>,
@@ -49,8 +51,9 @@ impl Wallets {
     /// What replaces a stored secret at run time is kept in `rotated`.
     pub fn new(store: Arc<dyn Store>, project: Project, environment: Environment, rotated: Rotated) -> Self {
         let minter = Arc::new(Minter::new(rotated, project.clone(), environment.clone()));
-        let (ready, filling, purses) = (ArcSwap::default(), Mutex::default(), std::sync::Mutex::default());
-        Self { store, project, environment, ready, filling, purses, minter }
+        let (ready, filling) = (ArcSwap::default(), Mutex::default());
+        let (last, purses) = (std::sync::Mutex::default(), std::sync::Mutex::default());
+        Self { store, project, environment, ready, last, filling, purses, minter }
     }
 
     /// What makes the credentials that are made from others.
@@ -76,11 +79,25 @@ impl Wallets {
         let wallet = Arc::new(self.fill(agent).await.map_err(|error| {
             Refusal::new(Slug::StoreUnavailable, "", format!("the secret store cannot be read: {error}"))
         })?);
+        self.retire(agent.name(), &wallet)?;
         let mut after = HashMap::clone(&before);
         after.insert(agent.name().clone(), wallet.clone());
         // If the store changed meanwhile, what was just read may be old: leave it out of the cache.
         self.ready.compare_and_swap(&before, Arc::new(after));
         Ok(wallet)
+    }
+
+    /// What the agent's last wallet held and `next` does not is searched for all the same.
+    fn retire(&self, agent: &AgentName, next: &Arc<Wallet>) -> Result<(), Refusal> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = last.insert(agent.clone(), next.clone()) {
+            before
+                .values
+                .gone_from(&next.values)
+                .into_iter()
+                .try_for_each(|value| next.purse.retire(value))?;
+        }
+        Ok(())
     }
 
     async fn fill(&self, agent: &Agent) -> Result<Wallet, StoreError> {

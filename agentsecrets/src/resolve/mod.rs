@@ -47,6 +47,12 @@ impl Values {
         self.0.values().map(|value| &**value)
     }
 
+    /// The values here that `next` does not have: replaced since, deleted, or no longer this agent's.
+    pub fn gone_from(&self, next: &Self) -> Vec<Arc<Secret>> {
+        let kept = |value: &Arc<Secret>| next.0.values().any(|other| **other == **value);
+        self.0.values().filter(|value| !kept(value)).cloned().collect()
+    }
+
     /// Whether there is a value for each of `references`, but for those that are `made`.
     pub fn hold(&self, references: &[Reference], made: impl Fn(&SecretName) -> bool) -> Result<(), Refusal> {
         let is_absent = |name: &SecretName| !self.0.contains_key(name) && !made(name);

@@ -19,7 +19,7 @@ pub use agentsecrets_ebpf::{Flow, Origin, SELF_TEST};
 pub use flows::{Flows, original};
 pub use keep::{Keep, Kept};
 pub use load::{Attachment, Beside, Ports, allow_inbound, attach, attach_beside, detach};
-pub use probe::{cgroup2_mount, mount_bpffs, probe};
+pub use probe::{cgroup2_mount, is_bpffs, mount_bpffs, probe};
 
 /// The programs, built by `cargo xtask ebpf` from `agentsecrets-ebpf/src`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../agentsecrets-ebpf/agentsecrets-ebpf.o");

@@ -54,7 +54,8 @@ pub fn mount_bpffs(at: &Path) -> Result<(), EbpfError> {
     })
 }
 
-pub(super) fn is_bpffs(path: &Path) -> bool {
+/// Whether `path` is a folder on a bpffs.
+pub fn is_bpffs(path: &Path) -> bool {
     is(path, BPF_FS_MAGIC)
 }
 

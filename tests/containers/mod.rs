@@ -1,0 +1,27 @@
+//! Agents in containers: the services of `deploy/compose.yaml`, started by a real container runtime with exactly
+//! the mounts, users, capabilities, namespaces and system calls that the file gives them.
+
+mod bundle;
+mod capabilities;
+mod compose;
+mod engine;
+mod files;
+mod held;
+mod lifecycle;
+mod rotation;
+mod several;
+mod spending;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use engine::Engine;
+
+/// A file of the workspace.
+pub(crate) fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
+}
+
+/// A file that is delivered.
+pub(crate) fn deploy(name: &str) -> PathBuf {
+    file("deploy").join(name)
+}

@@ -1,0 +1,84 @@
+//! An agent's call gets its credential, and what is said of the caller is what the kernel says.
+
+use super::Engine;
+use super::engine::SECRET;
+
+#[test]
+fn an_agents_call_gets_its_credential_and_the_answer_is_without_it() {
+    let engine = Engine::new();
+    let (service, agent) = (engine.service(), engine.agent());
+    let answer = agent.curl(&["-i"], &engine.url("/echo")).ok();
+    let received = engine.api.only();
+    assert_eq!(received.header("authorization"), format!("Bearer {SECRET}"));
+    assert!(answer.contains("[REDACTED_BY_AGENTSECRETS]") && !answer.contains(SECRET), "{answer}");
+
+    let record = service.audit().pop().unwrap();
+    assert_eq!((&record["status"], &record["agent_id"]), (&"OK".into(), &"coder".into()), "{record}");
+    assert_eq!(record["identity_level"], "kernel");
+    let process = &record["process"];
+    assert_eq!((&process["container"], &process["uid"]), (&agent.id.as_str().into(), &1000.into()));
+    assert!(process["cgroup"].as_str().unwrap().ends_with(&format!(".slice/docker-{}.scope", agent.id)));
+    // Its processes are out of our sight, and so is what they run.
+    assert_eq!((&process["exe"], &process["sha256"]), (&"".into(), &"".into()), "{record}");
+    assert!(!service.errors().contains(SECRET));
+}
+
+#[test]
+fn what_cannot_be_proven_without_sight_of_processes_does_not_hold() {
+    let engine = Engine::new();
+    let (_service, agent) = (engine.service(), engine.agent());
+    let curl = std::fs::read("/usr/bin/curl").unwrap();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &curl);
+    let hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    for (fact, holds) in [
+        ("exe: /usr/bin/curl".to_owned(), false),
+        ("exe: '/**'".to_owned(), false),
+        (format!("sha256: {hash}"), false),
+        ("session: true".to_owned(), false),
+        ("uid: 1000".to_owned(), true),
+        ("uid: 1001".to_owned(), false),
+        (format!("container: {}", agent.id), true),
+        (format!("container: '{}'", &agent.id[..12]), true),
+        (format!("container: {}", "0".repeat(64)), false),
+        (format!("cgroup: '/{}/*'", engine.compose.services["agent"].cgroup_parent), true),
+    ] {
+        // Two hosts' rules tell when the policy is in force: the second is in every one of them.
+        let marker = format!("      - {{ host: marker{}.test }}\n", fact.len());
+        engine.policy(&format!(
+            "  - name: coder\n    match: {{ {fact} }}\n    allow:\n{}{marker}",
+            engine.allow("secrets: [STRIPE_KEY]")
+        ));
+        let wanted = if holds { "200" } else { "403" };
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        // Until the change is seen, the one before is in force.
+        while agent.status(&engine.url("/echo")) != wanted {
+            assert!(std::time::Instant::now() < end, "{fact}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_in_our_pid_namespace_is_known_by_its_program() {
+    let engine = Engine::new();
+    let mut service = engine.compose.services["agentsecrets"].clone();
+    service.command.push("--processes".to_owned());
+    service.cap_add.push("SYS_PTRACE".to_owned());
+    let service = engine.unready(&service);
+    service.wait_until_healthy();
+    engine.policy(&format!(
+        "  - name: curl\n    match: {{ exe: /usr/bin/curl }}\n    allow:\n{}",
+        engine.allow("secrets: [STRIPE_KEY]")
+    ));
+    let agent = engine.agent_as(&engine.compose.services["agent"], Some(&service));
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while agent.status(&engine.url("/echo")) != "200" {
+        assert!(std::time::Instant::now() < end, "{:?}", service.audit().pop());
+    }
+    let record = service.audit().pop().unwrap();
+    assert_eq!(record["process"]["exe"], "/usr/bin/curl", "{record}");
+    assert_eq!(record["process"]["container"], agent.id.as_str());
+    let script = "import urllib.request as u, ssl; \
+        print(u.urlopen(u.Request('URL', headers={'Authorization': 'Bearer AS_SECRET_STRIPE_KEY'})).status)";
+    let other = agent.exec(["/usr/bin/python3", "-c", &script.replace("URL", &engine.url("/echo"))]);
+    assert!(other.stderr.contains("403"), "{other:?}");
+}
