@@ -45,3 +45,8 @@ AWS_CA_BUNDLE BUNDLE_SSL_CA_CERT CARGO_HTTP_CAINFO CLOUDSDK_CORE_CUSTOM_CA_CERTS
 {{- define "agentsecrets.addedRoots" -}}
 DENO_CERT NODE_EXTRA_CA_CERTS
 {{- end -}}
+
+{{- /* The name of what belongs to no namespace: releases of the same name may stand in several. */ -}}
+{{- define "agentsecrets.clusterName" -}}
+{{- printf "%s-injector-%s" (include "agentsecrets.fullname" .) (default "default" .Release.Namespace) | trunc 253 -}}
+{{- end -}}
