@@ -59,7 +59,9 @@ impl Fragment {
     /// When it is none, with the line.
     pub fn parse(text: &str, path: &Path) -> Result<Self, NoFragment> {
         let broken = |why: String| NoFragment { path: path.to_path_buf(), why };
-        let fragment: Self = serde_yaml::from_str(text).map_err(|error| broken(error.to_string()))?;
+        let options = serde_yaml::options! { with_snippet: false };
+        let fragment: Self =
+            serde_yaml::from_str_with_options(text, options).map_err(|error| broken(error.to_string()))?;
         if fragment.init_containers.is_empty() {
             return Err(broken("it names no container of the sidecar".to_owned()));
         }

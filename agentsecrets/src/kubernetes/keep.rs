@@ -20,6 +20,8 @@ use super::authority::{Authority, NoCertificate};
 
 /// How often everything is looked at.
 const LOOK: Duration = Duration::from_secs(30);
+/// How soon again, when the API server said no: another replica may have been faster.
+const SOON: Duration = Duration::from_secs(1);
 
 const CERTIFICATE: &str = "ca.crt";
 const KEY: &str = "ca.key";
@@ -63,17 +65,19 @@ pub async fn keep(
     shown: watch::Sender<Option<Arc<CertifiedKey>>>,
 ) {
     let (mut signed_by, mut renewed) = (String::new(), OffsetDateTime::UNIX_EPOCH);
-    let mut looks = tokio::time::interval(LOOK);
+    let mut wait = Duration::ZERO;
     loop {
-        looks.tick().await;
+        tokio::time::sleep(wait).await;
         let now = OffsetDateTime::now_utc();
         let kept = match settle(&client, &places, now).await {
             Ok(kept) => kept,
             Err(error) => {
                 tracing::warn!(%error, "the webhook's certificates cannot be looked after");
+                wait = (wait * 2).clamp(SOON, LOOK);
                 continue;
             }
         };
+        wait = LOOK;
         if kept.authority.certificate == signed_by && now < renewed {
             continue;
         }

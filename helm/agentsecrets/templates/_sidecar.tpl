@@ -56,7 +56,7 @@
   emptyDir: { sizeLimit: 8Mi }
 {{- with .Values.secrets.existingSecret }}
 - name: agentsecrets-secrets
-  secret: { secretName: {{ . | quote }}, defaultMode: 0444 }
+  secret: { secretName: {{ . | quote }}, defaultMode: 292 }
 {{- end }}
 {{- end -}}
 
