@@ -12,6 +12,7 @@ mod ebpf;
 mod harden;
 mod hostile;
 mod http;
+mod kubernetes;
 mod launch;
 mod load;
 mod mcp;

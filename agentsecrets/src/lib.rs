@@ -6,8 +6,8 @@
 //! connection ─ identity ─ tls ─ exchange ─ policy ─ resolve ─ inject ─ upstream ─ redact ─ audit
 //! ```
 //!
-//! `base` lies under all of them; `pipeline` strings them together; `app`, `launch` and `door` are processes;
-//! `cli` is what a person types, `mcp` what a model calls.
+//! `base` lies under all of them; `pipeline` strings them together; `app`, `launch`, `door` and `kubernetes` are
+//! processes; `cli` is what a person types, `mcp` what a model calls.
 
 pub mod app;
 pub mod audit;
@@ -23,6 +23,8 @@ pub mod exchange;
 pub mod fuzzing;
 pub mod identity;
 pub mod inject;
+#[cfg(target_os = "linux")]
+pub mod kubernetes;
 #[cfg(target_os = "linux")]
 pub mod launch;
 #[cfg(not(target_os = "linux"))]

@@ -70,7 +70,7 @@ pub(super) fn need(verb: &Verb) -> Need {
         // What it tells is the caller's own.
         Verb::Whoami(_) => Need::Nothing,
         // They are services of their own: never through the door.
-        Verb::Sidecar(_) | Verb::Health(_) => Need::Nothing,
+        Verb::Sidecar(_) | Verb::Health(_) | Verb::Kubernetes(_) => Need::Nothing,
         Verb::Approvals(_) | Verb::Approve(_) | Verb::Deny(_) => Need::Presence,
         Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
         Verb::Call(_)

@@ -20,6 +20,8 @@ mod handing;
 mod health;
 #[cfg(target_os = "linux")]
 mod interceptor;
+#[cfg(target_os = "linux")]
+mod kubernetes;
 mod mcp;
 mod policy;
 #[cfg(target_os = "linux")]
@@ -145,6 +147,9 @@ enum Verb {
     /// Keep secrets with a user of their own, behind a door that asks who you are
     #[cfg(target_os = "linux")]
     Daemon(daemon::Args),
+    /// What a cluster runs: the webhook that puts the sidecar into pods
+    #[cfg(target_os = "linux")]
+    Kubernetes(kubernetes::Args),
     /// Print completions for a shell
     Completions(completions::Args),
     /// The process that handles agents' traffic; started by `run`
@@ -194,6 +199,7 @@ impl Verb {
             Verb::Call(_) | Verb::Env(_) => false,
             #[cfg(target_os = "linux")]
             Verb::Whoami(_) => false,
+            Verb::Kubernetes(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -294,6 +300,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Presence(args) => presence::run(args, &context),
         #[cfg(target_os = "linux")]
         Verb::Daemon(args) => daemon::run(args),
+        Verb::Kubernetes(args) => kubernetes::run(args, &context),
         Verb::Completions(args) => completions::run(args, &context),
         #[cfg(target_os = "linux")]
         Verb::Interceptor(args) => interceptor::run(args, &context),

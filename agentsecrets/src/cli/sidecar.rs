@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Where agents read the certificates that they must trust
     #[arg(long, value_name = "FOLDER", default_value = "/run/agentsecrets/public")]
     public: PathBuf,
+    /// As whom to serve, as numbers [default: the owner of our state]
+    #[arg(long, value_name = "UID:GID", value_parser = user)]
+    user: Option<(u32, u32)>,
     /// Prove agents' programs too: they share our pid namespace, and we have CAP_SYS_PTRACE
     #[arg(long)]
     processes: bool,
@@ -43,10 +46,20 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         cgroup: args.cgroup,
         pins: args.pins,
         public: args.public,
+        user: args.user,
         processes: args.processes,
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
     serve(&wanted, &interceptor).map(|()| ExitCode::SUCCESS).map_err(failure)
+}
+
+/// `UID:GID`, neither of which is root's.
+fn user(text: &str) -> Result<(u32, u32), String> {
+    let parsed = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    match parsed {
+        Some((uid, gid)) if uid != 0 && gid != 0 => Ok((uid, gid)),
+        _ => Err(format!("'{text}' is no user such as 65532:65532; root handles no agent's traffic")),
+    }
 }
 
 fn failure(error: NotServed) -> Failure {

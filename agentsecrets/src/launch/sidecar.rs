@@ -47,6 +47,8 @@ pub struct Sidecar {
     pub pins: PathBuf,
     /// The folder that agents read the authority's certificate from.
     pub public: PathBuf,
+    /// As whom to serve, if it is not the owner of our state.
+    pub user: Option<(u32, u32)>,
     /// Whether agents are in our pid namespace and their programs are to be proven.
     pub processes: bool,
 }
@@ -78,7 +80,7 @@ pub enum NotServed {
 /// [`run`](super::run). The process must have one thread.
 pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed> {
     let place = Place::find(wanted.cgroup.as_deref())?;
-    let (uid, gid) = owner(&wanted.home)?;
+    let (uid, gid) = wanted.user.map_or_else(|| owner(&wanted.home), Ok)?;
     let ours = place.ours().map_err(step("find our own cgroup"))?;
     let processes = wanted.processes.then(pid_namespace).transpose();
     let beside = Beside { ours, processes: processes.map_err(step("find our pid namespace"))? };

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["redact"],
     &["audit"],
     &["pipeline"],
-    &["app", "launch", "sync"],
+    &["app", "kubernetes", "launch", "sync"],
     &["door"],
     // A server that one of the verbs starts.
     &["mcp"],

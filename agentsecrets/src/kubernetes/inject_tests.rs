@@ -1,0 +1,245 @@
+//! What is put into pods, and which pods are refused.
+
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::fragment::Fragment;
+use super::inject::{INJECTED, inject};
+use super::review::answer;
+
+const FRAGMENT: &str = "
+initContainers:
+  - { name: agentsecrets-loader, image: our:1, securityContext: { runAsUser: 0 } }
+  - { name: agentsecrets, image: our:1, restartPolicy: Always, securityContext: { runAsUser: 64646 } }
+volumes:
+  - { name: agentsecrets-trust, emptyDir: {} }
+  - { name: agentsecrets-secrets, secret: { secretName: spend } }
+container:
+  env: [ { name: SSL_CERT_FILE, value: /run/agentsecrets/bundle.pem }, { name: KEY, value: AS_SECRET_KEY } ]
+  volumeMounts: [ { name: agentsecrets-trust, mountPath: /run/agentsecrets, readOnly: true } ]
+secrets: [spend]
+uids: [64646]
+loadsPrograms: true
+";
+
+fn fragment() -> Fragment {
+    Fragment::parse(FRAGMENT, Path::new("sidecar.yaml")).unwrap()
+}
+
+fn pod(change: impl FnOnce(&mut Value)) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "coder", "labels": { "app": "coder" } },
+        "spec": {
+            "initContainers": [{ "name": "clone", "image": "git:1" }],
+            "containers": [{
+                "name": "agent",
+                "image": "agent:1",
+                "env": [{ "name": "KEY", "value": "sk_real" }, { "name": "OTHER", "value": "x" }],
+                "volumeMounts": [{ "name": "work", "mountPath": "/work" }],
+            }],
+            "volumes": [{ "name": "work", "emptyDir": {} }],
+        },
+    });
+    change(&mut pod);
+    pod
+}
+
+fn guarded(pod: &Value) -> Result<Value, Vec<String>> {
+    let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+    inject(pod, &fragment()).map(|pod| serde_json::to_value(pod).unwrap())
+}
+
+fn refused(change: impl FnOnce(&mut Value)) -> String {
+    guarded(&pod(change)).expect_err("the pod is refused").join("; ")
+}
+
+#[test]
+fn the_sidecar_starts_before_every_other_container_and_each_of_these_is_kept_in() {
+    let guarded = guarded(&pod(|_| {})).unwrap();
+    let spec = &guarded["spec"];
+    let init = spec["initContainers"].as_array().unwrap();
+    let names: Vec<_> = init.iter().map(|container| container["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["agentsecrets-loader", "agentsecrets", "clone"]);
+    assert_eq!(spec["automountServiceAccountToken"], false);
+    assert_eq!(guarded["metadata"]["annotations"][INJECTED], "true");
+    for container in [&init[2], &spec["containers"][0]] {
+        let context = &container["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["runAsNonRoot"], true);
+        assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+        let env = container["env"].as_array().unwrap();
+        assert!(env.contains(&json!({ "name": "KEY", "value": "AS_SECRET_KEY" })), "{env:?}");
+        assert!(!container.to_string().contains("sk_real"));
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == "/run/agentsecrets"));
+    }
+    let env = spec["containers"][0]["env"].as_array().unwrap();
+    assert!(env.contains(&json!({ "name": "OTHER", "value": "x" })));
+}
+
+#[test]
+fn a_pod_that_has_the_sidecar_stays_as_it_is() {
+    let once = guarded(&pod(|_| {})).unwrap();
+    assert_eq!(guarded(&once).unwrap(), once);
+}
+
+#[test]
+fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
+    type Change = fn(&mut Value);
+    let cases: &[(&str, Change)] = &[
+        ("hostNetwork", |pod| pod["spec"]["hostNetwork"] = true.into()),
+        ("hostPID", |pod| pod["spec"]["hostPID"] = true.into()),
+        ("hostIPC", |pod| pod["spec"]["hostIPC"] = true.into()),
+        ("hostUsers", |pod| pod["spec"]["hostUsers"] = false.into()),
+        ("shareProcessNamespace", |pod| pod["spec"]["shareProcessNamespace"] = true.into()),
+        ("automountServiceAccountToken", |pod| pod["spec"]["automountServiceAccountToken"] = true.into()),
+        ("runAsUser: 0", |pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 0 })),
+        ("runAsNonRoot", |pod| pod["spec"]["securityContext"] = json!({ "runAsNonRoot": false })),
+        ("the sidecar's own user", |pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 64646 })),
+        ("sysctls", |pod| {
+            pod["spec"]["securityContext"] =
+                json!({ "sysctls": [{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "0" }] });
+        }),
+        ("privileged", |pod| context(pod, json!({ "privileged": true }))),
+        ("allowPrivilegeEscalation", |pod| context(pod, json!({ "allowPrivilegeEscalation": true }))),
+        ("capability NET_RAW", |pod| context(pod, json!({ "capabilities": { "add": ["NET_RAW"] } }))),
+        ("capability CAP_SYS_ADMIN", |pod| {
+            context(pod, json!({ "capabilities": { "add": ["cap_sys_admin"] } }));
+        }),
+        ("runAsUser: 0", |pod| context(pod, json!({ "runAsUser": 0 }))),
+        ("the sidecar's own user", |pod| context(pod, json!({ "runAsUser": 64646 }))),
+        ("procMount", |pod| context(pod, json!({ "procMount": "Unmasked" }))),
+        ("seccompProfile", |pod| context(pod, json!({ "seccompProfile": { "type": "Unconfined" } }))),
+        ("seccompProfile", |pod| {
+            pod["spec"]["securityContext"] = json!({ "seccompProfile": { "type": "Unconfined" } });
+            context(pod, json!({}));
+        }),
+        ("appArmorProfile", |pod| context(pod, json!({ "appArmorProfile": { "type": "Unconfined" } }))),
+        ("hostPath", |pod| volume(pod, json!({ "name": "x", "hostPath": { "path": "/run" } }))),
+        ("secrets that the agent must not have", |pod| {
+            volume(pod, json!({ "name": "x", "secret": { "secretName": "spend" } }));
+        }),
+        ("secrets that the agent must not have", |pod| {
+            let sources = json!([{ "secret": { "name": "spend" } }]);
+            volume(pod, json!({ "name": "x", "projected": { "sources": sources } }));
+        }),
+        ("a token of the pod's account", |pod| {
+            let sources = json!([{ "serviceAccountToken": { "path": "token" } }]);
+            volume(pod, json!({ "name": "x", "projected": { "sources": sources } }));
+        }),
+        ("a value of Secret spend", |pod| {
+            agent(pod)["env"] =
+                json!([{ "name": "K", "valueFrom": { "secretKeyRef": { "name": "spend", "key": "K" } } }]);
+        }),
+        ("the values of Secret spend", |pod| {
+            agent(pod)["envFrom"] = json!([{ "secretRef": { "name": "spend" } }]);
+        }),
+        ("volume agentsecrets-secrets is the sidecar's", |pod| {
+            agent(pod)["volumeMounts"] = json!([{ "name": "agentsecrets-secrets", "mountPath": "/x" }]);
+        }),
+        ("volumeDevices", |pod| {
+            agent(pod)["volumeDevices"] = json!([{ "name": "x", "devicePath": "/dev/x" }]);
+        }),
+        ("hostPort", |pod| {
+            agent(pod)["ports"] = json!([{ "containerPort": 80, "hostPort": 80 }]);
+        }),
+        ("the name is the sidecar's", |pod| agent(pod)["name"] = "agentsecrets".into()),
+        ("the name is the sidecar's", |pod| {
+            volume(pod, json!({ "name": "agentsecrets-trust", "emptyDir": { "medium": "Memory" } }));
+        }),
+        ("privileged", |pod| {
+            let context = json!({ "privileged": true });
+            pod["spec"]["initContainers"][0]["securityContext"] = context;
+        }),
+        ("it would share the sidecar's processes", |pod| {
+            pod["spec"]["ephemeralContainers"] =
+                json!([{ "name": "debug", "targetContainerName": "agentsecrets" }]);
+        }),
+        ("capability SYS_PTRACE", |pod| {
+            let context = json!({ "capabilities": { "add": ["SYS_PTRACE"] } });
+            pod["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "securityContext": context }]);
+        }),
+    ];
+    for (reason, change) in cases {
+        let why = refused(change);
+        assert!(why.contains(reason), "{reason}: {why}");
+    }
+}
+
+fn agent(pod: &mut Value) -> &mut Value {
+    &mut pod["spec"]["containers"][0]
+}
+
+fn context(pod: &mut Value, context: Value) {
+    agent(pod)["securityContext"] = context;
+}
+
+fn volume(pod: &mut Value, volume: Value) {
+    pod["spec"]["volumes"].as_array_mut().unwrap().push(volume);
+}
+
+fn review(pod: &Value, operation: &str, sub_resource: Option<&str>) -> Value {
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": { "group": "", "version": "v1", "kind": "Pod" },
+            "resource": { "group": "", "version": "v1", "resource": "pods" },
+            "subResource": sub_resource,
+            "namespace": "agents",
+            "operation": operation,
+            "userInfo": { "username": "somebody" },
+            "object": pod,
+            "oldObject": null,
+        },
+    });
+    let answered = answer(review.to_string().as_bytes(), &fragment()).unwrap();
+    serde_json::from_slice::<Value>(&answered).unwrap()["response"].clone()
+}
+
+#[test]
+fn the_patch_of_an_answer_makes_the_pod_a_guarded_one() {
+    use base64::Engine;
+
+    let mut pod = pod(|_| {});
+    let response = review(&pod, "CREATE", None);
+    assert_eq!((&response["allowed"], &response["patchType"]), (&true.into(), &"JSONPatch".into()));
+    let patch =
+        base64::engine::general_purpose::STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+    let expected = guarded(&pod).unwrap();
+    json_patch::patch(&mut pod, &patch).unwrap();
+    assert_eq!(serde_json::from_value::<Pod>(pod).unwrap(), serde_json::from_value::<Pod>(expected).unwrap());
+}
+
+#[test]
+fn a_refusal_says_why_and_a_container_for_debugging_is_looked_at_too() {
+    let bad = pod(|pod| pod["spec"]["hostPID"] = true.into());
+    let response = review(&bad, "CREATE", None);
+    assert_eq!((&response["allowed"], &response["status"]["code"]), (&false.into(), &403.into()));
+    assert!(response["status"]["message"].as_str().unwrap().contains("hostPID"));
+    let debugged = pod(|pod| {
+        pod["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "targetContainerName": "agent" }]);
+    });
+    assert_eq!(review(&debugged, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
+    let spied = pod(|pod| {
+        pod["spec"]["ephemeralContainers"] =
+            json!([{ "name": "debug", "targetContainerName": "agentsecrets" }]);
+    });
+    assert_eq!(review(&spied, "UPDATE", Some("ephemeralcontainers"))["allowed"], false);
+}
+
+#[test]
+fn what_is_no_review_of_a_pod_is_an_error() {
+    for body in ["", "{}", "null", "{\"request\":null}", "[1]", "{\"apiVersion\":\"v1\",\"kind\":\"Pod\"}"] {
+        assert!(answer(body.as_bytes(), &fragment()).is_err(), "{body}");
+    }
+    assert!(Fragment::parse("initContainers: []", Path::new("f")).is_err());
+    assert!(Fragment::parse(&format!("{FRAGMENT}\nunknown: 1"), Path::new("f")).is_err());
+}

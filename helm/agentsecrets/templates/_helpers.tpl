@@ -1,0 +1,52 @@
+{{- define "agentsecrets.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "agentsecrets.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains (include "agentsecrets.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "agentsecrets.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "agentsecrets.selector" -}}
+app.kubernetes.io/name: {{ include "agentsecrets.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "agentsecrets.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "agentsecrets.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "agentsecrets.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "agentsecrets.configMap" -}}
+{{- .Values.policy.existingConfigMap | default (include "agentsecrets.fullname" .) -}}
+{{- end -}}
+
+{{- /* The files that agents trust, and the variables that lead common clients to them: the same ones as
+       `agentsecrets run` sets. */ -}}
+{{- define "agentsecrets.roots" -}}
+AWS_CA_BUNDLE BUNDLE_SSL_CA_CERT CARGO_HTTP_CAINFO CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE COMPOSER_CAFILE CURL_CA_BUNDLE GIT_SSL_CAINFO GRPC_DEFAULT_SSL_ROOTS_FILE_PATH HEX_CACERTS_PATH HTTPLIB2_CA_CERTS JULIA_SSL_CA_ROOTS_PATH NIX_SSL_CERT_FILE PERL_LWP_SSL_CA_FILE PIP_CERT REQUESTS_CA_BUNDLE SSL_CERT_FILE SYSTEM_CERTIFICATE_PATH WEBSOCKET_CLIENT_CA_BUNDLE npm_config_cafile
+{{- end -}}
+
+{{- define "agentsecrets.addedRoots" -}}
+DENO_CERT NODE_EXTRA_CA_CERTS
+{{- end -}}
+
+{{- /* The name of what belongs to no namespace: releases of the same name may stand in several. */ -}}
+{{- define "agentsecrets.clusterName" -}}
+{{- printf "%s-injector-%s" (include "agentsecrets.fullname" .) (default "default" .Release.Namespace) | trunc 253 -}}
+{{- end -}}

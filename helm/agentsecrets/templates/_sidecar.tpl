@@ -1,0 +1,77 @@
+{{- /* The sidecar as it stands in a pod: what the injector puts into pods is the same text. */ -}}
+
+{{- define "agentsecrets.sidecar.initContainers" -}}
+- name: agentsecrets
+  image: {{ include "agentsecrets.image" . | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args: [sidecar, --user, {{ .Values.sidecar.user | quote }}]
+  # Started before every other container, and again whenever it ends.
+  restartPolicy: Always
+  securityContext:
+    # Root loads the hooks; what reads traffic is another user, without any capability.
+    runAsUser: 0
+    runAsGroup: 0
+    runAsNonRoot: false
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities:
+      drop: [ALL]
+      add: [BPF, NET_ADMIN, PERFMON, SETGID, SETUID]
+    seccompProfile:
+      type: RuntimeDefault
+  # Hooks are in force, and a packet past them was refused: only then do other containers start.
+  startupProbe:
+    exec:
+      command: [/agentsecrets, health]
+    {{- toYaml .Values.sidecar.startupProbe | nindent 4 }}
+  readinessProbe:
+    exec:
+      command: [/agentsecrets, health]
+    {{- toYaml .Values.sidecar.readinessProbe | nindent 4 }}
+  {{- with .Values.sidecar.resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  volumeMounts:
+    - { name: agentsecrets-cgroup, mountPath: /host/cgroup, readOnly: true }
+    - { name: agentsecrets-pins, mountPath: /host/bpf }
+    - { name: agentsecrets-policy, mountPath: /etc/agentsecrets, readOnly: true }
+    - { name: agentsecrets-state, mountPath: /var/lib/agentsecrets }
+    - { name: agentsecrets-public, mountPath: /run/agentsecrets/public }
+    {{- if .Values.secrets.existingSecret }}
+    - { name: agentsecrets-secrets, mountPath: /run/secrets, readOnly: true }
+    {{- end }}
+{{- end -}}
+
+{{- define "agentsecrets.sidecar.volumes" -}}
+- name: agentsecrets-cgroup
+  hostPath: { path: {{ .Values.sidecar.cgroup | quote }}, type: Directory }
+- name: agentsecrets-pins
+  hostPath: { path: {{ .Values.sidecar.pins | quote }}, type: DirectoryOrCreate }
+- name: agentsecrets-policy
+  configMap: { name: {{ include "agentsecrets.configMap" . | quote }} }
+- name: agentsecrets-state
+  emptyDir: { sizeLimit: 256Mi }
+- name: agentsecrets-public
+  emptyDir: { sizeLimit: 8Mi }
+{{- with .Values.secrets.existingSecret }}
+- name: agentsecrets-secrets
+  secret: { secretName: {{ . | quote }}, defaultMode: 292 }
+{{- end }}
+{{- end -}}
+
+{{- define "agentsecrets.sidecar.env" -}}
+{{- range splitList " " (include "agentsecrets.roots" .) }}
+- { name: {{ . }}, value: /run/agentsecrets/public/bundle.pem }
+{{- end }}
+{{- range splitList " " (include "agentsecrets.addedRoots" .) }}
+- { name: {{ . }}, value: /run/agentsecrets/public/ca.pem }
+{{- end }}
+{{- range .Values.secrets.names }}
+- { name: {{ . | quote }}, value: {{ printf "AS_SECRET_%s" . | quote }} }
+{{- end }}
+{{- end -}}
+
+{{- define "agentsecrets.sidecar.volumeMounts" -}}
+- { name: agentsecrets-public, mountPath: /run/agentsecrets/public, readOnly: true }
+{{- end -}}
