@@ -2,6 +2,7 @@
 //! drives the real binary against real servers, and needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
+mod approvals;
 mod broken;
 mod capability;
 mod clients;

@@ -19,6 +19,11 @@ impl AgentsCopy {
         std::fs::copy(AGENTSECRETS, &copy).unwrap();
         Self(copy.to_str().unwrap().to_owned())
     }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Drop for AgentsCopy {

@@ -28,6 +28,7 @@ use crate::identity::process::{Containers, Identifier};
 use crate::identity::witness::Witness;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::pipeline::{Intercept, Pipeline};
+use crate::policy::approval::Desk;
 use crate::policy::live::Live;
 use crate::redact::alarm::Alarms;
 use crate::store::keeper::Keeper;
@@ -65,6 +66,7 @@ struct Prepared {
     store: Arc<dyn Store>,
     policy: Arc<Live>,
     capabilities: Arc<Capabilities>,
+    approvals: Arc<Desk>,
     audit: Arc<Log>,
     leaves: Arc<Leaves>,
     upstream_tls: Arc<rustls::ClientConfig>,
@@ -140,6 +142,8 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     private_folder(&order.home.capabilities())
         .map_err(|error| failed("the folder of agents and sessions cannot be made", error))?;
+    private_folder(&order.home.approvals())
+        .map_err(|error| failed("the folder of approvals cannot be made", error))?;
     private_folder(&order.home.rotated())
         .map_err(|error| failed("the folder of rotated secrets cannot be made", error))?;
     let config = Config::load(&order.home.config())
@@ -181,6 +185,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
              agentsecrets secrets set NAME"
         );
     }
+    let approvals = Arc::new(Desk::at(order.home.approvals()));
     let prepared = Prepared {
         order,
         config,
@@ -192,6 +197,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         store,
         policy: Arc::new(policy),
         capabilities,
+        approvals,
         audit,
         leaves: Arc::new(leaves),
         upstream_tls,
@@ -333,6 +339,7 @@ async fn serve_connections(
     let pipeline = Arc::new(Pipeline {
         policy: prepared.policy.clone(),
         capabilities: prepared.capabilities.clone(),
+        approvals: prepared.approvals.clone(),
         wallets,
         alarms: prepared.alarms.clone(),
         upstream: Arc::new(upstream),

@@ -54,7 +54,7 @@ pub(super) fn confine(home: &Home, cgroups: &Path) -> io::Result<()> {
         .and_then(Ruleset::create)
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(to_read(home, cgroups), read)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(home.audit().parent(), write)))
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules([home.rotated()], write)))
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules([home.rotated(), home.approvals()], write)))
         // Where a passphrase is asked for, before the terminal becomes the agent's.
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(["/dev/tty"], terminal)))
         .and_then(landlock::RulesetCreated::restrict_self)

@@ -23,6 +23,7 @@ use crate::identity::closer::Look;
 use crate::identity::look_closer;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
+use crate::policy::approval::Desk;
 use crate::policy::live::Live;
 use crate::policy::narrow::Narrow;
 use crate::store::keeper::Keeper;
@@ -43,6 +44,8 @@ pub struct Stages {
     pub policy: Arc<Live>,
     /// What bounds callers beside it.
     pub capabilities: Arc<Capabilities>,
+    /// What waits for a person.
+    pub approvals: Arc<Desk>,
     /// What is spent.
     pub store: Arc<dyn Store>,
     /// The log.
@@ -103,7 +106,19 @@ impl Stages {
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
         let whose = (&project, &environment);
         let capabilities = capabilities(home, whose, None, &config, look)?;
-        Ok(Self { config, policy, capabilities, store, audit, upstream_tls, rotated, project, environment })
+        let approvals = Arc::new(Desk::at(home.approvals()));
+        Ok(Self {
+            config,
+            policy,
+            capabilities,
+            approvals,
+            store,
+            audit,
+            upstream_tls,
+            rotated,
+            project,
+            environment,
+        })
     }
 
     /// The same for the person, whom nothing binds that programs were given.
@@ -128,6 +143,7 @@ impl Stages {
         let pipeline = Pipeline {
             policy: self.policy.clone(),
             capabilities: self.capabilities.clone(),
+            approvals: self.approvals.clone(),
             wallets: wallets.clone(),
             alarms: Arc::default(),
             upstream: Arc::new(upstream.with_patience(patience)),

@@ -118,6 +118,11 @@ impl Home {
         self.state.join("mcp")
     }
 
+    /// The folder of requests that wait for a person, and of the answers to them.
+    pub fn approvals(&self) -> PathBuf {
+        self.state.join("approvals")
+    }
+
     /// The folder of sockets and process files.
     pub fn runtime(&self) -> &Path {
         &self.runtime

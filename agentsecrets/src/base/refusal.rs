@@ -133,12 +133,14 @@ pub struct Refusal {
     pub message: String,
     /// The rule that decided, such as `coder/2 (policy.yaml:17)`.
     pub rule: Option<String>,
+    /// In how many seconds the same request may succeed, where that is known.
+    pub retry_after: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal that no rule decided.
     pub fn new(slug: Slug, domain: impl ToString, message: impl Into<String>) -> Self {
-        Self { slug, domain: domain.to_string(), message: message.into(), rule: None }
+        Self { slug, domain: domain.to_string(), message: message.into(), rule: None, retry_after: None }
     }
 
     /// Names the host that was asked for, where the stage that refused did not know it.

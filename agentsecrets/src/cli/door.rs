@@ -71,6 +71,7 @@ pub(super) fn need(verb: &Verb) -> Need {
         Verb::Whoami(_) => Need::Nothing,
         // They are services of their own: never through the door.
         Verb::Sidecar(_) | Verb::Health(_) => Need::Nothing,
+        Verb::Approvals(_) | Verb::Approve(_) | Verb::Deny(_) => Need::Presence,
         Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
         Verb::Call(_)
         | Verb::Env(_)

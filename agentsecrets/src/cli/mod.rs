@@ -3,6 +3,7 @@
 
 mod acts;
 mod agent;
+mod approvals;
 mod audit;
 mod call;
 mod completions;
@@ -126,6 +127,12 @@ enum Verb {
     /// Show what would be known of the program that calls this
     #[cfg(target_os = "linux")]
     Whoami(whoami::Args),
+    /// Show the requests that wait for you to approve them
+    Approvals(approvals::Args),
+    /// Let a request of an agent leave that waits for you
+    Approve(approvals::Approve),
+    /// Refuse a request of an agent that waits for you
+    Deny(approvals::Deny),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -170,6 +177,9 @@ impl Verb {
             | Verb::Agent(_)
             | Verb::Session(_)
             | Verb::Trust(_)
+            | Verb::Approvals(_)
+            | Verb::Approve(_)
+            | Verb::Deny(_)
             | Verb::Audit(_) => true,
             #[cfg(target_os = "linux")]
             Verb::Interceptor(_) => true,
@@ -274,6 +284,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Trust(args) => trust::run(args, &context),
         #[cfg(target_os = "linux")]
         Verb::Whoami(args) => whoami::run(args, &context),
+        Verb::Approvals(args) => approvals::run(args, &context),
+        Verb::Approve(args) => approvals::approve(&args, &context),
+        Verb::Deny(args) => approvals::deny(&args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),

@@ -259,6 +259,9 @@ fn print(agent: &Agent, request: &Request, explanation: &Explanation) {
         Ok(allowed) => {
             println!("✓ {method} {target}{path}: allowed for agent '{}'", agent.name());
             println!("  decided by {}", allowed.rule);
+            if let Some(wait) = allowed.waits {
+                println!("  held until a person approves it: it waits {} seconds", wait.as_secs());
+            }
             if allowed.unopened {
                 println!("  passed on unopened: no secret goes in, and nothing of the request is judged");
             }
@@ -335,6 +338,7 @@ fn as_json(agent: &Agent, explanation: &Explanation) -> Value {
                 allowed.spends.iter().map(|spend| json!({ "secret": spend.name, "how": style(spend) }));
             json!({
                 "agent": agent.name(), "allowed": true, "rule": &*allowed.rule, "unopened": allowed.unopened,
+                "approve_wait_seconds": allowed.waits.map(|wait| wait.as_secs()),
                 "spends": spends.collect::<Vec<_>>(), "considered": considered,
             })
         }

@@ -1,7 +1,7 @@
 //! What an agent is told when we answer in the server's stead: JSON that says what happened, with a
 //! slug that does not change.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -36,6 +36,9 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-as-refused", HeaderValue::from_static(refusal.slug.as_str()));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
     response
 }
 

@@ -212,6 +212,7 @@ fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
     };
     match decide(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
         Decision::Allow(grant) => Ok(grant),
+        Decision::Hold(_) => Err("held".to_owned()),
         Decision::Deny(refusal) => Err(refusal.message),
     }
 }

@@ -25,6 +25,9 @@ pub mod stores {}
 #[doc = include_str!("computed.md")]
 pub mod computed {}
 
+#[doc = include_str!("approvals.md")]
+pub mod approvals {}
+
 #[doc = include_str!("known_attacks.md")]
 pub mod known_attacks {}
 

@@ -9,6 +9,7 @@
 mod connection;
 mod explicit;
 pub mod handover;
+mod held;
 mod passthrough;
 mod purse;
 pub mod record;
@@ -37,6 +38,7 @@ use crate::exchange::target::{Claim, Target};
 use crate::exchange::{disguise, endpoint, upgrade};
 use crate::identity::{Caller, IdentityError};
 use crate::inject::{self, Payload};
+use crate::policy::approval::Desk;
 use crate::policy::ask::Ask;
 use crate::policy::bounds::Bounds;
 use crate::policy::decide::{decide, reading};
@@ -59,6 +61,8 @@ pub struct Pipeline {
     pub policy: Arc<Live>,
     /// What bounds callers beside it.
     pub capabilities: Arc<Capabilities>,
+    /// What waits for a person.
+    pub approvals: Arc<Desk>,
     /// What agents may spend.
     pub wallets: Arc<Wallets>,
     /// Who may be guessing.
@@ -200,14 +204,14 @@ impl Pipeline {
         let body = Payload::read(&parts, body, reading.as_ref(), &wallet.room).await.map_err(about)?;
         references.and_of_body(&body, &wallet.vocabulary).map_err(about)?;
         attempt.asks(references.all());
-        let grant = match decide(
-            &policy,
-            &*self.capabilities,
-            caller,
-            &Ask { references: references.all(), ..ask },
-        ) {
+        let ask = Ask { references: references.all(), ..ask };
+        let (grant, wallet) = match decide(&policy, &*self.capabilities, caller, &ask) {
             Decision::Deny(refusal) => return Err(refusal),
-            Decision::Allow(grant) => grant,
+            Decision::Allow(grant) => (grant, wallet),
+            Decision::Hold(held) => {
+                let body = (body.bytes().cloned(), body.trailers().cloned());
+                self.approved(held, caller, &ask, (&parts, body), attempt).await?
+            }
         };
         attempt.granted(&grant);
         self.alarms.check(agent.name(), &target.host)?;

@@ -22,6 +22,7 @@ use crate::exchange::reply;
 use crate::exchange::target::Target;
 use crate::identity::Caller;
 use crate::inject::{Outbound, Quotes};
+use crate::policy::approval;
 use crate::policy::ask::Reference;
 use crate::policy::connection::Tunnel;
 use crate::policy::derived::Endpoint;
@@ -175,6 +176,17 @@ impl Attempt {
     /// Notes in the end what `quotes` saw in a body that passed by.
     pub fn watching(&mut self, quotes: Quotes) {
         self.quotes = Some(quotes);
+    }
+
+    /// Notes under which rule it waits for a person, and with which secrets.
+    pub fn on_hold(&mut self, held: &approval::Held) {
+        self.pending.rule(&**held.rule());
+        self.pending.spends(held.spends());
+    }
+
+    /// Notes what a person said of it.
+    pub fn note(&mut self, note: String) {
+        self.pending.note(note);
     }
 
     /// Notes what else became of the request on its way out.

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use http::Method;
@@ -20,7 +21,7 @@ use crate::tls::verify::Roots;
 use super::ask::{Area, Place};
 use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend, Style};
-use super::limit::Limiter;
+use super::limit::{Limiter, Of};
 use super::load::Problem;
 use super::matching::{HostPattern, Hosts, Match, glob};
 use super::model::{self, Text};
@@ -31,6 +32,10 @@ use super::signing::Signing;
 use super::sources::Sources;
 use super::taking;
 use super::tenants::{self, Strangers};
+
+/// How long a request waits for a person where `approve: true` does not say, and how long it may at most.
+const WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// The policy that `file` says, or all its mistakes.
 /// `sources` reads what the file names.
@@ -137,8 +142,25 @@ impl Findings {
         let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
         let taken = rules.iter().filter_map(|rule| rule.taking.as_ref()).flat_map(|taking| &taking.captures);
         let captured: Vec<SecretName> = taken.map(|(_, name)| name.clone()).collect();
+        let limiter = entry.rate.as_ref().and_then(|text| self.limiter(text, Of::Agent(name.clone())));
+        let limits = self.limits(entry, &secrets);
+        let max_body = entry.max_body.as_ref().and_then(|text| self.keep(text, scale::size(&text.value)));
         let (env, is_person) = (entry.env, false);
-        Some(Agent { name, matches, env, inbound, rules, hosts, secrets, captured, derived, is_person })
+        Some(Agent {
+            name,
+            matches,
+            env,
+            inbound,
+            rules,
+            hosts,
+            limiter,
+            limits,
+            max_body,
+            secrets,
+            captured,
+            derived,
+            is_person,
+        })
     }
 
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
@@ -214,12 +236,13 @@ impl Findings {
             }
         }
         let captures = taking.as_ref().is_some_and(|taking| !taking.captures.is_empty());
-        let rate = rule.rate.as_ref().and_then(|text| self.keep(text, scale::rate(&text.value)));
+        let limiter = rule.rate.as_ref().and_then(|text| self.limiter(text, Of::Rule));
         let compiled = Rule {
             id,
             ports: self.limiting("ports", rule.ports.as_ref(), |port| port_number(*port)),
             methods: self.limiting("methods", rule.methods.as_ref(), |text| method(text)),
             paths: self.paths(rule.paths.as_ref()),
+            patterns: rule.paths.iter().flat_map(|list| &list.value).map(|text| text.value.clone()).collect(),
             encoded_slashes: rule
                 .encoded_slashes
                 .as_ref()
@@ -230,9 +253,9 @@ impl Findings {
             taking: taking.map(Arc::new),
             mint: captures || rule.mint == Some(model::Mint::Allow),
             places,
-            approve: rule.approve.as_ref().is_some_and(|approve| self.approve(approve)),
+            approve: rule.approve.as_ref().and_then(|approve| self.approve(approve)),
             passthrough: rule.tls.is_some(),
-            limiter: rate.map(|rate| Arc::new(Limiter::new(rate))),
+            limiter,
             max_body: rule.max_body.as_ref().and_then(|text| self.keep(text, scale::size(&text.value))),
             private: rule.private.as_ref().map(|private| self.private(private)).unwrap_or_default(),
             roots,
@@ -252,15 +275,39 @@ impl Findings {
         list.and_then(|list| self.keep(list, set.build())).map(Arc::new)
     }
 
-    fn approve(&mut self, spanned: &Spanned<model::Approve>) -> bool {
-        let held = match &spanned.value {
-            model::Approve::Plain(held) => *held,
-            model::Approve::Waiting(model::Wait { wait }) => self.keep(spanned, scale::wait(wait)).is_some(),
+    fn approve(&mut self, spanned: &Spanned<model::Approve>) -> Option<Duration> {
+        let wait = match &spanned.value {
+            model::Approve::Plain(held) => held.then_some(WAIT)?,
+            model::Approve::Waiting(model::Wait { wait }) => self.keep(spanned, scale::wait(wait))?,
         };
-        if held {
-            self.warn(spanned, "nobody can approve requests yet: all that this rule decides are refused");
+        if wait > LONGEST_WAIT {
+            self.error(
+                spanned,
+                "an agent waits for a person at most 1h: what comes later is kept for its next try",
+            );
         }
-        held
+        Some(wait)
+    }
+
+    /// What counts requests by the rate that `text` says.
+    fn limiter(&mut self, text: &Text, of: Of) -> Option<Arc<Limiter>> {
+        self.keep(text, scale::rate(&text.value)).map(|rate| Arc::new(Limiter::new(rate, of)))
+    }
+
+    /// What counts the requests that spend each secret; `secrets` are those that the agent may spend.
+    fn limits(&mut self, entry: &model::Agent, secrets: &[SecretName]) -> Vec<(SecretName, Arc<Limiter>)> {
+        let mut limits = Vec::new();
+        for (name, text) in entry.limits.iter().flat_map(|limits| &limits.value) {
+            let Some(name) = self.keep(text, name.parse::<SecretName>()) else { continue };
+            if !secrets.contains(&name) {
+                self.error(
+                    text,
+                    format!("no rule of this agent spends '{name}', so that there is nothing to limit"),
+                );
+            }
+            limits.extend(self.limiter(text, Of::Secret(name.clone())).map(|limiter| (name, limiter)));
+        }
+        limits
     }
 
     pub(super) fn roots(&mut self, text: &Text) -> Option<Arc<Roots>> {
@@ -298,7 +345,7 @@ impl Findings {
             || !compiled.secrets.is_empty()
             || rule.sign.is_some()
             || compiled.taking.is_some()
-            || compiled.approve
+            || compiled.approve.is_some()
         {
             self.error(
                 tls,

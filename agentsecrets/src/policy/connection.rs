@@ -9,8 +9,9 @@ use crate::base::name::AgentName;
 use crate::base::refusal::Refusal;
 use crate::identity::Caller;
 
-use super::decide::{candidates, too_many};
+use super::decide::candidates;
 use super::grant::PrivateAddresses;
+use super::limit::charge;
 use super::rules::{Agent, Policy, Rule};
 
 /// Leave for one TLS connection to be passed on unopened. No secret goes with it. Not `Clone`; made by
@@ -35,8 +36,8 @@ pub fn decide_connection(
 ) -> Result<Option<Tunnel>, Refusal> {
     let Ok(agent) = policy.agent_for(caller) else { return Ok(None) };
     let Some(rule) = passes(agent, host, port) else { return Ok(None) };
-    if let Some(refusal) = too_many(rule, host, "connections", Instant::now()) {
-        return Err(refusal);
+    if let Some(refusal) = charge(agent.limiters(rule, &[]), host, "connections", Instant::now()) {
+        return Err(refusal.by_rule(&*rule.id));
     }
     Ok(Some(Tunnel {
         agent: agent.name().clone(),

@@ -9,16 +9,18 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::target::Scheme;
 use crate::identity::Caller;
 
+use super::approval::Held;
 use super::ask::{Ask, Place, Reference, Spot};
 use super::bounds::Bounds;
 use super::derived::Derived;
 use super::grant::{Decision, Grant, Spend, Style};
+use super::limit::charge;
 use super::minting;
 use super::path::Path;
 use super::rules::{Agent, Policy, Rule};
 
 /// Whether `caller` may do what it asks, and with which secrets: what a rule allows and none of `bounds`
-/// refuses. A rule's `rate` is charged for what is allowed.
+/// refuses. Rates are charged for what is allowed, and for what is held when it leaves.
 pub fn decide(policy: &Policy, bounds: &dyn Bounds, caller: &Caller, ask: &Ask<'_>) -> Decision {
     match policy.agent_for(caller) {
         Ok(agent) => {
@@ -60,10 +62,10 @@ pub(super) fn judge(
     for rule in &candidates {
         match weigh(rule, ask, &path) {
             Ok(spends) => {
-                return match bounded(&spends).or_else(|| settle(rule, ask, &spends, now)) {
-                    Some(refusal) => Decision::Deny(refusal.about(&ask.target.host)),
-                    None => Decision::Allow(grant(agent, rule, ask, spends)),
-                };
+                if let Some(refusal) = bounded(&spends).or_else(|| settle(rule, ask, &spends)) {
+                    return Decision::Deny(refusal.about(&ask.target.host));
+                }
+                return granted(agent, rule, ask, &path, spends, now);
             }
             Err(miss) if nearest.as_ref().is_none_or(|(_, other)| miss.rank() > other.rank()) => {
                 nearest = Some((rule, miss));
@@ -95,6 +97,8 @@ pub struct Reading {
     pub json: bool,
     /// Whether forms may.
     pub form: bool,
+    /// Whether bodies of any kind are read: a person is asked about them.
+    pub all: bool,
 }
 
 /// The largest body that is read where the rule sets no limit, in bytes.
@@ -111,11 +115,12 @@ pub fn reading(policy: &Policy, caller: &Caller, ask: &Ask<'_>) -> Option<Readin
     let kinds = |rule: &Rule| (carries(rule, Place::Json), carries(rule, Place::Form));
     let candidates = candidates(agent, &ask.target.host);
     // Most rules put nothing into bodies, and need no second judgement.
-    candidates.iter().find(|rule| kinds(rule) != (false, false))?;
+    candidates.iter().find(|rule| kinds(rule) != (false, false) || rule.approve.is_some())?;
     let path = Path::read(ask.path);
     let rule = candidates.into_iter().find(|rule| weigh(rule, ask, &path).is_ok())?;
     let (json, form) = kinds(rule);
-    (json || form).then(|| Reading { most: rule.max_body.unwrap_or(MOST_READ), json, form })
+    let (most, all) = (agent.largest_body(rule).unwrap_or(MOST_READ), rule.approve.is_some());
+    (json || form || all).then_some(Reading { most, json, form, all })
 }
 
 /// Why a rule does not allow a request.
@@ -188,30 +193,32 @@ pub(super) fn weigh(rule: &Rule, ask: &Ask<'_>, path: &Path<'_>) -> Result<Vec<S
 }
 
 /// What stands in the way of a request that its rule allows.
-pub(super) fn settle(rule: &Rule, ask: &Ask<'_>, spends: &[Spend], now: Instant) -> Option<Refusal> {
-    let deny = |slug, message: String| Some(Refusal::new(slug, &ask.target.host, message).by_rule(&*rule.id));
-    let host = &ask.target.host;
-    if ask.target.scheme == Scheme::Http && !spends.is_empty() {
-        return Some(non_https(rule, ask));
-    }
-    if rule.approve {
-        let message = format!("a person must approve requests to '{host}', and nobody can be asked yet");
-        return deny(Slug::PolicyApprovalRequired, message);
-    }
-    too_many(rule, host, "requests", now)
+fn settle(rule: &Rule, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
+    (ask.target.scheme == Scheme::Http && !spends.is_empty()).then(|| non_https(rule, ask))
 }
 
-/// Charges the rule's rate for one of `what`, or says that there were too many.
-pub(super) fn too_many(rule: &Rule, host: &Host, what: &str, now: Instant) -> Option<Refusal> {
-    let limiter = rule.limiter.as_ref()?;
-    let wait = limiter.take(now).err()?.as_secs().saturating_add(1);
-    let rate = limiter.rate();
-    let message = format!(
-        "more than {} {what} in {} seconds to '{host}'; try again in {wait} seconds",
-        rate.count,
-        rate.period.as_secs()
-    );
-    Some(Refusal::new(Slug::RateLimited, host, message).by_rule(&*rule.id))
+/// What becomes of a request that nothing stands in the way of, unless there were too many. What a person must
+/// approve is charged when it leaves.
+fn granted(
+    agent: &Agent,
+    rule: &Rule,
+    ask: &Ask<'_>,
+    path: &Path<'_>,
+    spends: Vec<Spend>,
+    now: Instant,
+) -> Decision {
+    let host = &ask.target.host;
+    if let Some(wait) = rule.approve {
+        let limiters = agent.limiters(rule, &spends).cloned().collect();
+        let matched = rule.paths.as_ref().and_then(|globs| path.first_match(globs));
+        let pattern = matched.and_then(|index| rule.patterns.get(index)).cloned();
+        let grant = grant(agent, rule, ask, spends);
+        return Decision::Hold(Held { grant, host: host.clone(), wait, pattern, limiters });
+    }
+    match charge(agent.limiters(rule, &spends), host, "requests", now) {
+        Some(refusal) => Decision::Deny(refusal.by_rule(&*rule.id)),
+        None => Decision::Allow(grant(agent, rule, ask, spends)),
+    }
 }
 
 fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, mut spends: Vec<Spend>) -> Grant {
@@ -231,7 +238,7 @@ fn grant(agent: &Agent, rule: &Rule, ask: &Ask<'_>, mut spends: Vec<Spend>) -> G
         spends,
         quoted: quoted.cloned().collect(),
         private: rule.private.clone(),
-        max_body: rule.max_body,
+        max_body: agent.largest_body(rule),
         roots: rule.roots.clone(),
         signing: rule.signing.clone(),
         paths: rule.paths.clone(),

@@ -96,13 +96,14 @@ fn ask(method: &str, url: &str, references: &[&str]) -> Decision {
 fn granted(decision: Decision) -> Grant {
     match decision {
         Decision::Allow(grant) => grant,
-        Decision::Deny(refusal) => panic!("denied: {refusal:?}"),
+        other => panic!("not allowed: {other:?}"),
     }
 }
 
 fn slug(decision: Decision) -> Option<Slug> {
     match decision {
         Decision::Allow(_) => None,
+        Decision::Hold(_) => Some(Slug::PolicyApprovalRequired),
         Decision::Deny(refusal) => Some(refusal.slug),
     }
 }
@@ -219,7 +220,7 @@ fn the_specification() {
             &[],
             Some(DomainNotInAllowlist),
         ),
-        ("nobody is there to approve", "GET", "https://held.net/", &[], Some(PolicyApprovalRequired)),
+        ("a person must approve", "GET", "https://held.net/", &[], Some(PolicyApprovalRequired)),
         ("a connection that is not opened", "GET", "https://pinned.net/", &[], Some(PolicyDenied)),
         ("an address that is named", "GET", "https://10.1.2.3/", &[], None),
         ("an address beside it", "GET", "https://10.1.2.4/", &[], Some(DomainNotInAllowlist)),
@@ -443,6 +444,7 @@ fn named_by_hand(host: &str) -> bool {
 fn shape(decision: &Decision) -> String {
     match decision {
         Decision::Allow(grant) => format!("{:?} {:?} {:?}", grant.spends(), grant.quoted(), grant.private()),
+        Decision::Hold(held) => format!("{:?}", held.spends()),
         Decision::Deny(refusal) => format!("{:?} {}", refusal.slug, refusal.message),
     }
 }

@@ -2,6 +2,7 @@
 //! decides. It mints no grant and charges no rate, since nobody asked to leave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::target::Scheme;
@@ -31,6 +32,8 @@ pub struct Allowed {
     pub spends: Vec<Spend>,
     /// Whether the connection is passed on unopened, so that nothing of the request is judged.
     pub unopened: bool,
+    /// How long it waits for a person, who must approve it.
+    pub waits: Option<Duration>,
 }
 
 /// One rule for the host.
@@ -52,10 +55,16 @@ pub fn explain(policy: &Policy, agent: &Agent, ask: &Ask<'_>) -> Explanation {
     let passing = Some(ask.target).filter(|target| target.scheme == Scheme::Https);
     let passing = passing.and_then(|target| passes(agent, &target.host, target.port)).map(|rule| &rule.id);
     let outcome = match (passing, judge(policy, agent, ask, std::time::Instant::now(), |_| None)) {
-        (Some(rule), _) => Ok(Allowed { rule: Arc::clone(rule), spends: Vec::new(), unopened: true }),
+        (Some(rule), _) => {
+            Ok(Allowed { rule: Arc::clone(rule), spends: Vec::new(), unopened: true, waits: None })
+        }
         (None, Decision::Allow(grant)) => {
             let (rule, spends) = (Arc::clone(grant.rule()), grant.spends().to_vec());
-            Ok(Allowed { rule, spends, unopened: false })
+            Ok(Allowed { rule, spends, unopened: false, waits: None })
+        }
+        (None, Decision::Hold(held)) => {
+            let (rule, spends) = (Arc::clone(held.rule()), held.spends().to_vec());
+            Ok(Allowed { rule, spends, unopened: false, waits: Some(held.wait()) })
         }
         (None, Decision::Deny(refusal)) => Err(refusal),
     };

@@ -11,6 +11,7 @@ use crate::base::name::{AgentName, SecretName};
 use crate::base::refusal::Refusal;
 use crate::tls::verify::Roots;
 
+use super::approval::Held;
 use super::ask::{Place, Reference, Spot};
 use super::derived::Derived;
 use super::json_path::JsonPath;
@@ -25,6 +26,8 @@ pub enum Decision {
     Deny(Refusal),
     /// It leaves, with the secrets of the grant (which may be none).
     Allow(Grant),
+    /// It leaves if a person approves it.
+    Hold(Held),
 }
 
 /// Leave for one request to leave, with these secrets. Not `Clone`; made by `policy::decide` alone.

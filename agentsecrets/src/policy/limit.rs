@@ -1,15 +1,20 @@
-//! A rule's `rate`: so many requests in each period, with bursts up to the whole count. One atomic word
-//! holds the state, so that no request waits for another's.
+//! How many requests leave: so many in each period, with bursts up to the whole count, of an agent, under a
+//! rule, with a secret. One atomic word holds the state of each, so that no request waits for another's.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::scale::Rate;
+use crate::base::host::Host;
+use crate::base::name::{AgentName, SecretName};
+use crate::base::refusal::{Refusal, Slug};
 
-/// Counts the requests of one agent under one rule.
+/// Counts requests of one agent.
 #[derive(Debug)]
 pub(super) struct Limiter {
     rate: Rate,
+    of: Of,
     start: Instant,
     /// Nanoseconds from the start to the moment when all that was spent will have been earned again.
     earned: AtomicU64,
@@ -17,20 +22,14 @@ pub(super) struct Limiter {
 
 impl Limiter {
     /// A full allowance.
-    pub(super) fn new(rate: Rate) -> Self {
-        Self { rate, start: Instant::now(), earned: AtomicU64::new(0) }
-    }
-
-    /// What it was made of.
-    pub(super) fn rate(&self) -> Rate {
-        self.rate
+    pub(super) fn new(rate: Rate, of: Of) -> Self {
+        Self { rate, of, start: Instant::now(), earned: AtomicU64::new(0) }
     }
 
     /// Takes one request from the allowance, or says how long it takes until there is one.
     pub(super) fn take(&self, now: Instant) -> Result<(), Duration> {
         let now = nanos(now.saturating_duration_since(self.start));
-        let period = nanos(self.rate.period);
-        let cost = (period / u64::from(self.rate.count.max(1))).max(1);
+        let (period, cost) = (nanos(self.rate.period), self.cost());
         let mut earned = self.earned.load(Ordering::Relaxed);
         loop {
             let next = earned.max(now).saturating_add(cost);
@@ -44,6 +43,55 @@ impl Limiter {
             }
         }
     }
+
+    /// Undoes one `take`.
+    fn give_back(&self) {
+        self.earned.fetch_sub(self.cost(), Ordering::Relaxed);
+    }
+
+    /// The nanoseconds in which one request is earned.
+    fn cost(&self) -> u64 {
+        (nanos(self.rate.period) / u64::from(self.rate.count.max(1))).max(1)
+    }
+
+    /// Whether it counts the same requests by the same rate.
+    pub(super) fn is_as(&self, other: &Limiter) -> bool {
+        self.rate == other.rate && self.of == other.of
+    }
+}
+
+/// Which of an agent's requests are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Of {
+    /// All of them.
+    Agent(AgentName),
+    /// Those under one rule.
+    Rule,
+    /// Those that spend this secret.
+    Secret(SecretName),
+}
+
+/// Charges each of `limiters` for one of `what` to `host`, or none of them, and says that there were too many.
+pub(super) fn charge<'a>(
+    limiters: impl Iterator<Item = &'a Arc<Limiter>> + Clone,
+    host: &Host,
+    what: &str,
+    now: Instant,
+) -> Option<Refusal> {
+    let (number, (limiter, wait)) = limiters
+        .clone()
+        .enumerate()
+        .find_map(|(number, limiter)| Some((number, (limiter, limiter.take(now).err()?))))?;
+    limiters.take(number).for_each(|charged| charged.give_back());
+    let (wait, rate) = (wait.as_secs().saturating_add(1), limiter.rate);
+    let of = match &limiter.of {
+        Of::Agent(agent) => format!("of agent '{agent}'"),
+        Of::Rule => format!("to '{host}'"),
+        Of::Secret(name) => format!("with '{name}'"),
+    };
+    let (count, period) = (rate.count, rate.period.as_secs());
+    let message = format!("more than {count} {what} in {period} seconds {of}; try again in {wait} seconds");
+    Some(Refusal { retry_after: Some(wait), ..Refusal::new(Slug::RateLimited, host, message) })
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -56,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_allowed_and_then_one_at_a_time() {
-        let limiter = Limiter::new(Rate { count: 3, period: Duration::from_secs(60) });
+        let limiter = Limiter::new(Rate { count: 3, period: Duration::from_secs(60) }, Of::Rule);
         let now = limiter.start;
         for _ in 0..3 {
             limiter.take(now).unwrap();
@@ -69,8 +117,27 @@ mod tests {
 
     #[test]
     fn a_long_pause_earns_no_more_than_one_burst() {
-        let limiter = Limiter::new(Rate { count: 2, period: Duration::from_secs(1) });
+        let limiter = Limiter::new(Rate { count: 2, period: Duration::from_secs(1) }, Of::Rule);
         let later = limiter.start + Duration::from_secs(3_600);
         assert_eq!((0..10).filter(|_| limiter.take(later).is_ok()).count(), 2);
+    }
+
+    #[test]
+    fn all_are_charged_or_none() {
+        let limiter = |count, of| Arc::new(Limiter::new(Rate { count, period: Duration::from_secs(60) }, of));
+        let all = [limiter(3, Of::Agent("a".parse().unwrap())), limiter(1, Of::Rule)];
+        let (host, now) = ("a.net".parse().unwrap(), Instant::now());
+        assert!(charge(all.iter(), &host, "requests", now).is_none());
+        for _ in 0..5 {
+            let refusal = charge(all.iter(), &host, "requests", now).unwrap();
+            assert!(refusal.message.contains("to 'a.net'") && refusal.retry_after == Some(61), "{refusal:?}");
+        }
+        assert_eq!(
+            (0..5).filter(|_| all[0].take(now).is_ok()).count(),
+            2,
+            "the rule's refusals cost nothing"
+        );
+        let refusal = charge(all.iter(), &host, "requests", now).unwrap();
+        assert!(refusal.message.contains("of agent 'a'"), "{refusal:?}");
     }
 }

@@ -2,6 +2,7 @@
 //! comes into being.
 
 pub mod allowlist;
+pub mod approval;
 pub mod ask;
 pub mod bounds;
 mod compile;
@@ -12,6 +13,7 @@ pub mod decide;
 #[cfg(test)]
 mod decide_tests;
 pub mod derived;
+pub mod edit;
 pub mod explain;
 pub mod grant;
 pub mod handover;

@@ -30,6 +30,13 @@ pub(super) struct Agent {
     pub env: bool,
     #[serde(default)]
     pub inbound: Vec<Spanned<u16>>,
+    #[serde(default, deserialize_with = "given")]
+    pub rate: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
+    pub max_body: Option<Text>,
+    /// Secret → rate.
+    #[serde(default, deserialize_with = "given")]
+    pub limits: Option<Spanned<BTreeMap<String, Text>>>,
     #[serde(default)]
     pub allow: Vec<Spanned<Rule>>,
 }

@@ -27,6 +27,11 @@ impl<'a> Path<'a> {
         Self { plain, slashes }
     }
 
+    /// Which of `globs` matches it first, where it can be read in one way only.
+    pub(super) fn first_match(&self, globs: &GlobSet) -> Option<usize> {
+        self.plain.as_ref().ok().and_then(|path| globs.matches(&**path).into_iter().min())
+    }
+
     /// Whether `globs` (where there are none: anything) allow it in every reading that it has, or what
     /// makes it ambiguous. Encoded slashes are readings only where the rule lets them pass.
     pub(super) fn allowed(

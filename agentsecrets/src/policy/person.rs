@@ -35,6 +35,9 @@ impl Policy {
             inbound,
             rules,
             hosts,
+            limiter: None,
+            limits: Vec::new(),
+            max_body: None,
             secrets,
             captured: Vec::new(),
             derived,
@@ -58,6 +61,7 @@ impl Rule {
             ports: self.ports.clone(),
             methods: None,
             paths: None,
+            patterns: Vec::new(),
             encoded_slashes: true,
             secrets: secrets.to_vec(),
             injects: proof.cloned().collect(),
@@ -65,7 +69,7 @@ impl Rule {
             taking: None,
             mint: true,
             places: Area::everywhere(),
-            approve: false,
+            approve: None,
             passthrough: false,
             limiter: None,
             max_body: None,
@@ -116,6 +120,7 @@ agents:
         };
         match judge(&policy, &policy.agents[0], &ask, std::time::Instant::now(), |_| None) {
             Decision::Allow(grant) => Ok(grant),
+            Decision::Hold(_) => Err(Slug::PolicyApprovalRequired),
             Decision::Deny(refusal) => Err(refusal.slug),
         }
     }

@@ -50,6 +50,7 @@ fn decided(rules: &str, references: &[Reference]) -> Result<Grant, Slug> {
     let now = std::time::Instant::now();
     match asked("/v1/x", references, |ask| judge(&policy, &policy.agents()[0], ask, now, |_| None)) {
         Decision::Allow(grant) => Ok(grant),
+        Decision::Hold(_) => Err(Slug::PolicyApprovalRequired),
         Decision::Deny(refusal) => Err(refusal.slug),
     }
 }
@@ -128,13 +129,13 @@ fn only_a_body_that_the_deciding_rule_may_fill_is_read() {
     let plain = "- { host: x.net, secrets: [K] }";
     let form = "- { host: x.net, inject: { form: { f: K } } }";
     let elsewhere = "- { host: x.net, paths: [/v2/**], secrets: [K], places: [json] }";
-    let read = Some(Reading { most: 1024, json: true, form: false });
+    let read = Some(Reading { most: 1024, json: true, form: false, all: false });
     assert_eq!(to_read(json, &[]), read);
     assert_eq!(to_read(&format!("{json}\n{plain}"), &[]), read);
     assert_eq!(to_read(&format!("{plain}\n{json}"), &[]), None);
     assert_eq!(to_read(&format!("{elsewhere}\n{json}"), &[]), read);
     assert_eq!(to_read(elsewhere, &[]), None);
-    assert_eq!(to_read(form, &[]), Some(Reading { most: 10 << 20, json: false, form: true }));
+    assert_eq!(to_read(form, &[]), Some(Reading { most: 10 << 20, json: false, form: true, all: false }));
     // The first rule does not allow what the head names, whatever the body says.
     let other = "- { host: x.net, secrets: [OTHER], places: [auth, header] }";
     assert_eq!(to_read(&format!("{other}\n{json}"), &[reference("K@auth")]), read);

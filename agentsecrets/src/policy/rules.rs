@@ -2,6 +2,7 @@
 //! whoever holds one holds rules that mean what they say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use globset::GlobSet;
 use http::Method;
@@ -44,6 +45,11 @@ pub struct Agent {
     pub(super) inbound: Vec<u16>,
     pub(super) rules: Vec<Rule>,
     pub(super) hosts: Hosts,
+    /// What counts all its requests, and those that spend a secret.
+    pub(super) limiter: Option<Arc<Limiter>>,
+    pub(super) limits: Vec<(SecretName, Arc<Limiter>)>,
+    /// The largest body of any of its requests, in bytes.
+    pub(super) max_body: Option<u64>,
     /// Sorted, each once.
     pub(super) secrets: Vec<SecretName>,
     /// Those of them that answers mint.
@@ -61,6 +67,8 @@ pub(super) struct Rule {
     pub ports: Option<Vec<u16>>,
     pub methods: Option<Vec<Method>>,
     pub paths: Option<Arc<GlobSet>>,
+    /// What they are made of.
+    pub patterns: Vec<String>,
     /// Whether a path may hold encoded slashes, where both of its readings are allowed.
     pub encoded_slashes: bool,
     /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
@@ -72,7 +80,8 @@ pub(super) struct Rule {
     /// Whether endpoints that mint credentials may be asked with a secret.
     pub mint: bool,
     pub places: Vec<Area>,
-    pub approve: bool,
+    /// How long a request waits for a person to approve it.
+    pub approve: Option<Duration>,
     pub passthrough: bool,
     pub limiter: Option<Arc<Limiter>>,
     pub max_body: Option<u64>,
@@ -165,10 +174,18 @@ impl Policy {
     pub(super) fn keep_counts_of(&mut self, earlier: &Policy) {
         for agent in &mut self.agents {
             let Some(before) = earlier.agent(&agent.name) else { continue };
-            for (rule, old) in agent.rules.iter_mut().zip(&before.rules) {
-                if let (Some(new), Some(old)) = (&mut rule.limiter, &old.limiter)
-                    && new.rate() == old.rate()
+            let rules = agent.rules.iter_mut().zip(&before.rules);
+            let of_rules = rules.map(|(rule, old)| (&mut rule.limiter, &old.limiter));
+            let of_agent = std::iter::once((&mut agent.limiter, &before.limiter));
+            for (new, old) in of_rules.chain(of_agent) {
+                if let (Some(new), Some(old)) = (new, old)
+                    && new.is_as(old)
                 {
+                    *new = Arc::clone(old);
+                }
+            }
+            for (_, new) in &mut agent.limits {
+                if let Some((_, old)) = before.limits.iter().find(|(_, old)| new.is_as(old)) {
                     *new = Arc::clone(old);
                 }
             }
@@ -226,6 +243,22 @@ impl Agent {
             .collect();
         found.sort_by_key(|(index, _)| *index);
         found.into_iter().filter_map(|(index, pattern)| Some((pattern, self.rules.get(index)?))).collect()
+    }
+
+    /// What counts a request under `rule` that spends `spends`.
+    pub(super) fn limiters<'a>(
+        &'a self,
+        rule: &'a Rule,
+        spends: &'a [Spend],
+    ) -> impl Iterator<Item = &'a Arc<Limiter>> + Clone {
+        let is_spent = |(name, _): &&(SecretName, _)| spends.iter().any(|spend| spend.name == *name);
+        let of_secrets = self.limits.iter().filter(is_spent).map(|(_, limiter)| limiter);
+        self.limiter.iter().chain(&rule.limiter).chain(of_secrets)
+    }
+
+    /// The largest body that may leave under `rule`, in bytes.
+    pub(super) fn largest_body(&self, rule: &Rule) -> Option<u64> {
+        rule.max_body.into_iter().chain(self.max_body).min()
     }
 
     /// How many rules it has.

@@ -67,12 +67,12 @@ impl Payload {
     /// The body that was read, or an empty one where a method that has a body as a rule has none.
     fn whole(self, parts: &Parts, spender: &Spender<'_>) -> Result<Whole, Refusal> {
         match self {
-            Payload::Read(whole) => Ok(whole),
+            Payload::Read(whole) if !matches!(whole.content, Content::Other) => Ok(whole),
             Payload::Streaming(body) if body.size_hint().exact() == Some(0) => {
                 let (content, quotes) = (Content::Nothing, Quotes::default());
                 Ok(Whole { bytes: Bytes::new(), trailers: None, content, quotes, room: None })
             }
-            Payload::Streaming(_) => {
+            Payload::Read(_) | Payload::Streaming(_) => {
                 let kind = if puts_json(spender).is_empty() { "a form" } else { "JSON" };
                 let sent =
                     if parts.headers.contains_key(CONTENT_TYPE) { "of another type" } else { "of no type" };
@@ -118,6 +118,7 @@ fn changed(whole: &Whole, parts: &Parts, spender: &Spender<'_>) -> Result<Option
             let made = multipart::make(fields, &in_form, spender)?;
             return Ok(made.map(|made| Changed { bytes: made.bytes, content_type: Some(made.content_type) }));
         }
+        Content::Other => None,
         Content::Nothing => return from_nothing(&in_json, &in_form, parts, spender),
         Content::Unreadable(_) if in_json.is_empty() && in_form.is_empty() => None,
         Content::Unreadable(why) => {

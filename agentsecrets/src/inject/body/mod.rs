@@ -62,6 +62,8 @@ enum Content {
     Form,
     /// A multipart form.
     Multipart(Vec<multipart::Part>),
+    /// Something that no secret is ever put into.
+    Other,
     /// It is not what its type says, for this reason.
     Unreadable(&'static str),
 }
@@ -96,6 +98,14 @@ impl Payload {
         }
     }
 
+    /// What stands behind it, if it was read.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        match self {
+            Payload::Streaming(_) => None,
+            Payload::Read(whole) => whole.trailers.as_ref(),
+        }
+    }
+
     /// Adds the secrets that it names. Refused is what names some in a form that nobody can read for sure.
     pub(super) fn references(
         &self,
@@ -106,6 +116,10 @@ impl Payload {
         let quotes = &whole.quotes;
         match &whole.content {
             Content::Nothing => Ok(()),
+            Content::Other => {
+                quotes.note(vocabulary, &whole.bytes);
+                Ok(())
+            }
             Content::Form => form::references(&whole.bytes, vocabulary, references, quotes),
             Content::Multipart(parts) => multipart::references(parts, vocabulary, references, quotes),
             Content::Json => match std::str::from_utf8(&whole.bytes) {

@@ -41,8 +41,10 @@ impl Payload {
             Kind::Json => reading.json,
             Kind::Form | Kind::Multipart(_) => reading.form,
         });
-        let Some(kind) = wanted else { return Ok(Payload::Streaming(body)) };
-        if let Some(coding) = coding(&parts.headers) {
+        if wanted.is_none() && !reading.all {
+            return Ok(Payload::Streaming(body));
+        }
+        if let Some(coding) = coding(&parts.headers).filter(|_| wanted.is_some()) {
             return Err(bad(format!(
                 "the body is compressed ({coding}), and this rule looks for secrets in it: send it without \
                  Content-Encoding"
@@ -50,11 +52,15 @@ impl Payload {
         }
         let (bytes, mut trailers, share) =
             collect(body, reading.most, room).await.map_err(|error| match error {
-                BodyError::TooLarge => too_large(reading.most),
+                BodyError::TooLarge => too_large(reading),
                 error => bad(error.to_string()),
             })?;
         trailers.iter_mut().for_each(without_ours);
-        let content = content(&bytes, kind).await;
+        let content = match wanted {
+            Some(kind) => content(&bytes, kind).await,
+            None if bytes.is_empty() => Content::Nothing,
+            None => Content::Other,
+        };
         Ok(Payload::Read(Whole { bytes, trailers, content, quotes: Quotes::default(), room: share }))
     }
 }
@@ -166,10 +172,11 @@ fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new(Slug::BadRequest, "", message)
 }
 
-fn too_large(most: u64) -> Refusal {
+fn too_large(reading: &Reading) -> Refusal {
+    let why = if reading.all { "a person must approve it" } else { "this rule looks for secrets in it" };
     let message = format!(
-        "the body is larger than {most} bytes, and this rule looks for secrets in it: send less, or raise the \
-         rule's max_body"
+        "the body is larger than {} bytes, and {why}: send less, or raise the rule's max_body",
+        reading.most
     );
     Refusal::new(Slug::BodyTooLarge, "", message)
 }

@@ -60,7 +60,7 @@ fn send_with(
     }
     let (parts, body) = request.body(full(body.to_vec())).unwrap().into_parts();
     let vocabulary = Vocabulary::new([("A".parse().unwrap(), Some("sk-proj-0000".to_owned()))]);
-    let reading = Reading { most: 1 << 20, json: true, form: true };
+    let reading = Reading { most: 1 << 20, json: true, form: true, all: false };
     block_on(async {
         let mut references = References::of_head(&parts, &vocabulary)?;
         let body = Payload::read(&parts, body, Some(&reading), &Room::default()).await?;

@@ -1,0 +1,178 @@
+//! `approve` and `deny`: a person's answer, which is recorded before it is given.
+
+use std::process::ExitCode;
+
+use anstream::println;
+
+use super::show::masked;
+use super::unreadable;
+use crate::audit::{Answering, Log, visible};
+use crate::base::name::SecretName;
+use crate::cli::{Context, Exit, Failure};
+use crate::policy::approval::files::{NotAnswered, Question, Verdict, answer, list};
+use crate::policy::edit;
+
+/// Let a request of an agent leave that waits for you.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentsecrets approve k3f7q
+  agentsecrets approve k3f7q --session")]
+pub(in crate::cli) struct Approve {
+    /// The request, as `agentsecrets approvals` shows it; its beginning is enough
+    id: String,
+    /// This request alone (as without any of these)
+    #[arg(long, group = "for_how_long")]
+    once: bool,
+    /// And all that are the same, for the agent's session
+    #[arg(long, group = "for_how_long")]
+    session: bool,
+    /// And its method and path from now on: a rule is written into the policy
+    #[arg(long, group = "for_how_long")]
+    always: bool,
+}
+
+/// Refuse a request of an agent that waits for you.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agentsecrets deny k3f7q --session")]
+pub(in crate::cli) struct Deny {
+    /// The request, as `agentsecrets approvals` shows it; its beginning is enough
+    id: String,
+    /// And all that are the same, for the agent's session
+    #[arg(long)]
+    session: bool,
+}
+
+/// Runs `approve`.
+pub(in crate::cli) fn approve(args: &Approve, context: &Context) -> Result<ExitCode, Failure> {
+    let question = find(&args.id, context)?;
+    let scope = match (args.session, args.always) {
+        (true, _) => "for the session",
+        (_, true) => "always",
+        _ => "once",
+    };
+    let verdict = if args.session { Verdict::Session } else { Verdict::Once };
+    let edited = if args.always { Some(Edited::prepare(&question, context)?) } else { None };
+    record("APPROVE", scope, &question, context)?;
+    if let Some(edited) = edited {
+        edited.write()?;
+    }
+    give(&question, verdict, context)?;
+    say("approved", scope, &question, context);
+    if args.session && !context.json {
+        println!("  for this session it covers {}", visible(&question.same));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `deny`.
+pub(in crate::cli) fn deny(args: &Deny, context: &Context) -> Result<ExitCode, Failure> {
+    let question = find(&args.id, context)?;
+    let (verdict, scope) =
+        if args.session { (Verdict::DenySession, "for the session") } else { (Verdict::Deny, "once") };
+    record("DENY", scope, &question, context)?;
+    give(&question, verdict, context)?;
+    say("denied", scope, &question, context);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The one question whose id begins so.
+fn find(id: &str, context: &Context) -> Result<Question, Failure> {
+    let questions = list(&context.home.approvals()).map_err(|error| unreadable(context, &error))?;
+    let mut found: Vec<Question> =
+        questions.into_iter().filter(|question| !id.is_empty() && question.id.starts_with(id)).collect();
+    let shown = visible(id);
+    match (found.pop(), found.is_empty()) {
+        (Some(question), true) => Ok(question),
+        (None, _) => Err(Failure::new(Exit::NotFound, format!("no request '{shown}' waits for you"))
+            .hint("agentsecrets approvals shows those that do")),
+        (Some(_), false) => Err(Failure::new(Exit::Usage, format!("several requests begin with '{shown}'"))
+            .hint("give more of the id; see: agentsecrets approvals")),
+    }
+}
+
+fn record(act: &str, scope: &str, question: &Question, context: &Context) -> Result<(), Failure> {
+    let refused = |error| Failure::new(Exit::Failure, format!("nothing was answered: {error}"));
+    let log = Log::open(&context.home.audit()).map_err(refused)?;
+    let names: Vec<SecretName> = question.secrets.iter().map(|spent| spent.name.clone()).collect();
+    let url = masked(&question.url).replace('…', "");
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let domain = authority.split(['/', '?']).next().unwrap_or_default();
+    let domain = domain.rsplit_once(':').map_or(domain, |(host, _)| host).to_owned();
+    let note = format!(
+        "approval {} {scope}, by {}: {} of agent '{}', SHA-256 {}",
+        question.id,
+        who(),
+        question.method,
+        question.agent,
+        question.digest
+    );
+    log.answering(Answering { environment: &context.environment, act, secrets: &names, url, domain, note })
+        .map_err(refused)
+}
+
+#[cfg(target_os = "linux")]
+fn who() -> String {
+    format!("uid {} (process {})", nix::unistd::getuid(), std::process::id())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn who() -> String {
+    format!("process {}", std::process::id())
+}
+
+fn give(question: &Question, verdict: Verdict, context: &Context) -> Result<(), Failure> {
+    answer(&context.home.approvals(), question, verdict).map_err(|error| match error {
+        NotAnswered::Already => Failure::new(Exit::NotFound, error),
+        NotAnswered::Io(_) => Failure::new(Exit::Failure, error),
+    })
+}
+
+fn say(what: &str, scope: &str, question: &Question, context: &Context) {
+    if context.json {
+        let said = serde_json::json!({ "ok": true, "id": question.id, "answer": what, "scope": scope });
+        return println!("{said}");
+    }
+    let url = visible(&masked(&question.url));
+    println!("✓ {what} {scope}: {} {url} of agent '{}'", visible(&question.method), visible(&question.agent));
+}
+
+/// A policy that is about to be written.
+struct Edited {
+    path: std::path::PathBuf,
+    before: String,
+    after: String,
+}
+
+impl Edited {
+    fn prepare(question: &Question, context: &Context) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(
+                Exit::Failure,
+                format!("the policy was not changed, and nothing was answered: {error}"),
+            )
+        };
+        // What is a link is replaced where it leads to.
+        let named = context.home.policy();
+        let path = named.canonicalize().map_err(|error| failed(&error))?;
+        let before = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
+        let after = edit::always(&before, &named, &question.rule, &question.method, &question.path)
+            .map_err(|error| failed(&error))?;
+        Ok(Self { path, before, after })
+    }
+
+    fn write(self) -> Result<(), Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(
+                Exit::Failure,
+                format!("the policy cannot be written, and nothing was answered: {error}"),
+            )
+        };
+        let now = std::fs::read_to_string(&self.path).map_err(|error| failed(&error))?;
+        if now != self.before {
+            return Err(failed(&"somebody else changed it at the same time; run this again"));
+        }
+        let permissions = std::fs::metadata(&self.path).map_err(|error| failed(&error))?.permissions();
+        crate::base::files::replace(&self.path, self.after.as_bytes()).map_err(|error| failed(&error))?;
+        std::fs::set_permissions(&self.path, permissions).map_err(|error| failed(&error))
+    }
+}
