@@ -116,7 +116,7 @@ pub fn serve<T>(
     let prepared =
         prepare(authority.pem()).map_err(|error| failed("the proxy's files cannot be written", error))?;
     // Made now: what is not there cannot be opened to us.
-    for folder in [home.audit(), home.capabilities(), home.rotated()] {
+    for folder in [home.audit(), home.capabilities(), home.rotated(), home.approvals()] {
         files::private_folder(&folder)
             .map_err(|error| failed(&format!("{} cannot be made", folder.display()), error))?;
     }
