@@ -140,8 +140,11 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
     private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
-    private_folder(&order.home.capabilities())
-        .map_err(|error| failed("the folder of agents and sessions cannot be made", error))?;
+    match private_folder(&order.home.capabilities()) {
+        // A container's configuration is: nobody registers an agent there.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+        made => made.map_err(|error| failed("the folder of agents and sessions cannot be made", error))?,
+    }
     private_folder(&order.home.approvals())
         .map_err(|error| failed("the folder of approvals cannot be made", error))?;
     private_folder(&order.home.rotated())
