@@ -46,7 +46,7 @@ fn a_program_is_trusted_listed_refused_once_it_changed_and_trusted_again() {
     assert_eq!(arena.trust(&["remove", &tool]).code, Some(3));
     let acts = finish(&mut arena.world.home.agentsecrets(["audit", "list", "--admin", "--json"])).ok();
     let acts: Vec<Value> = acts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let of = |act: &Value| (act["method"].clone(), act["target_url"].clone());
+    let of = |act: &Value| (act["method"].clone(), act["notes"][0].clone());
     let (trust, distrust) = (("TRUST".into(), tool.clone().into()), ("DISTRUST".into(), tool.into()));
     assert_eq!(acts.iter().map(of).collect::<Vec<_>>(), [trust.clone(), trust, distrust]);
     assert!(acts.iter().all(|act| act["process"]["pid"].is_number()));
