@@ -4,14 +4,17 @@
 
 mod approvals;
 mod broken;
+mod capability;
 mod clients;
 mod containers;
+mod door;
 mod ebpf;
 mod harden;
 mod hostile;
 mod http;
 mod launch;
 mod load;
+mod mcp;
 mod names;
 mod person;
 mod proxy;
@@ -24,3 +27,4 @@ mod spine;
 mod stores;
 mod support;
 mod tls;
+mod trust;

@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         narrow: Default::default(),
         agent: Some("tested".parse().expect("a name")),
         user: None,
+        person: None,
+        variables: std::env::vars_os().collect(),
         ttl: None,
         command: Vec::new(),
     };

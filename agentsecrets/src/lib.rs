@@ -6,7 +6,7 @@
 //! connection ─ identity ─ tls ─ exchange ─ policy ─ resolve ─ inject ─ upstream ─ redact ─ audit
 //! ```
 //!
-//! `base` lies under all of them; `pipeline` strings them together; `app` and `launch` are processes;
+//! `base` lies under all of them; `pipeline` strings them together; `app`, `launch` and `door` are processes;
 //! `cli` is what a person types, `mcp` what a model calls.
 
 pub mod app;
@@ -15,6 +15,8 @@ pub mod base;
 pub mod capability;
 pub mod cli;
 pub mod connection;
+#[cfg(target_os = "linux")]
+pub mod door;
 pub mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -22,6 +24,9 @@ pub mod fuzzing;
 pub mod identity;
 pub mod inject;
 #[cfg(target_os = "linux")]
+pub mod launch;
+#[cfg(not(target_os = "linux"))]
+#[path = "launch/elsewhere.rs"]
 pub mod launch;
 pub mod manual;
 pub mod mcp;

@@ -50,6 +50,7 @@ pub(crate) fn packages() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-clients");
     let lists = [
         ("python", include_str!("python.txt")),
+        ("mcp", include_str!("../mcp/python.txt")),
         ("signing", include_str!("../signing/python.txt")),
         ("node", include_str!("node/package-lock.json")),
     ];

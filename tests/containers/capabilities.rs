@@ -1,1 +1,151 @@
-//! x
+//! Which capability each thing takes, found by trying: the manual's table says what this test sees.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use agentsecrets::connection::ebpf::{self, Beside, Flows, Keep, Ports};
+use agentsecrets::identity::witness::Witness;
+use caps::{CapSet, Capability};
+
+use super::Engine;
+use crate::support::process::command;
+
+/// What could be needed, in the order in which it is shown.
+const CANDIDATES: [Capability; 7] = [
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+];
+
+const PORTS: Ports = Ports { listener: 50_001, dns: 50_002 };
+
+/// Whether `attempt` succeeds in a thread whose effective capabilities are these alone.
+fn with(held: &[Capability], attempt: &(impl Fn() -> bool + Sync)) -> bool {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            caps::set(None, CapSet::Effective, &held.iter().copied().collect()).unwrap();
+            let done = attempt();
+            let all = caps::read(None, CapSet::Permitted).unwrap();
+            caps::set(None, CapSet::Effective, &all).unwrap();
+            done
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// The smallest sets with which `attempt` succeeds.
+fn smallest(attempt: impl Fn() -> bool + Sync) -> Vec<BTreeSet<usize>> {
+    let mut found: Vec<BTreeSet<usize>> = Vec::new();
+    let mut sets: Vec<u32> = (0..1 << CANDIDATES.len()).collect();
+    sets.sort_by_key(|set| set.count_ones());
+    for set in sets {
+        let set: BTreeSet<usize> = (0..CANDIDATES.len()).filter(|bit| set >> bit & 1 == 1).collect();
+        if found.iter().any(|smaller| smaller.is_subset(&set)) {
+            continue;
+        }
+        let held: Vec<_> = set.iter().map(|&at| CANDIDATES[at]).collect();
+        if with(&held, &attempt) {
+            found.push(set);
+        }
+    }
+    found
+}
+
+fn row(what: &str, sets: &[BTreeSet<usize>]) -> String {
+    let name = |at: &usize| CANDIDATES[*at].to_string().trim_start_matches("CAP_").to_owned();
+    let sets: Vec<String> = sets
+        .iter()
+        .map(|set| set.iter().map(name).collect::<Vec<_>>().join(" + "))
+        .map(|set| if set.is_empty() { "none".to_owned() } else { set })
+        .collect();
+    format!("| {what} | {} |\n", sets.join(", or "))
+}
+
+#[test]
+fn each_step_takes_what_the_manual_says_and_no_less() {
+    let cgroup =
+        ebpf::cgroup2_mount().unwrap().join(format!("agentsecrets-capabilities-{}", std::process::id()));
+    fs::create_dir(&cgroup).unwrap();
+    let all = Path::new("/sys/fs/bpf/agentsecrets").join(format!("capabilities-{}", std::process::id()));
+    let beside = Beside { ours: 1, processes: Some((4, 5)) };
+    let keep = Keep::new(all.clone(), cgroup.clone(), beside);
+    // What the kernel can do is asked once for the process, and must not be asked without rights.
+    ebpf::probe().unwrap();
+    let mut table = String::from("| to | takes |\n|---|---|\n");
+    let attach = || keep.renew(PORTS).is_ok();
+    table += &row("load the hooks, attach and pin them", &smallest(attach));
+    keep.renew(PORTS).unwrap();
+    let kept = keep.find().unwrap();
+    let take_up = || keep.find().is_some_and(|kept| keep.take_up(&kept).is_ok());
+    table += &row("take up hooks that an earlier service left", &smallest(take_up));
+    let record = || {
+        let Ok(flows) = Flows::open(&kept.pins) else { return false };
+        let (agent, door) = (([127, 0, 0, 1], 40_000).into(), ([127, 0, 0, 1], PORTS.listener).into());
+        flows.take(1, agent, door).is_ok()
+    };
+    table += &row("take a connection's record", &smallest(record));
+    let mut other = command("setpriv")
+        .args(["--reuid", "1000", "--regid", "1000", "--clear-groups", "sleep", "600"])
+        .spawn()
+        .unwrap();
+    let sleeps =
+        || fs::read_link(format!("/proc/{}/exe", other.id())).is_ok_and(|exe| exe.ends_with("sleep"));
+    while !sleeps() {}
+    let see = || Witness::Here.see(other.id()).is_ok();
+    table += &row("see which program an agent's process runs (`--processes`)", &smallest(see));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    table += &row("become the user that serves", &smallest(becomes_another));
+    ebpf::detach(&kept.pins).unwrap();
+    fs::remove_dir(&all).unwrap();
+    fs::remove_dir(&cgroup).unwrap();
+    table += "| serve | none |\n";
+    let manual = include_str!("../../agentsecrets/src/manual/containers.md");
+    assert!(manual.contains(&table), "the manual should have:\n\n{table}");
+}
+
+/// In a process of its own: a change of user is the whole process's.
+fn becomes_another() -> bool {
+    let held = caps::read(None, CapSet::Effective).unwrap();
+    let names: Vec<String> = held
+        .iter()
+        .map(|name| format!("+{}", name.to_string().trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let bounds = std::iter::once("-all".to_owned()).chain(names).collect::<Vec<_>>().join(",");
+    // The thread that starts it may not bound itself without CAP_SETPCAP.
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| {
+            let all = caps::read(None, CapSet::Permitted).unwrap();
+            caps::set(None, CapSet::Effective, &all).unwrap();
+            let script = "import os; os.setgroups([]); os.setresgid(1, 1, 1); os.setresuid(1, 1, 1)";
+            let mut python = command("setpriv");
+            python.args(["--bounding-set", &bounds, "/usr/bin/python3", "-c", script]);
+            python.stderr(std::process::Stdio::null()).status().unwrap().success()
+        });
+        started.join().unwrap()
+    })
+}
+
+/// The service as the file starts it, and with each capability missing.
+#[test]
+fn the_service_needs_each_capability_that_the_file_gives_it() {
+    let engine = Engine::new();
+    let whole = engine.compose.services["agentsecrets"].clone();
+    for missing in &whole.cap_add {
+        let mut service = whole.clone();
+        service.cap_add.retain(|name| name != missing);
+        let errors = engine.unready(&service).end();
+        let expected = match missing.as_str() {
+            "BPF" | "NET_ADMIN" | "PERFMON" => "cannot intercept",
+            _ => "cannot give up privileges",
+        };
+        assert!(errors.contains(expected), "{missing}: {errors}");
+        assert!(engine.pins().len() <= 1, "{missing}");
+    }
+    drop(engine.service());
+}

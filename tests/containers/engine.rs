@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,9 +14,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::bundle::{Placed, configuration};
-use super::compose::{Compose, Service};
+use super::compose::{Compose, SecretFile, Service};
 use super::deploy;
-use crate::support::capture::Capture;
+use crate::support::capture::{Capture, Packet};
 use crate::support::certificate::Authority;
 use crate::support::home::AGENTSECRETS;
 use crate::support::netns::Netns;
@@ -31,10 +32,12 @@ const SERVES: u32 = 65532;
 pub(crate) struct Engine {
     folder: tempfile::TempDir,
     pub(crate) netns: Netns,
-    pub(crate) capture: Capture,
+    capture: Capture,
     pub(crate) api: Upstream,
     authority: Authority,
     pub(crate) compose: Compose,
+    /// The unpacked image of the service; none for what stands for it.
+    pub(crate) image: Option<PathBuf>,
 }
 
 /// A running container; dropping it kills and removes it.
@@ -66,7 +69,7 @@ impl Engine {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let compose = Compose::read(&BTreeMap::from(variables));
         let capture = Capture::start(&netns);
-        let engine = Self { folder, netns, capture, api, authority, compose };
+        let engine = Self { folder, netns, capture, api, authority, compose, image: None };
         engine.write("secrets/STRIPE_KEY", SECRET);
         engine.write(
             "agentsecrets/config.yaml",
@@ -118,6 +121,27 @@ impl Engine {
         format!("https://api.test:{}{path}", self.api.port())
     }
 
+    /// The packets with `word` that left the containers' network; what stays on its loopback device is seen too,
+    /// and left out.
+    pub(crate) fn left(&self, word: &str) -> Vec<Packet> {
+        let stays = |packet: &Packet| packet.destination.is_loopback() || packet.source.is_loopback();
+        let mut packets = self.capture.packets();
+        let holds = |packet: &Packet| packet.payload.windows(word.len()).any(|part| part == word.as_bytes());
+        packets.retain(|packet| {
+            !stays(packet) && packet.source != IpAddr::from(self.netns.here4()) && holds(packet)
+        });
+        packets
+    }
+
+    /// Waits until something holds that is about to.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, holds: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < end, "this does not come to pass: {what}");
+        }
+    }
+
     /// The folder of the cgroup that holds the containers.
     pub(crate) fn slice(&self) -> PathBuf {
         let parent = &self.compose.services["agentsecrets"].cgroup_parent;
@@ -161,18 +185,39 @@ impl Engine {
         agent
     }
 
-    fn start(&self, service: &Service, command: Vec<String>, pids: Option<&Container<'_>>) -> Container<'_> {
+    /// Starts a container of `service` with another command, which says that it has started.
+    pub(crate) fn start_with(&self, service: &Service, words: &[&str]) -> Container<'_> {
+        let mut started = self.start(service, words.iter().map(|&word| word.to_owned()).collect(), None);
+        assert_eq!(started.line(), "started");
+        started
+    }
+
+    /// Mounts one more secret's file in the service, as a line of the compose file would.
+    pub(crate) fn add_secret(&mut self, name: &str) {
+        let file = format!("./secrets/{name}");
+        self.compose.secrets.insert(name.to_owned(), SecretFile { file });
+        self.compose.services.get_mut("agentsecrets").unwrap().secrets.push(name.to_owned());
+    }
+
+    fn start(&self, service: &Service, words: Vec<String>, pids: Option<&Container<'_>>) -> Container<'_> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let id = format!("{number:016x}{}", "0123456789abcdef".repeat(3));
         let bundle = self.path(&format!("bundles/{id}"));
         let root = bundle.join("root");
-        self.image(&root);
+        let image = self.image.as_ref().filter(|_| service.image != "agent");
+        match image {
+            Some(image) => {
+                fs::create_dir_all(&bundle).unwrap();
+                finish(command("cp").arg("-a").arg(image).arg(&root)).ok();
+            }
+            None => Self::stand_in(&root),
+        }
         if let Some(mode) = &service.network_mode {
             assert_eq!(mode, "service:agentsecrets");
         }
-        let image: Value = serde_json::from_str(&fs::read_to_string(deploy("image.json")).unwrap()).unwrap();
-        let of_image = image["Env"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+        let said: Value = serde_json::from_str(&fs::read_to_string(deploy("image.json")).unwrap()).unwrap();
+        let of_image = said["Env"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
         let path = "PATH=/usr/bin:/bin".to_owned();
         let mut environment: Vec<String> =
             if service.image == "agent" { vec![path] } else { of_image.collect() };
@@ -182,8 +227,8 @@ impl Engine {
             id: &id,
             root: &root,
             netns: PathBuf::from(format!("/run/netns/{}", self.netns.name())),
-            mounts: self.mounts(service),
-            command,
+            mounts: self.mounts(service, image.is_some()),
+            command: words,
             environment,
             pids: pids.map(|other| PathBuf::from(format!("/proc/{}/ns/pid", other.pid()))),
         };
@@ -198,7 +243,7 @@ impl Engine {
     }
 
     /// What stands for an image: the machine's own programs, and ours.
-    fn image(&self, root: &Path) {
+    fn stand_in(root: &Path) {
         for folder in
             ["usr", "etc/ssl", "proc", "sys", "dev", "tmp", "run", "host", "test", "var/lib", "workspace"]
         {
@@ -213,16 +258,16 @@ impl Engine {
     }
 
     /// The service's volumes and secrets, and what stands for the image.
-    fn mounts(&self, service: &Service) -> Vec<(PathBuf, String, bool)> {
-        let mut mounts: Vec<(PathBuf, String, bool)> = [
-            (PathBuf::from("/usr"), "/usr"),
+    fn mounts(&self, service: &Service, is_image: bool) -> Vec<(PathBuf, String, bool)> {
+        let machines: [(PathBuf, _); 3] = [
+            ("/usr".into(), "/usr"),
             ("/etc/ssl".into(), "/etc/ssl"),
             (AGENTSECRETS.into(), "/agentsecrets"),
-            (self.path("hosts"), "/etc/hosts"),
-            (self.path("ca.pem"), "/test/ca.pem"),
-        ]
-        .map(|(source, at)| (source, at.to_owned(), true))
-        .to_vec();
+        ];
+        let ours = [(self.path("hosts"), "/etc/hosts"), (self.path("ca.pem"), "/test/ca.pem")];
+        let mounts = machines.into_iter().filter(|_| !is_image).chain(ours);
+        let mut mounts: Vec<(PathBuf, String, bool)> =
+            mounts.map(|(source, at)| (source, at.to_owned(), true)).collect();
         for volume in &service.volumes {
             let mut parts = volume.split(':');
             let (source, at) = (parts.next().unwrap(), parts.next().unwrap());
@@ -351,6 +396,12 @@ impl Container<'_> {
     pub(crate) fn stop(mut self) -> Option<i32> {
         finish(self.engine.runc(&["kill"]).args([&self.id, "TERM"])).ok();
         self.child.wait().unwrap().code()
+    }
+
+    /// Waits until its first process has failed, and gives what that said.
+    pub(crate) fn end(mut self) -> String {
+        assert_eq!(self.child.wait().unwrap().code(), Some(1), "{}", self.errors());
+        self.errors()
     }
 
     /// Kills it.

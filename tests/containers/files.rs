@@ -1,1 +1,84 @@
-//! x
+//! What is delivered is what Compose understands, and grants no more than it says.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{Engine, deploy, file};
+use crate::support::process::{command, finish};
+
+#[test]
+fn the_compose_file_is_as_the_specification_and_the_client_want_it() {
+    let script = "import json, sys, yaml, jsonschema\n\
+        jsonschema.validate(yaml.safe_load(open(sys.argv[1])), json.load(open(sys.argv[2])))\n";
+    let schema = file("tests/containers/specs/compose-spec.json");
+    finish(
+        command("/usr/bin/python3")
+            .args(["-W", "ignore", "-c", script])
+            .arg(deploy("compose.yaml"))
+            .arg(schema),
+    )
+    .ok();
+    let mut client = command("docker-compose");
+    client.arg("-f").arg(deploy("compose.yaml")).arg("config");
+    let shown = finish(client.env("AGENT_IMAGE", "example/agent:1").env("HOME", "/tmp")).ok();
+    assert!(shown.contains("network_mode: service:agentsecrets"), "{shown}");
+    let unnamed = finish(
+        command("docker-compose").arg("-f").arg(deploy("compose.yaml")).arg("config").env("HOME", "/tmp"),
+    );
+    assert_ne!(unnamed.code, Some(0));
+    assert!(unnamed.stderr.contains("name the image of your agent"), "{unnamed:?}");
+}
+
+#[test]
+fn nothing_is_granted_that_is_not_needed() {
+    let engine = Engine::new();
+    let (service, agent) = (&engine.compose.services["agentsecrets"], &engine.compose.services["agent"]);
+    assert_eq!(service.cap_add, ["BPF", "NET_ADMIN", "PERFMON", "SETGID", "SETUID"]);
+    assert!(agent.cap_add.is_empty());
+    for one in [service, agent] {
+        assert_eq!(one.cap_drop, ["ALL"]);
+        assert_eq!(one.security_opt, ["no-new-privileges:true"]);
+        assert_eq!(one.cgroup_parent, service.cgroup_parent);
+    }
+    assert!(service.read_only);
+    assert_eq!(agent.network_mode.as_deref(), Some("service:agentsecrets"));
+    assert_eq!(agent.depends_on["agentsecrets"].condition, "service_healthy");
+    assert_eq!((&*service.restart, &*agent.restart), ("unless-stopped", "no"));
+    let check = service.healthcheck.as_ref().unwrap();
+    assert_eq!(check.test, ["CMD", "/agentsecrets", "health"]);
+    assert!(
+        check.retries > 0
+            && [&check.interval, &check.timeout, &check.start_period].iter().all(|t| t.ends_with('s'))
+    );
+    // Nothing of ours but certificates is in the agent's container.
+    let shared: Vec<_> = agent.volumes.iter().filter(|volume| !volume.starts_with("./workspace")).collect();
+    assert_eq!(shared, ["public:/run/agentsecrets/public:ro"]);
+}
+
+#[test]
+fn the_policy_and_configuration_that_are_delivered_are_valid() {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["policy.yaml", "config.yaml"] {
+        fs::copy(deploy("agentsecrets").join(name), home.path().join(name)).unwrap();
+    }
+    let mut check = command(crate::support::home::AGENTSECRETS);
+    finish(check.args(["policy", "check"]).env("AGENTSECRETS_HOME", home.path())).ok();
+    let mut doctor = command(crate::support::home::AGENTSECRETS);
+    let findings = finish(doctor.args(["doctor", "--json"]).env("AGENTSECRETS_HOME", home.path()));
+    assert!(findings.stdout.contains("the configuration is valid"), "{findings:?}");
+}
+
+/// The image is described once; the Dockerfile says the same.
+#[test]
+fn the_dockerfile_makes_the_image_that_is_described() {
+    let image: Value = serde_json::from_str(&fs::read_to_string(deploy("image.json")).unwrap()).unwrap();
+    let dockerfile = fs::read_to_string(deploy("Dockerfile")).unwrap();
+    let (_, last) = dockerfile.rsplit_once("\nFROM ").unwrap();
+    assert!(last.contains(&format!("USER {}\n", image["User"].as_str().unwrap())));
+    assert!(last.contains(&format!("ENTRYPOINT {}\n", image["Entrypoint"])));
+    for variable in image["Env"].as_array().unwrap() {
+        assert!(last.contains(variable.as_str().unwrap()), "{variable}");
+    }
+    assert!(!last.contains("\nRUN"), "nothing but files is in the image");
+}

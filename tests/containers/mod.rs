@@ -4,6 +4,7 @@
 mod bundle;
 mod capabilities;
 mod compose;
+mod dist;
 mod engine;
 mod files;
 mod held;

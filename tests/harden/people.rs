@@ -1,7 +1,6 @@
 //! The person at the terminal, and the person behind sudo.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,58 +9,21 @@ use super::*;
 use crate::support::home::AGENTSECRETS;
 use crate::support::memory;
 use crate::support::process::{command, finish, finish_with};
+use crate::support::terminal::Terminal;
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
-/// A program on a terminal of its own, and the person's side of it.
-struct Terminal {
-    child: std::process::Child,
-    screen: fs::File,
-    shown: String,
-}
-
-impl Terminal {
-    fn start(home: &Path, words: &[&str]) -> Self {
-        let pair = nix::pty::openpty(None, None).unwrap();
-        for side in [&pair.master, &pair.slave] {
-            use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-            fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
-        }
-        let stdio = || Stdio::from(pair.slave.try_clone().unwrap());
-        let mut started = command("setsid");
-        started.args(["--ctty", "--wait", AGENTSECRETS]).args(words).env("AGENTSECRETS_HOME", home);
-        started.current_dir("/tmp").stdin(stdio()).stdout(stdio()).stderr(stdio());
-        Self { child: started.spawn().unwrap(), screen: pair.master.into(), shown: String::new() }
-    }
-
-    /// Reads the screen up to and with `end`, and forgets what came before.
-    fn until(&mut self, end: &str) {
-        let mut buffer = [0; 1024];
-        while !self.shown.contains(end) {
-            let length = self.screen.read(&mut buffer).unwrap_or_default();
-            assert_ne!(length, 0, "{end:?} never came: {}", self.shown);
-            self.shown.push_str(&String::from_utf8_lossy(&buffer[..length]));
-        }
-        let at = self.shown.find(end).unwrap() + end.len();
-        self.shown.drain(..at);
-    }
-
-    fn enter(&mut self, line: &str) {
-        self.screen.write_all(format!("{line}\r").as_bytes()).unwrap();
-    }
-
-    fn code(mut self) -> Option<i32> {
-        // To the end of the screen, or a full one would hold the program up.
-        let mut rest = Vec::new();
-        let _ = self.screen.read_to_end(&mut rest);
-        self.child.wait().unwrap().code()
-    }
+/// The program at a terminal of its own.
+fn at_a_terminal(home: &Path, words: &[&str]) -> Terminal {
+    let mut started = command(AGENTSECRETS);
+    started.args(words).env("AGENTSECRETS_HOME", home);
+    Terminal::start(&started)
 }
 
 /// A home whose vault a passphrase opens.
 fn home_with_passphrase() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
-    let mut set = Terminal::start(home.path(), &["secrets", "set", "API_KEY"]);
+    let mut set = at_a_terminal(home.path(), &["secrets", "set", "API_KEY"]);
     set.until("Value of API_KEY");
     set.enter(crate::spine::SECRET);
     for prompt in ["Passphrase for a new vault: ", "The same passphrase again: "] {
@@ -80,7 +42,7 @@ fn a_passphrase_is_typed_before_the_agent_starts_and_never_reaches_it() {
     let home = home_with_passphrase();
     // Whatever was left in the terminal would be the first line that the agent reads.
     let script = "echo agent: $API_KEY; read line; echo heard: $line; read line; exit 7";
-    let mut run = Terminal::start(home.path(), &["run", "--", "bash", "-c", script]);
+    let mut run = at_a_terminal(home.path(), &["run", "--", "bash", "-c", script]);
     run.until("Passphrase of the vault: ");
     run.enter(PASSPHRASE);
     run.until("agent: AS_SECRET_API_KEY");
@@ -101,7 +63,7 @@ fn a_passphrase_is_typed_before_the_agent_starts_and_never_reaches_it() {
 #[test]
 fn a_wrong_passphrase_starts_nothing() {
     let home = home_with_passphrase();
-    let mut run = Terminal::start(home.path(), &["run", "--", "echo", "started"]);
+    let mut run = at_a_terminal(home.path(), &["run", "--", "echo", "started"]);
     run.until("Passphrase of the vault: ");
     run.enter("wrong horse");
     run.until("does not open the vault");

@@ -129,10 +129,10 @@ fn each_refusal_and_failure_has_its_exit_code_and_an_envelope() {
         (&[], &nobody, 1, "upstream"),
         (&[], "https://api.test:99999/", 2, "--url"),
         (&[], "ftp://api.test/", 2, "--url"),
-        (&[], "https://bob:pw@api.test/", 2, "--basic"),
+        (&[], "https://bob:pw@api.test/", 2, "`basic`"),
         (&["--bearer", "API_KEY", "--header", "Authorization=API_KEY"], &world.url("/"), 2, "authorization"),
         (&["--header", "Host=API_KEY"], &world.url("/"), 2, "cannot carry a secret"),
-        (&["--bearer", "not-a-name"], &world.url("/"), 2, "not a valid secret name"),
+        (&["--bearer", "not-a-name"], &world.url("/"), 2, "the name of a stored secret"),
     ] {
         let (got, answer) = envelope(&world, arguments, url);
         assert_eq!(got, code, "{arguments:?} {url}: {answer}");

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::support::home::AGENTSECRETS;
 
 /// The program under test where an agent, who is nobody, may execute it.
-pub(crate) struct AgentsCopy(String);
+pub(crate) struct AgentsCopy(pub(crate) String);
 
 impl AgentsCopy {
     pub(crate) fn new() -> Self {

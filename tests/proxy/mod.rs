@@ -17,9 +17,9 @@ use crate::support::process::{Outcome, command, finish};
 
 /// A proxy in the foreground; dropping it ends it.
 pub(crate) struct Proxy {
-    child: Child,
-    port: u16,
-    variables: serde_json::Map<String, serde_json::Value>,
+    pub(crate) child: Child,
+    pub(crate) port: u16,
+    pub(crate) variables: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Proxy {
@@ -50,13 +50,13 @@ impl Proxy {
 
     /// Runs curl through the proxy.
     #[track_caller]
-    fn curl(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn curl(&self, arguments: &[&str]) -> Outcome {
         finish(self.client("/usr/bin/curl").arg("-sS").args(arguments))
     }
 
     /// Runs curl toward the proxy itself: its answer, and the status on a line of its own.
     #[track_caller]
-    fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
+    pub(crate) fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
         let url = format!("http://localhost:{}{path}", self.port);
         let mut curl = command("/usr/bin/curl");
         let text = finish(curl.args(["-sS", "-w", "\n%{http_code}"]).args(arguments).arg(url)).ok();

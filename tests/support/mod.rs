@@ -13,4 +13,5 @@ pub(crate) mod nameserver;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod python;
+pub(crate) mod terminal;
 pub(crate) mod upstream;

@@ -5,7 +5,10 @@ use anyhow::{Result, bail};
 use crate::workspace::{cargo, heading, run};
 
 /// What there is to measure, and how each is shown.
-const BENCHES: [(&str, &str); 1] = [("redact", "the search of answers, beside a copy of them")];
+const BENCHES: [(&str, &str); 2] = [
+    ("redact", "the search of answers, beside a copy of them"),
+    ("decide", "one decision, beside ten thousand sessions and tokens"),
+];
 
 /// Print the figures that the README gives.
 #[derive(Debug, clap::Args)]

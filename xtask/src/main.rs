@@ -3,9 +3,11 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod packages;
 mod soak;
+mod systems;
 mod test;
 mod tidy;
 mod tools;
@@ -35,6 +37,10 @@ enum Verb {
     Bench(bench::Args),
     /// Build the kernel programs, or prove that the committed object comes from its source
     Ebpf(ebpf::Args),
+    /// Check that the crate compiles for Windows and macOS; how long it took is in target/systems.txt
+    Systems,
+    /// Make what users get, in target/dist: OCI image, Debian package, tarball, bill of materials, checksums
+    Dist(dist::Args),
     /// Hold the architecture: layers, sizes, unsafe code, licences
     Tidy,
 }
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Verb::Soak(args) => soak::run(&args),
         Verb::Bench(args) => bench::run_some(&args),
         Verb::Ebpf(args) => ebpf::run(args),
+        Verb::Systems => systems::check(),
+        Verb::Dist(args) => dist::run_all(&args),
         Verb::Tidy => tidy::run(),
     };
     match done {

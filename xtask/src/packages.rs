@@ -1,5 +1,5 @@
-//! The packages whose clients the tests run as agents: exactly the versions that `tests/clients` and `tests/signing` name,
-//! in a folder below `target`. They are readable to all, since agents run as nobody.
+//! The packages whose clients the tests run as agents: exactly the versions that `tests/clients`, `tests/mcp`
+//! and `tests/signing` name, in a folder below `target`. They are readable to all, since agents run as nobody.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,8 @@ const VECTORS: &str = "tests/unit/auth/aws4_testsuite";
 pub(crate) fn install() -> Result<()> {
     let lists = root().join("tests/clients");
     let signing = root().join("tests/signing/python.txt");
-    for (name, list) in [("python", lists.join("python.txt")), ("signing", signing.clone())] {
+    let mcp = root().join("tests/mcp/python.txt");
+    for (name, list) in [("python", lists.join("python.txt")), ("mcp", mcp), ("signing", signing.clone())] {
         complete(name, &read(&list)?, |folder| {
             let mut pip = pip("install");
             pip.args(["--only-binary", ":all:", "--root-user-action", "ignore"])

@@ -37,6 +37,10 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
     })?;
     step("tidy", crate::tidy::run)?;
     step("kernel object", crate::ebpf::check_digest)?;
+    if args.full {
+        step("other systems", crate::systems::check)?;
+        step("dist", crate::dist::twice)?;
+    }
     step("tests", || tests(args.full))?;
     heading(&format!("all passed in {} s", started.elapsed().as_secs()));
     Ok(())

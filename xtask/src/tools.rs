@@ -33,6 +33,8 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("a C compiler", &["gcc", "--version"], "gcc libc6-dev linux-libc-dev"),
     ("dbus-daemon", &["dbus-daemon", "--version"], "dbus-daemon"),
     ("dbus-send", &["test", "-x", "/usr/bin/dbus-send"], "dbus-bin"),
+    ("debootstrap", &["test", "-x", "/usr/sbin/debootstrap"], "debootstrap"),
+    ("docker-compose", &["docker-compose", "--version"], "docker-compose"),
     ("gnome-keyring", &["gnome-keyring-daemon", "--version"], "gnome-keyring"),
     ("ip", &["ip", "-V"], "iproute2"),
     ("Java", &["/usr/bin/java", "-version"], "default-jre-headless"),
@@ -45,13 +47,26 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("Python's dnspython", &["/usr/bin/python3", "-c", "import dns.message"], "python3-dnspython"),
     ("Python's h2", &["/usr/bin/python3", "-c", "import h2"], "python3-h2"),
     ("Python's secretstorage", &["/usr/bin/python3", "-c", "import secretstorage"], "python3-secretstorage"),
+    ("Python's jsonschema", &["/usr/bin/python3", "-c", "import jsonschema"], "python3-jsonschema"),
+    ("Python's yaml", &["/usr/bin/python3", "-c", "import yaml"], "python3-yaml"),
     ("Python's argon2", &["/usr/bin/python3", "-c", "import argon2.low_level"], "python3-argon2"),
     ("Python's cryptography", &["/usr/bin/python3", "-c", "import cryptography"], "python3-cryptography"),
     ("Python's websockets", &["/usr/bin/python3", "-c", "import websockets"], "python3-websockets"),
+    ("runc", &["runc", "--version"], "runc"),
     ("setcap", &["test", "-x", "/usr/sbin/setcap"], "libcap2-bin"),
+    ("skopeo", &["skopeo", "--version"], "skopeo"),
     ("strace", &["strace", "--version"], "strace"),
     ("Python's requests", &["/usr/bin/python3", "-c", "import requests"], "python3-requests"),
     ("wget", &["/usr/bin/wget", "--version"], "wget"),
+];
+
+/// What `cargo xtask systems` calls: Debian's Rust with its source, and mingw.
+pub(crate) const FOR_OTHER_SYSTEMS: &[Tool] = &[
+    PYTHON,
+    ("pip", &["/usr/bin/python3", "-m", "pip", "--version"], "python3-pip"),
+    ("Debian's Rust", &["test", "-x", "/usr/bin/rustc", "-a", "-x", "/usr/bin/cargo"], "rustc-web cargo-web"),
+    ("Rust's source", &["test", "-d", "/usr/lib/rustlib/src/rust/library/std"], "rust-web-src"),
+    ("mingw", &["x86_64-w64-mingw32-gcc", "--version"], "gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64"),
 ];
 
 /// Installs what is missing of `tools`, and says so. Without root it fails with the command that does.

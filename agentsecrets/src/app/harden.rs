@@ -3,37 +3,16 @@
 
 use std::io;
 
-use caps::Capability;
+use caps::{CapSet, Capability};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::calls;
 use crate::base::privileges;
-use crate::base::sys::memory;
 use crate::identity::witness::Witness;
 
 /// What the witness keeps: the right to see which program another user's process runs.
 const KEPT_BY_THE_WITNESS: Capability = Capability::CAP_SYS_PTRACE;
-
-/// No core dumps, no reading of our memory by others, and no swapping of it where the system lets us:
-/// before the first secret is read.
-pub fn conceal() -> io::Result<()> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    prctl::set_dumpable(false)?;
-    if let Err(error) = memory::lock_everything() {
-        // Secrets themselves lie on pages that are locked one by one.
-        tracing::debug!(%error, "not all memory can be locked");
-    }
-    Ok(())
-}
-
-/// Allows ourselves as many descriptors as the system lets us have, and says how many that are.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    Ok(most)
-}
 
 /// Starts the process that looks at others, as `uid` and `gid`. Call it with a single thread, before
 /// privileges are given up.
@@ -50,7 +29,22 @@ pub fn drop_privileges(uid: u32, gid: u32) -> io::Result<()> {
     become_user(uid, gid, &[])
 }
 
-fn become_user(uid: u32, gid: u32, kept: &[Capability]) -> io::Result<()> {
+/// Becomes `uid` and `gid` with the right to start a command as somebody else, which the program that is
+/// executed next has, too. Call it with a single thread.
+pub fn become_giver(uid: u32, gid: u32) -> io::Result<()> {
+    // And to signal what it started.
+    let kept = [Capability::CAP_SETUID, Capability::CAP_SETGID, Capability::CAP_KILL];
+    become_user(uid, gid, &kept)?;
+    for capability in kept {
+        caps::raise(None, CapSet::Inheritable, capability).map_err(io::Error::other)?;
+        caps::raise(None, CapSet::Ambient, capability).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Becomes `uid` and `gid` for good, with those capabilities alone that are `kept`. Call it with a single
+/// thread.
+pub fn become_user(uid: u32, gid: u32, kept: &[Capability]) -> io::Result<()> {
     // Before the change of user, which takes the right to.
     privileges::bound_to(kept)?;
     prctl::set_keepcaps(true)?;

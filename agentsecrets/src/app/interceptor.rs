@@ -22,6 +22,7 @@ use crate::capability::Capabilities;
 use crate::connection::ebpf::{Flows, SELF_TEST};
 use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
+use crate::identity::closer::Look;
 use crate::identity::hierarchy::Hierarchy;
 use crate::identity::process::{Containers, Identifier};
 use crate::identity::witness::Witness;
@@ -43,11 +44,13 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
-use super::stages::{upstream_tls, watch};
+use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
 /// How many threads a worker has for what blocks: hashing programs, reading stores.
 const BLOCKING_THREADS: usize = 4;
+/// How often the run's session is looked at.
+const SESSION_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest order we read, in bytes.
 const LONGEST_ORDER: u64 = 1 << 20;
 
@@ -118,9 +121,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let mut line = String::new();
     BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
     let order: Order = serde_json::from_str(&line).map_err(broken)?;
-    harden::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
+    sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
     let descriptors =
-        harden::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
+        sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
     let flows =
         Flows::open(&order.pins).map_err(|error| failed("cannot open the kernel's records", error))?;
     let inherit = |fds: &[i32]| -> Result<Vec<OwnedFd>, Failure> {
@@ -132,26 +135,34 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let sees = order.service.as_ref().is_none_or(|service| service.processes);
     let witness = sees.then(|| harden::start_witness(order.uid, order.gid)).transpose();
     let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
+    let witness = witness.map(Arc::new);
     harden::drop_privileges(order.uid, order.gid)
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
     private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     private_folder(&order.home.approvals())
         .map_err(|error| failed("the folder of approvals cannot be made", error))?;
+    private_folder(&order.home.capabilities())
+        .map_err(|error| failed("the folder of agents and sessions cannot be made", error))?;
     private_folder(&order.home.rotated())
         .map_err(|error| failed("the folder of rotated secrets cannot be made", error))?;
     let config = Config::load(&order.home.config())
         .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
     // It may reach what we may not from here on.
     let mut keeper =
-        Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), harden::conceal)
+        Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), sys::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", error))?;
-    let identifier = identifier(&order, witness)?;
+    let identifier = identifier(&order, witness.clone())?;
     reach::confine(&order.home, &order.cgroup_root)
         .map_err(|error| failed("cannot confine ourselves", error))?;
 
     let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
         .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
+    let look = witness.map(|witness| witness as Arc<dyn Look>);
+    // The agents of a run have nothing left when its session ends.
+    let run = order.service.is_none().then(|| order.session.as_str().into());
+    let whose = (&order.project, &order.environment);
+    let capabilities = capabilities(&order.home, whose, run, &config, look)?;
     let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let store = Arc::new(store);
@@ -185,7 +196,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         dns_tcp,
         store,
         policy: Arc::new(policy),
-        capabilities: Arc::default(),
+        capabilities,
         approvals,
         audit,
         leaves: Arc::new(leaves),
@@ -198,7 +209,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
 }
 
 /// Who will say whom connections are from.
-fn identifier(order: &Order, witness: Option<Witness>) -> Result<Identifier, Failure> {
+fn identifier(order: &Order, witness: Option<Arc<Witness>>) -> Result<Identifier, Failure> {
     let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
     match (&order.service, witness) {
         (None, Some(witness)) => Ok(Identifier::new(witness, cgroup, order.session.as_str().into(), agent)),
@@ -270,6 +281,12 @@ fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> 
         let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(run);
         threads.push(spawned.map_err(|error| failed("cannot start a thread", error))?);
     }
+    let (told, capabilities) = (control.try_clone().map_err(broken)?, prepared.capabilities.clone());
+    if prepared.order.service.is_none() {
+        let over = thread::Builder::new().name("session".to_owned());
+        over.spawn(move || tell_when_over(&capabilities, told))
+            .map_err(|error| failed("cannot start a thread", error))?;
+    }
     let launcher_ends = thread::Builder::new().name("control".to_owned()).spawn(move || {
         // The launcher says nothing more; that it ended is all we wait for.
         let _ = control.read(&mut [0u8; 1]);
@@ -280,6 +297,14 @@ fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> 
         let _ = thread.join();
     }
     Ok(())
+}
+
+/// Tells the launcher that the session of its run is over: it ends the command.
+fn tell_when_over(capabilities: &Capabilities, mut launcher: UnixStream) {
+    while capabilities.run_over().is_none() {
+        thread::sleep(SESSION_INTERVAL);
+    }
+    let _ = launcher.write_all(b"!");
 }
 
 /// A worker's runtime, whose threads for work that blocks are few and stay.

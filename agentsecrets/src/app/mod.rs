@@ -2,7 +2,7 @@
 
 pub mod call;
 #[cfg(target_os = "linux")]
-mod calls;
+pub mod calls;
 pub mod config;
 #[cfg(target_os = "linux")]
 pub mod harden;
@@ -11,8 +11,7 @@ pub mod health;
 #[cfg(target_os = "linux")]
 pub mod interceptor;
 pub mod order;
-#[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(target_os = "linux")]
-mod reach;
+pub mod reach;
 pub mod stages;

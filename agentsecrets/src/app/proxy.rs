@@ -1,22 +1,21 @@
 //! The explicit proxy as a process: one for each home, on a port of the loopback.
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::harden;
 use super::stages::{Stages, watch};
 use crate::base::failure::{Exit, Failure};
 use crate::base::files;
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
+use crate::base::sys::{self, Ending};
 use crate::connection::room::Room;
 use crate::identity::socket::{Ends, Neighbours};
 use crate::pipeline::{Explicit, Intercept};
@@ -48,10 +47,12 @@ pub struct Running {
     pub port: u16,
 }
 
-/// The file of the one proxy of a home. Whoever holds its lock is that proxy, so that a file which was left
-/// behind is never taken for one.
+/// The file of the one proxy of a home. Whoever holds the lock beside it is that proxy, so that a file which
+/// was left behind is never taken for one. The lock is a file of its own: where locks are mandatory, what is
+/// locked cannot be read.
 pub struct Instance {
-    file: std::fs::File,
+    path: PathBuf,
+    _lock: std::fs::File,
 }
 
 impl Instance {
@@ -63,10 +64,10 @@ impl Instance {
     /// Becomes the proxy of `home`, or tells which process is.
     pub fn claim(home: &Home) -> io::Result<Result<Self, Option<Running>>> {
         let path = Self::path(home);
-        let file = files::append(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Ok(Self { file })),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(Err(read(&file))),
+        let lock = files::append(&path.with_extension("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Ok(Self { path, _lock: lock })),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(Err(read(&path))),
             Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
     }
@@ -79,26 +80,25 @@ impl Instance {
         Ok(Self::claim(home)?.err().flatten())
     }
 
-    fn announce(&mut self, running: Running) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all(&serde_json::to_vec(&running)?)
+    fn announce(&self, running: Running) -> io::Result<()> {
+        files::replace(&self.path, &serde_json::to_vec(&running)?)
     }
 }
 
-fn read(mut file: &std::fs::File) -> Option<Running> {
+fn read(path: &std::path::Path) -> Option<Running> {
     let mut text = String::new();
-    file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text)).ok()?;
+    std::fs::File::open(path).and_then(|file| file.take(4096).read_to_string(&mut text)).ok()?;
     serde_json::from_str(&text).ok()
 }
 
 /// Serves until it is told to end. `ready` is told the port and the authority, in PEM, once connections are
 /// taken. The process must have one thread.
 pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()>) -> Result<(), Failure> {
-    harden::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
+    sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
     let descriptors =
-        harden::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
+        sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
     let home = &wanted.home;
-    let mut instance = claim(home)?;
+    let instance = claim(home)?;
     let listener = bind(wanted.port)?;
     let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
     let whose = (&wanted.project, &wanted.environment);
@@ -135,13 +135,11 @@ async fn serve_connections(
     let room = Room::for_descriptors(descriptors);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (mut terminated, mut interrupted) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut ending = Ending::listen()?;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = terminated.recv() => break,
-            _ = interrupted.recv() => break,
+            () = ending.asked() => break,
         };
         match accepted {
             Ok((stream, theirs)) => {
@@ -179,10 +177,11 @@ fn claim(home: &Home) -> Result<Instance, Failure> {
 
 fn bind(port: u16) -> Result<TcpListener, Failure> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            Failure::new(Exit::Failure, format!("another program listens on 127.0.0.1:{port}"))
-                .hint("choose another port with --port, or find that program with: ss -ltnp")
-        }
+        io::ErrorKind::AddrInUse => Failure::new(
+            Exit::Failure,
+            format!("another program listens on 127.0.0.1:{port}"),
+        )
+        .hint(format!("choose another port with --port, or find that program with: {}", sys::LISTENERS)),
         _ => failed(&format!("cannot listen on 127.0.0.1:{port}"), error),
     })
 }

@@ -62,6 +62,20 @@ pub(super) fn confine(home: &Home, cgroups: &Path) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
+/// Confines the calling thread, and those that it starts from here on, to the descriptors that it has: it
+/// reaches no file, opens no port and connects to none.
+pub fn confine_to_nothing() -> io::Result<()> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map(drop)
+        .map_err(io::Error::other)
+}
+
 fn to_read(home: &Home, cgroups: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
     paths.push(cgroups.to_path_buf());

@@ -12,19 +12,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
-#[cfg(target_os = "linux")]
-use super::harden;
 use crate::audit::Log;
 use crate::base::failure::{Exit, Failure};
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
+use crate::base::sys;
 use crate::capability::Capabilities;
+use crate::capability::trust::Trust;
+use crate::identity::closer::Look;
+use crate::identity::look_closer;
 use crate::pipeline::Pipeline;
 use crate::pipeline::wallet::Wallets;
 use crate::policy::approval::Desk;
 use crate::policy::live::Live;
 use crate::policy::narrow::Narrow;
-#[cfg(target_os = "linux")]
 use crate::store::keeper::Keeper;
 use crate::store::rotated::Rotated;
 use crate::store::{self, Store};
@@ -62,10 +63,9 @@ pub struct Stages {
 impl Stages {
     /// Those of a process that lasts and judges programs, for a project and an environment: the policy of
     /// `home`, of which `narrow` is left, and its stores are followed. The process must have one thread.
-    #[cfg(target_os = "linux")]
     pub fn lasting(home: &Home, whose: (&Project, &Environment), narrow: &Narrow) -> Result<Self, Failure> {
         let config = configuration(home)?;
-        let mut keeper = Keeper::start(&config.stores, home, whose, harden::conceal)
+        let mut keeper = Keeper::start(&config.stores, home, whose, sys::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", &error))?;
         let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
             .map_err(|error| Failure::new(Exit::Locked, error))?;
@@ -95,7 +95,9 @@ impl Stages {
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let (capabilities, approvals) = (Arc::default(), Arc::new(Desk::at(home.approvals())));
+        let whose = (&project, &environment);
+        let capabilities = capabilities(home, whose, None, &config, look_closer())?;
+        let approvals = Arc::new(Desk::at(home.approvals()));
         Ok(Self {
             config,
             policy,
@@ -108,6 +110,12 @@ impl Stages {
             project,
             environment,
         })
+    }
+
+    /// The same for the person, whom nothing binds that programs were given.
+    #[must_use]
+    pub fn unbounded(self) -> Self {
+        Self { capabilities: Arc::default(), ..self }
     }
 
     /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
@@ -138,6 +146,22 @@ impl Stages {
         };
         (Arc::new(pipeline), wallets)
     }
+}
+
+/// What bounds the programs of `home`, which `look` looks at, as they spend the secrets of a project and
+/// environment. Those of a run have nothing left when its session, `run`, ends.
+pub fn capabilities(
+    home: &Home,
+    (project, environment): (&Project, &Environment),
+    run: Option<Arc<str>>,
+    config: &Config,
+    look: Option<Arc<dyn Look>>,
+) -> Result<Arc<Capabilities>, Failure> {
+    let trust = Trust::open(&home.trust(), config.require_trust, look);
+    let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
+    let given = Capabilities::open(home, project, environment, run)
+        .map_err(|error| failed("what programs were given cannot be read", &error))?;
+    Ok(Arc::new(given.trusting(Arc::new(trust))))
 }
 
 fn configuration(home: &Home) -> Result<Config, Failure> {

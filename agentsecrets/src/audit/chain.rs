@@ -26,7 +26,6 @@ impl ChainKey {
     pub(super) fn read(files: &Files) -> Result<Self, AuditError> {
         let failed = || at(&files.key);
         let file = File::open(&files.key).map_err(failed())?;
-        #[cfg(unix)]
         files::check_private(&file, &files.key).map_err(failed())?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(64));
         file.take(33).read_to_end(&mut bytes).map_err(failed())?;

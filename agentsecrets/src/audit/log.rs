@@ -3,6 +3,10 @@
 //! several processes may write: each appends one whole line under a lock that is held for the time
 //! of one write. What cannot be written is an error, never a silence, and outcomes are kept until they can be.
 
+mod acts;
+
+pub use acts::Act;
+
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,11 +18,12 @@ use std::time::{Duration, Instant};
 
 use super::anchor::{self, Anchor};
 use super::chain::{ChainKey, FIRST};
-use super::record::{ADMINISTRATIVE, IdentityLevel, Opening, Outcome, Record, Status};
+use super::record::{Opening, Outcome, Record, Status};
 use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
-use crate::base::name::{AgentName, Environment, SecretName};
+use crate::base::name::{AgentName, SecretName};
+use crate::base::sys::Version;
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -119,30 +124,6 @@ impl Log {
         Pending { log: self.clone(), record, started: Instant::now(), finished: false }
     }
 
-    /// Records what a person did to us, such as revealing a secret: `act` is a verb, `object` what it
-    /// was done to. An error means that it must not be done.
-    pub fn administrative(
-        self: &Arc<Self>,
-        environment: &Environment,
-        act: &str,
-        object: &SecretName,
-    ) -> Result<(), AuditError> {
-        let mut pending = self.begin(Opening {
-            environment: environment.clone(),
-            agent_id: None,
-            identity_level: IdentityLevel::Kernel,
-            process: None,
-            session_id: None,
-            token_id: None,
-            method: act.into(),
-            target_url: String::new(),
-            domain: String::new(),
-        });
-        pending.record.secret_keys = vec![object.to_string()];
-        pending.rule(ADMINISTRATIVE);
-        pending.finish(Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false })
-    }
-
     /// Moves the anchor now, as the background does from time to time.
     #[cfg(test)]
     pub(super) fn anchor_for_tests(&self) -> Result<(), AuditError> {
@@ -203,10 +184,10 @@ impl Pending {
         }
     }
 
-    /// The secrets that a command is given in its environment.
-    pub fn in_environment<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>) {
+    /// The secrets whose values a program is given, and in which `style`.
+    pub fn handed_over<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>, style: &str) {
         self.secret_keys(names);
-        self.record.auth_styles = vec!["env_inject".into()];
+        self.record.auth_styles = vec![style.into()];
     }
 
     /// The secrets that a credential is made from, and how.
@@ -304,7 +285,8 @@ impl Shared {
         self.find_end(tail)?;
         let hash = self.key.seal(&mut line, &tail.end.last_hash);
         // One write for one line; what a full disk took of it is taken back.
-        if let Err(error) = tail.log.write_all(line.as_bytes()) {
+        let written = tail.log.seek(SeekFrom::End(0)).and_then(|_| tail.log.write_all(line.as_bytes()));
+        if let Err(error) = written {
             let _ = tail.log.set_len(tail.end.length);
             return Err(at(&self.files.log)(error));
         }
@@ -378,14 +360,10 @@ impl Shared {
 
     /// Fails if the log that we write is not the one that is read: it was moved or replaced.
     fn check_in_place(&self, log: &File) -> Result<(), AuditError> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let ours = log.metadata().map_err(at(&self.files.log))?;
-            let there = std::fs::metadata(&self.files.log);
-            if !there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                return Err(AuditError::Missing("its file was moved away while in use"));
-            }
+        let ours = Version::of(log).map_err(at(&self.files.log))?;
+        let there = File::open(&self.files.log).and_then(|there| Version::of(&there));
+        if !there.is_ok_and(|there| there.is_of_same_file(&ours)) {
+            return Err(AuditError::Missing("its file was moved away while in use"));
         }
         Ok(())
     }

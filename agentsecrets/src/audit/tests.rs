@@ -73,6 +73,7 @@ fn opening(method: &str) -> Opening {
             sha256: "ab".repeat(32),
             uid: 1000,
             cgroup: "/agents/1".into(),
+            here: true,
         })),
         session_id: Some("s-1".into()),
         token_id: None,
@@ -354,7 +355,17 @@ fn a_follower_is_shown_what_is_completed() {
 #[test]
 fn a_persons_act_is_kept_apart_from_requests() {
     let place = Place::new();
-    place.open().administrative(&Environment::default(), "reveal", &"KEY".parse().unwrap()).unwrap();
+    let act = Act {
+        environment: &Environment::default(),
+        act: "reveal",
+        agent: None,
+        secrets: &["KEY".parse().unwrap()],
+        process: None,
+        status: Status::Ok,
+        reason: None,
+        notes: Vec::new(),
+    };
+    place.open().administrative(act).unwrap();
     let records = place.records();
     assert!(records[0].is_administrative());
     assert_eq!(records[0].secret_keys, ["KEY"]);

@@ -1,45 +1,39 @@
-//! Files of ours: 0600 in folders of 0700, written whole or not at all. What root makes in somebody's
-//! folder is theirs, or they could not read it the next time.
+//! Files of ours, their owner's alone (0600 in folders of 0700 where there are modes), written whole or not
+//! at all. What root makes in somebody's folder is theirs, or they could not read it the next time.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+
+use super::sys;
+
+pub use super::sys::check_private;
 
 /// Makes `folder` and its parents, readable by their owner alone.
 pub fn private_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
         private_folder(parent)?;
     }
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(folder) {
+    match sys::create_private_folder(folder) {
         // Another process was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => return Ok(()),
         made => made?,
     }
-    #[cfg(unix)]
-    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        give(&File::open(folder)?, parent)?;
-    }
-    Ok(())
+    parent.map_or(Ok(()), |parent| sys::give_folder(folder, parent))
 }
 
-/// Gives a new file or folder to the owner of the folder that it is in, where we are another user and may.
-#[cfg(unix)]
-fn give(file: &File, folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, fchown};
-    let (own, theirs) = (file.metadata()?, fs::metadata(folder)?);
-    if own.uid() == theirs.uid() {
-        return Ok(());
+/// Opens `path` to read. A descriptor that we were given is read as it is, whoever may open its file.
+pub fn open(path: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    if let Some(number) = path.to_str().and_then(|path| path.strip_prefix("/dev/fd/")?.parse().ok()) {
+        return super::sys::rights::duplicate(number).map(File::from);
     }
-    match fchown(file, Some(theirs.uid()), Some(theirs.gid())) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        given => given,
-    }
+    File::open(path)
 }
 
 /// Replaces `path` with `bytes` in one step: another process sees the old file or the new one.
@@ -49,46 +43,46 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // tempfile makes its files 0600.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
-    #[cfg(unix)]
-    give(file.as_file(), folder)?;
+    sys::give(file.as_file(), folder)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    Ok(())
+    sys::sync_folder(folder)
 }
 
-/// Opens `path` for appending, making it 0600 if it is new.
+/// Replaces a file of somebody else's program at `path`, which may be a link, with `bytes` in one step: whose it
+/// is and who may read it stays as it is.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let (was, folder) = (fs::metadata(&path)?, path.parent().unwrap_or(Path::new(".")));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    sys::give_as(file.as_file(), &was)?;
+    file.as_file().set_permissions(was.permissions())?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    sys::sync_folder(folder)
+}
+
+/// Opens `path` for appending, making it its owner's alone if it is new.
 pub fn append(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         private_folder(folder)?;
     }
-    let mut options = OpenOptions::new();
-    options.append(true).read(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let new = !path.exists();
-    let file = options.open(path)?;
-    #[cfg(unix)]
+    let file = sys::append(path)?;
     if let Some(folder) = path.parent().filter(|_| new) {
-        give(&file, folder)?;
+        sys::give(&file, folder)?;
     }
     Ok(file)
 }
 
-/// Fails if anybody but its owner may read or write the open `file`.
-#[cfg(unix)]
-pub fn check_private(file: &File, path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        let message = format!(
-            "{} can be read or written by others (mode {:04o}); run: chmod 600 {}",
-            path.display(),
-            mode & 0o7777,
-            path.display()
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+/// Whether `program` can be seen at all. A folder in PATH that a user may not enter makes the system say
+/// "permission denied" of every program that is nowhere else.
+pub fn is_visible(program: &OsStr) -> bool {
+    let path = Path::new(program);
+    if path.components().count() > 1 || path.is_absolute() {
+        return path.symlink_metadata().is_ok();
     }
-    Ok(())
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(path).is_file())
 }

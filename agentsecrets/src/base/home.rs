@@ -63,6 +63,11 @@ impl Home {
         self.config.join("config.yaml")
     }
 
+    /// Which programs are trusted, as `trust` writes it.
+    pub fn trust(&self) -> PathBuf {
+        self.config.join("trust.json")
+    }
+
     /// The encrypted vault.
     pub fn vault(&self) -> PathBuf {
         self.data.join("vault")
@@ -83,6 +88,26 @@ impl Home {
         self.config.join("scope.json")
     }
 
+    /// The folder of what programs were given beside the policy's rules, apart from files that change often.
+    pub fn capabilities(&self) -> PathBuf {
+        self.config.join("capabilities")
+    }
+
+    /// The registered agents, with what is known of their tokens.
+    pub fn agents(&self) -> PathBuf {
+        self.capabilities().join("agents.json")
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> PathBuf {
+        self.capabilities().join("sessions.json")
+    }
+
+    /// How often the session `id` was used: a byte for each time.
+    pub fn session_uses(&self, id: &str) -> PathBuf {
+        self.state.join(format!("session-{id}.uses"))
+    }
+
     /// The folder of the audit log.
     pub fn audit(&self) -> PathBuf {
         self.state.join("audit")
@@ -91,6 +116,11 @@ impl Home {
     /// The folder of requests that wait for a person, and of the answers to them.
     pub fn approvals(&self) -> PathBuf {
         self.state.join("approvals")
+    }
+
+    /// The folder of what clients' configuration files were before ours was added.
+    pub fn mcp(&self) -> PathBuf {
+        self.state.join("mcp")
     }
 
     /// The folder of sockets and process files.

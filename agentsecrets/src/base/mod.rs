@@ -9,8 +9,9 @@ pub mod host;
 pub mod name;
 #[cfg(target_os = "linux")]
 pub mod privileges;
+pub mod prompt;
 pub mod refusal;
 pub mod secret;
-#[cfg(target_os = "linux")]
+pub mod shown;
 pub mod sys;
 pub mod timeouts;

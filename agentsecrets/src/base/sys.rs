@@ -1,62 +1,47 @@
 //! The door to system calls that no safe library offers. Every `unsafe` block outside the loading of
-//! eBPF is here, each with the reason why it is sound.
+//! eBPF is here, each with the reason why it is sound. What every system has, each in its own way, stands in
+//! one file a system, under the same names.
 #![allow(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(target_os = "linux")]
 pub mod memory;
+#[cfg(target_os = "linux")]
 pub mod process;
+#[cfg(target_os = "linux")]
+pub mod rights;
+#[cfg(target_os = "linux")]
 pub mod terminal;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
-/// A descriptor that names one process for good, whoever gets its id later.
-pub fn pidfd_open(pid: u32) -> std::io::Result<std::os::fd::OwnedFd> {
-    use std::os::fd::FromRawFd;
-    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
-    let fd = i32::try_from(fd).map_err(std::io::Error::other)?;
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
+#[cfg(target_os = "linux")]
+pub use linux::*;
+#[cfg(target_os = "macos")]
+pub use macos::*;
+#[cfg(unix)]
+pub use unix::*;
+#[cfg(windows)]
+pub use windows::*;
+
+/// A version of a file: any write, replacement or reuse of its place changes this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version {
+    device: u64,
+    file: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Version {
+    /// Whether both are versions of one file.
+    pub fn is_of_same_file(&self, other: &Self) -> bool {
+        (self.device, self.file) == (other.device, other.file)
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else owns it.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
-}
-
-/// Whether the process of a pidfd has not ended yet.
-pub fn pidfd_lives(pidfd: &std::os::fd::OwnedFd) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
-    // A pidfd becomes readable when its process ends.
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
-}
-
-/// Takes over a descriptor that the program which started us left open for us.
-pub fn inherited(fd: i32) -> std::io::Result<std::os::fd::OwnedFd> {
-    use std::os::fd::FromRawFd;
-    // SAFETY: F_GETFD reads a flag of whatever descriptor this is, or fails.
-    if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(std::io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: it is open, and by agreement with the program that started us it is ours alone.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
-}
-
-/// The cookie of a socket's network namespace, which the kernel never gives twice.
-///
-/// # Errors
-/// When the descriptor is no socket, or the kernel is older than 5.14.
-pub fn netns_cookie(fd: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u64> {
-    use std::os::fd::AsRawFd;
-
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `cookie`.
-    let done = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if done == 0 { Ok(cookie) } else { Err(std::io::Error::last_os_error()) }
 }

@@ -19,8 +19,8 @@ use crate::app::call::{Answer, Door};
       --body '{\"grant_type\":\"client_credentials\"}' --body-field client_secret=CLIENT_SECRET
   agentsecrets call --url https://api.example.com/v1/me --header X-Api-Key=API_KEY --output json
 
-Any stored secret can be spent, toward any host that some rule of the policy allows. Redirects are
-not followed. Printed are `HTTP <code>`, an empty line and the body.")]
+Any stored secret can be spent, toward any host that some rule of the policy allows; with a token
+what the policy allows that agent. Redirects are not followed. Printed are `HTTP <code>`, an empty line and the body.")]
 pub(super) struct Args {
     /// Where to
     #[arg(long, value_name = "URL")]
@@ -49,7 +49,8 @@ pub(super) struct Args {
     /// Put a secret into the form in the body
     #[arg(long, value_name = "FIELD=K", value_parser = flags::pair)]
     form_field: Vec<(String, String)>,
-    /// The token of the agent that asks
+    /// The token of the agent that asks: it is that agent's request then [env: AS_AGENT_TOKEN, which no other
+    /// program sees]
     #[arg(long, value_name = "T")]
     token: Option<String>,
     /// How to print the answer; `json` also when it failed
@@ -83,11 +84,13 @@ fn answer(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let request = request.map_err(|wrong| Failure::new(Exit::Usage, format!("--{wrong}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
+    let token =
+        args.token.clone().or_else(|| std::env::var("AS_AGENT_TOKEN").ok().filter(|own| !own.is_empty()));
     runtime.block_on(async {
-        let door = if crate::launch::inside_agent() {
-            Door::Wire { token: args.token.clone() }
-        } else {
-            Door::Here(person::door(&injections, args.token.is_some(), context).await?)
+        let door = match token {
+            token if crate::launch::inside_agent() => Door::Wire { token },
+            Some(token) => Door::Here(person::door_of_an_agent(&token, context).await?),
+            None => Door::Here(person::door(&injections, context).await?),
         };
         door.ask(request, &injections, usize::MAX).await
     })

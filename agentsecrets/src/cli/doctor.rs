@@ -3,6 +3,9 @@
 #[cfg(target_os = "linux")]
 mod clients;
 mod stores;
+#[cfg_attr(not(target_os = "linux"), path = "doctor/elsewhere.rs")]
+mod system;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -12,7 +15,7 @@ use serde::Serialize;
 
 use super::{Context, Exit, Failure};
 use crate::app::config::Config;
-use crate::connection::ebpf;
+use crate::base::sys;
 use crate::policy::live::Live;
 
 /// Look for problems, each with its fix.
@@ -20,15 +23,7 @@ use crate::policy::live::Live;
 #[command(after_help = "Example:\n  sudo agentsecrets doctor --json")]
 pub(super) struct Args {
     #[command(subcommand)]
-    about: Option<About>,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum About {
-    /// Which programs trust a run's authority, and what to do about those that cannot
-    #[cfg(target_os = "linux")]
-    #[command(after_help = "Example:\n  agentsecrets doctor clients")]
-    Clients,
+    about: Option<system::About>,
 }
 
 /// One thing that was looked at.
@@ -53,8 +48,7 @@ enum Mark {
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let findings = match args.about {
         None => everything(context),
-        #[cfg(target_os = "linux")]
-        Some(About::Clients) => clients::all(),
+        Some(about) => about.findings(),
     };
     if context.json {
         let text =
@@ -68,12 +62,12 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn everything(context: &Context) -> Vec<Finding> {
-    let mut findings = vec![kernel(), home(context), configuration(context), policy(context)];
+    let mut findings = system::agents();
+    findings.extend([home(context), configuration(context), policy(context)]);
     findings.extend(stores::all(context));
+    findings.extend(trust::all(context));
     findings.push(roots());
-    #[cfg(target_os = "linux")]
-    findings.extend(clients::summary());
-    findings.push(door());
+    findings.extend(system::clients(context));
     findings
 }
 
@@ -104,28 +98,16 @@ impl Finding {
     }
 }
 
-fn kernel() -> Finding {
-    match ebpf::probe() {
-        Ok(()) => Finding::good("the kernel can send an agent's connections through us"),
-        Err(error) => Finding::bad("agents cannot be started here", error.to_string()),
-    }
-}
-
 fn home(context: &Context) -> Finding {
-    for folder in context.home.folders() {
-        if let Ok(metadata) = std::fs::metadata(folder) {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = metadata.permissions().mode();
-            if mode & 0o077 != 0 {
-                let shown = folder.display();
-                return Finding::bad(
-                    format!("{shown} can be read by others (mode {:04o})", mode & 0o7777),
-                    format!("chmod 700 {shown}"),
-                );
-            }
+    let mut folders = context.home.folders().into_iter().filter(|folder| folder.exists());
+    match folders.find_map(|folder| sys::check_private_folder(folder).err()) {
+        None => Finding::good("our files are readable by their owner alone"),
+        Some(error) => {
+            let text = error.to_string();
+            let (what, fix) = text.split_once("; run: ").unwrap_or((&text, "look at its permissions"));
+            Finding::bad(what, fix)
         }
     }
-    Finding::good("our files are readable by their owner alone")
 }
 
 fn configuration(context: &Context) -> Finding {
@@ -156,15 +138,7 @@ fn policy(context: &Context) -> Finding {
 fn roots() -> Finding {
     let found = rustls_native_certs::load_native_certs();
     match found.certs.len() {
-        0 => Finding::warning("the system has no certificate roots", "apt-get install ca-certificates"),
+        0 => Finding::warning("the system has no certificate roots", system::ROOTS),
         count => Finding::good(format!("servers are verified against {count} system roots")),
     }
-}
-
-/// What is promised only inside `run`, said plainly.
-fn door() -> Finding {
-    Finding::warning(
-        "unguarded: outside `run`, a program of the same user can read our files as you can",
-        "start agents with `agentsecrets run`; it hides the vault, its key and our sockets from them",
-    )
 }

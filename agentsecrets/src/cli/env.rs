@@ -5,16 +5,18 @@ mod agent;
 mod child;
 mod variables;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use super::{Context, Exit, Failure};
-use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status};
+use super::{Context, Exit, Failure, handing};
+use crate::audit::Status;
+use crate::base::files;
 use crate::base::name::SecretName;
-use crate::identity::process::who_started_us;
-use crate::launch::mask::Values;
-use child::Signals;
+use crate::base::sys;
+use crate::redact::mask::Values;
+use child::{Flags, Signals, as_who_asked};
 use variables::Variable;
 
 /// Start a command with the real values in its environment: every secret under its own name, or those that
@@ -40,38 +42,48 @@ pub(super) struct Args {
     /// The variables of this .env file, with the secrets that it names, instead of every secret
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
-    /// Take the values out of what the command prints
-    #[arg(long)]
-    mask: bool,
+    #[command(flatten)]
+    output: Flags,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
+impl Args {
+    /// The files that are read.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.env_file.iter().cloned().collect()
+    }
+}
+
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // Whoever may trace us could read the values out of our memory.
-    nix::sys::prctl::set_dumpable(false).map_err(|error| ours("cannot protect our memory", error))?;
+    sys::protect_memory().map_err(|error| ours("cannot protect our memory", error))?;
     let signals = Signals::block().map_err(|error| ours("cannot take signals", error))?;
     if crate::launch::inside_agent() {
         // The interceptor has the record.
         let variables = agent::variables(&args)?;
-        return start(&args, variables, signals);
+        return start(&args, variables, signals, None);
     }
-    let mut pending = open_record(&args, context)?;
+    let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
+    let failed = |what: &str, error: &dyn std::fmt::Display| ours(what, error);
+    let mut pending = handing::open("ENV", program.unwrap_or_default(), context, failed)?;
     let variables = match variables::of(&args, context) {
         Ok(variables) => variables,
         Err(failure) => {
-            pending.finish(failed(failure.what())).map_err(|error| ours("this is not recorded", error))?;
+            pending
+                .finish(handing::ended(Status::Error, failure.what()))
+                .map_err(|error| ours("this is not recorded", error))?;
             return Err(failure);
         }
     };
-    pending.in_environment(variables.iter().flat_map(|variable| &variable.secrets));
+    pending.handed_over(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
     pending.intent().map_err(|error| ours("nothing was started", error))?;
-    let ended = start(&args, variables, signals);
+    let ended = start(&args, variables, signals, Some(context));
     let outcome = match &ended {
-        Ok(_) => Outcome { status: Status::Ok, status_code: None, reason: None, redacted: false },
-        Err(failure) => failed(failure.what()),
+        Ok(_) => handing::done(),
+        Err(failure) => handing::ended(Status::Error, failure.what()),
     };
     if let Err(error) = pending.finish(outcome) {
         anstream::eprintln!("agentsecrets: {error}");
@@ -80,38 +92,36 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 /// Runs the command with `variables` to its end.
-fn start(args: &Args, variables: Vec<Variable>, signals: Signals) -> Result<ExitCode, Failure> {
+fn start(
+    args: &Args,
+    variables: Vec<Variable>,
+    signals: Signals,
+    asked: Option<&Context>,
+) -> Result<ExitCode, Failure> {
     let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
     command.args(args.command.iter().skip(1));
+    let person = as_who_asked(&mut command, asked)?;
     command.envs(variables.iter().map(Variable::as_pair));
-    let masked =
-        args.mask.then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
-    signals.run(command, masked).map(ExitCode::from)
+    let masked = args
+        .output
+        .mask()
+        .then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
+    signals.run(command, masked, person).map(ExitCode::from)
 }
 
-/// Opens the record: who asks, for which program. Nothing is written yet.
-fn open_record(args: &Args, context: &Context) -> Result<Pending, Failure> {
-    let log = Log::open(&context.home.audit()).map_err(|error| ours("nothing was started", error))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|error| ours("cannot look at who called", error))?;
-    let process = runtime.block_on(who_started_us());
-    let process = process.map_err(|error| ours("cannot look at who called", error))?;
-    let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
-    Ok(log.begin(Opening {
-        environment: context.environment.clone(),
-        agent_id: None,
-        identity_level: IdentityLevel::Kernel,
-        process: Some(process.into()),
-        session_id: None,
-        token_id: None,
-        method: "ENV".to_owned(),
-        target_url: program.unwrap_or_default(),
-        domain: String::new(),
-    }))
-}
-
-fn failed(why: &str) -> Outcome {
-    Outcome { status: Status::Error, status_code: None, reason: Some(why.to_owned()), redacted: false }
+fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+    let what = format!("{}: {error}", program.to_string_lossy());
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(Exit::NoCommand, what),
+        io::ErrorKind::PermissionDenied if !files::is_visible(program) => Failure::new(Exit::NoCommand, what),
+        io::ErrorKind::ArgumentListTooLong => {
+            Failure::new(Exit::Ours, what).hint("choose fewer secrets with --only")
+        }
+        io::ErrorKind::Interrupted | io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => {
+            Failure::new(Exit::Ours, what)
+        }
+        _ => Failure::new(Exit::NotExecutable, what),
+    }
 }
 
 fn ours(what: &str, error: impl std::fmt::Display) -> Failure {

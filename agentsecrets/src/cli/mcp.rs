@@ -1,21 +1,24 @@
 //! `agentsecrets mcp`: the ways in for models and their frameworks. They speak for an agent, wherever they are
 //! started: inside `run` for that agent, outside for the program that started them, as the kernel shows it.
 
+mod install;
+
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::secrets::open_store;
+use super::secrets::{choices, open_store};
 use super::{Context, Exit, Failure};
 use crate::app::call::{Answer, Door, Here};
-use crate::app::harden;
 use crate::app::stages::Stages;
 use crate::base::name::AgentName;
-use crate::identity::process::who_started_us_as;
+use crate::base::sys;
 use crate::launch::inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Live, Policy};
+use crate::store::{Kind, vault};
 
 /// The largest request that a plugin may make, in bytes.
 const LARGEST: u64 = 16 << 20;
@@ -27,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Serve models: an MCP server, its installation, and the bridge for frameworks.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
+  agentsecrets mcp install
   agentsecrets mcp serve --agent coder
   printf '{\"url\":\"https://api.stripe.com/v1/balance\",\"injections\":{\"bearer\":\"STRIPE_KEY\"}}' |
       agentsecrets mcp bridge proxy.call")]
@@ -48,6 +52,27 @@ that does. Inside `agentsecrets run` it is a request of that agent.")]
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
     },
+    /// Add the server to the configuration of Claude Desktop, Claude Code, Cursor, VS Code and Windsurf
+    #[command(after_help = "Examples:
+  agentsecrets mcp install --dry-run
+  agentsecrets mcp install cursor vscode --agent coder
+  agentsecrets mcp install claude-code --project-dir .
+
+What else stands in a file stays as it is, and what the file was before is kept: `agentsecrets mcp
+uninstall` brings it back.")]
+    Install {
+        #[command(flatten)]
+        clients: Clients,
+        /// The agent entry that the server is to be started for
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
+    },
+    /// Take the server out of those files again
+    #[command(after_help = "Example: agentsecrets mcp uninstall cursor")]
+    Uninstall {
+        #[command(flatten)]
+        clients: Clients,
+    },
     /// Answer a framework's plugin: one JSON request on standard input, one JSON answer
     #[command(after_help = "Example: echo '{}' | agentsecrets mcp bridge status")]
     Bridge {
@@ -55,6 +80,20 @@ that does. Inside `agentsecrets run` it is a request of that agent.")]
         #[arg(value_enum)]
         what: Asked,
     },
+}
+
+/// Whose files are meant.
+#[derive(Debug, clap::Args)]
+struct Clients {
+    /// These clients; without any, those that are found
+    #[arg(value_enum, value_name = "CLIENT")]
+    clients: Vec<mcp::install::Client>,
+    /// The files of the project in this folder, which others may share, instead of your own
+    #[arg(long, value_name = "DIR")]
+    project_dir: Option<PathBuf>,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -67,9 +106,15 @@ enum Asked {
 }
 
 impl Args {
+    /// Whether it edits files of the person's own programs, which is done as that person.
+    pub(super) fn is_about_clients(&self) -> bool {
+        matches!(self.verb, Verb::Install { .. } | Verb::Uninstall { .. })
+    }
+
     /// Whether it acts for the person, and so not for an agent.
     pub(super) fn is_administrative(&self) -> bool {
         match self.verb {
+            Verb::Install { .. } | Verb::Uninstall { .. } => true,
             Verb::Serve { .. } | Verb::Bridge { .. } => false,
         }
     }
@@ -79,6 +124,8 @@ impl Args {
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::Serve { agent } => serve(agent, context),
+        Verb::Install { clients, agent } => install::install(&clients, agent.as_ref(), context),
+        Verb::Uninstall { clients } => install::uninstall(&clients, context),
         Verb::Bridge { what } => Ok(bridge(what, context)),
     }
 }
@@ -86,10 +133,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failure> {
     super::log_to_stderr();
     let failed = |error: io::Error| Failure::new(Exit::Failure, error);
-    harden::conceal().map_err(failed)?;
+    sys::conceal().map_err(failed)?;
     let stages = match inside_agent() {
         true => None,
         false => {
+            nobody_to_ask(context)?;
             let whose = (&context.project, &context.environment);
             Some(Stages::lasting(&context.home, whose, &context.scope.narrow)?)
         }
@@ -98,13 +146,28 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
     let runtime = runtime.map_err(failed)?;
     let served = runtime.block_on(async {
         let door = match &stages {
-            Some(stages) => Door::Here(Here::lasting(stages, who_started_us_as(agent).await)),
+            Some(stages) => Door::Here(Here::lasting(stages, context.caller_as(agent).await)),
             None => Door::Wire { token: None },
         };
         mcp::serve(door).await
     });
     runtime.shutdown_timeout(PATIENCE);
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Fails where a passphrase would have to be typed: a terminal that a client left us is not ours to ask at.
+fn nobody_to_ask(context: &Context) -> Result<(), Failure> {
+    let path = context.home.vault();
+    let has_vault = choices(context)?.iter().any(|choice| choice.kind == Kind::Vault) && vault::exists(&path);
+    if !has_vault || vault::unlock_from_environment().is_some() {
+        return Ok(());
+    }
+    let what =
+        format!("the vault at {} is opened by a passphrase, and nobody can be asked for it", path.display());
+    Err(Failure::new(Exit::Locked, what).hint(
+        "open it by a key file (agentsecrets secrets vault key), and name that in the client's configuration as \
+         AGENTSECRETS_VAULT_KEY_FILE",
+    ))
 }
 
 /// Answers the plugin whatever happens: without an answer it would know nothing.
@@ -130,7 +193,9 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
         return Err(usage(format!("the request is larger than {} MiB", LARGEST >> 20)));
     }
     let asked = bridge::Asked::read(&text).map_err(usage)?;
-    let there = asked.path.as_deref().filter(|_| !inside_agent()).map(|path| context.within(path));
+    // The daemon was given the project file of the caller's own folder.
+    let is_apart = inside_agent() || context.ticket.is_some();
+    let there = asked.path.as_deref().filter(|_| !is_apart).map(|path| context.within(path));
     let there = there.transpose()?;
     let context = there.as_ref().unwrap_or(context);
     if let Some(expected) = asked.environment.as_ref().filter(|expected| **expected != context.environment) {
@@ -140,7 +205,10 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
         )));
     }
     let (request, injections) = asked.request().map_err(usage)?;
-    harden::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
+    if !inside_agent() {
+        nobody_to_ask(context)?;
+    }
+    sys::conceal().map_err(|error| Failure::new(Exit::Failure, error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     let answer: Answer = runtime.block_on(async {
@@ -168,5 +236,5 @@ async fn door(agent: &str, context: &Context) -> Result<Door, Failure> {
     let live = Arc::new(Live::fixed(policy.narrowed(&context.scope.narrow)));
     let whose = (&context.project, &context.environment);
     let stages = Stages::of(&context.home, whose, live, Arc::new(open_store(context)?))?;
-    Ok(Door::Here(Here::once(&stages, who_started_us_as(named).await)))
+    Ok(Door::Here(Here::once(&stages, context.caller_as(named).await)))
 }

@@ -1,27 +1,42 @@
 //! The command line: one file per verb. Parsing says what was asked; each verb resolves it, acts, and
 //! returns an exit code.
 
+mod acts;
+mod agent;
 mod approvals;
 mod audit;
 mod call;
 mod completions;
+#[cfg(target_os = "linux")]
+mod daemon;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod door;
 mod env;
 mod environment;
+mod exec;
+mod handing;
 #[cfg(target_os = "linux")]
 mod health;
+#[cfg(target_os = "linux")]
 mod interceptor;
 mod mcp;
 mod policy;
+#[cfg(target_os = "linux")]
+mod presence;
 mod project;
 mod proxy;
 mod run;
 mod scope;
 mod secrets;
+mod session;
 #[cfg(target_os = "linux")]
 mod sidecar;
 mod status;
 mod table;
+mod trust;
+#[cfg(target_os = "linux")]
+mod whoami;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,9 +44,21 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::base::home::Home;
+#[cfg(target_os = "linux")]
+use crate::base::name::AgentName;
 use crate::base::name::{Environment, Project};
 
 use scope::Scope;
+use scope::project_file::ProjectFile;
+
+#[cfg(target_os = "linux")]
+use crate::app::config::Config;
+#[cfg(target_os = "linux")]
+use crate::door::ticket::Ticket;
+#[cfg(target_os = "linux")]
+use crate::identity::{Caller, IdentityError, Process};
+#[cfg(target_os = "linux")]
+use crate::identity::{started_us_as, who_started_us_as};
 
 pub use crate::base::failure::{Exit, Failure};
 
@@ -62,11 +89,14 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Start a command as an agent: its traffic goes through us, its secrets stay here
+    #[cfg_attr(not(target_os = "linux"), command(hide = true))]
     Run(run::Args),
     /// Make one authenticated request
     Call(Box<call::Args>),
     /// Start a command with the real values in its environment
     Env(env::Args),
+    /// Give a trusted program the values that it asks for
+    Exec(exec::Args),
     /// Serve clients that know us for a proxy
     Proxy(proxy::Args),
     /// Serve models and their frameworks
@@ -91,24 +121,50 @@ enum Verb {
     Approve(approvals::Approve),
     /// Refuse a request of an agent that waits for you
     Deny(approvals::Deny),
+    /// Register agents, and issue tokens to them
+    Agent(agent::Args),
+    /// Start, list and end sessions
+    Session(session::Args),
+    /// Say which programs may spend which secrets
+    Trust(trust::Args),
+    /// Show what would be known of the program that calls this
+    #[cfg(target_os = "linux")]
+    Whoami(whoami::Args),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
     Status(status::Args),
     /// Look for problems, each with its fix
     Doctor(doctor::Args),
+    /// Set the passphrase by which you prove to be there, on a strict machine
+    #[cfg(target_os = "linux")]
+    Presence(presence::Args),
+    /// Keep secrets with a user of their own, behind a door that asks who you are
+    #[cfg(target_os = "linux")]
+    Daemon(daemon::Args),
     /// Print completions for a shell
     Completions(completions::Args),
     /// The process that handles agents' traffic; started by `run`
+    #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Interceptor(interceptor::Args),
 }
 
 impl Verb {
+    /// Whether the folder that it is started in says nothing to it.
+    fn is_apart(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
+            verb => matches!(verb, Verb::Completions(_)),
+        }
+    }
+
     /// Whether it acts for the person, and so not for an agent.
     fn is_administrative(&self) -> bool {
         match self {
             Verb::Run(_)
+            | Verb::Exec(_)
             | Verb::Proxy(_)
             | Verb::Secrets(_)
             | Verb::Environment(_)
@@ -116,9 +172,12 @@ impl Verb {
             | Verb::Policy(_)
             | Verb::Approvals(_)
             | Verb::Approve(_)
-            | Verb::Deny(_)
-            | Verb::Audit(_)
-            | Verb::Interceptor(_) => true,
+            | Verb::Deny(_) => true,
+            Verb::Agent(_) | Verb::Session(_) | Verb::Trust(_) | Verb::Audit(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Interceptor(_) => true,
+            #[cfg(target_os = "linux")]
+            Verb::Presence(_) | Verb::Daemon(_) => true,
             Verb::Mcp(args) => args.is_administrative(),
             #[cfg(target_os = "linux")]
             Verb::Sidecar(_) => true,
@@ -126,6 +185,8 @@ impl Verb {
             Verb::Health(_) => false,
             // Inside an agent they say for themselves what is possible.
             Verb::Call(_) | Verb::Env(_) => false,
+            #[cfg(target_os = "linux")]
+            Verb::Whoami(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
     }
@@ -144,6 +205,9 @@ pub struct Context {
     pub scope: Scope,
     /// Whether to print JSON.
     pub json: bool,
+    /// What the daemon says of who asked, where it was the daemon that started us.
+    #[cfg(target_os = "linux")]
+    pub ticket: Option<Ticket>,
 }
 
 /// Parses, runs, and says how it ended.
@@ -164,19 +228,39 @@ fn log_to_stderr() {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    #[cfg(target_os = "linux")]
     if cli.verb.is_administrative() && crate::launch::inside_agent() {
         return Err(Failure::new(Exit::Denied, "this command is not for agents")
             .hint("a person runs it, in a terminal outside `agentsecrets run`"));
     }
     let runs = matches!(cli.verb, Verb::Run(_) | Verb::Env(_));
-    let context = Context::new(cli.global, &cli.verb);
     // There a command's own codes are told from ours.
+    let of_ours = |failure: Failure| {
+        if runs && failure.exit() == Exit::Failure { failure.ending(Exit::Ours) } else { failure }
+    };
+    #[cfg(target_os = "linux")]
+    let ticket = match &cli.verb {
+        Verb::Interceptor(_) | Verb::Daemon(_) => None,
+        _ => Ticket::take(),
+    };
+    #[cfg(target_os = "linux")]
+    if ticket.is_none()
+        && !crate::launch::inside_agent()
+        && let Some(exit) = door::through(&cli).map_err(of_ours)?
+    {
+        return Ok(ExitCode::from(exit));
+    }
+    #[cfg(target_os = "linux")]
+    let context = Context::new(cli.global, &cli.verb, ticket);
+    #[cfg(not(target_os = "linux"))]
+    let context = Context::new(cli.global, &cli.verb);
     let context = context.map_err(|failure| if runs { failure.ending(Exit::Ours) } else { failure })?;
+    #[cfg(target_os = "linux")]
+    context.guard(&cli.verb)?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
         Verb::Call(args) => call::run(*args, &context),
         Verb::Env(args) => env::run(args, &context),
+        Verb::Exec(args) => exec::run(args, &context),
         Verb::Proxy(args) => proxy::run(args, &context),
         Verb::Mcp(args) => mcp::run(args, &context),
         #[cfg(target_os = "linux")]
@@ -190,42 +274,131 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Approvals(args) => approvals::run(args, &context),
         Verb::Approve(args) => approvals::approve(&args, &context),
         Verb::Deny(args) => approvals::deny(&args, &context),
+        Verb::Agent(args) => agent::run(args, &context),
+        Verb::Session(args) => session::run(args, &context),
+        Verb::Trust(args) => trust::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Whoami(args) => whoami::run(args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Presence(args) => presence::run(args, &context),
+        #[cfg(target_os = "linux")]
+        Verb::Daemon(args) => daemon::run(args),
         Verb::Completions(args) => completions::run(args, &context),
+        #[cfg(target_os = "linux")]
         Verb::Interceptor(args) => interceptor::run(args, &context),
     }
 }
 
 impl Context {
-    fn new(global: Global, verb: &Verb) -> Result<Self, Failure> {
+    fn new(
+        global: Global,
+        verb: &Verb,
+        #[cfg(target_os = "linux")] mut ticket: Option<Ticket>,
+    ) -> Result<Self, Failure> {
         let home = home(verb)?;
         // The interceptor is told what applies, and an agent's folder is not ours to look into.
-        let apart = matches!(verb, Verb::Interceptor(_) | Verb::Completions(_));
-        #[cfg(target_os = "linux")]
+        let apart = verb.is_apart();
         let apart = apart || crate::launch::inside_agent();
+        #[cfg(target_os = "linux")]
+        let apart = apart || ticket.is_some();
         let working = std::env::current_dir().ok().filter(|_| !apart);
-        let scope = Scope::find(global.project, global.environment, &home, working.as_deref())?;
+        let file = working.as_deref().map(ProjectFile::find).transpose()?.flatten();
+        #[cfg(target_os = "linux")]
+        let file = match ticket.as_mut().and_then(Ticket::project_file) {
+            Some((path, open, uid)) => Some(ProjectFile::read_open(&path, open, uid)?),
+            None => file,
+        };
+        let scope = Scope::find(global.project, global.environment, &home, file)?;
         let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
-        Ok(Self { home, project, environment, scope, json: global.json })
+        Ok(Self {
+            home,
+            project,
+            environment,
+            scope,
+            json: global.json,
+            #[cfg(target_os = "linux")]
+            ticket,
+        })
+    }
+
+    /// Where the person's own configuration is strict and no daemon stands behind it, nothing shows a value or
+    /// gives a right: what a process of the person's own user checks, another one of that user gets around.
+    #[cfg(target_os = "linux")]
+    fn guard(&self, verb: &Verb) -> Result<(), Failure> {
+        let needs_presence = door::need(verb) == crate::door::judge::Need::Presence;
+        if self.ticket.is_some() || !needs_presence || crate::launch::inside_agent() {
+            return Ok(());
+        }
+        // A configuration that is not valid is told by who needs it, or by `doctor`.
+        let strict = Config::load(&self.home.config()).is_ok_and(|config| config.strict);
+        if !strict || nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Denied,
+            "the configuration is strict, and there is no daemon to prove your presence to",
+        )
+        .hint("sudo agentsecrets daemon install"))
+    }
+
+    /// Who asked for this, as the kernel says.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn caller(&self) -> Option<std::sync::Arc<Process>> {
+        let process = match &self.ticket {
+            Some(ticket) => Some(ticket.process.clone()),
+            None => return who_called(),
+        };
+        process.map(std::sync::Arc::new)
+    }
+
+    /// Who asked for this, as the system says.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn caller(&self) -> Option<std::sync::Arc<crate::identity::Process>> {
+        who_called()
+    }
+
+    /// The program that started this command, as an agent that means the entry `agent`. Where the daemon acts for
+    /// it, that is the program which started the one that asked.
+    #[cfg(target_os = "linux")]
+    async fn caller_as(&self, agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+        match &self.ticket {
+            Some(ticket) => {
+                let started_by = ticket.started_by.clone().ok_or(IdentityError::Nobody)?;
+                started_us_as(started_by, ticket.uid, agent)
+            }
+            None => who_started_us_as(agent).await,
+        }
     }
 
     /// The same in the folder `working`: what the command line chose stays, a project file there counts.
     fn within(&self, working: &Path) -> Result<Self, Failure> {
         let (project, environment) = (self.scope.project.of_a_flag(), self.scope.environment.of_a_flag());
-        let scope = Scope::find(project, environment, &self.home, Some(working))?;
+        let scope = Scope::find(project, environment, &self.home, ProjectFile::find(working)?)?;
         let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
-        Ok(Self { home: self.home.clone(), project, environment, scope, json: self.json })
+        Ok(Self {
+            home: self.home.clone(),
+            project,
+            environment,
+            scope,
+            json: self.json,
+            #[cfg(target_os = "linux")]
+            ticket: None,
+        })
     }
 }
 
 /// Whose files are ours.
 fn home(verb: &Verb) -> Result<Home, Failure> {
-    #[cfg(target_os = "linux")]
-    if let (Verb::Run(_), Some(user)) = (verb, crate::launch::who_called_sudo()) {
-        // Under sudo the platform's folders would be root's, and the secrets are the person's.
-        return Home::find(Some(&user.dir)).map_err(|error| Failure::new(Exit::Failure, error));
-    }
-    Home::find(None).map_err(|error| Failure::new(Exit::Failure, error))
+    // Under sudo the platform's folders would be root's, and the secrets are the person's.
+    let person = matches!(verb, Verb::Run(_)).then(crate::launch::home_of_who_called_sudo).flatten();
+    Home::find(person.as_deref()).map_err(|error| Failure::new(Exit::Failure, error))
+}
+
+/// Who called us, as the kernel says.
+fn who_called() -> Option<std::sync::Arc<crate::identity::Process>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
+    runtime.block_on(crate::identity::who_started_us()).ok().map(std::sync::Arc::new)
 }

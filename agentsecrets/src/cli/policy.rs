@@ -9,12 +9,14 @@ use http::header::AUTHORIZATION;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
+use crate::base::files;
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::exchange::target::{Scheme, Target};
 use crate::policy::ask::{Ask, Reference, Spot};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::grant::{Spend, Style};
+use crate::policy::load::read;
 use crate::policy::{Agent, LoadError, Policy, Problem};
 
 use super::{Context, Exit, Failure};
@@ -35,6 +37,15 @@ enum Verb {
         /// The file [default: the one in force]
         file: Option<PathBuf>,
     },
+    /// Print the policy in force
+    #[command(after_help = "Example: agentsecrets policy show > policy.yaml")]
+    Show,
+    /// Put FILE in force, if it is sound; on a strict machine the only way
+    #[command(after_help = "Example: agentsecrets policy set ./policy.yaml")]
+    Set {
+        /// The file
+        file: PathBuf,
+    },
     /// Say which rule decides a request, and why; exits 4 where it is denied
     #[command(
         after_help = "Example: agentsecrets policy explain GET https://api.stripe.com/v1/charges --agent coder"
@@ -53,10 +64,36 @@ enum Verb {
     },
 }
 
+impl Args {
+    /// Whether it is about a file of the caller's alone.
+    pub(super) fn is_about_a_file(&self) -> bool {
+        matches!(&self.verb, Verb::Check { file: Some(_) })
+    }
+
+    /// What it takes at the person's door.
+    #[cfg(target_os = "linux")]
+    pub(super) fn need(&self) -> crate::door::judge::Need {
+        match &self.verb {
+            Verb::Check { .. } | Verb::Explain { .. } | Verb::Show => crate::door::judge::Need::Nothing,
+            Verb::Set { .. } => crate::door::judge::Need::Presence,
+        }
+    }
+
+    /// The files that are read.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        match &self.verb {
+            Verb::Set { file } => vec![file.clone()],
+            Verb::Check { .. } | Verb::Explain { .. } | Verb::Show => Vec::new(),
+        }
+    }
+}
+
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::Check { file } => check(&file.unwrap_or_else(|| context.home.policy()), context.json),
+        Verb::Show => show(&context.home.policy()),
+        Verb::Set { file } => set(&file, &context.home.policy()),
         Verb::Explain { method, url, agent, secret } => {
             let request = Request::new(&method, &url, secret)?;
             explain_all(context, agent.as_ref(), &request)
@@ -98,6 +135,25 @@ fn check(path: &Path, json: bool) -> Result<ExitCode, Failure> {
         eprintln!("! {}:{line}: {message}", path.display());
     }
     println!("✓ {}: {}, {}", path.display(), count(agents, "agent"), count(rules, "rule"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(path: &Path) -> Result<ExitCode, Failure> {
+    let none = || Failure::new(Exit::NotFound, format!("there is no policy at {}", path.display()));
+    let text = read(path).map_err(|error| unusable(&error))?.ok_or_else(none)?;
+    super::secrets::show(text.as_bytes())
+}
+
+/// Replaces the policy by a file that is sound beside what the old one names.
+fn set(file: &Path, path: &Path) -> Result<ExitCode, Failure> {
+    let none = || Failure::new(Exit::NotFound, format!("there is no {}", file.display()));
+    let text = read(file).map_err(|error| unusable(&error))?.ok_or_else(none)?;
+    let policy = Policy::parse(&text, path).map_err(|error| unusable(&error))?;
+    files::replace(path, text.as_bytes()).map_err(|error| {
+        Failure::new(Exit::Failure, format!("{} cannot be written: {error}", path.display()))
+    })?;
+    let (agents, rules) = (policy.agents().len(), policy.agents().iter().map(Agent::rules).sum());
+    eprintln!("in force: {}, {}", count(agents, "agent"), count(rules, "rule"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,20 +1,17 @@
 //! `agentsecrets proxy`: the explicit proxy, for clients that are told of it. One runs for each home.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::io::{self, BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anstream::{eprintln, println};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdout, setsid};
 
 use super::{Context, Exit, Failure, audit};
 use crate::app::proxy::{Instance, Running, Wanted, serve};
 use crate::base::files;
 use crate::base::name::{Environment, SecretName};
-use crate::launch::bundle::bundle;
-use crate::launch::environment::{ADDED_ROOTS, ROOTS};
+use crate::base::sys;
+use crate::tls::bundle::{ADDED_ROOTS, ROOTS, bundle};
 
 /// How long a proxy may take to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -91,9 +88,10 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
 fn start(port: u16, context: &Context) -> Result<ExitCode, Failure> {
     let failed = |error: io::Error| Failure::new(Exit::Failure, format!("cannot start the proxy: {error}"));
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(sys::own_program().map_err(failed)?);
     command.args(["--project", context.project.as_str(), "--environment", context.environment.as_str()]);
     command.args(["proxy", "start", "--background", "--port", &port.to_string()]);
+    sys::prepare_to_leave(&mut command).map_err(failed)?;
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let mut said = String::new();
     if let Some(output) = child.stdout.take() {
@@ -129,14 +127,9 @@ fn in_background(port: u16, context: &Context) -> Result<ExitCode, Failure> {
             std::fs::rename(&path, path.with_extension("log.1"))?;
         }
         let log = files::append(&path)?;
-        std::env::set_current_dir("/")?;
-        // From here on it is nobody's terminal's.
-        setsid()?;
         println!("{READY} 127.0.0.1:{}, process {}", running.port, running.pid);
-        io::stdout().flush()?;
-        dup2_stdout(log.as_fd())?;
-        dup2_stderr(log.as_fd())?;
-        Ok(())
+        // From here on it is nobody's terminal's.
+        sys::leave_terminal(&log)
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -159,8 +152,8 @@ fn write_roots(context: &Context, authority: &str) -> io::Result<()> {
 
 fn stop(context: &Context) -> Result<ExitCode, Failure> {
     let running = running(context)?;
-    let pid = Pid::from_raw(running.pid as i32);
-    kill(pid, Signal::SIGTERM)
+    let pid = running.pid;
+    sys::ask_to_end(pid)
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot end process {pid}: {error}")))?;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -171,7 +164,7 @@ fn stop(context: &Context) -> Result<ExitCode, Failure> {
         std::thread::sleep(LOOK);
     }
     Err(Failure::new(Exit::Failure, format!("process {pid} has not ended in {} seconds", PATIENCE.as_secs()))
-        .hint(format!("kill -9 {pid}")))
+        .hint(format!("{} {pid}", sys::KILL)))
 }
 
 fn status(context: &Context) -> Result<ExitCode, Failure> {

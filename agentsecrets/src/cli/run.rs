@@ -4,8 +4,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anstream::eprintln;
-
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
 
@@ -36,14 +34,35 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
     if let Some(file) = &context.scope.file {
         // It may have come with somebody's repository: what it chose is not left unsaid.
-        eprintln!(
+        anstream::eprintln!(
             "agentsecrets: project {}, environment {}, as {} says",
             context.project,
             context.environment,
             file.display()
         );
     }
+    let (person, variables) = match &context.ticket {
+        Some(ticket) => {
+            let person = match (ticket.by_root, ticket.uid) {
+                (true, 0) => None,
+                _ => Some(crate::launch::person(ticket.uid, ticket.gid)),
+            };
+            // What root may choose, the kernel has chosen for everybody else.
+            let own = person.as_ref().map(|person| (person.name.clone(), person.uid.to_string()));
+            if let (false, Some(user), Some((name, uid))) = (ticket.by_root, &args.user, own)
+                && *user != name
+                && *user != uid
+            {
+                let what = format!("only root runs an agent as somebody else than {name}");
+                return Err(Failure::new(Exit::Denied, what).hint("leave --user out"));
+            }
+            (person, ticket.environment.clone())
+        }
+        None => (None, std::env::vars_os().collect()),
+    };
     let wanted = Run {
+        person,
+        variables,
         home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),
@@ -103,7 +122,7 @@ fn command_line() -> String {
 }
 
 /// A positive time, such as `30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no time such as 30s, 10m or 2h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(parsed).ok().filter(|time| !time.is_zero()).ok_or_else(wrong)

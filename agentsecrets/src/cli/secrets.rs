@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anstream::{eprintln, println};
 use zeroize::Zeroizing;
 
-use super::{Context, Exit, Failure};
-use crate::audit::{Log, visible};
+use super::{Context, Exit, Failure, acts};
+use crate::audit::visible;
 use crate::base::name::SecretName;
 use crate::store::{Entry, Key, Store};
 
@@ -61,6 +61,26 @@ enum Verb {
     Import(import::Args),
     /// Change what opens the vault, back it up, put a backup back
     Vault(vault::Args),
+}
+
+impl Args {
+    /// The secrets that are named.
+    pub(super) fn names(&self) -> Vec<SecretName> {
+        match &self.verb {
+            Verb::Set(args) => args.name().into_iter().collect(),
+            Verb::Get { name, .. } | Verb::Delete { name } => vec![name.clone()],
+            Verb::List | Verb::Import(_) | Verb::Vault(_) => Vec::new(),
+        }
+    }
+
+    /// The files that are read.
+    pub(super) fn files(&self) -> Vec<std::path::PathBuf> {
+        match &self.verb {
+            Verb::Set(args) => args.file().into_iter().collect(),
+            Verb::Import(args) => vec![args.file()],
+            Verb::List | Verb::Get { .. } | Verb::Delete { .. } | Verb::Vault(_) => Vec::new(),
+        }
+    }
 }
 
 /// Runs the verb.
@@ -130,9 +150,7 @@ fn get(name: &SecretName, reveal: bool, context: &Context) -> Result<ExitCode, F
         }
     };
     if reveal {
-        let refused = |error| Failure::new(Exit::Failure, format!("nothing was revealed: {error}"));
-        let log = Log::open(&context.home.audit()).map_err(refused)?;
-        log.administrative(&context.environment, "REVEAL", name).map_err(refused)?;
+        acts::record(context, "REVEAL", None, std::slice::from_ref(name), Vec::new())?;
         let value = stores.get(&key(name, context)).map_err(store_failure)?;
         let value = value.ok_or_else(|| not_found(name, context))?;
         // At a terminal, so a value must not be able to move the cursor.
@@ -185,7 +203,7 @@ fn not_found(name: &SecretName, context: &Context) -> Failure {
     .hint("agentsecrets secrets list")
 }
 
-fn warn(what: &str) {
+pub(super) fn warn(what: &str) {
     let yellow = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Yellow.into()));
     eprintln!("{yellow}warning:{yellow:#} {what}");
 }

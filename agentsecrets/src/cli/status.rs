@@ -10,6 +10,13 @@ use super::{Context, Exit, Failure, secrets};
 use crate::policy::Policy;
 use crate::store::{Choice, Kind, keychain, vault};
 
+/// How agents are kept from what is ours.
+const AGENTS_DOOR: &str = if cfg!(target_os = "linux") {
+    "closed: inside `run`, vault, key, sockets and kernel objects are out of reach"
+} else {
+    "none: `run` needs Linux; the explicit proxy serves programs that use it, and stops nobody else"
+};
+
 /// Show what is set up and what protects it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agentsecrets status --json")]
@@ -25,6 +32,7 @@ struct Status {
     environment_origin: String,
     policy: PolicyStatus,
     stores: Vec<StoreStatus>,
+    sessions: usize,
     person_door: &'static str,
     agents_door: &'static str,
 }
@@ -53,7 +61,6 @@ struct AgentStatus {
 
 /// Runs the verb.
 pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    #[cfg(target_os = "linux")]
     if crate::launch::inside_agent() {
         return inside(context);
     }
@@ -65,8 +72,9 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         environment_origin: context.scope.environment.origin.to_string(),
         policy: policy(context),
         stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
-        person_door: "unguarded: a program of the same user, outside `run`, can read what you can",
-        agents_door: "closed: inside `run`, vault, key, sockets and kernel objects are out of reach",
+        sessions: super::session::live(context)?,
+        person_door: person_door(context),
+        agents_door: AGENTS_DOOR,
     };
     if context.json {
         let text =
@@ -78,8 +86,17 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Who but the person gets at what is stored, and why.
+fn person_door(context: &Context) -> &'static str {
+    #[cfg(target_os = "linux")]
+    if context.ticket.is_some() {
+        return "closed: files of the daemon's own user; values and rights take your presence or a trusted program";
+    }
+    let _ = context;
+    "unguarded: a program of the same user, outside `run`, can read what you can"
+}
+
 /// What an agent may know: that it is one.
-#[cfg(target_os = "linux")]
 fn inside(context: &Context) -> Result<ExitCode, Failure> {
     if context.json {
         println!("{}", serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "inside_agent": true }));
@@ -157,6 +174,7 @@ impl Status {
                 if agent.secrets.is_empty() { "no secret".to_owned() } else { agent.secrets.join(", ") };
             row("", &format!("{}: {} rules, may spend {secrets}", agent.name, agent.rules));
         }
+        row("sessions", &format!("{} live", self.sessions));
         row("agents", self.agents_door);
         row("outside", self.person_door);
     }

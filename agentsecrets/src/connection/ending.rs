@@ -16,6 +16,12 @@ use tokio::time::{Sleep, sleep};
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_UNREAD: usize = 64 << 20;
 
+/// Ends a connection with a reset, so that the other side sees a refusal and not an empty answer.
+pub fn reset(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}
+
 /// `IO` over a TCP connection.
 pub struct Ending<IO> {
     io: IO,

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::base::host::Host;
+use crate::base::shown::Shown;
 
 /// The longest head of a `CONNECT`, in bytes.
 const LONGEST: usize = 16 * 1024;
@@ -17,10 +18,10 @@ const MOST_HEADERS: usize = 64;
 const METHOD: &[u8] = b"CONNECT ";
 
 /// What a client begins with.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Opening {
-    /// It asks for a way to this server.
-    Tunnel(Host, u16),
+    /// It asks for a way to this server, and shows this of itself.
+    Tunnel(Host, u16, Shown),
     /// It sends requests, of which nothing was read.
     Requests,
     /// It sends neither.
@@ -98,7 +99,17 @@ fn read(head: &[u8]) -> Opening {
     if !named.all(agrees) {
         return Opening::Nonsense("the CONNECT and its Host header name different servers");
     }
-    Opening::Tunnel(target.0, target.1)
+    let mut shown = Shown::default();
+    for header in request.headers.iter() {
+        let text = || std::str::from_utf8(header.value).unwrap_or_default().trim();
+        shown = match &*header.name.to_ascii_lowercase() {
+            "proxy-authorization" => shown.and_authorization(header.value),
+            "x-as-agent-token" | "x-as-session-token" => shown.and_token(text()),
+            "x-as-agent-id" if !text().is_empty() => shown.and_name(text()),
+            _ => shown,
+        };
+    }
+    Opening::Tunnel(target.0, target.1, shown)
 }
 
 #[cfg(test)]
@@ -108,8 +119,11 @@ mod tests {
 
     use super::*;
 
-    fn tunnel(host: &str, port: u16) -> Opening {
-        Opening::Tunnel(host.parse().unwrap(), port)
+    #[track_caller]
+    fn assert_tunnel(opening: &Opening, host: &str, port: u16) {
+        let is_it = matches!(opening, Opening::Tunnel(to, at, shown)
+            if *to == host.parse().unwrap() && *at == port && shown.is_nothing());
+        assert!(is_it, "{opening:?}");
     }
 
     async fn said(pieces: &[&[u8]]) -> (io::Result<Opening>, Vec<u8>) {
@@ -133,11 +147,13 @@ mod tests {
     async fn a_tunnel_is_read_to_the_end_of_its_head_and_requests_not_at_all() {
         let head = b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n";
         let (opening, rest) = said(&[&[head, &b"\x16\x03hello"[..]].concat()]).await;
-        assert_eq!((opening.unwrap(), rest), (tunnel("api.test", 443), b"\x16\x03hello".to_vec()));
+        assert_tunnel(&opening.unwrap(), "api.test", 443);
+        assert_eq!(rest, b"\x16\x03hello".to_vec());
         let (opening, rest) = said(&[&head[..3], &head[3..20], &head[20..], b"\x16"]).await;
-        assert_eq!((opening.unwrap(), rest), (tunnel("api.test", 443), b"\x16".to_vec()));
+        assert_tunnel(&opening.unwrap(), "api.test", 443);
+        assert_eq!(rest, b"\x16".to_vec());
         let (opening, rest) = said(&[b"GET /health HTTP/1.1\r\n\r\n"]).await;
-        assert_eq!((opening.unwrap(), rest.len()), (Opening::Requests, 24));
+        assert!(matches!(opening.unwrap(), Opening::Requests) && rest.len() == 24);
     }
 
     #[tokio::test]
@@ -153,8 +169,10 @@ mod tests {
     fn only_a_host_and_a_port_are_a_target() {
         let asked =
             |target: &str, more: &str| read(format!("CONNECT {target} HTTP/1.1\r\n{more}\r\n").as_bytes());
-        assert_eq!(asked("[::1]:8443", ""), tunnel("::1", 8443));
-        assert_eq!(asked("API.test:443", "Host: api.test\r\n"), tunnel("api.test", 443));
+        assert_tunnel(&asked("[::1]:8443", ""), "::1", 8443);
+        assert_tunnel(&asked("API.test:443", "Host: api.test\r\n"), "api.test", 443);
+        let shown = asked("api.test:443", "Proxy-Authorization: Bearer as_sess_1\r\n");
+        assert!(matches!(shown, Opening::Tunnel(_, _, shown) if shown.session.is_some()));
         for bad in [
             "api.test",
             "api.test:",
@@ -167,7 +185,7 @@ mod tests {
         ] {
             assert!(matches!(asked(bad, ""), Opening::Nonsense(_)), "{bad}");
         }
-        assert_eq!(asked("api.test:443", "Host: localhost:8765\r\n"), tunnel("api.test", 443));
+        assert_tunnel(&asked("api.test:443", "Host: localhost:8765\r\n"), "api.test", 443);
         for host in ["evil.test", "api.test:444", "10.0.0.1", ""] {
             let host = format!("Host: {host}\r\n");
             assert!(matches!(asked("api.test:443", &host), Opening::Nonsense(_)), "{host}");

@@ -1,5 +1,5 @@
-//! How connections reach us. Every way in ends in one type, `Accepted`: a stream and what the kernel
-//! knows of its other end.
+//! How connections reach us. Every way in ends in a stream and what the system knows of its other
+//! end.
 
 #[cfg(target_os = "linux")]
 pub mod ebpf;
@@ -12,12 +12,10 @@ pub mod transparent;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
-
-use tokio::net::TcpStream;
 
 use crate::base::host::Host;
 
+#[cfg(target_os = "linux")]
 pub use agentsecrets_ebpf::Snapshot;
 
 /// Where a connection is going.
@@ -54,16 +52,4 @@ impl fmt::Display for Destination {
             Self::Named(host, port) => write!(f, "{host}:{port}"),
         }
     }
-}
-
-/// A connection that an agent opened and the kernel vouches for.
-pub struct Accepted {
-    /// The bytes.
-    pub stream: TcpStream,
-    /// Where the agent wanted to go. Its port is the target's port; its address is for the record.
-    pub destination: SocketAddr,
-    /// Who asked, as the kernel saw it in `connect`.
-    pub snapshot: Snapshot,
-    /// When it was accepted.
-    pub at: Instant,
 }

@@ -7,8 +7,22 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Accepted;
+use agentsecrets_ebpf::Snapshot;
+
 use super::ebpf::{Flows, original};
+use super::ending::reset;
+
+/// A connection that an agent opened and the kernel vouches for.
+pub struct Accepted {
+    /// The bytes.
+    pub stream: TcpStream,
+    /// Where the agent wanted to go. Its port is the target's port; its address is for the record.
+    pub destination: SocketAddr,
+    /// Who asked, as the kernel saw it in `connect`.
+    pub snapshot: Snapshot,
+    /// When it was accepted.
+    pub at: Instant,
+}
 
 /// A listening socket that the kernel programs redirect to.
 pub struct Transparent {
@@ -51,20 +65,10 @@ impl Transparent {
         }
     }
 
-    fn recognise(
-        &self,
-        stream: &TcpStream,
-        peer: SocketAddr,
-    ) -> io::Result<Option<(SocketAddr, super::Snapshot)>> {
+    fn recognise(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<Option<(SocketAddr, Snapshot)>> {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
         let origin = self.flows.take_of(stream, peer, local).map_err(io::Error::other)?;
         Ok(origin.map(|origin| (original(&origin), origin.snapshot)))
     }
-}
-
-/// Ends a connection with a reset, so that the other side sees a refusal and not an empty answer.
-pub fn reset(stream: TcpStream) {
-    let _ = stream.set_zero_linger();
-    drop(stream);
 }

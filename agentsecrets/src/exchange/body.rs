@@ -30,6 +30,9 @@ pub enum BodyError {
     /// More than the rule allows.
     #[error("the body is larger than allowed")]
     TooLarge,
+    /// What it was let in for has ended.
+    #[error("{0}")]
+    Over(String),
     /// Nothing of it came for too long.
     #[error("the body stood still for too long")]
     Slow,

@@ -1,12 +1,13 @@
 //! The explicit endpoint, `/proxy`: a request in whose headers another one is described. Here the one becomes
 //! the other; what it may do is decided later, as for any request.
 
-use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use http::header::{HOST, HeaderMap, HeaderName, ORIGIN, PROXY_AUTHORIZATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
 
 use crate::base::host::Host;
 use crate::base::refusal::{Refusal, Slug};
+use crate::base::shown::Shown;
 
 const TARGET_URL: HeaderName = HeaderName::from_static("x-as-target-url");
 const METHOD: HeaderName = HeaderName::from_static("x-as-method");
@@ -16,13 +17,23 @@ const TOKENS: [HeaderName; 2] =
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const INJECT: &str = "x-as-inject-";
 
-/// What the caller says of itself. None of it is proof.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Said {
-    /// The agent entry it names.
-    pub agent: Option<String>,
-    /// Whether it shows a token.
-    pub has_token: bool,
+/// What the headers of a request show of its client; where it was sent to us as to a proxy, so does the one for
+/// proxies, which is taken off.
+pub fn shown(headers: &mut HeaderMap, to_a_proxy: bool) -> Shown {
+    let mut shown = Shown::default();
+    for value in TOKENS.iter().flat_map(|name| headers.get_all(name)) {
+        shown = shown.and_token(value.to_str().unwrap_or_default().trim());
+    }
+    if to_a_proxy {
+        for value in headers.get_all(PROXY_AUTHORIZATION) {
+            shown = shown.and_authorization(value.as_bytes());
+        }
+        headers.remove(PROXY_AUTHORIZATION);
+    }
+    for value in headers.get_all(AGENT).iter().filter(|value| !value.is_empty()) {
+        shown = shown.and_name(value.to_str().unwrap_or_default().trim());
+    }
+    shown
 }
 
 /// Refuses what a web page could send to our port: requests to a name that is not the loopback's, which a page
@@ -53,8 +64,9 @@ pub fn no_web_page(parts: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Makes of a request to the endpoint the one that it describes. Its `X-AS-Inject-…` headers stay with it.
-pub fn unfold(parts: &mut Parts) -> Result<Said, Refusal> {
+/// Makes of a request to the endpoint the one that it describes. Its `X-AS-Inject-…` headers stay with it. The
+/// agent entry that it names, which is no proof.
+pub fn unfold(parts: &mut Parts) -> Result<Option<String>, Refusal> {
     let bad = |message: &str| Refusal::new(Slug::BadRequest, "", message);
     let url =
         only(&parts.headers, &TARGET_URL)?.ok_or_else(|| bad("the header X-AS-Target-URL is missing"))?;
@@ -78,11 +90,10 @@ pub fn unfold(parts: &mut Parts) -> Result<Said, Refusal> {
         ));
     }
     let agent = only(&parts.headers, &AGENT)?.filter(|agent| !agent.is_empty()).map(str::to_owned);
-    let has_token = TOKENS.iter().any(|name| parts.headers.contains_key(name));
     parts.method = method.unwrap_or_else(|| parts.method.clone());
     parts.uri = uri;
     parts.headers.insert(HOST, authority);
-    Ok(Said { agent, has_token })
+    Ok(agent)
 }
 
 /// The value of a header that may stand there once.
@@ -119,7 +130,7 @@ mod tests {
             ("x-note", "kept"),
         ]);
         let said = unfold(&mut parts).unwrap();
-        assert_eq!(said, Said { agent: Some("coder".into()), has_token: false });
+        assert_eq!(said.as_deref(), Some("coder"));
         assert_eq!(
             (parts.method.as_str(), parts.uri.to_string().as_str()),
             ("DELETE", "https://api.test:8443/v1/me?a=b")

@@ -42,13 +42,21 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
     response
 }
 
-/// The same as it stands on the wire, where nothing speaks HTTP yet. Nothing follows it.
-pub fn on_the_wire(refusal: &Refusal) -> Vec<u8> {
-    let status = StatusCode::from_u16(refusal.slug.status()).unwrap_or(StatusCode::FORBIDDEN);
+/// The same as it stands on the wire, where nothing speaks HTTP yet. Nothing follows it. Clients that show a token
+/// only when they are asked for one are `asked`.
+pub fn on_the_wire(refusal: &Refusal, asked: bool) -> Vec<u8> {
+    let refused = StatusCode::from_u16(refusal.slug.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let (status, question) = match asked {
+        true => (
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            "proxy-authenticate: Basic realm=\"agentsecrets\"\r\n",
+        ),
+        false => (refused, ""),
+    };
     let body = told(refusal);
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
-         x-as-refused: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+         x-as-refused: {}\r\n{question}content-length: {}\r\nconnection: close\r\n\r\n",
         refusal.slug.as_str(),
         body.len()
     );

@@ -237,6 +237,13 @@ fn caller() -> Caller {
         sha256: "0".repeat(64),
         uid: 1000,
         cgroup: "/agentsecrets/1".into(),
+        here: true,
     };
-    Caller { process: Arc::new(process), agent: None, session: "session".into(), is_ours: true }
+    Caller {
+        process: Arc::new(process),
+        agent: None,
+        session: "session".into(),
+        is_ours: true,
+        standing: Default::default(),
+    }
 }

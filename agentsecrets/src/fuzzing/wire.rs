@@ -72,7 +72,7 @@ fn tunnel(bytes: &[u8]) {
     ours.set_nonblocking(true).unwrap();
     block_on(async {
         let mut stream = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
-        let Ok(Opening::Tunnel(host, port)) = opening(&mut stream, PATIENCE).await else { return };
+        let Ok(Opening::Tunnel(host, port, _)) = opening(&mut stream, PATIENCE).await else { return };
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let mut rest = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.unwrap();

@@ -2,24 +2,19 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
 
+use crate::base::sys::{Version, last_change};
+
 /// How many file versions are remembered.
 const MOST_FILES: u64 = 4096;
-
-/// A version of a file: any write, replacement or reuse of its inode changes this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+/// A file that changed more recently is hashed anew each time: file systems keep time in steps, and a
+/// second change within the same step would not show.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Hashes of executables.
 pub struct Hashes {
@@ -34,16 +29,15 @@ impl Default for Hashes {
 
 impl Hashes {
     /// SHA-256 of the open `file` in lower-case hex. Callers that ask at once wait for one computation.
-    pub async fn of(&self, file: File, metadata: &Metadata) -> io::Result<Arc<str>> {
-        let version = Version {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
+    pub async fn of(&self, file: File) -> io::Result<Arc<str>> {
+        let (version, metadata) = (Version::of(&file)?, file.metadata()?);
+        let computed = async move {
+            let hashed = tokio::task::spawn_blocking(move || sha256(file)).await.map_err(io::Error::other)?;
+            hashed.map(Arc::from)
         };
-        let computed =
-            async move { tokio::task::spawn_blocking(move || hash(file)).await.map_err(io::Error::other)? };
+        if !is_settled(&metadata) {
+            return computed.await;
+        }
         self.known
             .try_get_with(version, computed)
             .await
@@ -51,7 +45,14 @@ impl Hashes {
     }
 }
 
-fn hash(mut file: File) -> io::Result<Arc<str>> {
+/// Whether the last change of a file, by a clock that nobody sets but root, is long enough ago.
+fn is_settled(metadata: &Metadata) -> bool {
+    let age = last_change(metadata).and_then(|changed| SystemTime::now().duration_since(changed).ok());
+    age.is_some_and(|age| age > SETTLED)
+}
+
+/// SHA-256 of what `file` holds from here on, in lower-case hex.
+pub fn sha256(mut file: impl Read) -> io::Result<String> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -60,7 +61,7 @@ fn hash(mut file: File) -> io::Result<Arc<str>> {
             count => context.update(buffer.get(..count).unwrap_or_default()),
         }
     }
-    Ok(hex(context.finish().as_ref()).into())
+    Ok(hex(context.finish().as_ref()))
 }
 
 /// Bytes as lower-case hex.
@@ -82,11 +83,10 @@ mod tests {
         let path = folder.path().join("program");
         let hashes = Hashes::default();
         let mut seen = Vec::new();
+        // The second is written within the same step of the clock, if it is a coarse one.
         for content in ["abc", "abd"] {
             std::fs::write(&path, content).unwrap();
-            let file = File::open(&path).unwrap();
-            let metadata = file.metadata().unwrap();
-            seen.push(hashes.of(file, &metadata).await.unwrap());
+            seen.push(hashes.of(File::open(&path).unwrap()).await.unwrap());
         }
         assert_eq!(&*seen[0], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_ne!(seen[0], seen[1]);

@@ -8,20 +8,40 @@ use std::path::Path;
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 
 use super::executable::Hashes;
-use super::process::look;
 use super::socket::{Ends, Neighbourhood};
 use super::{IdentityError, Process};
 
+pub(super) use super::process::look;
+
+/// The user as whom this process runs.
+pub(super) fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// This process looks closer at others itself.
+pub fn look_closer() -> Option<std::sync::Arc<dyn super::closer::Look>> {
+    Some(std::sync::Arc::new(super::witness::Witness::Here))
+}
+
+/// The process that started this one.
+pub(super) fn parent_id() -> std::io::Result<u32> {
+    Ok(std::os::unix::process::parent_id())
+}
+
 /// This machine, as far as this process may see it.
 #[derive(Default)]
-pub(super) struct Linux {
+pub(super) struct System {
     hashes: Hashes,
 }
 
-impl Neighbourhood for Linux {
+impl Neighbourhood for System {
     fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
-        let inode = socket(ends)?.inode;
-        let pid = holder(inode)?;
+        let TcpNetEntry { inode, uid, .. } = socket(ends)?;
+        let pid = holder(inode).map_err(|error| match error {
+            // It is not out of sight because nobody can see it, but because it is another's.
+            IdentityError::Nobody if uid != nix::unistd::geteuid().as_raw() => IdentityError::OtherUser,
+            error => error,
+        })?;
         let runtime = tokio::runtime::Handle::current();
         let process = runtime.block_on(look(pid, &self.hashes))?;
         // Between finding its id and looking at it the process may have ended, and another have got the id.
@@ -95,7 +115,7 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let ends = Ends { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
             let process = runtime.block_on(async move {
-                tokio::task::spawn_blocking(move || Linux::default().process(ends)).await.unwrap()
+                tokio::task::spawn_blocking(move || System::default().process(ends)).await.unwrap()
             });
             assert_eq!(process.unwrap().pid, std::process::id());
             drop(client);

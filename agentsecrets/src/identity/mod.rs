@@ -1,24 +1,41 @@
 //! Who is calling. The principal is what the kernel fixed and the agent cannot change; the hash of the
 //! executable only narrows it.
 
+pub mod closer;
 pub mod container;
 pub mod executable;
 #[cfg(target_os = "linux")]
 pub mod hierarchy;
+pub mod lineage;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+mod parent;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod socket;
+#[cfg(windows)]
+mod windows;
 #[cfg(target_os = "linux")]
 pub mod witness;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::name::AgentName;
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;
+#[cfg(windows)]
+use windows as system;
+
+pub use parent::{started_us_as, who_started_us, who_started_us_as};
+pub use system::look_closer;
 
 /// A proven caller. Made by `identify` alone.
 #[derive(Debug, Clone)]
@@ -32,13 +49,46 @@ pub struct Caller {
     /// Whether an agent entry without `match` holds for it: `run` started it, or it is a program of the
     /// explicit proxy's own user.
     pub is_ours: bool,
+    /// What it was given beside the policy's rules, as far as it was proven.
+    pub standing: Standing,
+}
+
+/// What a caller was given: the live sessions that it is in, and the token that it showed.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// The id of the agent token that it showed, which is good.
+    pub token: Option<Arc<str>>,
+    /// The ids of the live sessions that hold for it.
+    pub sessions: Vec<Arc<str>>,
+    /// Whether a pin of the home holds for it. Whoever keeps the pins says so, request by request.
+    pub trusted: bool,
+    /// Whether a token alone says who it is, since the system cannot.
+    pub is_issued: bool,
+    /// Itself and the processes that it descends from, as they were when that was asked for first.
+    pub lineage: Arc<OnceLock<lineage::Lineage>>,
 }
 
 impl Caller {
+    /// Whom a token alone makes known: no fact of a process is proven.
+    pub fn issued() -> Self {
+        let process = Process {
+            pid: 0,
+            start_time: 0,
+            exe: PathBuf::new(),
+            sha256: String::new(),
+            uid: u32::MAX,
+            cgroup: String::new(),
+            here: false,
+        };
+        let standing = Standing { is_issued: true, ..Standing::default() };
+        Self { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing }
+    }
+
     /// Whose connections to servers it may share: those of its session, or of its process.
     pub fn isolation(&self) -> Arc<str> {
-        match &*self.session {
-            "" => format!("{}@{}", self.process.pid, self.process.start_time).into(),
+        match (&*self.session, &self.standing.token) {
+            ("", Some(token)) if self.standing.is_issued => token.clone(),
+            ("", _) => format!("{}@{}", self.process.pid, self.process.start_time).into(),
             _ => self.session.clone(),
         }
     }
@@ -46,23 +96,35 @@ impl Caller {
 
 /// What the kernel says of a process. Behind a service in a container its program may be out of sight; its
 /// path and hash are then empty, which no rule's fact equals.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Process id, in the initial namespace where the kernel's programs told it.
+    /// Process id, on Linux in the initial namespace where the kernel's programs told it.
     pub pid: u32,
-    /// Start time in clock ticks since boot, as in `/proc/<pid>/stat`.
+    /// Start time: on Linux in clock ticks since boot, as in `/proc/<pid>/stat`; on macOS in microseconds
+    /// since 1970; on Windows in units of 100 ns since 1601.
     pub start_time: u64,
     /// The executable that was running when it connected.
     pub exe: PathBuf,
     /// SHA-256 of that file, in lower-case hex.
     pub sha256: String,
-    /// Real user id.
+    /// Real user id; on Windows the last part of the user's security identifier.
     pub uid: u32,
-    /// Path of its cgroup in the unified hierarchy.
+    /// Path of its cgroup in the unified hierarchy; elsewhere than on Linux it is empty.
     pub cgroup: String,
+    /// Whether that executable is the file which lies at its path for us, too. In a mount namespace of its
+    /// own a program can have any file at any path.
+    pub here: bool,
 }
 
 impl Process {
+    /// Somebody, for the tests of later stages.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        let (exe, sha256) = ("/usr/bin/python3.11".into(), "ab".repeat(32));
+        let cgroup = "/agents.slice/run-1".to_owned();
+        Self { pid: 7, start_time: 9, exe, sha256, uid: 1000, cgroup, here: true }
+    }
+
     /// The container that it is in.
     pub fn container(&self) -> Option<container::Container<'_>> {
         container::Container::of(&self.cgroup)
@@ -93,9 +155,6 @@ pub enum IdentityError {
     /// It is not in the cgroup of this run or service.
     #[error("the process is in no cgroup of an agent of ours")]
     Elsewhere,
-    /// It shows an agent's token, which nothing here can verify.
-    #[error("agent tokens cannot be verified yet: ask without one")]
-    Token,
     /// The kernel's own files could not be read.
     #[error("the process cannot be examined: {0}")]
     Io(#[from] std::io::Error),

@@ -12,10 +12,10 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
-use super::executable::Hashes;
+use super::executable::{Hashes, sha256};
 use super::hierarchy::Hierarchy;
 use super::witness::{Seen, Witness};
-use super::{Caller, IdentityError, Process};
+use super::{Caller, IdentityError, Process, Standing};
 
 /// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -31,9 +31,9 @@ pub struct Identifier {
 /// What can be seen of callers besides the kernel's snapshot.
 enum Sight {
     /// The processes of a run, which are all below this cgroup.
-    Run(Witness, String),
+    Run(Arc<Witness>, String),
     /// The host's tree of cgroups and, where they share our pid namespace, the processes.
-    Containers(Arc<Containers>, Option<Witness>),
+    Containers(Arc<Containers>, Option<Arc<Witness>>),
 }
 
 /// The containers behind a service.
@@ -46,12 +46,21 @@ pub struct Containers {
 
 impl Identifier {
     /// For the run whose processes are all below `cgroup`, by what `witness` sees.
-    pub fn new(witness: Witness, cgroup: String, session: Arc<str>, agent: Option<AgentName>) -> Self {
-        Self { sight: Sight::Run(witness, cgroup), hashes: Hashes::default(), session, agent }
+    pub fn new(
+        witness: impl Into<Arc<Witness>>,
+        cgroup: String,
+        session: Arc<str>,
+        agent: Option<AgentName>,
+    ) -> Self {
+        Self { sight: Sight::Run(witness.into(), cgroup), hashes: Hashes::default(), session, agent }
     }
 
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
-    pub fn of_containers(containers: Containers, witness: Option<Witness>, agent: Option<AgentName>) -> Self {
+    pub fn of_containers(
+        containers: Containers,
+        witness: Option<Arc<Witness>>,
+        agent: Option<AgentName>,
+    ) -> Self {
         let sight = Sight::Containers(Arc::new(containers), witness);
         Self { sight, hashes: Hashes::default(), session: "".into(), agent }
     }
@@ -79,6 +88,7 @@ impl Identifier {
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
+            standing: Standing::default(),
         })
     }
 
@@ -132,42 +142,32 @@ fn unseen(snapshot: &Snapshot) -> Process {
         sha256: String::new(),
         uid: snapshot.uid,
         cgroup: String::new(),
+        here: false,
     }
-}
-
-/// The program that started this one, where the system lets us look at it; else this one.
-pub async fn who_started_us() -> Result<Process, IdentityError> {
-    match our_parent().await {
-        Ok(parent) => Ok(parent),
-        Err(_) => look(std::process::id(), &Hashes::default()).await,
-    }
-}
-
-/// The program that started this one, as an agent: one of our own user's, or nobody that we know. It says
-/// which agent entry it means; whether that holds for it is the policy's to say. What it proves is who our
-/// parent is, and not who holds the other ends of our pipes.
-pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
-    let process = Arc::new(our_parent().await?);
-    if process.uid != nix::unistd::geteuid().as_raw() {
-        return Err(IdentityError::OtherUser);
-    }
-    Ok(Caller { process, agent, session: "".into(), is_ours: true })
-}
-
-async fn our_parent() -> Result<Process, IdentityError> {
-    let pid = std::os::unix::process::parent_id();
-    let parent = look(pid, &Hashes::default()).await?;
-    // It may have ended before we looked, and another have got its id.
-    if std::os::unix::process::parent_id() == pid { Ok(parent) } else { Err(IdentityError::Gone) }
 }
 
 /// What the kernel says of the process `pid` now.
-pub(super) async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     let uid = || {
         let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
     };
     prove(&Witness::Here, hashes, pid, uid, |_, _| Ok(())).await
+}
+
+/// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
+pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    let uid = status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)?;
+    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
+    let metadata = file.metadata()?;
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    let sha256 = sha256(file)?;
+    if !sys::pidfd_lives(&pidfd) {
+        return Err(IdentityError::Gone);
+    }
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
@@ -185,11 +185,16 @@ async fn prove(
     is_right(&seen, &metadata)?;
     let Seen { start_time, exe, cgroup, file } = seen;
     let uid = uid()?;
-    let sha256 = hashes.of(file, &metadata).await?.to_string();
+    let sha256 = hashes.of(file).await?.to_string();
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup })
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// A file that was removed while it runs is shown with a mark; a rule's path must not match it.
@@ -223,13 +228,6 @@ mod tests {
         let caller = identifier("").identify(&own_snapshot()).await.unwrap();
         assert_eq!(caller.process.exe, std::env::current_exe().unwrap());
         assert_eq!(caller.process.sha256.len(), 64);
-    }
-
-    #[tokio::test]
-    async fn who_started_us_is_seen_as_the_kernel_sees_it() {
-        let process = who_started_us().await.unwrap();
-        assert!([std::os::unix::process::parent_id(), std::process::id()].contains(&process.pid));
-        assert_eq!(process.uid, nix::unistd::getuid().as_raw());
     }
 
     #[tokio::test]

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Caller, IdentityError, Process};
+use super::system::{System, own_uid};
+use super::{Caller, IdentityError, Process, Standing};
 
 /// Both ends of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -29,16 +30,8 @@ pub struct Neighbours {
 
 impl Neighbours {
     /// The programs of the user as whom this process runs.
-    #[cfg(target_os = "linux")]
     pub fn of_this_system() -> Self {
-        let uid = nix::unistd::geteuid().as_raw();
-        Self { system: Arc::new(super::linux::Linux::default()), uid }
-    }
-
-    /// Nobody: on this system no caller can be proven yet.
-    #[cfg(not(target_os = "linux"))]
-    pub fn of_this_system() -> Self {
-        Self { system: Arc::new(Unknown), uid: u32::MAX }
+        Self { system: Arc::new(System::default()), uid: own_uid() }
     }
 
     /// Who is at the other end of a connection, if it is a program of the same user.
@@ -49,17 +42,8 @@ impl Neighbours {
         if process.uid != self.uid {
             return Err(IdentityError::OtherUser);
         }
-        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true })
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-struct Unknown;
-
-#[cfg(not(target_os = "linux"))]
-impl Neighbourhood for Unknown {
-    fn process(&self, _ends: Ends) -> Result<Process, IdentityError> {
-        Err(IdentityError::Unsupported)
+        let standing = Standing::default();
+        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing })
     }
 }
 
@@ -72,7 +56,15 @@ mod tests {
     impl Neighbourhood for Somebody {
         fn process(&self, _ends: Ends) -> Result<Process, IdentityError> {
             let sha256 = String::new();
-            Ok(Process { pid: 7, start_time: 1, exe: "/x".into(), sha256, uid: self.0, cgroup: "/".into() })
+            Ok(Process {
+                pid: 7,
+                start_time: 1,
+                exe: "/x".into(),
+                sha256,
+                uid: self.0,
+                cgroup: "/".into(),
+                here: true,
+            })
         }
     }
 

@@ -1,7 +1,8 @@
 //! The witness: a small process that looks at other processes for the interceptor. Looking at a program
 //! of another user takes a privilege, and a process that Landlock confines may look at none at all; so
 //! that the one which reads hostile bytes has neither the privilege nor its reach, this one has it,
-//! reads no byte of an agent, and answers one question: who is the process with this id?
+//! reads no byte of an agent, and answers questions about the process with an id: who it is, which script
+//! it says it runs, and whose child it is.
 
 use std::fs::File;
 use std::io;
@@ -16,13 +17,24 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::time::TimeVal;
 use nix::unistd::setsid;
 
-use super::IdentityError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::closer::{self, Ancestor, Look, Looked, Script};
+use super::{IdentityError, Process};
 use crate::base::sys::{process, terminal};
 
 /// Longer than any answer: two paths of the longest kind, and numbers.
 const LONGEST: usize = 16 * 1024;
 /// How long an answer may take, in seconds.
 const PATIENCE: i64 = 5;
+/// A question: its number, what is asked, and of which process.
+const QUESTION: usize = 8 + 1 + 4;
+
+/// What is asked.
+const WHO: u8 = b'?';
+const SCRIPT: u8 = b's';
+const ANCESTRY: u8 = b'a';
 
 /// What the kernel says of a process.
 pub struct Seen {
@@ -68,15 +80,58 @@ impl Witness {
     pub fn see(&self, pid: u32) -> Result<Seen, IdentityError> {
         match self {
             Self::Here => look(pid),
-            Self::There(line) => line.lock().unwrap_or_else(PoisonError::into_inner).ask(pid),
+            Self::There(line) => {
+                let (answer, file) = ask(line, WHO, pid)?;
+                understood(&answer, file)
+            }
         }
+    }
+
+    fn closer<T: DeserializeOwned>(
+        &self,
+        kind: u8,
+        process: &Process,
+        here: impl FnOnce(u32) -> Result<Looked<T>, IdentityError>,
+    ) -> Result<T, IdentityError> {
+        let (start_time, seen) = match self {
+            Self::Here => here(process.pid)?,
+            Self::There(line) => {
+                let (answer, _) = ask(line, kind, process.pid)?;
+                serde_json::from_slice(&answer).map_err(|_| unclear())?
+            }
+        };
+        if start_time == process.start_time { Ok(seen) } else { Err(IdentityError::Gone) }
     }
 }
 
+impl Look for Witness {
+    fn process(&self, pid: u32) -> Result<Process, IdentityError> {
+        super::process::look_now(self, pid)
+    }
+
+    fn inside(&self, pid: u32, who: &Process) -> Result<u32, IdentityError> {
+        // Anybody may see this.
+        closer::inside(pid, who)
+    }
+
+    fn script(&self, process: &Process) -> Result<Option<Script>, IdentityError> {
+        self.closer(SCRIPT, process, closer::script)
+    }
+
+    fn ancestry(&self, process: &Process) -> Result<Vec<Ancestor>, IdentityError> {
+        self.closer(ANCESTRY, process, closer::ancestry)
+    }
+}
+
+fn ask(line: &Mutex<Line>, kind: u8, pid: u32) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
+    line.lock().unwrap_or_else(PoisonError::into_inner).ask(kind, pid)
+}
+
 impl Line {
-    fn ask(&mut self, pid: u32) -> Result<Seen, IdentityError> {
+    fn ask(&mut self, kind: u8, pid: u32) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
         self.asked += 1;
-        terminal::send(&self.socket, &[&self.asked.to_be_bytes()[..], &pid.to_be_bytes()].concat(), None)?;
+        let question = [&self.asked.to_be_bytes()[..], &[kind], &pid.to_be_bytes()].concat();
+        terminal::send(&self.socket, &question, None)?;
         let mut buffer = vec![0; LONGEST];
         loop {
             let (length, file) = terminal::receive(&self.socket, &mut buffer)?;
@@ -87,7 +142,7 @@ impl Line {
             let Some((number, answer)) = answer.split_first_chunk() else { return Err(unclear()) };
             // An answer to a question that we gave up on is not an answer to this one.
             if u64::from_be_bytes(*number) == self.asked {
-                return understood(answer, file);
+                return Ok((told(answer)?.to_vec(), file));
             }
         }
     }
@@ -102,41 +157,57 @@ fn testify(socket: &OwnedFd, confine: impl FnOnce() -> io::Result<()>) -> io::Re
     confine()?;
     // After the change of user, which undoes it. The line tells, too, when there is nobody left to answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let mut question = [0; 12];
+    let mut question = [0; QUESTION];
     loop {
         if terminal::receive(socket, &mut question)?.0 != question.len() {
             return Ok(());
         }
-        let (number, pid) = question.split_at(8);
-        let pid = u32::from_be_bytes(pid.try_into().map_err(io::Error::other)?);
-        let (mut answer, file) = (number.to_vec(), look(pid));
-        match &file {
-            Ok(seen) => {
-                answer.push(b'+');
-                answer.extend(seen.start_time.to_be_bytes());
-                answer.extend((seen.exe.as_os_str().len() as u64).to_be_bytes());
-                answer.extend(seen.exe.as_os_str().as_bytes());
-                answer.extend(seen.cgroup.as_bytes());
-            }
-            Err(IdentityError::Io(error)) => {
-                answer.push(b'!');
-                answer.extend(error.to_string().bytes());
-            }
-            Err(_) => answer.push(b'-'),
-        }
-        terminal::send(socket, &answer, file.ok().map(|seen| OwnedFd::from(seen.file)).as_ref())?;
+        let (mut answer, file) = answered(&question);
+        answer.splice(..0, question.iter().take(8).copied());
+        terminal::send(socket, &answer, file.as_ref())?;
     }
 }
 
-/// What an answer says.
-fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
-    let (kind, rest) = answer.split_first().ok_or_else(unclear)?;
-    match kind {
-        b'-' => return Err(IdentityError::Gone),
-        b'!' => return Err(io::Error::other(String::from_utf8_lossy(rest).into_owned()).into()),
-        _ => {}
+/// The answer to a question, and a file that goes with it.
+fn answered(question: &[u8; QUESTION]) -> (Vec<u8>, Option<OwnedFd>) {
+    let [.., kind, a, b, c, d] = *question;
+    let pid = u32::from_be_bytes([a, b, c, d]);
+    let answer = match kind {
+        SCRIPT => closer::script(pid).and_then(written).map(|text| (text, None)),
+        ANCESTRY => closer::ancestry(pid).and_then(written).map(|text| (text, None)),
+        _ => look(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
+    };
+    match answer {
+        Ok((mut text, file)) => {
+            text.insert(0, b'+');
+            (text, file)
+        }
+        Err(IdentityError::Io(error)) => ([&b"!"[..], error.to_string().as_bytes()].concat(), None),
+        Err(_) => (b"-".to_vec(), None),
     }
-    let (start_time, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
+}
+
+fn written<T: Serialize>(seen: Looked<T>) -> Result<Vec<u8>, IdentityError> {
+    serde_json::to_vec(&seen).map_err(|error| io::Error::other(error).into())
+}
+
+fn who(seen: &Seen) -> Vec<u8> {
+    let (exe, cgroup) = (seen.exe.as_os_str().as_bytes(), seen.cgroup.as_bytes());
+    [&seen.start_time.to_be_bytes()[..], &(exe.len() as u64).to_be_bytes(), exe, cgroup].concat()
+}
+
+/// What an answer says, if it is no refusal.
+fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
+    match answer.split_first().ok_or_else(unclear)? {
+        (b'+', rest) => Ok(rest),
+        (b'-', _) => Err(IdentityError::Gone),
+        (_, rest) => Err(io::Error::other(String::from_utf8_lossy(rest).into_owned()).into()),
+    }
+}
+
+/// What an answer says of who a process is.
+fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
+    let (start_time, rest) = answer.split_first_chunk().ok_or_else(unclear)?;
     let (length, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
     let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| unclear())?;
     let (exe, cgroup) = rest.split_at_checked(length).ok_or_else(unclear)?;
@@ -154,25 +225,13 @@ fn unclear() -> IdentityError {
 
 /// Looks at a process with the rights of this one.
 fn look(pid: u32) -> Result<Seen, IdentityError> {
-    let start_time = start_time(pid)?;
+    let start_time = closer::start_time(pid)?;
     let link = format!("/proc/{pid}/exe");
     let file = File::open(&link)?;
     let exe = std::fs::read_link(&link)?;
     let table = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let cgroup = table.lines().find_map(|line| line.strip_prefix("0::")).ok_or(IdentityError::Elsewhere)?;
     Ok(Seen { start_time, exe, cgroup: cgroup.to_owned(), file })
-}
-
-/// Field 22 of `/proc/<pid>/stat`. The second field is the program's own name for itself, in brackets,
-/// and may hold anything: what counts begins after the last bracket.
-fn start_time(pid: u32) -> Result<u64, IdentityError> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).map_err(|_| IdentityError::Gone)?;
-    let after = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 1..));
-    after
-        .and_then(|rest| std::str::from_utf8(rest).ok())
-        .and_then(|rest| rest.split_ascii_whitespace().nth(19))
-        .and_then(|field| field.parse().ok())
-        .ok_or(IdentityError::Gone)
 }
 
 #[cfg(test)]
@@ -186,21 +245,12 @@ mod tests {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         std::thread::spawn(move || {
-            let mut question = [0; 12];
-            while terminal::receive(&theirs, &mut question).is_ok_and(|(length, _)| length == 12) {
+            let mut question = [0; QUESTION];
+            while terminal::receive(&theirs, &mut question).is_ok_and(|(length, _)| length == QUESTION) {
                 // An answer that is late, and then the right one.
                 let _ = terminal::send(&theirs, &[&0u64.to_be_bytes()[..], b"-"].concat(), None);
-                let seen = look(u32::from_be_bytes(question[8..].try_into().unwrap())).unwrap();
-                let exe = seen.exe.as_os_str().as_bytes();
-                let parts = [
-                    &question[..8],
-                    b"+",
-                    &seen.start_time.to_be_bytes(),
-                    &(exe.len() as u64).to_be_bytes(),
-                    exe,
-                    seen.cgroup.as_bytes(),
-                ];
-                terminal::send(&theirs, &parts.concat(), Some(&seen.file.into())).unwrap();
+                let (answer, file) = answered(&question);
+                terminal::send(&theirs, &[&question[..8], &answer].concat(), file.as_ref()).unwrap();
             }
         });
         Witness::There(Mutex::new(Line { socket: ours, asked: 0 }))
@@ -215,13 +265,27 @@ mod tests {
             assert_eq!((&there.exe, &there.cgroup), (&here.exe, &here.cgroup));
             assert_eq!(there.file.metadata().unwrap().ino(), here.file.metadata().unwrap().ino());
         }
+        let process = Process {
+            pid,
+            start_time: closer::start_time(pid).unwrap(),
+            exe: "/x".into(),
+            sha256: String::new(),
+            uid: 0,
+            cgroup: "/".into(),
+            here: true,
+        };
+        assert_eq!(witness.ancestry(&process).unwrap(), Witness::Here.ancestry(&process).unwrap());
+        assert_eq!(witness.script(&process).unwrap(), Witness::Here.script(&process).unwrap());
+        let recycled = Process { start_time: 1, ..process };
+        assert!(matches!(witness.ancestry(&recycled), Err(IdentityError::Gone)));
     }
 
     #[test]
     fn an_answer_that_makes_no_sense_is_a_refusal() {
-        for answer in [&b""[..], b"+", b"+1234567812345678/exe", b"?", b"+\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
+        for answer in [&b""[..], b"1234567812345678/exe", b"?", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
             assert!(understood(answer, None).is_err(), "{answer:?}");
         }
-        assert!(matches!(understood(b"-", None), Err(IdentityError::Gone)));
+        assert!(told(b"").is_err() && told(b"?").is_err());
+        assert!(matches!(told(b"-"), Err(IdentityError::Gone)));
     }
 }

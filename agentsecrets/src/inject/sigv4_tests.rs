@@ -201,12 +201,14 @@ fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
         sha256: "ab".repeat(32),
         uid: 1000,
         cgroup: "/agents.slice/run-1".to_owned(),
+        here: true,
     };
     let caller = Caller {
         process: Arc::new(process),
         agent: Some("coder".parse().unwrap()),
         session: "session".into(),
         is_ours: true,
+        standing: Default::default(),
     };
     match decide(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
         Decision::Allow(grant) => Ok(grant),

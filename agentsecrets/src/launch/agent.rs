@@ -1,6 +1,7 @@
 //! The agent's first process: process 1 of its namespace. It joins the cgroup and proves it, arranges the
 //! view, starts the command, and then, without any privilege, passes signals on and waits.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -31,6 +32,8 @@ pub struct Agent<'a> {
     pub command: Command<'a>,
     /// Which of the standard descriptors are terminals of the person.
     pub standard: Standard,
+    /// The environment of who asked, by which what the agent sees is arranged and its command is found.
+    pub variables: &'a [(OsString, OsString)],
     /// The socket to the launcher.
     pub launcher: &'a OwnedFd,
 }
@@ -60,6 +63,8 @@ fn live_or_fail(agent: &Agent<'_>) -> Result<u8, Failed> {
     agent.cgroup.join().map_err(at("join its cgroup"))?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWIPC)
         .map_err(|error| at("leave the host's namespaces")(error.into()))?;
+    let variables = agent.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    process::take_environment(variables).map_err(at("take its environment"))?;
     view::arrange(&agent.view).map_err(at("arrange what it sees"))?;
     if agent.standard.any() {
         take_terminal(agent).map_err(at("give it a terminal of its own"))?;

@@ -133,6 +133,14 @@ impl Cgroup {
     }
 }
 
+/// Whether a process in the cgroup `path` of the unified hierarchy belongs to an agent.
+pub fn is_agents(path: &str) -> bool {
+    let folders: Vec<&str> = path.split('/').collect();
+    let is_id = |id: &str| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut pairs = folders.windows(2);
+    pairs.any(|pair| pair[1] == "agent" && pair[0].strip_prefix("agentsecrets-").is_some_and(is_id))
+}
+
 /// Our own path in the unified hierarchy.
 pub(super) fn own() -> io::Result<String> {
     let text = fs::read_to_string("/proc/self/cgroup")?;
@@ -149,4 +157,25 @@ fn processes(folder: &Path) -> io::Result<Vec<Pid>> {
     };
     // 0 stands for a process of another pid namespace; as an argument of kill it would mean ourselves.
     Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_agents;
+
+    #[test]
+    fn an_agents_cgroup_is_known_by_its_name_wherever_it_is() {
+        for path in ["/agentsecrets-0123456789abcdef/agent", "/a/agentsecrets-0123456789abcdef/agent/b/c"] {
+            assert!(is_agents(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/agentsecrets.service",
+            "/agentsecrets-0123456789abcdef",
+            "/x/agent",
+            "/agentsecrets-x/agent",
+        ] {
+            assert!(!is_agents(path), "{path}");
+        }
+    }
 }

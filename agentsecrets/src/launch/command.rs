@@ -2,7 +2,7 @@
 //! order matters, since each step needs what a later one gives up.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +22,7 @@ use nix::unistd::{Gid, Pid, Uid, execvpe, isatty, pipe2, setgroups, setresgid, s
 use super::report::{self, Report};
 use super::seccomp;
 use super::user::AgentUser;
+use crate::base::files::is_visible;
 use crate::base::sys::{process, terminal};
 
 /// What to start.
@@ -104,20 +105,10 @@ fn become_program(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -
             .map_err(|error| ours("filter system calls", io::Error::other(error)))?;
     }
     let Err(error) = execvpe(program, command.words, command.environment);
-    let missing = error == Errno::ENOENT || (error == Errno::EACCES && !is_visible(program));
+    let missing = error == Errno::ENOENT
+        || (error == Errno::EACCES && !is_visible(OsStr::from_bytes(program.to_bytes())));
     let (exit, error) = if missing { (127, Errno::ENOENT) } else { (126, error) };
     Err(report::failed(exit, format!("{}: {}", program.to_string_lossy(), io::Error::from(error))))
-}
-
-/// Whether `program` can be seen at all. A folder in PATH that the agent's user may not enter makes the
-/// system say "permission denied" of every program that is nowhere else.
-pub fn is_visible(program: &CStr) -> bool {
-    let program = Path::new(OsStr::from_bytes(program.to_bytes()));
-    if program.components().count() > 1 || program.is_absolute() {
-        return program.symlink_metadata().is_ok();
-    }
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 fn sandbox(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -> io::Result<()> {

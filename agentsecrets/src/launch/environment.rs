@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::user::AgentUser;
 use super::view::{AUTHORITY, BUNDLE};
+use crate::tls::bundle::{ADDED_ROOTS, ROOTS};
 
 /// Variables of the caller that an agent does not get, because they lead to something that acts for the
 /// person: agents of keys, session buses, container daemons, terminals, displays and editors.
@@ -32,32 +33,6 @@ const WITHHELD: &[&str] = &[
 /// Proxy settings, in either case: interception needs none, and a proxy would be one more unlisted host.
 const PROXIES: &[&str] =
     &["all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy", "ws_proxy", "wss_proxy"];
-
-/// Variables that replace a client's roots, so that they name the system's roots and ours.
-pub const ROOTS: &[&str] = &[
-    "AWS_CA_BUNDLE",
-    "BUNDLE_SSL_CA_CERT",
-    "CARGO_HTTP_CAINFO",
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-    "COMPOSER_CAFILE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "HEX_CACERTS_PATH",
-    "HTTPLIB2_CA_CERTS",
-    "JULIA_SSL_CA_ROOTS_PATH",
-    "NIX_SSL_CERT_FILE",
-    "PERL_LWP_SSL_CA_FILE",
-    "PIP_CERT",
-    "REQUESTS_CA_BUNDLE",
-    "SSL_CERT_FILE",
-    "SYSTEM_CERTIFICATE_PATH",
-    "WEBSOCKET_CLIENT_CA_BUNDLE",
-    "npm_config_cafile",
-];
-
-/// Variables that add to a client's roots.
-pub const ADDED_ROOTS: &[&str] = &["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
 
 /// The environment for an agent that runs as `user`, from the `callers`. Placeholders replace what the
 /// caller had under the same names: the real value must not be passed.

@@ -29,6 +29,7 @@ pub struct Interceptor {
     child: Child,
     control: UnixStream,
     gone: bool,
+    session_over: bool,
 }
 
 /// What a serving interceptor tells.
@@ -86,7 +87,7 @@ impl Interceptor {
             .spawn()?;
         // The interceptor alone holds them from here on.
         drop(sockets);
-        let mut interceptor = Self { child, control, gone: false };
+        let mut interceptor = Self { child, control, gone: false, session_over: false };
         match interceptor.ask(order) {
             Ok(ready) => Ok((interceptor, ready)),
             Err(error) => {
@@ -109,9 +110,16 @@ impl Interceptor {
         let id = Id::Pid(nix::unistd::Pid::from_raw(self.child.id() as i32));
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let dead = waitid(id, flags).is_ok_and(|status| status != nix::sys::wait::WaitStatus::StillAlive);
-        let closed = matches!((&self.control).read(&mut [0]), Ok(0));
+        let said = (&self.control).read(&mut [0]);
+        self.session_over |= matches!(said, Ok(1..));
+        let closed = matches!(said, Ok(0));
         self.gone = dead || closed;
         self.gone
+    }
+
+    /// Whether it said that the run's session is over.
+    pub fn session_is_over(&self) -> bool {
+        self.session_over
     }
 
     /// Whether it was seen to have ended.

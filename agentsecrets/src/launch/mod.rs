@@ -3,7 +3,6 @@
 //! an agent sends.
 
 pub mod agent;
-pub mod bundle;
 pub mod cgroup;
 pub mod command;
 pub mod environment;
@@ -12,7 +11,6 @@ pub mod interceptor;
 pub mod janitor;
 pub mod java;
 pub mod leftovers;
-pub mod mask;
 pub mod mounts;
 pub mod ours;
 pub mod place;
@@ -46,13 +44,16 @@ use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::base::privileges;
 use crate::base::sys::process;
+use crate::capability::registry::RegistryError;
+use crate::capability::sessions::{Session, Who};
 use crate::connection::ebpf::{self, EbpfError};
 use crate::policy::narrow::Narrow;
+use crate::tls::bundle::bundle;
 
 pub use cgroup::NoCgroup;
 pub use inside::{MARKER, inside_agent};
 pub use interceptor::NoInterceptor;
-pub use user::{NoUser, who_called_sudo};
+pub use user::{NoUser, home_of_who_called_sudo, person, uid_of_who_called_sudo, who_called_sudo};
 
 use agent::Agent;
 use cgroup::Cgroup;
@@ -81,6 +82,10 @@ pub struct Run {
     pub agent: Option<AgentName>,
     /// As whom the agent runs, if a user is named.
     pub user: Option<String>,
+    /// Who asked for it, where that is not said by `sudo`.
+    pub person: Option<nix::unistd::User>,
+    /// The environment of who asked for it.
+    pub variables: Vec<(OsString, OsString)>,
     /// How long it may run.
     pub ttl: Option<Duration>,
     /// The program and its arguments; never empty.
@@ -113,6 +118,9 @@ pub enum NotRun {
         /// What happened.
         what: String,
     },
+    /// The run could not be entered among the sessions.
+    #[error("cannot begin a session: {0}")]
+    NoSession(#[from] RegistryError),
     /// A step of the launcher failed.
     #[error("cannot {0}: {1}")]
     Step(&'static str, io::Error),
@@ -127,8 +135,8 @@ pub fn run(run: &Run, interceptor: &[OsString]) -> Result<u8, NotRun> {
     }
     let id = new_id().map_err(step("make a random id"))?;
     let private = PathBuf::from(format!("/tmp/agentsecrets-{id}"));
-    let sudo = who_called_sudo();
-    let user = AgentUser::choose(run.user.as_deref(), sudo.as_ref(), &private)?;
+    let person = run.person.clone().or_else(who_called_sudo);
+    let user = AgentUser::choose(run.user.as_deref(), person.as_ref(), &private)?;
     let pins = mounts::bpffs().map_err(step("mount the BPF file system"))?.join("agentsecrets").join(&id);
     let (leftovers, lock) = Leftovers {
         folder: Path::new(RUNS).join(&id),
@@ -158,6 +166,9 @@ fn guarded(
     ours::make_folders(&run.home).map_err(step("make our folders"))?;
     let cgroup = &leftovers.cgroup;
     cgroup.create().map_err(step("make a cgroup"))?;
+    // One without a cgroup would be taken for gone.
+    let who = Who::Run { cgroup: leftovers.cgroup.path.clone() };
+    ours::register(&run.home, Session::begin(id.to_owned(), who, run.agent.clone(), run.ttl))?;
     if user.private_home {
         view::make_private_home(user).map_err(step("make a private HOME"))?;
     }
@@ -191,13 +202,14 @@ fn with_interceptor(
     let words =
         words.collect::<Result<Vec<_>, _>>().map_err(|error| step("pass an argument on")(error.into()))?;
     let name = run.agent.as_ref().map(AgentName::as_str);
-    let environment = environment::environment(std::env::vars_os(), user, name, &ready.placeholders);
+    let environment =
+        environment::environment(run.variables.iter().cloned(), user, name, &ready.placeholders);
     let environment = environment::lines(environment);
-    let bundle = bundle::bundle(&ready.authority);
+    let bundle = bundle(&ready.authority);
     let java = java::trust_store(&bundle);
     let blocked = block_signals().map_err(step("block signals"))?;
     let (ours, theirs) = sockets_between().map_err(step("make a socket"))?;
-    let mut to_hide = ours::to_hide(&run.home, user);
+    let mut to_hide = ours::to_hide(&run.home, user, &run.variables);
     to_hide.extend(ready.hidden.iter().cloned());
     let agent = Agent {
         cgroup: &leftovers.cgroup,
@@ -212,6 +224,7 @@ fn with_interceptor(
         },
         command: Command { words: &words, environment: &environment, folder: &folder, user, blocked },
         standard,
+        variables: &run.variables,
         launcher: &theirs,
     };
     let watched = view::unprotected(user, &folder);

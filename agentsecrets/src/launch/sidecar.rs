@@ -17,15 +17,16 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
 use super::interceptor::{Interceptor, NoInterceptor, Ready};
+use super::java;
 use super::place::{NoPlace, Place};
 use super::sockets::{Sockets, numbers};
-use super::{bundle, java};
 use crate::app::harden;
 use crate::app::order::{Order, Service};
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::connection::ebpf::{self, Beside, EbpfError, Keep, Kept};
 use crate::policy::narrow::Narrow;
+use crate::tls;
 
 /// What to guard, and for whom.
 #[derive(Debug)]
@@ -84,6 +85,7 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     if !ebpf::is_bpffs(&wanted.pins) {
         return Err(EbpfError::NoBpffs { path: wanted.pins.clone() }.into());
     }
+    ebpf::collect(&wanted.pins);
     let pins = folder_of_pins(&wanted.pins, &place).map_err(step("make a folder for pins"))?;
     let keep = Keep::new(pins, place.folder(), beside);
     let (kept, sockets) = guard(&keep)?;
@@ -109,12 +111,14 @@ fn owner(home: &Home) -> Result<(u32, u32), NotServed> {
 
 /// Takes up the hooks that are in force, or makes new ones; with the sockets that they lead to.
 fn guard(keep: &Keep) -> Result<(Kept, Sockets), NotServed> {
-    if let Some(kept) = keep.find()
-        // Somebody may serve there: then these give way to new ones.
-        && let Ok(sockets) = Sockets::bind_again(kept.ports)
-    {
+    if let Some(kept) = keep.find() {
+        // Before that, they keep us from our own doors.
         keep.take_up(&kept)?;
-        return Ok((kept, sockets));
+        match Sockets::bind_again(kept.ports) {
+            Ok(sockets) => return Ok((kept, sockets)),
+            // Another of ours, most likely: it is relieved.
+            Err(error) => eprintln!("agentsecrets: other doors are made, as somebody serves there ({error})"),
+        }
     }
     let sockets = Sockets::bind().map_err(step("listen on loopback"))?;
     Ok((keep.renew(sockets.ports)?, sockets))
@@ -159,7 +163,7 @@ fn order(
 /// Opens what policy opens, and shows agents whom to trust.
 fn introduce(wanted: &Sidecar, kept: &Kept, ready: &Ready) -> Result<(), NotServed> {
     ebpf::allow_inbound(&kept.pins, &ready.inbound)?;
-    let bundle = bundle::bundle(&ready.authority);
+    let bundle = tls::bundle::bundle(&ready.authority);
     let java = java::trust_store(&bundle);
     for (name, bytes) in
         [("ca.pem", ready.authority.as_bytes()), ("bundle.pem", bundle.as_bytes()), ("roots.jks", &java)]

@@ -102,9 +102,10 @@ fn bind(address: SocketAddr, kind: Type, again: bool) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Past what lingers; a socket that listens is still in the way.
     socket.set_reuse_address(again && kind == Type::STREAM)?;
     socket.bind(&address.into())?;
+    // Its connections inherit it: what lingers of them keeps nobody from binding again, as who listens does.
+    socket.set_reuse_address(kind == Type::STREAM)?;
     if kind == Type::STREAM {
         socket.listen(BACKLOG)?;
     }
@@ -125,10 +126,12 @@ mod tests {
         let first = Sockets::bind().unwrap();
         let ports = first.ports;
         assert!(Sockets::bind_again(ports).is_err());
-        let client = std::net::TcpStream::connect(("127.0.0.1", ports.listener)).unwrap();
-        drop(first);
+        let _client = std::net::TcpStream::connect(("127.0.0.1", ports.listener)).unwrap();
+        let listener = std::net::TcpListener::from(first.listeners.into_iter().next().unwrap());
+        // Ours closes first, and lingers.
+        drop(listener.accept().unwrap());
+        drop((listener, first.dns_udp, first.dns_tcp));
         assert_eq!(Sockets::bind_again(ports).unwrap().ports, ports);
-        drop(client);
     }
 
     #[test]

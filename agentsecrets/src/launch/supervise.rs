@@ -68,7 +68,7 @@ pub struct Run<'a> {
 /// Waits until the command ends. `caught()` must be blocked.
 pub fn supervise(mut run: Run<'_>) -> io::Result<Ended> {
     let signals = SignalFd::with_flags(&caught(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut watch = Watch { relay: None, asked: None, kill_at: None };
+    let mut watch = Watch { relay: None, asked: None, kill_at: None, is_over: false };
     loop {
         let reported = watch.wait(&run, &signals)?;
         if watch.relay.as_mut().is_some_and(|relay| !relay.carry()) {
@@ -92,6 +92,8 @@ struct Watch {
     /// When the run was last asked to end.
     asked: Option<Instant>,
     kill_at: Option<Instant>,
+    /// Its time has come, or its session was ended.
+    is_over: bool,
 }
 
 impl Watch {
@@ -145,8 +147,9 @@ impl Watch {
 
     fn clock(&mut self, run: &mut Run<'_>) -> io::Result<()> {
         let now = Instant::now();
-        if run.until.is_some_and(|until| until <= now) {
-            run.until = None;
+        let is_told = run.interceptor.session_is_over() && !self.is_over;
+        if is_told || run.until.is_some_and(|until| until <= now) {
+            (run.until, self.is_over) = (None, true);
             self.kill_at = Some(now + GRACE);
             run.cgroup.terminate()?;
         }

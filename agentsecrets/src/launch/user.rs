@@ -42,6 +42,30 @@ pub fn who_called_sudo() -> Option<User> {
     if uid == 0 { None } else { User::from_uid(Uid::from_raw(uid)).ok()? }
 }
 
+/// Their home.
+pub fn home_of_who_called_sudo() -> Option<PathBuf> {
+    who_called_sudo().map(|user| user.dir)
+}
+
+/// Their id.
+pub fn uid_of_who_called_sudo() -> Option<u32> {
+    who_called_sudo().map(|user| user.uid.as_raw())
+}
+
+/// The user `uid`, who need not have an account.
+pub fn person(uid: u32, gid: u32) -> User {
+    let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    known.unwrap_or_else(|| User {
+        name: uid.to_string(),
+        passwd: Default::default(),
+        uid: Uid::from_raw(uid),
+        gid: Gid::from_raw(gid),
+        gecos: Default::default(),
+        dir: PathBuf::from("/nonexistent"),
+        shell: PathBuf::from("/bin/sh"),
+    })
+}
+
 impl AgentUser {
     /// The user whom `run --user` names, else the one who called `sudo`, else `nobody`. `private` is where
     /// HOME is made for a user who has none.

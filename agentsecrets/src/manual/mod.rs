@@ -10,6 +10,12 @@ pub mod security {}
 #[doc = include_str!("references.md")]
 pub mod references {}
 
+#[doc = include_str!("keychain_auth.md")]
+pub mod keychain_auth {}
+
+#[doc = include_str!("trust.md")]
+pub mod trust {}
+
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 
@@ -24,3 +30,9 @@ pub mod known_attacks {}
 
 #[doc = include_str!("redaction.md")]
 pub mod redaction {}
+
+#[doc = include_str!("systems.md")]
+pub mod systems {}
+
+#[doc = include_str!("containers.md")]
+pub mod containers {}

@@ -3,6 +3,7 @@
 
 mod arguments;
 pub mod bridge;
+pub mod install;
 mod server;
 mod told;
 

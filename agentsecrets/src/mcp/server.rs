@@ -20,6 +20,7 @@ use super::arguments::{ApiCall, object};
 use super::told;
 use crate::app::call::Door;
 use crate::base::failure::{Exit, Failure};
+use crate::base::sys::{Ending, wait_until_nobody_reads};
 use crate::exchange::body::empty;
 use crate::pipeline::handover;
 
@@ -174,31 +175,17 @@ fn tools() -> Vec<Tool> {
 
 /// Cancels `end` when this process is told to end.
 async fn when_told(end: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminated), Ok(mut interrupted)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
-    }
+    let Ok(mut ending) = Ending::listen() else { return };
+    ending.asked().await;
     end.cancel();
 }
 
 /// Cancels `end` when nobody is left to read what we say, even while we say nothing.
 fn when_nobody_reads(end: CancellationToken) {
-    use std::os::fd::AsFd;
-
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
     let watch = move || {
-        let stdout = std::io::stdout();
-        // Nothing is asked for: what is told is an error, or that the other side hung up.
-        let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-        while let Ok(0) | Err(nix::Error::EINTR) = poll(&mut watched, PollTimeout::NONE) {}
-        end.cancel();
+        if wait_until_nobody_reads().is_ok() {
+            end.cancel();
+        }
     };
     // Without it we learn of it when we answer.
     let _ = std::thread::Builder::new().name("stdout".to_owned()).spawn(watch);

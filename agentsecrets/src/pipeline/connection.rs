@@ -2,25 +2,32 @@
 //! out of it are requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::Method;
 use tokio::net::TcpStream;
 
 use super::record::Attempt;
-use super::{Pipeline, Session, passthrough};
+use super::{Known, Pipeline, Session, passthrough};
+use crate::base::host::Host;
 use crate::base::refusal::Refusal;
-use crate::connection::ending::Ending;
-use crate::connection::room::Place;
+use crate::base::shown::Shown;
+use crate::capability::{Admitted, Held};
+use crate::connection::Destination;
+use crate::connection::ending::{Ending, reset};
 use crate::connection::sniff::{Speaks, sniff};
-use crate::connection::transparent::reset;
-use crate::connection::{Accepted, Destination};
 use crate::exchange::server;
 use crate::exchange::strict::Violation;
-use crate::exchange::target::{Claim, Scheme};
-use crate::identity::process::Identifier;
-use crate::identity::{Caller, IdentityError};
+use crate::exchange::target::{Claim, Scheme, Target};
+use crate::identity::Caller;
+use crate::policy::ask::Ask;
+use crate::policy::bounds::Bounds;
 use crate::policy::connection::{Tunnel as Passage, decide_connection};
 use crate::tls::leaf::Leaves;
 use crate::tls::terminate::{Hello, TerminateError, Terminated};
+
+/// How long what is under way has to end by itself.
+const LAST: Duration = Duration::from_millis(250);
 
 /// Where connections enter the pipeline.
 pub struct Intercept {
@@ -33,22 +40,23 @@ pub struct Intercept {
 /// A connection that came to us: where it is going, and whose it is, or why nobody knows.
 pub(super) struct Arrived {
     pub(super) destination: Destination,
-    pub(super) caller: Result<Caller, IdentityError>,
+    pub(super) caller: Known,
+    pub(super) shown: Shown,
 }
 
 /// What a new connection turned out to be.
-enum Heard {
+pub(super) enum Heard {
     /// TLS that we ended: requests can come.
     Tls(Box<Terminated>),
     /// Plain HTTP: requests can come.
     Plain(TcpStream),
     /// TLS that a rule speaks about and that is not opened.
-    Unopened(Box<Hello>, Result<Passage, Refusal>),
+    Unopened(Box<Hello>, Result<Passage, Refusal>, Box<Admitted>),
 }
 
 /// Why a connection never became an exchange.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(super) enum Broken {
     /// It was closed before it said anything, or waited too long to do so.
     #[error("nothing was said")]
     Silent,
@@ -56,6 +64,7 @@ enum Broken {
     Unknown,
     #[error("target_mismatch: the proxy was asked for another server than the TLS server name")]
     Mismatch,
+    #[cfg(target_os = "linux")]
     #[error("too many connections at once: reset")]
     NoRoom,
     #[error(transparent)]
@@ -63,29 +72,17 @@ enum Broken {
 }
 
 impl Intercept {
-    /// Serves one connection that the kernel sent to us until it ends.
-    pub async fn connection(self: Arc<Self>, accepted: Accepted, identifier: &Identifier, mut place: Place) {
-        let Accepted { stream, destination, snapshot, .. } = accepted;
-        let arrived = Arrived {
-            destination: Destination::Address(destination),
-            caller: identifier.identify(&snapshot).await,
-        };
-        let hearing = self.hear(stream, &arrived);
-        let heard = place.unless_given_up(hearing).await.unwrap_or(Err(Broken::NoRoom));
-        self.converse(arrived, heard).await;
-    }
-
     /// Serves the rest of a connection by which an agent reaches a server through us.
     pub(super) async fn tunnel(self: Arc<Self>, stream: TcpStream, arrived: Arrived) {
         let heard = self.hear(stream, &arrived).await;
         self.converse(arrived, heard).await;
     }
 
-    async fn converse(self: Arc<Self>, arrived: Arrived, heard: Result<Heard, Broken>) {
-        let Arrived { destination, caller } = arrived;
+    pub(super) async fn converse(self: Arc<Self>, arrived: Arrived, heard: Result<Heard, Broken>) {
+        let Arrived { destination, caller, shown } = arrived;
         // What follows is boxed: a connection that has said nothing yet must not cost what an exchange does.
         let port = destination.port();
-        let session = |caller, claim| Arc::new(Session { caller: Arc::new(caller), claim });
+        let session = |caller, claim| Arc::new(Session { caller, claim, shown });
         let (session, ended) = match heard {
             Ok(Heard::Tls(tls)) => {
                 let session = session(caller, Claim::Named { scheme: Scheme::Https, host: tls.host, port });
@@ -103,13 +100,13 @@ impl Intercept {
                 let io = Ending::new(stream, |tcp| tcp);
                 (session.clone(), Box::pin(self.serve(io, false, session, &destination)).await)
             }
-            Ok(Heard::Unopened(hello, passage)) => {
-                let Ok(caller) = &caller else { return };
-                return Box::pin(self.leave_unopened(*hello, passage, caller, &destination)).await;
+            Ok(Heard::Unopened(hello, passage, admitted)) => {
+                return Box::pin(self.leave_unopened(*hello, passage, &admitted, &destination)).await;
             }
             Err(Broken::Silent) => return,
             Err(broken) => {
-                return self.record_broken(caller.as_ref().ok(), &destination, &broken.to_string());
+                let caller = caller.as_ref().as_ref().ok();
+                return self.record_broken(caller, &destination, &broken.to_string());
             }
         };
         match ended {
@@ -121,18 +118,8 @@ impl Intercept {
         }
     }
 
-    /// Resets a connection for which there is no room.
-    pub fn no_room(self: &Arc<Self>, accepted: Accepted, identifier: Arc<Identifier>) {
-        let (intercept, destination) = (self.clone(), Destination::Address(accepted.destination));
-        reset(accepted.stream);
-        tokio::spawn(async move {
-            let caller = identifier.identify(&accepted.snapshot).await.ok();
-            intercept.record_broken(caller.as_ref(), &destination, &Broken::NoRoom.to_string());
-        });
-    }
-
     /// Finds out what a new connection speaks, and answers its ClientHello unless a rule leaves it unopened.
-    async fn hear(&self, stream: TcpStream, arrived: &Arrived) -> Result<Heard, Broken> {
+    pub(super) async fn hear(&self, stream: TcpStream, arrived: &Arrived) -> Result<Heard, Broken> {
         let destination = &arrived.destination;
         let patience = self.pipeline.timeouts.handshake;
         match sniff(&stream, patience).await.map_err(|_| Broken::Silent)? {
@@ -150,13 +137,33 @@ impl Intercept {
             hello.unopened().refuse().await;
             return Err(Broken::Mismatch);
         }
-        let decided = arrived.caller.as_ref().ok().map_or(Ok(None), |caller| {
-            decide_connection(&self.pipeline.policy.get(), caller, hello.host(), destination.port())
-        });
-        match decided.transpose() {
-            Some(passage) => Ok(Heard::Unopened(Box::new(hello), passage)),
+        match self.passage(arrived, hello.host()) {
+            Some((passage, admitted)) => Ok(Heard::Unopened(Box::new(hello), passage, Box::new(admitted))),
             None => Ok(Heard::Tls(Box::new(Box::pin(hello.terminate(&self.leaves)).await?))),
         }
+    }
+
+    /// Whether a connection to `host` is passed on as it is, or refused, since a rule speaks about it; where
+    /// none does, it is opened.
+    fn passage(&self, arrived: &Arrived, host: &Host) -> Option<(Result<Passage, Refusal>, Admitted)> {
+        let (pipeline, port) = (&self.pipeline, arrived.destination.port());
+        let (admitted, refused) = match pipeline.capabilities.admit(&arrived.caller, &arrived.shown) {
+            Ok(admitted) => (admitted, None),
+            // A rule may speak about it all the same, for whom the system says it is.
+            Err(refused) => {
+                let caller = arrived.caller.as_ref().as_ref().ok()?.clone();
+                (Admitted { caller, held: Held::default() }, Some(refused.refusal))
+            }
+        };
+        let decided = decide_connection(&pipeline.policy.get(), &admitted.caller, host, port).transpose()?;
+        let target = Target { scheme: Scheme::Https, host: host.clone(), port };
+        let ask =
+            Ask { target: &target, method: &Method::CONNECT, path: "/", websocket: false, references: &[] };
+        let bounded = |passage| {
+            let refusal = refused.or_else(|| pipeline.capabilities.refusal(&admitted.caller, &ask, &[]));
+            refusal.map_or(Ok(passage), |refusal| Err(refusal.about(host)))
+        };
+        Some((decided.and_then(bounded), admitted))
     }
 
     /// Passes a connection on as it is, or refuses it, where a rule says so.
@@ -164,13 +171,13 @@ impl Intercept {
         &self,
         hello: Hello,
         passage: Result<Passage, Refusal>,
-        caller: &Caller,
+        admitted: &Admitted,
         destination: &Destination,
     ) {
         match passage {
-            Ok(passage) => self.pipeline.pass_through(hello, &passage, caller, destination).await,
+            Ok(passage) => self.pipeline.pass_through(hello, &passage, admitted, destination).await,
             Err(refusal) => {
-                let (log, port) = (&self.pipeline.audit, destination.port());
+                let (log, port, caller) = (&self.pipeline.audit, destination.port(), &admitted.caller);
                 let attempt = Attempt::unopened(log, &self.pipeline.environment, caller, hello.host(), port);
                 passthrough::turn_away(hello, attempt, &refusal).await;
             }
@@ -207,5 +214,18 @@ impl Intercept {
     /// A connection that never became an exchange leaves a record too.
     pub(super) fn record_broken(&self, caller: Option<&Caller>, destination: &Destination, reason: &str) {
         Attempt::broken(&self.pipeline.audit, &self.pipeline.environment, caller, destination, reason);
+    }
+}
+
+/// Does `work`, but not for long once one of what is `held` is over. What is under way has then written down why
+/// it ended, unless nobody was there to take it.
+pub(super) async fn unless_over(held: &Held, work: impl Future<Output = ()>) {
+    let over = async {
+        held.ended().await;
+        tokio::time::sleep(LAST).await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = over => {}
     }
 }

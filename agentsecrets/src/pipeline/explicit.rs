@@ -10,11 +10,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::connection::Arrived;
+use super::connection::{Arrived, unless_over};
 use super::record::Attempt;
 use super::{Intercept, Known, Session};
 use crate::base::name::{AgentName, Project};
 use crate::base::refusal::{Refusal, Slug};
+use crate::base::shown::Shown;
 use crate::connection::Destination;
 use crate::connection::ending::Ending;
 use crate::connection::explicit::{Opening, opening};
@@ -51,48 +52,63 @@ impl Explicit {
         let begun = place.unless_given_up(opening(&mut stream, patience)).await;
         // Who says nothing is not asked for.
         let Some(Ok(begun)) = begun else { return };
-        let caller = self.neighbours.identify(ends).await;
+        let caller: Known = Arc::new(self.neighbours.identify(ends).await);
+        let capabilities = self.intercept.pipeline.capabilities.clone();
         match begun {
-            Opening::Requests => Box::pin(self.requests(stream, ends, caller)).await,
-            Opening::Tunnel(host, port) => {
+            Opening::Requests => {
+                // What requests show, each shows for itself.
+                let admitted = capabilities.admit(&caller, &Shown::default());
+                let held = admitted.map(|admitted| admitted.held).unwrap_or_default();
+                unless_over(&held, Box::pin(self.requests(stream, ends, caller))).await;
+            }
+            Opening::Tunnel(host, port, shown) => {
                 let destination = Destination::Named(host, port);
-                if let Err(error) = &caller {
-                    let refusal = unproven(error).about(destination.host());
-                    return self.turn_away(stream, None, &destination, &refusal).await;
-                }
+                let admitted = match capabilities.admit(&caller, &shown) {
+                    Ok(admitted) => admitted,
+                    Err(refused) => {
+                        let mut caller = caller.as_ref().as_ref().ok().cloned();
+                        if let Some(caller) = &mut caller {
+                            caller.standing.token = refused.token;
+                        }
+                        let refusal = refused.refusal.about(destination.host());
+                        let asked = shown.is_nothing() && caller.is_none();
+                        return self.turn_away(stream, caller.as_ref(), &destination, &refusal, asked).await;
+                    }
+                };
                 if stream.write_all(ESTABLISHED).await.is_ok() {
-                    let arrived = Arrived { destination, caller };
-                    Box::pin(self.intercept.clone().tunnel(stream, arrived)).await;
+                    let arrived = Arrived { destination, caller, shown };
+                    unless_over(&admitted.held, Box::pin(self.intercept.clone().tunnel(stream, arrived)))
+                        .await;
                 }
             }
             Opening::Nonsense(why) => {
                 let refusal = Refusal::new(Slug::BadRequest, "", why);
-                self.turn_away(stream, caller.ok().as_ref(), &Destination::Address(ends.ours), &refusal)
-                    .await;
+                let caller = caller.as_ref().as_ref().ok();
+                self.turn_away(stream, caller, &Destination::Address(ends.ours), &refusal, false).await;
             }
         }
     }
 
-    /// Refuses a connection that is no exchange.
+    /// Refuses a connection that is no exchange, or asks for a token first.
     async fn turn_away(
         &self,
         mut stream: TcpStream,
         caller: Option<&Caller>,
         destination: &Destination,
         refusal: &Refusal,
+        asked: bool,
     ) {
         let reason = format!("{}: {}", refusal.slug.as_str(), refusal.message);
         self.intercept.record_broken(caller, destination, &reason);
         let told = async {
-            stream.write_all(&reply::on_the_wire(refusal)).await?;
+            stream.write_all(&reply::on_the_wire(refusal, asked)).await?;
             stream.shutdown().await?;
             tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
         };
         let _ = tokio::time::timeout(LINGER, told).await;
     }
 
-    async fn requests(self: Arc<Self>, stream: TcpStream, ends: Ends, caller: Result<Caller, IdentityError>) {
-        let caller = Arc::new(caller);
+    async fn requests(self: Arc<Self>, stream: TcpStream, ends: Ends, caller: Known) {
         let answer = |request| {
             let (explicit, caller) = (self.clone(), caller.clone());
             async move { explicit.answer(caller, request).await }
@@ -116,7 +132,8 @@ impl Explicit {
     async fn answer(&self, caller: Known, request: Request<Body>) -> Response<Body> {
         let pipeline = &self.intercept.pipeline;
         if request.uri().scheme().is_some() {
-            return pipeline.request(&Session { caller, claim: Claim::Absolute }, request).await;
+            let session = Session { caller, claim: Claim::Absolute, shown: Shown::default() };
+            return pipeline.request(&session, request).await;
         }
         let (mut parts, body) = request.into_parts();
         let asked = match endpoint::no_web_page(&parts) {
@@ -124,9 +141,12 @@ impl Explicit {
                 return self.health();
             }
             Ok(()) => match (&*caller, parts.uri.path()) {
-                (Err(error), _) => Err(unproven(error)),
-                (Ok(_), "/proxy") => endpoint::unfold(&mut parts),
-                (Ok(_), _) => Err(Refusal::new(
+                // Who shows something is let in, or not, by that.
+                (Err(error), _) if endpoint::shown(&mut parts.headers.clone(), true).is_nothing() => {
+                    Err(unproven(error))
+                }
+                (_, "/proxy") => endpoint::unfold(&mut parts),
+                (_, _) => Err(Refusal::new(
                     Slug::BadRequest,
                     "",
                     "there is nothing at this path: ask /proxy, or use this address as HTTPS_PROXY",
@@ -137,7 +157,8 @@ impl Explicit {
         let request = Request::from_parts(parts, body);
         match asked {
             Ok(said) => {
-                let session = Session { caller: self.speaking(caller, said), claim: Claim::Absolute };
+                let caller = self.speaking(caller, said);
+                let session = Session { caller, claim: Claim::Absolute, shown: Shown::default() };
                 pipeline.request(&session, request).await
             }
             Err(refusal) => {
@@ -147,13 +168,9 @@ impl Explicit {
         }
     }
 
-    /// The caller as which it speaks: of the agent entries that hold for it, the one it names. A token is a
-    /// claim that nothing here can verify.
-    fn speaking(&self, caller: Known, said: endpoint::Said) -> Known {
-        if said.has_token {
-            return Arc::new(Err(IdentityError::Token));
-        }
-        let named: Option<AgentName> = said.agent.and_then(|agent| agent.parse().ok());
+    /// The caller as which it speaks: of the agent entries that hold for it, the one it names.
+    fn speaking(&self, caller: Known, named: Option<String>) -> Known {
+        let named: Option<AgentName> = named.and_then(|agent| agent.parse().ok());
         let known = named.filter(|name| self.intercept.pipeline.policy.get().agent(name).is_some());
         match (&*caller, known) {
             (Ok(caller), Some(agent)) => Arc::new(Ok(Caller { agent: Some(agent), ..caller.clone() })),

@@ -18,7 +18,8 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::exchange::body::{Body, full};
 use crate::exchange::target::{Scheme, Target};
 use crate::policy::Agent;
-use crate::policy::handover::decide_handover;
+use crate::policy::grant::{Spend, Style};
+use crate::policy::handover::{Handover, decide_handover};
 
 /// The name, below a domain that RFC 6761 keeps from having any.
 pub const HOST: &str = "agentsecrets.invalid";
@@ -32,33 +33,45 @@ pub(super) fn is_for_us(target: &Target) -> bool {
     target.scheme == Scheme::Https && matches!(&target.host, Host::Name(name) if **name == *HOST)
 }
 
-/// Answers what `agent` asks.
-pub(super) fn answer(
-    agent: &Agent,
-    parts: &Parts,
-    wallet: &Wallet,
-    attempt: &mut Attempt,
-) -> Result<Response<Body>, Refusal> {
-    match parts.uri.path() {
-        NAMES => Ok(json(agent.secrets().map(ToString::to_string).collect())),
-        PATH => hand_over(agent, parts, wallet, attempt),
-        _ => Err(Refusal::new(Slug::BadRequest, HOST, "there is nothing at this path")),
-    }
+/// What an agent asks us, as far as it may.
+pub(super) enum Question {
+    /// Which secrets it may name.
+    Names,
+    /// Their values.
+    Values(Handover),
 }
 
-/// Hands over what `agent` asks for: an object of names and values, each in base64.
-fn hand_over(
-    agent: &Agent,
-    parts: &Parts,
-    wallet: &Wallet,
-    attempt: &mut Attempt,
-) -> Result<Response<Body>, Refusal> {
+/// What `agent` asks.
+pub(super) fn asked(agent: &Agent, parts: &Parts) -> Result<Question, Refusal> {
+    match parts.uri.path() {
+        NAMES => return Ok(Question::Names),
+        PATH => {}
+        _ => return Err(Refusal::new(Slug::BadRequest, HOST, "there is nothing at this path")),
+    }
     let query = parts.uri.query().unwrap_or_default();
     let only = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "only");
     let only: Result<Vec<SecretName>, _> = only.map(|(_, name)| name.parse()).collect();
     let only = only.map_err(|error| Refusal::new(Slug::BadRequest, HOST, error.to_string()))?;
-    let handover = decide_handover(agent, &only)?;
-    let values = wallet.values.hand_over(&handover)?;
+    decide_handover(agent, &only).map(Question::Values)
+}
+
+/// The names of the secrets of `agent`.
+pub(super) fn names(agent: &Agent) -> Response<Body> {
+    json(agent.secrets().map(ToString::to_string).collect())
+}
+
+/// What `handover` spends, for those who have a say in that: whoever has a value can do anything with it.
+pub(super) fn spends(handover: &Handover) -> Vec<Spend> {
+    handover.names().iter().map(|name| Spend { name: name.clone(), style: Style::Bearer }).collect()
+}
+
+/// Hands it over: an object of names and values, each in base64.
+pub(super) fn hand_over(
+    handover: &Handover,
+    wallet: &Wallet,
+    attempt: &mut Attempt,
+) -> Result<Response<Body>, Refusal> {
+    let values = wallet.values.hand_over(handover)?;
     attempt.handing_over(values.iter().map(|(name, _)| name))?;
     let object: Map<_, _> = values
         .into_iter()
@@ -67,7 +80,7 @@ fn hand_over(
     Ok(json(object.into()))
 }
 
-fn json(value: Value) -> Response<Body> {
+pub(super) fn json(value: Value) -> Response<Body> {
     let mut response = Response::new(full(value.to_string()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

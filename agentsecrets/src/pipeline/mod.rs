@@ -14,11 +14,15 @@ mod passthrough;
 mod purse;
 pub mod record;
 mod tokens;
+#[cfg(target_os = "linux")]
+mod transparent;
 mod tunnel;
 pub mod wallet;
+pub mod whoami;
 
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,17 +30,19 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Log;
 use crate::base::name::{Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
+use crate::base::shown::Shown;
 use crate::base::timeouts::Timeouts;
-use crate::capability::Capabilities;
+use crate::capability::{Admitted, Capabilities};
 use crate::exchange::body::{Body, patient};
 use crate::exchange::target::{Claim, Target};
-use crate::exchange::{disguise, upgrade};
+use crate::exchange::{disguise, endpoint, upgrade};
 use crate::identity::{Caller, IdentityError};
 use crate::inject::{self, Payload};
 use crate::policy::approval::Desk;
 use crate::policy::ask::Ask;
+use crate::policy::bounds::Bounds;
 use crate::policy::decide::{decide, reading};
-use crate::policy::grant::Decision;
+use crate::policy::grant::{Decision, Spend};
 use crate::policy::live::Live;
 use crate::redact::alarm::Alarms;
 use crate::redact::{self, Findings};
@@ -84,6 +90,8 @@ pub struct Session {
     pub caller: Known,
     /// Of whom.
     pub claim: Claim,
+    /// What its connection showed of itself.
+    pub shown: Shown,
 }
 
 /// What came of a request that left.
@@ -103,8 +111,9 @@ impl Pipeline {
             Ok(Answered::Whole(response, findings)) => attempt.answered(response, findings),
             Ok(Answered::Tunnel(response, findings, tunnel)) => {
                 let (idle, stop) = (self.timeouts.body_idle, self.stop.clone());
+                let held = attempt.held().clone();
                 self.tasks.spawn(async move {
-                    let ended = tunnel.carry(idle, &stop).await;
+                    let ended = tunnel.carry(idle, &stop, &held).await;
                     let failure = ended.err().map(|error| error.to_string()).or_else(|| findings.alarm());
                     attempt.ended(Some(101), findings.redacted(), failure);
                 });
@@ -114,7 +123,7 @@ impl Pipeline {
         }
     }
 
-    /// The life of a request.
+    /// The life of a request, which ends with what its caller was let in for.
     async fn exchange(
         &self,
         session: &Session,
@@ -127,25 +136,61 @@ impl Pipeline {
         let target = Target::agree(&session.claim, &parts)?;
         attempt.target(&target, &parts);
         disguise::unmask(&mut parts, &target)?;
-        let caller = session.caller.as_ref().as_ref().map_err(|error| {
-            Refusal::new(
-                Slug::CapabilityDenied,
-                &target.host,
-                format!("the caller cannot be proven: {error}"),
-            )
-        })?;
+        let to_a_proxy = matches!(session.claim, Claim::Absolute);
+        let shown = endpoint::shown(&mut parts.headers, to_a_proxy).and(&session.shown);
+        let admitted = self.capabilities.admit(&session.caller, &shown);
+        let admitted = admitted.map_err(|refused| attempt.not_admitted(*refused).about(&target.host))?;
+        attempt.admitted(&admitted);
+        let Admitted { caller, held } = admitted;
+        let host = target.host.clone();
+        let why = tokio::select! {
+            biased;
+            why = held.ended() => why,
+            done = self.proceed(caller, target, parts, body, agents_side, attempt) => return done,
+        };
+        Err(attempt.over(why).about(host))
+    }
 
+    /// What becomes of the request of a caller that is known.
+    async fn proceed(
+        &self,
+        mut caller: Caller,
+        target: Target,
+        mut parts: Parts,
+        body: Body,
+        agents_side: hyper::upgrade::OnUpgrade,
+        attempt: &mut Attempt,
+    ) -> Result<Answered, Refusal> {
+        let body_idle = self.timeouts.body_idle;
         let handshake = upgrade::asked(&parts).map_err(|refusal| refusal.about(&target.host))?;
         if let Some(handshake) = &handshake {
             parts.extensions.insert(handshake.clone());
         }
         let policy = self.policy.get();
-        let agent = policy.agent_for(caller).map_err(|refusal| refusal.about(&target.host))?;
+        if handover::is_for_us(&target) && parts.uri.path() == whoami::PATH {
+            let response = self.tell_who(&caller, policy, &parts).await?;
+            return Ok(Answered::Whole(response, Findings::default()));
+        }
+        let agent = policy.agent_for(&caller).map_err(|refusal| refusal.about(&target.host))?;
         attempt.agent(agent.name());
+        caller.agent = Some(agent.name().clone());
+        let caller = &caller;
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
         let about = |refusal: Refusal| refusal.about(&target.host);
+        let bounded = |spends: &[Spend]| {
+            let (method, path) = (&parts.method, parts.uri.path());
+            let ask = Ask { target: &target, method, path, websocket: false, references: &[] };
+            self.capabilities.refusal(caller, &ask, spends).map_or(Ok(()), Err)
+        };
         if handover::is_for_us(&target) && !agent.is_the_person() {
-            let response = handover::answer(agent, &parts, &wallet, attempt).map_err(about)?;
+            let response = match handover::asked(agent, &parts).map_err(about)? {
+                handover::Question::Names => handover::names(agent),
+                handover::Question::Values(values) => {
+                    bounded(&handover::spends(&values))?;
+                    self.capabilities.charge(caller).await.map_err(about)?;
+                    handover::hand_over(&values, &wallet, attempt).map_err(about)?
+                }
+            };
             return Ok(Answered::Whole(response, Findings::default()));
         }
         let mut references = inject::References::of_head(&parts, &wallet.vocabulary).map_err(about)?;
@@ -170,6 +215,9 @@ impl Pipeline {
         };
         attempt.granted(&grant);
         self.alarms.check(agent.name(), &target.host)?;
+        if !grant.spends().is_empty() {
+            self.capabilities.charge(caller).await.map_err(about)?;
+        }
 
         let made = self.make(&grant, caller, &target.host, &wallet).await.map_err(about)?;
         let credentials = wallet.values.resolve(&grant, &made).map_err(about)?;

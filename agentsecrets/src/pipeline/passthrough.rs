@@ -7,9 +7,9 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use super::Pipeline;
 use super::record::Attempt;
 use crate::base::refusal::Refusal;
+use crate::capability::Admitted;
 use crate::connection::Destination;
-use crate::connection::transparent::reset;
-use crate::identity::Caller;
+use crate::connection::ending::reset;
 use crate::policy::connection::Tunnel;
 use crate::tls::terminate::Hello;
 
@@ -19,9 +19,10 @@ impl Pipeline {
         &self,
         hello: Hello,
         tunnel: &Tunnel,
-        caller: &Caller,
+        admitted: &Admitted,
         destination: &Destination,
     ) {
+        let caller = &admitted.caller;
         let attempt = Attempt::unopened(&self.audit, &self.environment, caller, hello.host(), tunnel.port());
         let attempt = attempt.tunnelled(tunnel);
         if let Err(hidden) = hello.is_plain() {
@@ -38,8 +39,11 @@ impl Pipeline {
             agent.first = Vec::new();
             copy_bidirectional(&mut agent.stream, &mut server).await
         };
-        let failure = passed.await.err().filter(|error| !is_an_end(error));
-        attempt.ended(None, false, failure.map(|error| error.to_string()));
+        let failure = tokio::select! {
+            passed = passed => passed.err().filter(|error| !is_an_end(error)).map(|error| error.to_string()),
+            why = admitted.held.ended() => Some(why),
+        };
+        attempt.ended(None, false, failure);
     }
 }
 

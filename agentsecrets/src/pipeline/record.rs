@@ -15,13 +15,14 @@ use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target
 use crate::base::host::Host;
 use crate::base::name::{AgentName, Environment, SecretName};
 use crate::base::refusal::{Refusal, Slug};
+use crate::capability::{Admitted, Held, Refused};
 use crate::connection::Destination;
 use crate::exchange::body::{Body, BodyError};
 use crate::exchange::reply;
 use crate::exchange::target::Target;
 use crate::identity::Caller;
 use crate::inject::{Outbound, Quotes};
-use crate::policy::approval::Held;
+use crate::policy::approval;
 use crate::policy::ask::Reference;
 use crate::policy::connection::Tunnel;
 use crate::policy::derived::Endpoint;
@@ -34,6 +35,10 @@ pub struct Attempt {
     pending: Pending,
     /// What its body quotes as it passes.
     quotes: Option<Quotes>,
+    /// What it is under way because of.
+    held: Held,
+    /// The reason for a refusal, where its slug does not say enough.
+    because: Option<String>,
 }
 
 impl Attempt {
@@ -46,7 +51,11 @@ impl Attempt {
     ) -> Self {
         let mut opening = opening(environment, caller);
         opening.method = request.method().as_str().to_owned();
-        Self { pending: log.begin(opening), quotes: None }
+        Self::of(log.begin(opening))
+    }
+
+    fn of(pending: Pending) -> Self {
+        Self { pending, quotes: None, held: Held::default(), because: None }
     }
 
     /// The whole record of a connection that never became an exchange.
@@ -72,7 +81,7 @@ impl Attempt {
     ) -> Self {
         let mut pending = log.begin(opening(environment, Some(caller)));
         pending.request("CONNECT", format!("tcp://{host}:{port}"), host.to_string());
-        Self { pending, quotes: None }
+        Self::of(pending)
     }
 
     /// Opens the record of a question to a token endpoint, which `agent` was the occasion of.
@@ -91,7 +100,34 @@ impl Attempt {
         pending.agent(agent);
         pending.rule(format!("credential {} ({})", derived.name, derived.place));
         pending.made(&derived.how, &question.spends);
-        Self { pending, quotes: None }
+        Self::of(pending)
+    }
+
+    /// Notes who is let in, and what ends it.
+    pub fn admitted(&mut self, admitted: &Admitted) {
+        self.pending.caller(&admitted.caller);
+        self.held = admitted.held.clone();
+    }
+
+    /// What it is under way because of.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Notes why nobody is let in, and yields what the agent is told.
+    pub fn not_admitted(&mut self, refused: Refused) -> Refusal {
+        let Refused { refusal, token, session } = refused;
+        token.iter().for_each(|token| self.pending.token(token));
+        session.iter().for_each(|session| self.pending.session(session));
+        self.because = Some(refusal.message.clone());
+        refusal
+    }
+
+    /// Notes that what it was let in for has ended, and yields what the agent is told.
+    pub fn over(&mut self, why: String) -> Refusal {
+        let refusal = Refusal::new(Slug::CapabilityDenied, "", why.clone());
+        self.because = Some(why);
+        refusal
     }
 
     /// Puts the intent of a question on disk. Without it nothing leaves.
@@ -143,7 +179,7 @@ impl Attempt {
     }
 
     /// Notes under which rule it waits for a person, and with which secrets.
-    pub fn held(&mut self, held: &Held) {
+    pub fn waits(&mut self, held: &approval::Held) {
         self.pending.rule(&**held.rule());
         self.pending.spends(held.spends());
     }
@@ -164,7 +200,7 @@ impl Attempt {
         names: impl IntoIterator<Item = &'a SecretName>,
     ) -> Result<(), Refusal> {
         self.pending.request("ENV", String::new(), String::new());
-        self.pending.in_environment(names);
+        self.pending.handed_over(names, "env_inject");
         self.pending.intent().map_err(|error| unrecordable(&error))
     }
 
@@ -188,6 +224,9 @@ impl Attempt {
             _ => Status::Blocked,
         };
         let reason = match refusal.slug {
+            slug if self.because.is_some() => {
+                format!("{}: {}", slug.as_str(), self.because.take().unwrap_or_default())
+            }
             Slug::BadRequest | Slug::SecretMissing | Slug::CredentialUnavailable | Slug::StoreUnavailable => {
                 format!("{}: {}", refusal.slug.as_str(), refusal.message)
             }
@@ -208,7 +247,9 @@ impl Attempt {
     pub fn answered(self, response: Response<Body>, findings: Findings) -> Response<Body> {
         let status = response.status().as_u16();
         response.map(|body| {
-            let mut recorded = Recorded { body, open: Some((self, findings, status)) };
+            let held = self.held.clone();
+            let ended = (!held.is_nothing()).then(|| Box::pin(async move { held.ended().await }) as Ended);
+            let mut recorded = Recorded { body, ended, open: Some((self, findings, status)) };
             if recorded.body.is_end_stream() {
                 recorded.close(None);
             }
@@ -232,10 +273,13 @@ fn opening(environment: &Environment, caller: Option<&Caller>) -> Opening {
     Opening {
         environment: environment.clone(),
         agent_id: caller.and_then(|caller| caller.agent.clone()),
-        identity_level: caller.map_or(IdentityLevel::Anonymous, |_| IdentityLevel::Kernel),
-        process: caller.map(|caller| caller.process.clone()),
+        identity_level: caller.map_or(IdentityLevel::Anonymous, |caller| match caller.standing.is_issued {
+            true => IdentityLevel::Issued,
+            false => IdentityLevel::Kernel,
+        }),
+        process: caller.filter(|caller| !caller.standing.is_issued).map(|caller| caller.process.clone()),
         session_id: caller.map(|caller| caller.session.clone()),
-        token_id: None,
+        token_id: caller.and_then(|caller| caller.standing.token.clone()),
         method: String::new(),
         target_url: String::new(),
         domain: String::new(),
@@ -252,9 +296,13 @@ fn close(pending: Pending, status: Status, status_code: Option<u16>, reason: Opt
     let _ = pending.finish(Outcome { status, status_code, reason, redacted });
 }
 
+type Ended = Pin<Box<dyn Future<Output = String> + Send>>;
+
 /// An answer's body that closes the record when it ends.
 struct Recorded {
     body: Body,
+    /// Ends it, and says why.
+    ended: Option<Ended>,
     open: Option<(Attempt, Findings, u16)>,
 }
 
@@ -269,6 +317,16 @@ impl Recorded {
     }
 }
 
+impl Drop for Recorded {
+    /// Who takes nothing of an answer does not hear that it has ended, and is cut off.
+    fn drop(&mut self) {
+        let over = self.open.as_ref().and_then(|(attempt, _, _)| attempt.held.over().map(str::to_owned));
+        if let Some(why) = over {
+            self.close(Some(&BodyError::Over(why)));
+        }
+    }
+}
+
 impl HttpBody for Recorded {
     type Data = Bytes;
     type Error = BodyError;
@@ -277,6 +335,14 @@ impl HttpBody for Recorded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(ended) = &mut self.ended
+            && let Poll::Ready(why) = ended.as_mut().poll(cx)
+        {
+            let error = BodyError::Over(why);
+            self.ended = None;
+            self.close(Some(&error));
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(None) => self.close(None),

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::wallet::Wallet;
+use crate::capability::Held;
 use crate::exchange::frames::{CONTROL, FrameError, Kind, Piece, Reader, Signal, Writer};
 use crate::inject::Messages;
 use crate::redact::Conversation;
@@ -54,6 +55,9 @@ pub(super) enum TunnelError {
     /// We end.
     #[error("the interceptor ended")]
     Stopped,
+    /// What it was let in for has ended.
+    #[error("{0}")]
+    Over(String),
     /// A message names a secret that may not be spent there.
     #[error("policy_denied: a message names a secret that may not be spent there")]
     Denied,
@@ -77,6 +81,7 @@ impl TunnelError {
             Self::Agent(FrameError::Io(_)) | Self::Server(FrameError::Io(_)) => {
                 (1001, "the other side is gone")
             }
+            Self::Over(_) => (1008, "what this was allowed for has ended"),
             Self::Denied => (1008, "policy_denied: a secret that may not be spent here"),
             Self::Guessed => (1008, "redaction_limit: pieces of a secret came back too often"),
             Self::TooLarge => (1009, "body_too_large: text messages may have 1 MiB here"),
@@ -84,11 +89,19 @@ impl TunnelError {
     }
 }
 
+/// The same where nothing more may be said.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 type Io = TokioIo<Upgraded>;
 
 impl Tunnel {
     /// Carries messages until both sides have ended, or one of them broke off.
-    pub(super) async fn carry(self, idle: Duration, stop: &CancellationToken) -> Result<(), TunnelError> {
+    pub(super) async fn carry(
+        self,
+        idle: Duration,
+        stop: &CancellationToken,
+        held: &Held,
+    ) -> Result<(), TunnelError> {
         let Self { agent, server, conversation, messages, wallet } = self;
         let (agent, server) = tokio::try_join!(agent, server)?;
         let (from_agent, to_agent) = split(TokioIo::new(agent));
@@ -111,8 +124,16 @@ impl Tunnel {
                 },
                 () = clock.still(idle) => Err(TunnelError::Idle),
                 () = stop.cancelled() => Err(TunnelError::Stopped),
+                why = held.ended() => Err(TunnelError::Over(why)),
             }
         };
+        if let Err(TunnelError::Over(_)) = &ended {
+            // At once: who does not read at this moment hears the end of the connection.
+            let (code, reason) = TunnelError::Over(String::new()).close();
+            let told = async { tokio::join!(to_agent.close(code, reason), to_server.close(code, reason)) };
+            let _ = timeout(LAST_WORD, told).await;
+            return ended;
+        }
         if let Err(error) = &ended {
             // Who stood in the middle of a frame hears an error instead, which is true as well.
             let (code, reason) = error.close();

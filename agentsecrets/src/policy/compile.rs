@@ -166,12 +166,9 @@ impl Findings {
     fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
         let facts = &spanned.value;
         let session = facts.session == Some(true);
-        let token = facts.token.as_ref().filter(|token| token.value);
+        let token = facts.token == Some(true);
+        let trusted = facts.trusted == Some(true);
         let mut unprovable = None;
-        if let Some(token) = token {
-            self.warn(token, "tokens cannot be proven yet: this entry holds for nobody");
-            unprovable = Some("token");
-        }
         if let Some(pod) = &facts.pod {
             let model::Pod { namespace, service_account, labels } = &pod.value;
             if namespace.is_none()
@@ -188,11 +185,11 @@ impl Findings {
             || facts.uid.is_some()
             || facts.cgroup.is_some()
             || facts.container.is_some();
-        if !named && !session && unprovable.is_none() {
+        if !named && !session && !token && !trusted && unprovable.is_none() {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 container, pod, session: true, token: true, or leave 'match' out",
+                 container, pod, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
         Match {
@@ -202,6 +199,8 @@ impl Findings {
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
             container: facts.container.as_ref().and_then(|text| self.keep(text, container(&text.value))),
             session,
+            token,
+            trusted,
             unprovable,
         }
     }

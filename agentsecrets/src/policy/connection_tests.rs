@@ -36,8 +36,15 @@ fn caller(session: &str) -> Caller {
         sha256: "ab".repeat(32),
         uid: 1000,
         cgroup: "/agents.slice/run-1".to_owned(),
+        here: true,
     };
-    Caller { process: Arc::new(process), agent: None, session: session.into(), is_ours: !session.is_empty() }
+    Caller {
+        process: Arc::new(process),
+        agent: None,
+        session: session.into(),
+        is_ours: !session.is_empty(),
+        standing: Default::default(),
+    }
 }
 
 fn policy(text: &str) -> Policy {

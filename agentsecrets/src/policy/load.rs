@@ -2,7 +2,6 @@
 //! file with a mistake yields no policy at all, since half of what a person wrote is not what they meant.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -84,7 +83,7 @@ impl LoadError {
 /// The text at `path`, or `None` if there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_path_buf(), source };
-    let file = match File::open(path) {
+    let file = match crate::base::files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),

@@ -168,6 +168,8 @@ pub(super) struct Match {
     /// The beginning of its id.
     pub container: Option<String>,
     pub session: bool,
+    pub token: bool,
+    pub trusted: bool,
     /// A fact that is asked for and that nothing here can prove yet.
     pub unprovable: Option<&'static str>,
 }
@@ -176,8 +178,9 @@ impl Match {
     /// The first fact that does not hold, or `None` if all hold.
     pub(super) fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
         let process = &caller.process;
-        let exe = |glob: &GlobMatcher| plain(&process.exe.to_string_lossy()) && glob.is_match(&process.exe);
-        let cgroup = |glob: &GlobMatcher| plain(&process.cgroup) && glob.is_match(&process.cgroup);
+        let exe =
+            |glob: &GlobMatcher| is_plain(&process.exe.to_string_lossy()) && glob.is_match(&process.exe);
+        let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
         if self.unprovable.is_some() {
@@ -194,6 +197,11 @@ impl Match {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {
             Some("session")
+        } else if self.token && caller.standing.token.is_none() {
+            // The token of another agent would have made it that agent.
+            Some("token")
+        } else if self.trusted && !caller.standing.trusted {
+            Some("trusted")
         } else {
             None
         }
@@ -202,7 +210,7 @@ impl Match {
 
 /// Reads a glob over `/`-separated names: `*` and `?` stay within a segment, `**` is a whole segment and
 /// crosses them, `{a,b}` chooses.
-pub(super) fn glob(text: &str) -> Result<Glob, String> {
+pub(crate) fn glob(text: &str) -> Result<Glob, String> {
     let wrong = |why: &str| format!("'{}' is not a usable pattern: {why}", shown(text));
     if !text.starts_with('/') {
         return Err(wrong("it must start with '/'; '/**' is everything"));
@@ -222,6 +230,6 @@ pub(super) fn glob(text: &str) -> Result<Glob, String> {
 }
 
 /// Whether a path of the kernel's is absolute and says where it leads.
-fn plain(path: &str) -> bool {
+pub(crate) fn is_plain(path: &str) -> bool {
     path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }

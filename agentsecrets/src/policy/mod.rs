@@ -44,4 +44,5 @@ pub use decide::decide;
 pub use live::Live;
 pub use load::{LoadError, Problem};
 pub use matching::Naming;
+pub(crate) use matching::{glob, is_plain};
 pub use rules::{Agent, Policy};

@@ -59,7 +59,9 @@ pub(super) struct Match {
     #[serde(default, deserialize_with = "given")]
     pub session: Option<bool>,
     #[serde(default, deserialize_with = "given")]
-    pub token: Option<Spanned<bool>>,
+    pub token: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    pub trusted: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -80,6 +80,22 @@ impl Policy {
     }
 }
 
+/// Hosts, as rules name them.
+#[derive(Debug, Clone)]
+pub struct HostList(Vec<HostPattern>);
+
+impl HostList {
+    /// Reads them; an error says which is none, and why.
+    pub fn read(hosts: &[String]) -> Result<Self, String> {
+        hosts.iter().map(|host| HostPattern::read(host)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether one of them covers `host`.
+    pub fn covers(&self, host: &Host) -> bool {
+        covers(&self.0, host)
+    }
+}
+
 /// Whether one of `patterns` covers `host`.
 pub(super) fn covers(patterns: &[HostPattern], host: &Host) -> bool {
     let exactly = HostPattern::Exact(host.clone());

@@ -63,8 +63,15 @@ fn to_read(rules: &str, references: &[Reference]) -> Option<Reading> {
         sha256: "ab".repeat(32),
         uid: 1000,
         cgroup: "/".to_owned(),
+        here: true,
     };
-    let caller = Caller { process: Arc::new(process), agent: None, session: "s".into(), is_ours: true };
+    let caller = Caller {
+        process: Arc::new(process),
+        agent: None,
+        session: "s".into(),
+        is_ours: true,
+        standing: Default::default(),
+    };
     asked("/v1/x", references, |ask| reading(&policy(rules), &caller, ask))
 }
 

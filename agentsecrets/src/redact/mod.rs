@@ -16,6 +16,7 @@ mod gate;
 mod grpc;
 mod headers;
 mod json_at;
+pub mod mask;
 mod parts;
 pub mod patterns;
 mod prepare;

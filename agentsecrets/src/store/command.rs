@@ -113,7 +113,7 @@ impl Commands {
                 // Of who we are, not of who called sudo.
                 command.env("HOME", user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
             }
-            crate::base::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None);
+            crate::base::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None, None);
         }
         command.spawn().map_err(|error| {
             StoreError::Io(format!(
@@ -178,7 +178,7 @@ impl Commands {
 
 /// Ends a program and what it started.
 fn kill(child: &mut Child) {
-    #[cfg(target_os = "linux")]
+    #[cfg(unix)]
     if let Ok(pid) = i32::try_from(child.id()) {
         // It leads a group of its own, and has not been waited for.
         let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

@@ -11,6 +11,20 @@ use std::time::Duration;
 
 use keyring_core::{Entry as Item, Error, Result as Told};
 
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;
+#[cfg(windows)]
+use windows as system;
+
 use super::{Entry, Key, Store, StoreError, check};
 use crate::base::name::{Environment, Project, SecretName};
 use crate::base::secret::Secret;
@@ -36,29 +50,17 @@ pub fn look() -> Result<(), StoreError> {
     let (tell, told) = channel();
     std::thread::spawn(move || tell.send(reach()));
     told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-        Err(StoreError::Locked("the keychain does not answer: restart your session's Secret Service".into()))
+        Err(StoreError::Locked(format!("the keychain does not answer: {}", system::TO_RESTART)))
     })
 }
 
 fn reach() -> Result<(), StoreError> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*opened {
-        open()?;
+        system::open().map_err(|error| absent(&error))?;
         *opened = true;
     }
     Ok(())
-}
-
-#[cfg(target_os = "linux")]
-fn open() -> Result<(), StoreError> {
-    let store = zbus_secret_service_keyring_store::Store::new().map_err(|error| absent(&error))?;
-    keyring_core::set_default_store(store);
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open() -> Result<(), StoreError> {
-    keyring::Entry::store_status().as_ref().map(drop).map_err(absent)
 }
 
 impl Store for Keychain {
@@ -79,7 +81,7 @@ impl Store for Keychain {
             }
             let mut entries = Vec::new();
             for (name, item) in items(SERVICE, project, environment)? {
-                let updated = item.get_attributes()?.remove(UPDATED);
+                let updated = system::attributes(&item)?.remove(UPDATED);
                 let (placeholder, environment) = (placeholders.remove(&name), environment.clone());
                 entries.push(Entry { name, environment, updated, placeholder, store: self.name() });
             }
@@ -150,16 +152,12 @@ fn item(service: &str, key: &Key) -> Told<Item> {
 /// The items of a service for a project and environment, by the names in theirs. Other items are not ours.
 fn items(service: &str, project: &Project, environment: &Environment) -> Told<Vec<(SecretName, Item)>> {
     let start = format!("{project}:{environment}:");
-    #[cfg(windows)]
-    let pattern = format!("^{start}.*\\.{service}$");
-    #[cfg(windows)]
-    let asked = HashMap::from([("pattern", pattern.as_str())]);
-    #[cfg(not(windows))]
-    let asked = HashMap::from([("service", service)]);
+    let asked = system::search(service, &start);
+    let asked = HashMap::from([(asked.0, asked.1.as_str())]);
     let mut items = Vec::new();
     for item in Item::search(&asked)? {
         // Asked for by itself first: what is below takes a failure for a foreign item.
-        item.get_attributes()?;
+        system::attributes(&item)?;
         let Some((theirs, user)) = item.get_specifiers() else { continue };
         let name = user.strip_prefix(&start).and_then(|name| name.parse().ok());
         items.extend(name.filter(|_| theirs == service).map(|name| (name, item)));
@@ -198,11 +196,8 @@ fn failed(error: Failed) -> StoreError {
         Failed::ToAnswer(error) => error,
     };
     match error {
-        Error::NoStorageAccess(why) => StoreError::Locked(format!(
-            "the keychain is locked, and was not unlocked ({why}): unlock it in your desktop's password \
-             manager, or with `gnome-keyring-daemon --replace --unlock`; without a desktop, use the \
-             vault (`stores: [vault]` in config.yaml)"
-        )),
+        Error::NoStorageAccess(why) => locked(&*why),
+        Error::PlatformFailure(why) if system::is_locked(&*why) => locked(&*why),
         // They hold what was read.
         Error::BadEncoding(_) | Error::BadDataFormat(..) => {
             StoreError::Damaged("the keychain holds an item that cannot be understood: set it again".into())
@@ -218,7 +213,15 @@ fn absent(error: &Error) -> StoreError {
         other => other.to_string(),
     };
     StoreError::Absent(format!(
-        "there is no keychain here ({why}): start a Secret Service such as gnome-keyring on your session's \
-         D-Bus (DBUS_SESSION_BUS_ADDRESS), or use the vault (`stores: [vault]` in config.yaml)"
+        "there is no keychain here ({why}): {}, or use the vault (`stores: [vault]` in config.yaml)",
+        system::TO_START
+    ))
+}
+
+fn locked(why: &(dyn std::error::Error + Send + Sync + 'static)) -> StoreError {
+    StoreError::Locked(format!(
+        "the keychain is locked, and was not unlocked ({why}): {}, or use the vault (`stores: [vault]` in \
+         config.yaml)",
+        system::TO_UNLOCK
     ))
 }

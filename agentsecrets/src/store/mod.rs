@@ -4,7 +4,7 @@
 mod cached;
 pub mod choice;
 mod command;
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_os = "linux"), path = "keeper/elsewhere.rs")]
 pub mod keeper;
 pub mod keychain;
 mod later;

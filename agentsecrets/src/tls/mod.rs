@@ -1,6 +1,7 @@
 //! TLS on both sides: our authority toward agents, verified certificates toward upstreams.
 
 pub mod authority;
+pub mod bundle;
 pub mod client_certificate;
 pub mod leaf;
 mod outline;

@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["audit"],
     &["pipeline"],
     &["app", "launch", "sync"],
+    &["door"],
     // A server that one of the verbs starts.
     &["mcp"],
     &["cli"],

@@ -72,7 +72,7 @@ impl Answer {
     }
 
     /// The same, where an interceptor answered: its refusals come as any answer does.
-    pub(super) fn as_refused_on_the_wire(mut self) -> Self {
+    pub(super) fn with_the_wires_refusal(mut self) -> Self {
         if let Some(slug) = self.headers.get(REFUSED).and_then(|slug| Slug::named(slug.to_str().ok()?)) {
             let told: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
             let text = |key: &str| told.get(key).and_then(|value| value.as_str()).unwrap_or_default();
@@ -132,7 +132,7 @@ mod tests {
             let here = reply::refusal(&Refusal::new(slug, "api.test", "why"));
             let mut wire = reply::refusal(&Refusal::new(slug, "api.test", "why"));
             wire.extensions_mut().clear();
-            let (here, wire) = (read(here, 4096), read(wire, 4096).as_refused_on_the_wire());
+            let (here, wire) = (read(here, 4096), read(wire, 4096).with_the_wires_refusal());
             let (one, other) = (here.failure.unwrap(), wire.failure.unwrap());
             assert_eq!((one.what(), one.exit()), (other.what(), other.exit()));
             assert_eq!(here.refusal.unwrap().slug, wire.refusal.unwrap().slug);

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::Injection;
 use crate::app::stages::{Stages, watch};
 use crate::base::failure::{Exit, Failure};
+use crate::base::shown::Shown;
 use crate::exchange::body::Body;
 use crate::exchange::target::Claim;
 use crate::identity::{Caller, IdentityError};
@@ -20,20 +21,28 @@ use crate::pipeline::{Known, Pipeline, Session};
 pub struct Here {
     pipeline: Arc<Pipeline>,
     caller: Known,
+    shown: Shown,
 }
 
 impl Here {
     /// For a single request of `caller`.
     pub fn once(stages: &Stages, caller: Result<Caller, IdentityError>) -> Self {
         let (pipeline, _) = stages.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
-        Self { pipeline, caller: Arc::new(caller) }
+        Self { pipeline, caller: Arc::new(caller), shown: Shown::default() }
     }
 
     /// For as long as it is kept: what changes in the policy and the store is followed. Needs the runtime.
     pub fn lasting(stages: &Stages, caller: Result<Caller, IdentityError>) -> Self {
         let (pipeline, wallets) = stages.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
         watch(&stages.policy, stages.store.clone(), &wallets);
-        Self { pipeline, caller: Arc::new(caller) }
+        Self { pipeline, caller: Arc::new(caller), shown: Shown::default() }
+    }
+
+    /// The same, showing a token.
+    #[must_use]
+    pub fn showing(mut self, token: &str) -> Self {
+        self.shown = self.shown.and_token(token);
+        self
     }
 
     /// Sends `request` with the secrets of `injections`. A refusal is an answer too.
@@ -43,7 +52,8 @@ impl Here {
         injections: &[Injection],
     ) -> Result<Response<Body>, Failure> {
         request.extensions_mut().insert(asked(injections)?);
-        let session = Session { caller: self.caller.clone(), claim: Claim::Absolute };
+        let (caller, shown) = (self.caller.clone(), self.shown.clone());
+        let session = Session { caller, claim: Claim::Absolute, shown };
         Ok(self.pipeline.request(&session, request).await)
     }
 }

@@ -78,7 +78,7 @@ impl Door {
             Door::Here(here) => Ok(Answer::read(here.send(request, injections).await?, most).await),
             Door::Wire { token } => {
                 let response = wire::ask(request, injections, token.as_deref()).await?;
-                Ok(Answer::read(response, most).await.as_refused_on_the_wire())
+                Ok(Answer::read(response, most).await.with_the_wires_refusal())
             }
         }
     }

@@ -21,6 +21,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Where secrets rest, in the order in which they are looked for.
     pub stores: Vec<Choice>,
+    /// Whether nothing shows a value or gives a right but through the daemon.
+    pub strict: bool,
+    /// Whether nothing is spent by programs that are not trusted.
+    pub require_trust: bool,
 }
 
 /// The file as it is written.
@@ -31,6 +35,10 @@ struct File {
     timeouts: Option<Written>,
     #[serde(default, deserialize_with = "given")]
     stores: Option<Spanned<Vec<Spanned<stores::Written>>>>,
+    #[serde(default, deserialize_with = "given")]
+    strict: Option<bool>,
+    #[serde(default)]
+    require_trust: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,7 +62,12 @@ struct Written {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { timeouts: Timeouts::default(), stores: Choice::default_order() }
+        Self {
+            timeouts: Timeouts::default(),
+            stores: Choice::default_order(),
+            strict: false,
+            require_trust: false,
+        }
     }
 }
 
@@ -77,7 +90,7 @@ impl Config {
             let line = error.location().map_or(0, |location| location.line());
             invalid(vec![Problem { line, message: plainly(&error.to_string()) }])
         })?;
-        let mut config = Self::default();
+        let mut config = Self { require_trust: file.require_trust, ..Self::default() };
         let mut problems = Vec::new();
         let timeouts = &mut config.timeouts;
         let written = file.timeouts.unwrap_or_default();
@@ -92,6 +105,7 @@ impl Config {
         ] {
             read_into(timeout, written, &mut problems);
         }
+        config.strict = file.strict.unwrap_or(false);
         if let Some(written) = file.stores {
             config.stores = stores::read(written, &mut problems);
         }
@@ -130,6 +144,8 @@ mod tests {
         assert_eq!(config.timeouts.head, Duration::from_secs(5));
         assert_eq!(config.timeouts.answer, Duration::from_secs(120));
         assert_eq!(config.timeouts.idle, Timeouts::default().idle);
+        assert!(!config.require_trust && parsed("require_trust: true\n").unwrap().require_trust);
+        assert!(parsed("require_trust: yes\n").is_err() && parsed("require_trust:\n").is_err());
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Forking, and what a forked child must shed. It refuses to fork a process that has threads, because
 //! only then may the child run ordinary code.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
-use nix::unistd::{ForkResult, Pid, getpid, getppid, setsid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, getpid, getppid, setgroups, setresgid, setresuid, setsid};
 
 use super::terminal;
 
@@ -81,6 +83,26 @@ pub fn forget_variable(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes `variables` the environment of this process. Fails if it has more than one thread.
+pub fn take_environment<'a>(variables: impl Iterator<Item = (&'a OsStr, &'a OsStr)>) -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process with threads must not change its environment"));
+    }
+    let before: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
+    let sound = |name: &OsStr, value: &OsStr| {
+        let name = name.as_bytes();
+        !name.is_empty() && !name.contains(&b'=') && !name.contains(&0) && !value.as_bytes().contains(&0)
+    };
+    // SAFETY: there is one thread, so nobody reads the environment meanwhile.
+    unsafe {
+        before.iter().for_each(|name| std::env::remove_var(name));
+        for (name, value) in variables.filter(|(name, value)| sound(name, value)) {
+            std::env::set_var(name, value);
+        }
+    }
+    Ok(())
+}
+
 /// Gives SIGPIPE its default back, which Rust's runtime ignores and a program executed would inherit.
 pub fn default_broken_pipe() -> io::Result<()> {
     // SAFETY: installs no handler.
@@ -88,14 +110,37 @@ pub fn default_broken_pipe() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives `signals` their defaults back, which whoever started us may have had ignored.
+pub fn default_signals(signals: &[Signal]) -> io::Result<()> {
+    for signal in signals {
+        // SAFETY: installs no handler.
+        unsafe { nix::sys::signal::signal(*signal, SigHandler::SigDfl) }?;
+    }
+    Ok(())
+}
+
+/// As whom a command is started.
+pub struct Person {
+    /// The user.
+    pub uid: Uid,
+    /// The group.
+    pub gid: Gid,
+    /// Every group.
+    pub groups: Vec<Gid>,
+}
+
 /// Has `command` start with the signals of `blocked` blocked and no others, and be killed when the thread
-/// that starts it ends. With a `terminal` it starts in a session of its own, which that terminal controls.
-pub fn bring_up(command: &mut Command, blocked: SigSet, terminal: Option<OwnedFd>) {
+/// that starts it ends. With a `terminal` it starts in a session of its own, which that terminal controls;
+/// with a `person` it is that person's, and has none of our capabilities.
+pub fn bring_up(command: &mut Command, blocked: SigSet, terminal: Option<OwnedFd>, person: Option<Person>) {
     let parent = getpid();
     let child = move || {
         if let Some(terminal) = &terminal {
             setsid()?;
             terminal::control(terminal)?;
+        }
+        if let Some(person) = &person {
+            become_person(person)?;
         }
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != parent {
@@ -105,6 +150,16 @@ pub fn bring_up(command: &mut Command, blocked: SigSet, terminal: Option<OwnedFd
     };
     // SAFETY: between `fork` and `exec` it makes system calls alone; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(child) };
+}
+
+/// Becomes `person` for good. Whatever is executed next has no capability, since no set is left to give it any.
+fn become_person(person: &Person) -> io::Result<()> {
+    setgroups(&person.groups)?;
+    setresgid(person.gid, person.gid, person.gid)?;
+    setresuid(person.uid, person.uid, person.uid)?;
+    // SAFETY: takes no pointer.
+    let cleared = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    if cleared == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Takes over a descriptor that the kernel has just made for this process, such as one received in a

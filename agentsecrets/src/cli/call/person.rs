@@ -7,8 +7,7 @@ use crate::app::stages::Stages;
 use crate::base::name::{AgentName, SecretName};
 use crate::cli::secrets::{open_store, store_failure};
 use crate::cli::{Context, Exit, Failure};
-use crate::identity::process::who_started_us;
-use crate::identity::{Caller, IdentityError};
+use crate::identity::{Caller, IdentityError, who_started_us, who_started_us_as};
 use crate::policy::{Live, Policy};
 use crate::store::Store;
 
@@ -16,16 +15,9 @@ use crate::store::Store;
 const NAME: &str = "person";
 
 /// The way out for a request with the secrets of `injections`.
-pub(super) async fn door(
-    injections: &[Injection],
-    has_token: bool,
-    context: &Context,
-) -> Result<Here, Failure> {
+pub(super) async fn door(injections: &[Injection], context: &Context) -> Result<Here, Failure> {
     let store = open_store(context)?;
-    let policy = Policy::load(&context.home.policy()).map_err(|error| {
-        Failure::new(Exit::Failure, format!("the policy is not valid: {error}"))
-            .hint("agentsecrets policy check")
-    })?;
+    let policy = policy(context)?;
     let name: AgentName = NAME.parse().map_err(|error| Failure::new(Exit::Failure, error))?;
     let stored = store.list(&context.project, &context.environment).map_err(store_failure)?;
     // Not only those that are asked for: an answer may repeat what an earlier request brought.
@@ -33,15 +25,29 @@ pub(super) async fn door(
     secrets.extend(injections.iter().map(|injection| injection.reference.name.clone()));
     let policy = policy.of_the_person_narrowed(name, secrets, &context.scope.narrow);
     let whose = (&context.project, &context.environment);
-    let stages = Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), Arc::new(store))?;
-    Ok(Here::once(&stages, caller(has_token).await))
+    let stages =
+        Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), Arc::new(store))?.unbounded();
+    Ok(Here::once(&stages, caller().await))
 }
 
-/// Who asks. A token that cannot be verified is a claim that cannot be proven.
-async fn caller(has_token: bool) -> Result<Caller, IdentityError> {
-    if has_token {
-        return Err(IdentityError::Token);
-    }
+/// The way out for a request of the agent whose `token` is shown.
+pub(super) async fn door_of_an_agent(token: &str, context: &Context) -> Result<Here, Failure> {
+    let policy = policy(context)?.narrowed(&context.scope.narrow);
+    let whose = (&context.project, &context.environment);
+    let store = Arc::new(open_store(context)?);
+    let stages = Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), store)?;
+    Ok(Here::once(&stages, who_started_us_as(None).await).showing(token))
+}
+
+fn policy(context: &Context) -> Result<Policy, Failure> {
+    Policy::load(&context.home.policy()).map_err(|error| {
+        Failure::new(Exit::Failure, format!("the policy is not valid: {error}"))
+            .hint("agentsecrets policy check")
+    })
+}
+
+/// Who asks.
+async fn caller() -> Result<Caller, IdentityError> {
     let process = Arc::new(who_started_us().await?);
-    Ok(Caller { process, agent: None, session: "".into(), is_ours: false })
+    Ok(Caller { process, agent: None, session: "".into(), is_ours: false, standing: Default::default() })
 }

@@ -2,14 +2,15 @@
 //! that names secrets in the place of values.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::Args;
+use crate::base::files;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
+use crate::base::sys;
 use crate::cli::secrets::{dotenv, open_store, store_failure};
 use crate::cli::{Context, Exit, Failure};
 use crate::inject::placeholder::Vocabulary;
@@ -34,7 +35,7 @@ pub(super) struct Variable {
 impl Variable {
     /// Name and value, as the system takes them.
     pub(super) fn as_pair(&self) -> (&OsStr, &OsStr) {
-        (OsStr::new(self.name.as_str()), OsStr::from_bytes(self.value.expose()))
+        (OsStr::new(self.name.as_str()), sys::os_text(self.value.expose()).unwrap_or_default())
     }
 
     /// The values of secrets in it.
@@ -110,7 +111,7 @@ impl Chosen<'_> {
 
     fn of_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
         let shown = file.display();
-        let text = std::fs::read_to_string(file).map(Zeroizing::new);
+        let text = files::open(file).and_then(std::io::read_to_string).map(Zeroizing::new);
         let text = text.map_err(|error| super::ours(&format!("{shown} cannot be read"), error))?;
         let lines = dotenv::parse(&text).map_err(|bad| super::ours(&shown.to_string(), bad))?;
         let vocabulary = Vocabulary::new(self.known.iter().cloned());
@@ -166,6 +167,10 @@ fn check(variable: &Variable) -> Result<(), Failure> {
     let (name, value) = (&variable.name, variable.value.expose());
     if value.contains(&0) {
         let what = format!("{name} holds a zero byte, which no environment variable can");
+        return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
+    }
+    if sys::os_text(value).is_none() {
+        let what = format!("{name} is no UTF-8 text, which an environment variable must be here");
         return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
     }
     if name.as_str().len() + value.len() + 2 > LONGEST {

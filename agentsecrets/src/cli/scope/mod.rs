@@ -5,7 +5,7 @@ pub(super) mod project_file;
 pub(super) mod user;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::base::home::Home;
@@ -75,14 +75,14 @@ impl fmt::Display for Origin {
 }
 
 impl Scope {
-    /// Finds what applies in the folder `working` for the person of `home`, whom the flags come from.
+    /// Finds what applies for the person of `home`, whom the flags come from, with the project `file` of the
+    /// working folder.
     pub(super) fn find(
         project: Option<Project>,
         environment: Option<Environment>,
         home: &Home,
-        working: Option<&Path>,
+        file: Option<ProjectFile>,
     ) -> Result<Self, Failure> {
-        let file = working.map(ProjectFile::find).transpose()?.flatten();
         let user = User::load(home)?;
         let users = || Origin::User(home.scope());
         let of_file = |file: &ProjectFile| Origin::File(file.path.clone());

@@ -67,9 +67,13 @@ fn named<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>
 impl ProjectFile {
     /// The nearest one, in `working` or a folder above it.
     pub(crate) fn find(working: &Path) -> Result<Option<Self>, Failure> {
+        Self::locate(working).map(|path| Self::read(&path)).transpose()
+    }
+
+    /// Where that is.
+    pub(crate) fn locate(working: &Path) -> Option<PathBuf> {
         let path = working.ancestors().map(|folder| folder.join(PLACE));
-        let path = path.into_iter().find(|path| fs::symlink_metadata(path).is_ok());
-        path.map(|path| Self::read(&path)).transpose()
+        path.into_iter().find(|path| fs::symlink_metadata(path).is_ok())
     }
 
     /// What it leaves of the policy.
@@ -116,6 +120,28 @@ impl ProjectFile {
         let file = File::open(path).map_err(unreadable)?;
         #[cfg(unix)]
         check_owner(&file.metadata().map_err(unreadable)?).map_err(refused)?;
+        Self::read_to_end(path, file)
+    }
+
+    /// Reads the `file` that the person `uid` opened at `path`.
+    #[cfg(unix)]
+    pub(crate) fn read_open(path: &Path, file: File, uid: u32) -> Result<Self, Failure> {
+        use std::os::unix::fs::MetadataExt;
+        let refused = |why: &str| Failure::new(Exit::Failure, format!("{} {why}", path.display()));
+        let metadata = file.metadata().map_err(|error| refused(&format!("cannot be read: {error}")))?;
+        if !metadata.is_file() {
+            return Err(refused("is no regular file: remove it"));
+        }
+        if ![0, uid].contains(&metadata.uid()) || metadata.mode() & 0o022 != 0 {
+            return Err(refused("must be yours, and nobody else's to change: chmod go-w it"));
+        }
+        Self::read_to_end(path, file)
+    }
+
+    fn read_to_end(path: &Path, file: File) -> Result<Self, Failure> {
+        let shown = path.display();
+        let refused = |why: String| Failure::new(Exit::Failure, format!("{shown} {why}"));
+        let unreadable = |error: std::io::Error| refused(format!("cannot be read: {error}"));
         let mut text = String::new();
         file.take(LARGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
         if text.len() as u64 > LARGEST {
@@ -147,13 +173,9 @@ impl ProjectFile {
 #[cfg(unix)]
 fn check_owner(metadata: &fs::Metadata) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
-    let mut trusted = vec![0];
-    #[cfg(target_os = "linux")]
-    {
-        trusted.push(nix::unistd::geteuid().as_raw());
-        trusted.extend(crate::launch::who_called_sudo().map(|user| user.uid.as_raw()));
-    }
-    if cfg!(target_os = "linux") && !trusted.contains(&metadata.uid()) {
+    let trusted = [Some(0), Some(nix::unistd::geteuid().as_raw()), crate::launch::uid_of_who_called_sudo()];
+    let trusted: Vec<u32> = trusted.into_iter().flatten().collect();
+    if !trusted.contains(&metadata.uid()) {
         return Err(format!(
             "belongs to another user ({}): remove it, or take it over with chown",
             metadata.uid()

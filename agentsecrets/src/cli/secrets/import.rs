@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::set::warn_if_ordinary;
 use super::stores::{open_store_to_write, store_failure};
 use super::{dotenv, key, show, warn};
+use crate::base::files;
 use crate::base::secret::Secret;
 use crate::cli::{Context, Exit, Failure};
 
@@ -26,12 +27,19 @@ pub(super) struct Args {
     remove: bool,
 }
 
+impl Args {
+    /// The file that is read.
+    pub(super) fn file(&self) -> PathBuf {
+        self.file.clone()
+    }
+}
+
 pub(super) fn import(args: &Args, context: &Context) -> Result<ExitCode, Failure> {
     let file = &args.file;
     let shown = file.display();
     let unreadable =
         |error: io::Error| Failure::new(Exit::Failure, format!("{shown} cannot be read: {error}"));
-    let text = Zeroizing::new(std::fs::read_to_string(file).map_err(unreadable)?);
+    let text = Zeroizing::new(read(file).map_err(unreadable)?);
     let found = dotenv::parse(&text).map_err(|bad| Failure::new(Exit::Failure, format!("{shown}, {bad}")))?;
     let mut values = Vec::new();
     for (name, value) in found {
@@ -62,9 +70,15 @@ pub(super) fn import(args: &Args, context: &Context) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
+fn read(file: &Path) -> io::Result<String> {
+    io::read_to_string(files::open(file)?)
+}
+
 /// Whether the person says so, where there is one to ask.
 fn asked(file: &Path) -> Result<bool, Failure> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    // What was handed to us open is not ours to remove.
+    let handed = file.starts_with("/dev/fd");
+    if handed || !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Ok(false);
     }
     let failed = |error: io::Error| Failure::new(Exit::Failure, error);

@@ -1,6 +1,5 @@
 //! `agentsecrets secrets set`: a value goes in, by a hidden prompt, a pipe or a file.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::stores::{open_store_to_write, store_failure};
 use super::{key, warn};
+use crate::base::files;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
 use crate::cli::{Context, Exit, Failure};
@@ -51,6 +51,18 @@ impl std::fmt::Debug for Args {
     /// The name may have the value behind it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Set").finish_non_exhaustive()
+    }
+}
+
+impl Args {
+    /// The secret that is named.
+    pub(super) fn name(&self) -> Option<SecretName> {
+        self.name.split('=').next()?.parse().ok()
+    }
+
+    /// The file that is read.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        self.from_file.clone()
     }
 }
 
@@ -111,14 +123,14 @@ pub(super) fn warn_if_hidden(stores: &Stores, name: &SecretName, store: &str, co
 }
 
 fn prompt(name: &SecretName) -> Result<Secret, Failure> {
-    let typed = rpassword::prompt_password(format!("Value of {name} (not shown): "));
-    let typed = typed.map(Zeroizing::new).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let typed = crate::base::prompt::hidden(&format!("Value of {name} (not shown): "));
+    let typed = typed.map_err(|error| Failure::new(Exit::Failure, error))?;
     Ok(Secret::new(typed.as_bytes().to_vec()))
 }
 
 fn read_file(path: &Path) -> Result<Secret, Failure> {
     let shown = path.display();
-    let file = File::open(path)
+    let file = files::open(path)
         .map_err(|error| Failure::new(Exit::Failure, format!("{shown} cannot be read: {error}")))?;
     read_value(file, &shown.to_string())
 }

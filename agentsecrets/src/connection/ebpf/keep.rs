@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::load::{Beside, PROGRAMS, Ports, attach_beside, detach, let_pass, level_below};
+use super::load::{Beside, EGRESS, PROGRAMS, Ports, attach_beside, detach, let_pass, level_below};
 use super::{EbpfError, OBJECT, link};
 
 /// The hooks of one cgroup, over the lives of the processes that serve it. Its folder holds one folder of
@@ -46,7 +46,7 @@ impl Keep {
             let ports = self.ports(&pins)?;
             Some(Kept { pins, ports })
         });
-        kept.filter(|kept| self.holds(&kept.pins)).last()
+        kept.rev().find(|kept| self.holds(&kept.pins))
     }
 
     /// Takes up what was found, for our cgroup as it is now.
@@ -95,6 +95,20 @@ impl Keep {
     fn holds(&self, pins: &Path) -> bool {
         let Ok(cgroup) = self.cgroup.metadata() else { return false };
         PROGRAMS.iter().all(|(name, _)| link::cgroup(&pins.join(name)).is_ok_and(|id| id == cgroup.ino()))
+    }
+}
+
+/// Removes the pins below `all` whose cgroup is gone for good: they hold nothing, and nobody will take them
+/// up under another cgroup's name. What cannot be removed is tried again the next time.
+pub fn collect(all: &Path) {
+    let folders = |of: &Path| fs::read_dir(of).into_iter().flatten().flatten().map(|entry| entry.path());
+    for service in folders(all) {
+        for pins in folders(&service).filter(|pins| link::cgroup(&pins.join(EGRESS)).is_ok_and(|id| id == 0))
+        {
+            let _ = detach(&pins);
+        }
+        // It goes if it is empty; who has just made it makes it again.
+        let _ = fs::remove_dir(service);
     }
 }
 

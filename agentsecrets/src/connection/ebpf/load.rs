@@ -28,7 +28,7 @@ const OURS: &str = "OURS";
 /// The pinned maps.
 const MAPS: [&str; 3] = [FLOWS, INBOUND, OURS];
 /// The drop of everything that the other programs did not lead somewhere.
-const EGRESS: &str = "as_egress";
+pub(super) const EGRESS: &str = "as_egress";
 /// The programs in the order in which they are attached.
 pub(super) const PROGRAMS: [(&str, Hook); 14] = [
     (EGRESS, Hook::Egress),

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub use agentsecrets_ebpf::{Flow, Origin, SELF_TEST};
 
 pub use flows::{Flows, original};
-pub use keep::{Keep, Kept};
+pub use keep::{Keep, Kept, collect};
 pub use load::{Attachment, Beside, Ports, allow_inbound, attach, attach_beside, detach};
 pub use probe::{cgroup2_mount, is_bpffs, mount_bpffs, probe};
 

@@ -11,8 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{BUNDLE, JAVA, View};
-use crate::launch::bundle::SYSTEM;
 use crate::launch::mounts;
+use crate::tls::bundle::SYSTEM;
 
 /// Java's own stores, seen from its home; the first two are asked before the others.
 const IN_JAVA: &[&str] = &[

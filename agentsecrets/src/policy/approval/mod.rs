@@ -8,6 +8,8 @@ pub mod files;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::ask::Ask;
 use super::grant::{Grant, Spend};
 use super::limit::{Limiter, charge};
@@ -45,11 +47,12 @@ pub struct Approval {
 }
 
 /// Who answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct By {
-    /// The user, as the system says.
+    /// The user.
     pub uid: u32,
-    /// The process, as it says itself.
+    /// The process.
     pub pid: u32,
 }
 
@@ -128,12 +131,15 @@ impl Held {
 impl Approval {
     /// What the record of the request says of it.
     fn note(&self) -> String {
-        let Approval { id, by: By { uid, pid }, waited, stands, .. } = self;
+        let Approval { id, by, waited, stands, .. } = self;
         let scope = if *stands { "for the session" } else { "once" };
-        format!(
-            "approved {scope} by uid {uid} (process {pid}), approval {id}, after {} ms",
-            waited.as_millis()
-        )
+        format!("approved {scope} by {by}, approval {id}, after {} ms", waited.as_millis())
+    }
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uid {} (process {})", self.uid, self.pid)
     }
 }
 

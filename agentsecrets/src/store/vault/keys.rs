@@ -172,7 +172,6 @@ fn read_key_file(path: &Path) -> Result<Secret, StoreError> {
         return Err(StoreError::Locked(format!("the key file {shown} is not a regular file")));
     }
     let file = File::open(path).map_err(unreadable)?;
-    #[cfg(unix)]
     files::check_private(&file, path).map_err(unreadable)?;
     // Reserved in full, so that growing leaves no copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_KEY_FILE as usize + 1));

@@ -33,9 +33,7 @@ pub fn unlock(path: &Path) -> Result<Unlock, StoreError> {
     if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
         return Err(no_terminal(path, exists));
     }
-    let ask = |prompt: &str| {
-        rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|_| no_terminal(path, exists))
-    };
+    let ask = |prompt: &str| crate::base::prompt::hidden(prompt).map_err(|_| no_terminal(path, exists));
     if exists {
         return Ok(passphrase(&ask("Passphrase of the vault: ")?));
     }
@@ -53,9 +51,7 @@ pub fn new_passphrase(path: &Path) -> Result<Unlock, StoreError> {
     if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
         return Err(none());
     }
-    twice("New passphrase of the vault: ", |prompt| {
-        rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|_| none())
-    })
+    twice("New passphrase of the vault: ", |prompt| crate::base::prompt::hidden(prompt).map_err(|_| none()))
 }
 
 fn twice(

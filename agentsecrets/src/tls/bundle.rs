@@ -15,6 +15,32 @@ pub const SYSTEM: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+/// Variables that replace a client's roots, so that they name the system's roots and ours.
+pub const ROOTS: &[&str] = &[
+    "AWS_CA_BUNDLE",
+    "BUNDLE_SSL_CA_CERT",
+    "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "COMPOSER_CAFILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HEX_CACERTS_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "JULIA_SSL_CA_ROOTS_PATH",
+    "NIX_SSL_CERT_FILE",
+    "PERL_LWP_SSL_CA_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SYSTEM_CERTIFICATE_PATH",
+    "WEBSOCKET_CLIENT_CA_BUNDLE",
+    "npm_config_cafile",
+];
+
+/// Variables that add to a client's roots.
+pub const ADDED_ROOTS: &[&str] = &["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
+
 /// The largest bundle that is taken, in bytes.
 const LARGEST: u64 = 16 << 20;
 

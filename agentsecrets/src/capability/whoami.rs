@@ -1,0 +1,89 @@
+//! What we would know of a program if it asked for something: shown to whoever wants to see why it is trusted,
+//! or is not.
+
+use serde::{Deserialize, Serialize};
+
+use super::Capabilities;
+use crate::base::shown::Shown;
+use crate::identity::closer::{Ancestor, Look};
+use crate::identity::{Caller, IdentityError, Process, Standing};
+use crate::policy::Policy;
+
+/// A program, as we know it. To the program itself nothing of this is a secret: it names no rule, no secret
+/// but those of its own pins, and no other agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Known {
+    /// Its id in the initial namespace.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot.
+    pub start_time: u64,
+    /// Its executable, as the kernel shows it.
+    pub exe: String,
+    /// That file's SHA-256.
+    pub sha256: String,
+    /// Its user.
+    pub uid: u32,
+    /// Its cgroup.
+    pub cgroup: String,
+    /// Its container, where its cgroup tells of one.
+    pub container: Option<String>,
+    /// Its pod, likewise.
+    pub pod: Option<String>,
+    /// The processes above it, the nearest first.
+    pub ancestry: Vec<Ancestor>,
+    /// The agent entry that it acts under.
+    pub agent: Option<String>,
+    /// Why there is none.
+    pub no_agent: Option<String>,
+    /// Whether a pin holds for it.
+    pub trusted: bool,
+    /// Why, or why not.
+    pub trust: String,
+    /// The session that it is in.
+    pub session: Option<String>,
+    /// Every live session that holds for it.
+    pub sessions: Vec<String>,
+}
+
+/// What is known of `process`, which would ask as `caller` does and show nothing. Of the processes above it
+/// those are shown that are `within`.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn known(
+    process: Process,
+    caller: &Caller,
+    policy: &Policy,
+    capabilities: &Capabilities,
+    look: &dyn Look,
+    within: impl Fn(&Ancestor) -> bool,
+) -> Result<Known, IdentityError> {
+    let ancestry = look.ancestry(&process)?.into_iter().take_while(within).collect();
+    let standing = Standing::default();
+    let caller = Caller { process: process.into(), standing, ..caller.clone() };
+    let admitted = capabilities.admit(&Ok(caller.clone()), &Shown::default());
+    let (caller, refused) = match admitted {
+        Ok(admitted) => (admitted.caller, None),
+        Err(refused) => (caller, Some(refused.refusal)),
+    };
+    let trust = capabilities.trust().map(|trust| trust.standing(&caller));
+    let agent = refused.map_or_else(|| policy.agent_for(&caller), Err);
+    let process = &*caller.process;
+    Ok(Known {
+        pid: process.pid,
+        start_time: process.start_time,
+        exe: process.exe.to_string_lossy().into_owned(),
+        sha256: process.sha256.clone(),
+        uid: process.uid,
+        cgroup: process.cgroup.clone(),
+        container: process.container().map(|container| container.id.to_owned()),
+        pod: process.container().and_then(|container| container.pod()),
+        ancestry,
+        agent: agent.as_ref().ok().map(|agent| agent.name().to_string()),
+        no_agent: agent.err().map(|refusal| refusal.message),
+        trusted: caller.standing.trusted,
+        trust: trust.map_or_else(String::new, |standing| standing.why()),
+        sessions: caller.standing.sessions.iter().map(ToString::to_string).collect(),
+        session: Some(caller.session.to_string()).filter(|session| !session.is_empty()),
+    })
+}

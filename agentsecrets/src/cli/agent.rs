@@ -1,0 +1,342 @@
+//! `agentsecrets agent`: which agents are known, the tokens that they show where the system cannot say who they
+//! are, and which secrets each may spend at most. A token is printed once, when it is issued.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstream::eprintln;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::secrets::{json as print_json, show};
+use super::table::table;
+use super::{Context, Exit, Failure, acts};
+use crate::base::name::{AgentName, SecretName};
+use crate::base::shown;
+use crate::capability::agents::{Agents, Issued, Registered};
+use crate::capability::{registry, token};
+use crate::policy::Policy;
+
+/// Register agents, and issue tokens to them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentsecrets agent register coder
+  agentsecrets agent token issue --agent coder --ttl 8h --environment staging
+  agentsecrets agent policy set --agent coder --allow STRIPE_KEY --deny AWS_KEY")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Make an agent known
+    #[command(after_help = "Example: agentsecrets agent register coder")]
+    Register {
+        /// The name of its entry in the policy
+        name: AgentName,
+    },
+    /// List the known agents
+    #[command(after_help = "Example: agentsecrets agent list --json")]
+    List,
+    /// Forget an agent: its tokens are worth nothing from then on
+    #[command(after_help = "Example: agentsecrets agent delete coder")]
+    Delete {
+        /// Its name
+        name: AgentName,
+    },
+    /// Issue, list and revoke its tokens
+    #[command(after_help = "Example: agentsecrets agent token issue --agent coder --ttl 8h")]
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+    /// Show or set which secrets it may spend at most, whatever its rules allow
+    #[command(after_help = "Example: agentsecrets agent policy set --agent coder --allow STRIPE_KEY")]
+    Policy {
+        #[command(subcommand)]
+        verb: PolicyVerb,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum TokenVerb {
+    /// Print a new token. It is shown this once
+    #[command(
+        after_help = "Example: agentsecrets agent token issue --agent coder --ttl 8h --project shop\n\n\
+        It is good for the project and environment that it is issued in alone. It is shown to the proxy in\n\
+        X-AS-Agent-Token or Proxy-Authorization, and to `agentsecrets call` in the variable AS_AGENT_TOKEN."
+    )]
+    Issue {
+        /// Whose it is
+        #[arg(long, value_name = "NAME")]
+        agent: AgentName,
+        /// How long it is good, such as 8h or 30d [default: until it is revoked]
+        #[arg(long, value_name = "TIME", value_parser = super::run::duration)]
+        ttl: Option<Duration>,
+    },
+    /// List the tokens, without what makes them tokens
+    #[command(after_help = "Example: agentsecrets agent token list --agent coder --json")]
+    List {
+        /// Whose
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
+    },
+    /// Take a token back, at once
+    #[command(after_help = "Examples:\n  agentsecrets agent token revoke 3f2a9c0d11e85b67\n  \
+        agentsecrets agent token revoke --all --agent coder")]
+    Revoke {
+        /// Its id, as `agent token list` shows it
+        #[arg(required_unless_present = "all")]
+        id: Option<String>,
+        /// Every token of the agent
+        #[arg(long, conflicts_with = "id", requires = "agent")]
+        all: bool,
+        /// Whose
+        #[arg(long, value_name = "NAME")]
+        agent: Option<AgentName>,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum PolicyVerb {
+    /// Show which secrets it may spend at most
+    #[command(after_help = "Example: agentsecrets agent policy get --agent coder --json")]
+    Get {
+        /// Whose
+        #[arg(long, value_name = "NAME")]
+        agent: AgentName,
+    },
+    /// Set which secrets it may spend at most; what is not given is not bounded from then on
+    #[command(after_help = "Example: agentsecrets agent policy set --agent coder --allow STRIPE_KEY,GITHUB \
+        --deny AWS_KEY\n\nA secret that stands in both is denied. Secrets are called what its rules call them.")]
+    Set {
+        /// Whose
+        #[arg(long, value_name = "NAME")]
+        agent: AgentName,
+        /// These alone [default: whatever its rules allow]
+        #[arg(long, value_name = "K1,K2", value_delimiter = ',')]
+        allow: Option<Vec<SecretName>>,
+        /// Not these
+        #[arg(long, value_name = "K1,K2", value_delimiter = ',')]
+        deny: Vec<SecretName>,
+    },
+}
+
+/// Runs the verb.
+pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    match args.verb {
+        Verb::Register { name } => register(name, context),
+        Verb::List => list(context),
+        Verb::Delete { name } => delete(&name, context),
+        Verb::Token { verb: TokenVerb::Issue { agent, ttl } } => issue(&agent, ttl, context),
+        Verb::Token { verb: TokenVerb::List { agent } } => list_tokens(agent.as_ref(), context),
+        Verb::Token { verb: TokenVerb::Revoke { id, all: _, agent } } => {
+            revoke(id.as_deref(), agent.as_ref(), context)
+        }
+        Verb::Policy { verb: PolicyVerb::Get { agent } } => get(&agent, context),
+        Verb::Policy { verb: PolicyVerb::Set { agent, allow, deny } } => set(&agent, allow, deny, context),
+    }
+}
+
+fn change<T>(
+    context: &Context,
+    change: impl FnOnce(&mut Agents) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    registry::change(&context.home.agents(), change)
+}
+
+fn read(context: &Context) -> Result<Agents, Failure> {
+    Ok(registry::read(&context.home.agents())?)
+}
+
+fn unknown(name: &AgentName) -> Failure {
+    Failure::new(Exit::NotFound, format!("there is no agent '{name}'"))
+        .hint(format!("agentsecrets agent register {name}"))
+}
+
+fn register(name: AgentName, context: &Context) -> Result<ExitCode, Failure> {
+    acts::record(context, "AGENT REGISTER", Some(&name), &[], Vec::new())?;
+    change(context, |agents| {
+        if agents.agent(&name).is_some() {
+            return Err(Failure::new(Exit::Failure, format!("the agent '{name}' is known already")));
+        }
+        let registered = Timestamp::now();
+        let name = name.clone();
+        agents.agents.push(Registered {
+            name,
+            registered,
+            allow: None,
+            deny: Vec::new(),
+            tokens: Vec::new(),
+        });
+        Ok(())
+    })?;
+    eprintln!("registered {name}");
+    let policy = Policy::load(&context.home.policy());
+    if policy.is_ok_and(|policy| policy.agent(&name).is_none()) {
+        eprintln!(
+            "warning: {} has no entry '{name}', so that it may do nothing",
+            context.home.policy().display()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(context: &Context) -> Result<ExitCode, Failure> {
+    let agents = read(context)?.agents;
+    let live = |agent: &Registered| agent.tokens.iter().filter(|token| state(token) == "live").count();
+    if context.json {
+        let entry = |agent: &Registered| {
+            json!({
+                "name": agent.name, "registered": agent.registered, "live_tokens": live(agent),
+                "allow": agent.allow, "deny": agent.deny,
+            })
+        };
+        return print_json(&agents.iter().map(entry).collect::<Vec<_>>());
+    }
+    let row = |agent: &Registered| {
+        let allow = agent.allow.as_ref().map_or("what its rules allow".to_owned(), |allow| names(allow));
+        let deny = names(&agent.deny);
+        [agent.name.to_string(), format!("{:.0}", agent.registered), live(agent).to_string(), allow, deny]
+    };
+    let rows: Vec<_> = agents.iter().map(row).collect();
+    show(table(["Agent", "Registered", "Live tokens", "Allowed", "Denied"], &rows).as_bytes())
+}
+
+fn delete(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
+    acts::record(context, "AGENT DELETE", Some(name), &[], Vec::new())?;
+    let bounded = change(context, |agents| {
+        let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
+        let bounded = agent.allow.is_some() || !agent.deny.is_empty();
+        agents.agents.retain(|agent| agent.name != *name);
+        Ok(bounded)
+    })?;
+    eprintln!("forgot {name} and its tokens");
+    if bounded {
+        eprintln!("warning: what bounded its secrets is gone with it; its rules in the policy stay");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn issue(name: &AgentName, ttl: Option<Duration>, context: &Context) -> Result<ExitCode, Failure> {
+    let minted = token::mint(shown::AGENT).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let (project, environment) = (Some(context.project.clone()), Some(context.environment.clone()));
+    acts::record(context, "TOKEN ISSUE", Some(name), &[], vec![format!("token {}", minted.id)])?;
+    let issued = Timestamp::now();
+    let expires = ttl.map(|ttl| issued.saturating_add(ttl).unwrap_or(Timestamp::MAX));
+    change(context, |agents| {
+        let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
+        let (id, sha256) = (minted.id.clone(), minted.digest.clone());
+        agent.tokens.push(Issued { id, sha256, issued, expires, project, environment, revoked: None });
+        Ok(())
+    })?;
+    let until = expires.map_or("until it is revoked".to_owned(), |end| format!("until {end:.0}"));
+    eprintln!(
+        "token {} of {name} for {}/{}, {until}: keep it now, it is not shown again",
+        minted.id, context.project, context.environment
+    );
+    match context.json {
+        true => print_json(&json!({
+            "id": minted.id, "agent": name, "token": minted.text.as_str(), "expires": expires,
+        })),
+        false => show(zeroize::Zeroizing::new(format!("{}\n", minted.text.as_str())).as_bytes()),
+    }
+}
+
+fn list_tokens(of: Option<&AgentName>, context: &Context) -> Result<ExitCode, Failure> {
+    let mut agents = read(context)?;
+    if let Some(name) = of {
+        agents.agent(name).ok_or_else(|| unknown(name))?;
+        agents.agents.retain(|agent| agent.name == *name);
+    }
+    let all = || agents.agents.iter().flat_map(|agent| agent.tokens.iter().map(move |token| (agent, token)));
+    if context.json {
+        let entry = |(agent, token): (&Registered, &Issued)| {
+            json!({
+                "id": token.id, "agent": agent.name, "state": state(token), "issued": token.issued,
+                "expires": token.expires, "revoked": token.revoked, "project": token.project,
+                "environment": token.environment,
+            })
+        };
+        return print_json(&all().map(entry).collect::<Vec<_>>());
+    }
+    let row = |(agent, token): (&Registered, &Issued)| {
+        let scope = |name: Option<String>| name.unwrap_or_else(|| "any".to_owned());
+        let expires = token.expires.map_or("never".to_owned(), |end| format!("{end:.0}"));
+        let project = scope(token.project.as_ref().map(ToString::to_string));
+        let environment = scope(token.environment.as_ref().map(ToString::to_string));
+        [token.id.clone(), agent.name.to_string(), state(token).to_owned(), expires, project, environment]
+    };
+    let rows: Vec<_> = all().map(row).collect();
+    show(table(["Token", "Agent", "State", "Expires", "Project", "Environment"], &rows).as_bytes())
+}
+
+fn revoke(id: Option<&str>, of: Option<&AgentName>, context: &Context) -> Result<ExitCode, Failure> {
+    let what = id.map_or("every token".to_owned(), |id| format!("token {id}"));
+    acts::record(context, "TOKEN REVOKE", of, &[], vec![what.clone()])?;
+    let count = change(context, |agents| {
+        if let Some(name) = of {
+            agents.agent(name).ok_or_else(|| unknown(name))?;
+        }
+        let agents = agents.agents.iter_mut().filter(|agent| of.is_none_or(|name| agent.name == *name));
+        let tokens = agents.flat_map(|agent| &mut agent.tokens);
+        let mut count = 0;
+        for token in tokens.filter(|token| id.is_none_or(|id| token.id == id)) {
+            count += usize::from(token.revoked.is_none());
+            token.revoked.get_or_insert_with(Timestamp::now);
+            if id.is_some() {
+                return Ok(count);
+            }
+        }
+        match id {
+            Some(id) => Err(Failure::new(Exit::NotFound, format!("there is no token {id}"))
+                .hint("agentsecrets agent token list")),
+            None => Ok(count),
+        }
+    })?;
+    eprintln!("revoked {count}: it is refused from now on, and what is under way with it is broken off");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn get(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
+    let mut agents = read(context)?;
+    let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
+    if context.json {
+        return print_json(&json!({ "agent": agent.name, "allow": agent.allow, "deny": agent.deny }));
+    }
+    let allow = agent.allow.as_ref().map_or("what its rules allow".to_owned(), |allow| names(allow));
+    let deny = names(&agent.deny);
+    show(table(["Agent", "Allowed", "Denied"], &[[name.to_string(), allow, deny]]).as_bytes())
+}
+
+fn set(
+    name: &AgentName,
+    allow: Option<Vec<SecretName>>,
+    deny: Vec<SecretName>,
+    context: &Context,
+) -> Result<ExitCode, Failure> {
+    let shown = allow.as_ref().map_or("what its rules allow".to_owned(), |allow| names(allow));
+    let what = format!("allow {shown}; deny {}", names(&deny));
+    acts::record(context, "AGENT POLICY", Some(name), &[], vec![what])?;
+    change(context, |agents| {
+        let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
+        (agent.allow, agent.deny) = (allow, deny);
+        Ok(())
+    })?;
+    eprintln!("set for {name}: it is in force");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names(secrets: &[SecretName]) -> String {
+    let names: Vec<&str> = secrets.iter().map(SecretName::as_str).collect();
+    names.join(", ")
+}
+
+fn state(token: &Issued) -> &'static str {
+    match token {
+        Issued { revoked: Some(_), .. } => "revoked",
+        Issued { expires: Some(end), .. } if *end <= Timestamp::now() => "expired",
+        _ => "live",
+    }
+}

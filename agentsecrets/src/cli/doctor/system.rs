@@ -1,0 +1,60 @@
+//! Linux: agents can be started, and the clients that they run are known.
+
+use super::{Finding, clients};
+use crate::cli::Context;
+use crate::connection::ebpf;
+use crate::door::presence::Presence;
+
+/// Where certificate roots come from.
+pub(super) const ROOTS: &str = "apt-get install ca-certificates";
+
+/// What can be asked about by itself.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum About {
+    /// Which programs trust a run's authority, and what to do about those that cannot
+    #[command(after_help = "Example:\n  agentsecrets doctor clients")]
+    Clients,
+}
+
+impl About {
+    pub(super) fn findings(self) -> Vec<Finding> {
+        match self {
+            Self::Clients => clients::all(),
+        }
+    }
+}
+
+/// Whether agents can be started here.
+pub(super) fn agents() -> Vec<Finding> {
+    vec![match ebpf::probe() {
+        Ok(()) => Finding::good("the kernel can send an agent's connections through us"),
+        Err(error) => Finding::bad("agents cannot be started here", error.to_string()),
+    }]
+}
+
+/// Who trusts us, and what is promised only inside `run`, said plainly.
+pub(super) fn clients(context: &Context) -> Vec<Finding> {
+    let mut findings = clients::summary();
+    findings.push(door(context));
+    findings
+}
+
+/// What is promised only inside `run`, said plainly.
+fn door(context: &Context) -> Finding {
+    if let Some(ticket) = &context.ticket {
+        let presence = context.home.policy().parent().is_some_and(|home| Presence::in_home(home).is_set());
+        return if presence || ticket.uid == 0 {
+            Finding::good("the person's door is closed: what is stored belongs to the daemon's own user")
+        } else {
+            Finding::warning(
+                "no passphrase is set for your presence: only root and trusted programs may do anything",
+                "sudo agentsecrets presence set",
+            )
+        };
+    }
+    Finding::warning(
+        "unguarded: outside `run`, a program of the same user can read our files as you can",
+        "start agents with `agentsecrets run`, which hides them; to keep them from every program of yours: sudo \
+         agentsecrets daemon install",
+    )
+}

@@ -1,0 +1,41 @@
+//! Programs that were trusted and are not what they were.
+
+use super::Finding;
+use crate::audit::visible;
+use crate::capability::trust::pins::Pins;
+use crate::cli::Context;
+use crate::cli::trust::state;
+
+/// One finding for each pin that does not hold, or one that says that all do; none, where there is no pin.
+pub(super) fn all(context: &Context) -> Vec<Finding> {
+    let pins = match Pins::load(&context.home.trust()) {
+        Ok(pins) => pins,
+        Err(error) => {
+            let fix = "correct the file, or put it back from a copy: nothing starts until then";
+            return vec![Finding::bad(error.to_string(), fix)];
+        }
+    };
+    let found: Vec<_> = pins
+        .all()
+        .iter()
+        .filter_map(|pin| {
+            let path = visible(&pin.program.path.to_string_lossy());
+            let fix = match state(pin) {
+                ("as pinned", _) => return None,
+                ("unbound", _) => {
+                    format!("agentsecrets trust add {path} --session, or --cgroup GLOB or --script FILE")
+                }
+                ("missing", _) => format!("agentsecrets trust remove {path}"),
+                _ => format!(
+                    "agentsecrets trust update {path}, with --from-package where a package brought it"
+                ),
+            };
+            Some(Finding::warning(state(pin).1.unwrap_or_default(), fix))
+        })
+        .collect();
+    match (found.is_empty(), pins.all().len()) {
+        (_, 0) => Vec::new(),
+        (true, count) => vec![Finding::good(format!("trusted programs are as they were trusted ({count})"))],
+        (false, _) => found,
+    }
+}

@@ -1,0 +1,142 @@
+//! The person's door as the verbs see it: what each of them takes, and how a command line gets through.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use super::scope::project_file::ProjectFile;
+use super::{Cli, Exit, Failure, Verb};
+use crate::base::home::Home;
+use crate::base::name::SecretName;
+use crate::door::client::{Passed, pass};
+use crate::door::judge::{self, Need, Start, Verbs};
+use crate::door::system::System;
+use crate::identity::Process;
+
+/// What the daemon must know of the verbs.
+pub(super) const VERBS: Verbs = Verbs { understand, is_trusted };
+
+/// Passes the command line through the door, on a machine that is strict. `None`: it is done here.
+pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
+    let local = match &cli.verb {
+        Verb::Daemon(_) | Verb::Interceptor(_) | Verb::Completions(_) => true,
+        Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_) => true,
+        Verb::Policy(args) => args.is_about_a_file(),
+        Verb::Mcp(args) => args.is_about_clients(),
+        _ => false,
+    };
+    if local {
+        return Ok(None);
+    }
+    let Some(system) = System::find()? else { return Ok(None) };
+    if nix::unistd::geteuid() == system.uid {
+        return Ok(None);
+    }
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // The caller's choice, which is the same as a flag, and all that is taken of the caller's variables.
+    let variable =
+        |names: [&str; 2]| names.into_iter().filter_map(std::env::var_os).find(|it| !it.is_empty());
+    if let Some(project) = variable(["AGENTSECRETS_PROJECT"; 2]).filter(|_| cli.global.project.is_none()) {
+        arguments.splice(0..0, ["--project".into(), project]);
+    }
+    if let Some(environment) =
+        variable(["AGENTSECRETS_ENV", "AS_ENV"]).filter(|_| cli.global.environment.is_none())
+    {
+        arguments.splice(0..0, ["--environment".into(), environment]);
+    }
+    let folder = std::env::current_dir().ok();
+    let passed = Passed {
+        arguments,
+        files: files(&cli.verb),
+        project_file: folder.and_then(|folder| ProjectFile::locate(&folder)),
+        starts_a_command: start(&cli.verb) != Start::Daemon,
+    };
+    pass(passed).map(Some)
+}
+
+/// What a verb takes. A verb that is new takes presence until somebody says why it does not.
+pub(super) fn need(verb: &Verb) -> Need {
+    match verb {
+        Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => Need::Nothing,
+        Verb::Policy(args) => args.need(),
+        // It gives an agent what policy gives it, and no more to anybody; a session is asked for by `match`.
+        Verb::Run(_) => Need::Nothing,
+        // Never through the door.
+        Verb::Interceptor(_) | Verb::Daemon(_) => Need::Nothing,
+        // What it tells is the caller's own.
+        Verb::Whoami(_) => Need::Nothing,
+        // They are services of their own: never through the door.
+        Verb::Sidecar(_) | Verb::Health(_) => Need::Nothing,
+        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
+        Verb::Call(_)
+        | Verb::Env(_)
+        | Verb::Proxy(_)
+        | Verb::Secrets(_)
+        | Verb::Environment(_)
+        | Verb::Project(_)
+        | Verb::Audit(_)
+        | Verb::Approvals(_)
+        | Verb::Approve(_)
+        | Verb::Deny(_)
+        | Verb::Presence(_) => Need::Presence,
+    }
+}
+
+/// As whom it is started.
+fn start(verb: &Verb) -> Start {
+    match verb {
+        Verb::Run(_) => Start::Launcher,
+        Verb::Env(_) => Start::Giver,
+        _ => Start::Daemon,
+    }
+}
+
+/// The caller's files that it reads.
+fn files(verb: &Verb) -> Vec<PathBuf> {
+    match verb {
+        Verb::Secrets(args) => args.files(),
+        Verb::Env(args) => args.files(),
+        Verb::Policy(args) => args.files(),
+        _ => Vec::new(),
+    }
+}
+
+fn understand(arguments: &[OsString]) -> Result<judge::Verb, Failure> {
+    let words = std::iter::once(OsString::from("agentsecrets")).chain(arguments.iter().cloned());
+    let wrong = |error: clap::Error| Failure::new(Exit::Usage, error.render());
+    let matches = Cli::command().try_get_matches_from(words).map_err(wrong)?;
+    let mut named = Vec::new();
+    let mut level = Some(&matches);
+    while let Some((word, below)) = level.and_then(|matches| matches.subcommand()) {
+        named.push(word);
+        level = Some(below);
+    }
+    let words = named.join(" ");
+    let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
+    if matches!(
+        cli.verb,
+        Verb::Interceptor(_) | Verb::Daemon(_) | Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_)
+    ) {
+        return Err(Failure::new(Exit::Usage, format!("`{words}` is not for the door")));
+    }
+    if words.starts_with("secrets vault") {
+        let what = "the vault is the daemon's, which has its key: root looks after it";
+        return Err(Failure::new(Exit::Usage, what).hint("see /var/lib/agentsecrets, as root"));
+    }
+    if matches!(cli.verb, Verb::Proxy(_)) && words != "proxy logs" && words != "proxy status" {
+        let what = "the explicit proxy does not serve through the daemon: it knows programs of its own user";
+        return Err(Failure::new(Exit::Usage, what).hint("agentsecrets run -- COMMAND"));
+    }
+    let secrets: Vec<SecretName> = match &cli.verb {
+        Verb::Secrets(args) => args.names(),
+        _ => Vec::new(),
+    };
+    let environment = cli.global.environment.clone().unwrap_or_default();
+    Ok(judge::Verb { need: need(&cli.verb), start: start(&cli.verb), words, environment, secrets })
+}
+
+/// Whether the person trusts the program of `process`: nobody does, until trust is kept.
+fn is_trusted(_home: &Home, _process: &Process, _verb: &judge::Verb) -> bool {
+    false
+}

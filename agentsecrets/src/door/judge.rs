@@ -1,0 +1,187 @@
+//! Who may: root, the daemon's own user, a trusted program, else the person, present at a terminal. The
+//! judge runs as the daemon's user, and leaves a record of every act that takes more than asking.
+
+use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::{Uid, isatty};
+
+use super::home;
+use super::peer::Peer;
+use super::presence::{Absent, Presence};
+use super::system::System;
+use crate::audit::{Act, Log, Status, visible};
+use crate::base::failure::{Exit, Failure};
+use crate::base::home::Home;
+use crate::base::name::{Environment, SecretName};
+use crate::base::prompt::hidden_at;
+use crate::identity::Process;
+
+/// How long a person may take to type a passphrase.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it may be mistyped.
+const TRIES: u32 = 3;
+/// The longest command line that is shown, in characters.
+const LONGEST_SHOWN: usize = 300;
+
+/// What a verb takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It shows no value and gives no right.
+    Nothing,
+    /// It shows a value, gives a right, or changes what does.
+    Presence,
+}
+
+/// As whom a verb is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// As the daemon's user.
+    Daemon,
+    /// With the privileges of the launcher.
+    Launcher,
+    /// As the daemon's user, with the right to start a command as the person.
+    Giver,
+}
+
+/// A command line as the judge understands it.
+#[derive(Debug)]
+pub struct Verb {
+    /// What it takes.
+    pub need: Need,
+    /// As whom it is started.
+    pub start: Start,
+    /// Its words, such as `secrets set`.
+    pub words: String,
+    /// The environment that it names.
+    pub environment: Environment,
+    /// The secrets that it names.
+    pub secrets: Vec<SecretName>,
+}
+
+/// What the door must know of the verbs, which lie above it.
+#[derive(Clone, Copy)]
+pub struct Verbs {
+    /// Understands a command line.
+    pub understand: fn(&[OsString]) -> Result<Verb, Failure>,
+    /// Whether a process is a program that the person trusts with these secrets.
+    pub is_trusted: fn(&Home, &Process, &Verb) -> bool,
+}
+
+/// What is judged.
+pub struct Question<'a> {
+    /// The machine.
+    pub system: &'a System,
+    /// Who asks.
+    pub peer: &'a Peer,
+    /// For whom.
+    pub person: Uid,
+    /// What for.
+    pub arguments: &'a [OsString],
+    /// Where a person could be asked.
+    pub terminals: Vec<BorrowedFd<'a>>,
+}
+
+/// Judges. The answer is how the verb is started.
+pub fn judge(question: &Question<'_>, verbs: &Verbs) -> Result<Start, Failure> {
+    let verb = (verbs.understand)(question.arguments)?;
+    let cannot = |error: &dyn std::fmt::Display| Failure::new(Exit::Failure, format!("the door: {error}"));
+    home::make_key(question.person).map_err(|error| cannot(&error))?;
+    if verb.need == Need::Nothing {
+        return Ok(verb.start);
+    }
+    let home = Home::at(&home::of(question.person));
+    let may = may(question, &verb, verbs, &home);
+    let log = Log::open(&home.audit()).map_err(|error| cannot(&error))?;
+    let (status, reason) = match &may {
+        Ok(_) => (Status::Ok, None),
+        Err(failure) => (Status::Blocked, Some(failure.what().to_owned())),
+    };
+    let mut notes: Vec<String> = may.iter().map(|why| (*why).to_owned()).collect();
+    if let Some(parent) = &question.peer.started_by {
+        notes.push(format!(
+            "started by {} (pid {}, sha256 {})",
+            parent.exe.display(),
+            parent.pid,
+            parent.sha256
+        ));
+    }
+    let act = Act {
+        environment: &verb.environment,
+        act: &verb.words,
+        agent: None,
+        secrets: &verb.secrets,
+        process: Some(Arc::new(question.peer.process.clone())),
+        status,
+        reason,
+        notes,
+    };
+    log.administrative(act).map_err(|error| cannot(&error))?;
+    may.map(|_| verb.start)
+}
+
+/// Why it may be done.
+fn may(question: &Question<'_>, verb: &Verb, verbs: &Verbs, home: &Home) -> Result<&'static str, Failure> {
+    let peer = question.peer;
+    if peer.uid.is_root() || peer.uid == question.system.uid {
+        return Ok("by root or the daemon's user");
+    }
+    let callers = std::iter::once(&peer.process).chain(&peer.started_by);
+    if callers.into_iter().any(|process| (verbs.is_trusted)(home, process, verb)) {
+        return Ok("by a trusted program");
+    }
+    present(question).map(|()| "by the person, present")
+}
+
+/// Has the person prove presence at a terminal.
+fn present(question: &Question<'_>) -> Result<(), Failure> {
+    let denied = |what: &dyn std::fmt::Display| Failure::new(Exit::Denied, what);
+    let terminal = question.terminals.iter().find(|terminal| isatty(**terminal).unwrap_or(false));
+    let Some(terminal) = terminal else {
+        return Err(denied(&"this needs your presence, and there is no terminal to ask at")
+            .hint("run it at a terminal, or from a program that you trust"));
+    };
+    let presence = Presence::in_home(&home::of(question.person));
+    let absent = |error: Absent| {
+        let failure = denied(&error);
+        match error {
+            Absent::NotSet => failure.hint("sudo agentsecrets presence set"),
+            _ => failure,
+        }
+    };
+    presence.may_be_asked().map_err(absent)?;
+    let what = announcement(question);
+    let mut prompt = format!("{what}Your passphrase for it: ");
+    for left in (0..TRIES).rev() {
+        let typed = hidden_at(*terminal, &prompt, Some(PATIENCE)).map_err(|error| {
+            denied(&format!("no passphrase was typed: {error}")).hint("run it again, and type it in time")
+        })?;
+        match presence.prove(&typed) {
+            Ok(()) => return Ok(()),
+            Err(Absent::Wrong) if left > 0 => {
+                presence.may_be_asked().map_err(absent)?;
+                prompt = "That is not it. Your passphrase: ".into();
+            }
+            Err(error) => return Err(absent(error)),
+        }
+    }
+    Err(absent(Absent::Wrong))
+}
+
+/// What the person is asked to agree to, in full view: a program that changed the command line on its way
+/// would be seen here.
+fn announcement(question: &Question<'_>) -> String {
+    // A value that was given inline is not shown.
+    let shown = |word: &OsString| match word.to_string_lossy().split_once('=') {
+        Some((name, _)) if !name.starts_with('-') => format!("{}=…", visible(name)),
+        _ => visible(&word.to_string_lossy()),
+    };
+    let words = question.arguments.iter().map(shown);
+    let line: String = words.collect::<Vec<_>>().join(" ").chars().take(LONGEST_SHOWN).collect();
+    let by = question.peer.started_by.as_ref().map(|parent| {
+        format!("\n  asked for by {} (pid {})", visible(&parent.exe.to_string_lossy()), parent.pid)
+    });
+    format!("AgentSecrets is to do this for you:\n  {line}{}\n", by.unwrap_or_default())
+}

@@ -1,0 +1,77 @@
+//! What the usher tells the verb that it starts: for whom it acts, and who asked. It stands in memory that
+//! the usher made, under a descriptor that a variable names; only a process that runs as root or as the
+//! daemon's user believes it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use super::system::System;
+use crate::base::sys::{self, process};
+use crate::identity::Process;
+
+/// The variable that names the descriptor.
+pub const VARIABLE: &str = "AGENTSECRETS_DOOR";
+
+/// The usher's word.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ticket {
+    /// The person whose home it is.
+    pub uid: u32,
+    /// That person's group.
+    pub gid: u32,
+    /// Whether root asked, who may do more.
+    pub by_root: bool,
+    /// The process that asked.
+    pub process: Process,
+    /// The process that started that one.
+    pub started_by: Option<Process>,
+    /// The caller's environment, for a command that is started.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The project file, and the descriptor that it is open under.
+    pub project_file: Option<(PathBuf, i32)>,
+}
+
+impl Ticket {
+    /// Writes it down; the descriptor is inherited by the program that is started.
+    pub fn write(&self) -> io::Result<OwnedFd> {
+        let mut file = File::from(memfd_create("ticket", MFdFlags::empty())?);
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.rewind()?;
+        Ok(file.into())
+    }
+
+    /// The ticket of this process, if it was started by an usher. It can be taken once, with a single thread;
+    /// a program that is started next has none.
+    pub fn take() -> Option<Self> {
+        let number = std::env::var(VARIABLE).ok()?.parse().ok()?;
+        process::forget_variable(VARIABLE).ok()?;
+        let user = nix::unistd::geteuid();
+        let system = System::find().ok()??;
+        if !user.is_root() && user != system.uid {
+            return None;
+        }
+        let mut text = Vec::new();
+        let mut file = File::from(sys::inherited(number).ok()?);
+        file.rewind().ok()?;
+        file.read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The project file and whose it must be; it can be taken once.
+    pub fn project_file(&mut self) -> Option<(PathBuf, File, u32)> {
+        let (path, number) = self.project_file.take()?;
+        Some((path, sys::inherited(number).ok()?.into(), self.uid))
+    }
+
+    /// The number that the variable holds for the descriptor of `write`.
+    pub fn number(descriptor: &OwnedFd) -> OsString {
+        descriptor.as_raw_fd().to_string().into()
+    }
+}

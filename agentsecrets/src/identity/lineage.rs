@@ -1,0 +1,112 @@
+//! Which processes a process descends from. A process that outlives its parent is given to another one, and so
+//! leaves its line: what is not proven any longer does not count. An id that was given anew is told by its
+//! start time, since no parent is younger than its child.
+
+use super::Process;
+
+/// How far up a line is followed.
+const LONGEST: usize = 128;
+
+/// A process for good: its id, and when it started, in clock ticks since boot.
+pub type Born = (u32, u64);
+
+/// Processes, each the child of the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lineage(Vec<Born>);
+
+impl Lineage {
+    /// That of `process`, as far as this process may see it. Empty where it is gone.
+    pub fn of(process: &Process) -> Self {
+        Self::by((process.pid, process.start_time), look)
+    }
+
+    fn by(first: Born, look: impl Fn(u32) -> Option<(u32, u64)>) -> Self {
+        let mut line = Vec::new();
+        let mut current = first;
+        while line.len() < LONGEST {
+            let Some((parent, started)) = look(current.0) else { break };
+            if started != current.1 {
+                break;
+            }
+            line.push(current);
+            let Some((_, parents_start)) = look(parent) else { break };
+            // If it is still its parent now, then it was while we looked at it.
+            if parents_start > started || look(current.0) != Some((parent, started)) {
+                break;
+            }
+            current = (parent, parents_start);
+        }
+        Self(line)
+    }
+
+    /// Itself first.
+    pub fn iter(&self) -> impl Iterator<Item = &Born> {
+        self.0.iter()
+    }
+}
+
+/// Whether the process lives.
+pub fn lives((pid, started): Born) -> bool {
+    look(pid).is_some_and(|(_, start)| start == started)
+}
+
+/// When the process `pid` started, if it lives.
+pub fn start_of(pid: u32) -> Option<u64> {
+    look(pid).map(|(_, started)| started)
+}
+
+/// The parent and the start of the process `pid`.
+#[cfg(target_os = "linux")]
+fn look(pid: u32) -> Option<(u32, u64)> {
+    let stat = procfs::process::Process::new(i32::try_from(pid).ok()?).and_then(|process| process.stat());
+    // A zombie has ended.
+    let stat = stat.ok().filter(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))?;
+    Some((u32::try_from(stat.ppid).ok()?, stat.starttime))
+}
+
+/// On this system nobody can say.
+#[cfg(not(target_os = "linux"))]
+fn look(_pid: u32) -> Option<(u32, u64)> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn line(first: Born, processes: &[(u32, u32, u64)]) -> Vec<u32> {
+        let known: HashMap<_, _> =
+            processes.iter().map(|(pid, ppid, start)| (*pid, (*ppid, *start))).collect();
+        Lineage::by(first, |pid| known.get(&pid).copied()).iter().map(|(pid, _)| *pid).collect()
+    }
+
+    #[test]
+    fn a_line_is_followed_to_its_first_process() {
+        assert_eq!(line((30, 9), &[(1, 0, 1), (20, 1, 5), (30, 20, 9)]), [30, 20, 1]);
+    }
+
+    #[test]
+    fn a_process_whose_id_was_given_anew_is_nobodys_child_or_parent() {
+        assert!(line((30, 9), &[(1, 0, 1), (30, 1, 10)]).is_empty(), "it is another one than the caller");
+        assert_eq!(line((30, 9), &[(1, 0, 1), (20, 1, 11), (30, 20, 9)]), [30], "its parent is younger");
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        assert_eq!(line((2, 5), &[(2, 3, 5), (3, 2, 5)]).len(), LONGEST);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_lives_and_descends_from_its_parent() {
+        let pid = std::process::id();
+        let started = start_of(pid).unwrap();
+        assert!(lives((pid, started)) && !lives((pid, started + 1)));
+        let process =
+            Process { pid, start_time: started, ..(*crate::identity::Caller::issued().process).clone() };
+        let parent = std::os::unix::process::parent_id();
+        assert_eq!(Lineage::of(&process).iter().nth(1).map(|(pid, _)| *pid), Some(parent));
+    }
+}

@@ -1,0 +1,38 @@
+//! The Secret Service, by the store that `keyring` uses, by itself: it must be opened again after the daemon
+//! was restarted.
+
+use std::collections::HashMap;
+use std::error::Error;
+
+use keyring_core::{Entry as Item, Result as Told};
+use zbus_secret_service_keyring_store::Store;
+
+/// What to do where it is locked.
+pub(super) const TO_UNLOCK: &str = "unlock it in your desktop's password manager, or with \
+    `gnome-keyring-daemon --replace --unlock`; without a desktop";
+/// What to do where there is none.
+pub(super) const TO_START: &str =
+    "start a Secret Service such as gnome-keyring on your session's D-Bus (DBUS_SESSION_BUS_ADDRESS)";
+/// What to do where it hangs.
+pub(super) const TO_RESTART: &str = "restart your session's Secret Service";
+
+/// Opens it.
+pub(super) fn open() -> Told<()> {
+    keyring_core::set_default_store(Store::new()?);
+    Ok(())
+}
+
+/// How to ask for the items of a service; a second condition on who they are for is not known.
+pub(super) fn search(service: &str, _start: &str) -> (&'static str, String) {
+    ("service", service.to_owned())
+}
+
+/// What is kept beside an item's value.
+pub(super) fn attributes(item: &Item) -> Told<HashMap<String, String>> {
+    item.get_attributes()
+}
+
+/// Whether a failure means that it is locked: it says so by itself.
+pub(super) fn is_locked(_failure: &(dyn Error + Send + Sync + 'static)) -> bool {
+    false
+}

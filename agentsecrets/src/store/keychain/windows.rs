@@ -1,0 +1,39 @@
+//! The Credential Manager of Windows. It takes values up to 2,560 bytes, and is open while its user is logged
+//! on.
+
+use std::collections::HashMap;
+use std::error::Error;
+
+use keyring_core::{Entry as Item, Error as Failed, Result as Told};
+
+/// What to do where it is locked.
+pub(super) const TO_UNLOCK: &str =
+    "log on at the machine or by remote desktop; in a service or over SSH, where no credentials are loaded";
+/// What to do where there is none.
+pub(super) const TO_START: &str = "start the service `VaultSvc` (Credential Manager)";
+/// What to do where it hangs.
+pub(super) const TO_RESTART: &str = "restart the service `VaultSvc` (Credential Manager)";
+
+/// Opens it.
+pub(super) fn open() -> Told<()> {
+    match keyring::Entry::store_status() {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Failed::PlatformFailure(error.to_string().into())),
+    }
+}
+
+/// How to ask for the items of a service: an item's name is who it is for, a dot, and the service. A point in
+/// `start` may match more; what is found is looked at again.
+pub(super) fn search(service: &str, start: &str) -> (&'static str, String) {
+    ("pattern", format!("^{start}.*\\.{service}$"))
+}
+
+/// What is kept beside an item's value.
+pub(super) fn attributes(item: &Item) -> Told<HashMap<String, String>> {
+    item.get_attributes()
+}
+
+/// Whether a failure means that it is locked: it says so by itself.
+pub(super) fn is_locked(_failure: &(dyn Error + Send + Sync + 'static)) -> bool {
+    false
+}

@@ -1,0 +1,125 @@
+//! What `cargo xtask dist` made: the image as tools and a runtime see it, and the package on a clean system.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::engine::SECRET;
+use super::{Engine, deploy, file};
+use crate::support::process::{command, finish};
+
+/// The one file of this kind that was made.
+fn made(kind: &str) -> PathBuf {
+    let all = fs::read_dir(file("target/dist")).expect("not made: cargo xtask dist");
+    let mut all =
+        all.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(kind));
+    let found = all.next().unwrap_or_else(|| panic!("no {kind}: cargo xtask dist"));
+    assert_eq!(all.next(), None, "several {kind}");
+    found
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// The image's files, unpacked as an engine does.
+fn unpacked(into: &Path) -> PathBuf {
+    let (archive, root) = (into.join("archive"), into.join("root"));
+    for folder in [&archive, &root] {
+        fs::create_dir(folder).unwrap();
+    }
+    finish(command("tar").arg("-xf").arg(made(".oci.tar")).arg("-C").arg(&archive)).ok();
+    let blob = |described: &Value| {
+        let digest = described["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        let path = archive.join("blobs/sha256").join(digest);
+        assert_eq!(fs::metadata(&path).unwrap().len(), described["size"].as_u64().unwrap());
+        path
+    };
+    let manifest = json(&blob(&json(&archive.join("index.json"))["manifests"][0]));
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
+    finish(command("tar").arg("-xzpf").arg(blob(&manifest["layers"][0])).arg("-C").arg(&root)).ok();
+    root
+}
+
+#[test]
+#[ignore = "needs what `cargo xtask dist` makes, a release build: with --full"]
+fn the_image_is_what_tools_expect_and_its_checksums_hold() {
+    let archive = format!("oci-archive:{}", made(".oci.tar").display());
+    let shown = finish(command("skopeo").args(["inspect", &archive])).json();
+    assert_eq!(shown["Os"], "linux");
+    assert_eq!(shown["Labels"]["org.opencontainers.image.licenses"], "MIT");
+    let config = finish(command("skopeo").args(["inspect", "--config", &archive])).json();
+    let described = json(&deploy("image.json"));
+    for key in ["User", "Env", "Entrypoint", "WorkingDir"] {
+        assert_eq!(config["config"][key], described[key], "{key}");
+    }
+    finish(command("sha256sum").args(["--check", "SHA256SUMS"]).current_dir(file("target/dist"))).ok();
+    let bill = json(&made(".cdx.json"));
+    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    assert!(bill["components"].as_array().unwrap().len() > 100);
+    let size = fs::metadata(made(".oci.tar")).unwrap().len();
+    assert!(size < 32 << 20, "the image has {size} bytes");
+    let program = fs::read(unpacked(tempfile::tempdir().unwrap().path()).join("agentsecrets")).unwrap();
+    for path in [file("").display().to_string(), "/.cargo/registry".to_owned()] {
+        assert!(!program.windows(path.len()).any(|part| part == path.as_bytes()), "{path} is in the program");
+    }
+}
+
+#[test]
+#[ignore = "needs what `cargo xtask dist` makes, a release build: with --full"]
+fn the_image_serves_an_agent_with_nothing_but_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = Engine::new();
+    engine.image = Some(unpacked(folder.path()));
+    let (service, agent) = (engine.service(), engine.agent());
+    let answer = agent.curl(&[], &engine.url("/echo")).ok();
+    assert_eq!(engine.api.only().header("authorization"), format!("Bearer {SECRET}"));
+    assert!(answer.contains("[REDACTED_BY_AGENTSECRETS]"), "{answer}");
+    assert_eq!(service.audit().pop().unwrap()["process"]["container"], agent.id.as_str());
+    assert!(service.exec(["/agentsecrets", "--version"]).ok().starts_with("agentsecrets "));
+    assert_eq!(service.stop(), Some(0));
+}
+
+#[test]
+#[ignore = "installs a Debian system, and needs what `cargo xtask dist` makes: with --full"]
+fn the_package_installs_runs_and_purges_on_a_clean_system() {
+    let folder = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let system = folder.path().join("system");
+    // From where this machine gets its packages.
+    let targets = ["indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"];
+    let targets = finish(command("apt-get").args(targets)).ok();
+    let (site, release) = targets.lines().next().unwrap().split_once(' ').unwrap();
+    let mut debootstrap = command("timeout");
+    debootstrap.args(["10m", "/usr/sbin/debootstrap", "--variant=minbase", release]).arg(&system).arg(site);
+    let log = fs::File::create(folder.path().join("log")).unwrap();
+    let done = debootstrap.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+    assert!(done.success(), "{}", fs::read_to_string(folder.path().join("log")).unwrap());
+    fs::copy(made(".deb"), system.join("agentsecrets.deb")).unwrap();
+    let inside = |words: &[&str]| finish(command("chroot").arg(&system).args(words).env("HOME", "/root"));
+    let files = || {
+        inside(&[
+            "find",
+            "/usr",
+            "/etc",
+            "/var",
+            "/run",
+            "/root",
+            "-newer",
+            "/agentsecrets.deb",
+            "-type",
+            "f",
+        ])
+        .ok()
+    };
+    inside(&["dpkg", "--install", "/agentsecrets.deb"]).ok();
+    assert!(inside(&["agentsecrets", "--version"]).ok().starts_with("agentsecrets "));
+    let status = inside(&["agentsecrets", "status", "--json"]).json();
+    assert_eq!(status["project"], "default", "{status}");
+    inside(&["dpkg", "--purge", "agentsecrets"]).ok();
+    assert_ne!(inside(&["dpkg", "--status", "agentsecrets"]).code, Some(0));
+    assert!(!files().contains("agentsecrets"), "{}", files());
+}

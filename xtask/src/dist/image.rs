@@ -1,0 +1,98 @@
+//! The image as an archive in the OCI's layout, which every engine and tool of theirs reads: one layer with the
+//! program, the roots that servers prove themselves by, and empty folders to mount things on.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::archive::{Tree, gzip};
+use super::{Release, sha256};
+use crate::workspace::root;
+
+/// As whom the service serves.
+const SERVES: u64 = 65532;
+/// Where Debian's `ca-certificates` puts the roots.
+const ROOTS: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// The archive.
+pub(super) fn archive(release: &Release) -> Result<Vec<u8>> {
+    let layer = layer(release)?.tar(release.epoch)?;
+    let packed = gzip(&layer)?;
+    let config = config(release, &sha256(&layer))?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": described("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [described("application/vnd.oci.image.layer.v1.tar+gzip", &packed)],
+    });
+    let manifest = serde_json::to_vec(&manifest)?;
+    let mut entry = described("application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["platform"] = json!({ "architecture": release.arch, "os": "linux" });
+    entry["annotations"] = json!({
+        "org.opencontainers.image.ref.name": release.version,
+        "io.containerd.image.name": format!("docker.io/library/agentsecrets:{}", release.version),
+    });
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [entry],
+    });
+    let mut tree = Tree::default();
+    tree.file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#, 0o644);
+    tree.file("index.json", serde_json::to_vec(&index)?, 0o644);
+    for blob in [packed, config, manifest] {
+        tree.file(&format!("blobs/sha256/{}", sha256(&blob)), blob, 0o644);
+    }
+    tree.tar(release.epoch)
+}
+
+fn described(kind: &str, bytes: &[u8]) -> Value {
+    json!({ "mediaType": kind, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
+}
+
+/// `deploy/image.json`, and what an image says besides.
+fn config(release: &Release, layer: &str) -> Result<Vec<u8>> {
+    let described = fs::read(root().join("deploy/image.json")).context("cannot read deploy/image.json")?;
+    let mut run: Value = serde_json::from_slice(&described)?;
+    run["Labels"] = json!({
+        "org.opencontainers.image.title": "agentsecrets",
+        "org.opencontainers.image.description": "Credentials for AI agents that never hold them",
+        "org.opencontainers.image.version": release.version,
+        "org.opencontainers.image.licenses": "MIT",
+    });
+    let created = super::bill::time(release.epoch);
+    Ok(serde_json::to_vec(&json!({
+        "created": created,
+        "architecture": release.arch,
+        "os": "linux",
+        "config": run,
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
+        "history": [{ "created": created, "created_by": "cargo xtask dist" }],
+    }))?)
+}
+
+fn layer(release: &Release) -> Result<Tree> {
+    let roots = fs::read(format!("/{ROOTS}"))
+        .context("the system's roots are not there: apt-get install ca-certificates")?;
+    let mut tree = Tree::default();
+    tree.file("agentsecrets", release.program.clone(), 0o755);
+    tree.file(ROOTS, roots, 0o644);
+    tree.file(
+        "etc/passwd",
+        format!("root:x:0:0::/:\nagentsecrets:x:{SERVES}:{SERVES}::/var/lib/agentsecrets:\n"),
+        0o644,
+    );
+    tree.file("etc/group", format!("root:x:0:\nagentsecrets:x:{SERVES}:\n"), 0o644);
+    tree.file("usr/share/doc/agentsecrets/THIRD-PARTY.md", release.bill.notices(), 0o644);
+    for folder in ["etc/agentsecrets", "run/agentsecrets/public", "run/secrets", "host/bpf", "host/cgroup"] {
+        tree.folder(folder, 0o755, 0);
+    }
+    for folder in ["dev", "proc", "sys"] {
+        tree.folder(folder, 0o755, 0);
+    }
+    tree.folder("tmp", 0o1777, 0);
+    // A new volume takes owner and mode from here.
+    tree.folder("var/lib/agentsecrets", 0o700, SERVES);
+    Ok(tree)
+}
