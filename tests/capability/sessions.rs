@@ -95,7 +95,7 @@ fn it_ends_by_time_and_what_it_bounded_is_not_free_of_it_then() {
     let world = World::new();
     let proxy = Proxy::of(&world);
     let mut curl = {
-        own_session(&world, &["--ttl", "3s"]);
+        own_session(&world, &["--ttl", "8s"]);
         until("it holds", || {
             spend(&world, &proxy, &[]);
             world.home.audit().pop().unwrap()["session_id"] != ""
@@ -280,7 +280,8 @@ fn a_websocket_ends_with_its_session() {
     let world = World::new();
     let server = Server::start("http/programs/websocket_server.py", &world.authority, "api.test");
     world.rules(&[("api.test", server.port(), "secrets: [API_KEY]")]);
-    let program = "import asyncio, sys, websockets\n\
+    let program = "import asyncio, signal, sys, websockets\n\
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
         async def main():\n    async with websockets.connect(sys.argv[1]) as socket:\n        \
         print('ready', flush=True)\n        try: await socket.recv()\n        \
         except websockets.ConnectionClosed as closed: print(closed.rcvd and closed.rcvd.code, flush=True)\n\

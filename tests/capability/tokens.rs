@@ -226,7 +226,7 @@ fn what_is_registered_and_issued_is_listed_without_what_makes_it_a_token() {
     assert_eq!(person(&world, &["agent", "list", "--json"]).json(), serde_json::json!([]));
     assert_eq!(person(&world, &["agent", "delete", "coder"]).code, Some(3));
     let acts = person(&world, &["audit", "list", "--admin", "--json"]).ok();
-    for act in ["AGENT REGISTER", "TOKEN ISSUE", "AGENT DELETE"] {
+    for act in ["agent register", "agent token issue", "agent delete"] {
         assert!(acts.contains(act), "{act} in {acts}");
     }
     assert!(!acts.contains(token.rsplit('_').next().unwrap()));

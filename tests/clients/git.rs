@@ -14,6 +14,36 @@ use crate::support::process::command;
 
 #[test]
 fn git_clones_and_pushes_with_a_placeholder_in_the_url_or_in_a_header() {
+    let (world, repository) = world_of_git();
+    let plain = world.url("/project.git");
+    let with_placeholder = plain.replace("https://", "https://agent:AS_SECRET_API_KEY@");
+    let header = format!("http.extraHeader=Authorization: Basic {}", basic("agent:AS_SECRET_API_KEY"));
+    finish(&mut world.home.run_agent(["sh", "-c", SCRIPT, &with_placeholder, &plain, &header])).ok();
+    assert_eq!(repository.log(), "second\nfirst\n");
+}
+
+/// Clones and pushes: its arguments are the URL with a placeholder, without one, and a header for that.
+pub(crate) const SCRIPT: &str = "set -e; cd; export GIT_TERMINAL_PROMPT=0 \
+    GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@test GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@test; \
+    /usr/bin/git clone -q \"$0\" one; cd one; head -c 300000 /dev/urandom > large; /usr/bin/git add .; \
+    /usr/bin/git commit -qm first; /usr/bin/git push -q origin HEAD:main; cd; \
+    /usr/bin/git -c \"$2\" clone -q \"$1\" two; cmp one/large two/large; cd two; echo more > small; \
+    /usr/bin/git add .; /usr/bin/git commit -qm second; /usr/bin/git -c \"$2\" push -q origin HEAD:main";
+
+/// A repository on disk.
+pub(crate) struct Repository(tempfile::TempDir);
+
+impl Repository {
+    /// What was pushed, newest first.
+    pub(crate) fn log(&self) -> String {
+        let mut log = command("/usr/bin/git");
+        log.arg("-C").arg(self.0.path().join("project.git")).args(["log", "--format=%s", "main"]);
+        finish(&mut log).ok()
+    }
+}
+
+/// A world whose server is git's own, with an empty repository.
+pub(crate) fn world_of_git() -> (World, Repository) {
     let folder = tempfile::tempdir().unwrap();
     let repository = folder.path().join("project.git");
     let mut init = command("/usr/bin/git");
@@ -23,24 +53,10 @@ fn git_clones_and_pushes_with_a_placeholder_in_the_url_or_in_a_header() {
     let projects = folder.path().to_path_buf();
     let world =
         world_with(move |options| options.answering(move |received| Some(serve(&projects, received))));
-
-    let plain = world.url("/project.git");
-    let with_placeholder = plain.replace("https://", "https://agent:AS_SECRET_API_KEY@");
-    let header = format!("http.extraHeader=Authorization: Basic {}", basic("agent:AS_SECRET_API_KEY"));
-    let script = "set -e; cd; export GIT_TERMINAL_PROMPT=0 \
-        GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@test GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@test; \
-        /usr/bin/git clone -q \"$0\" one; cd one; head -c 300000 /dev/urandom > large; /usr/bin/git add .; \
-        /usr/bin/git commit -qm first; /usr/bin/git push -q origin HEAD:main; cd; \
-        /usr/bin/git -c \"$2\" clone -q \"$1\" two; cmp one/large two/large; cd two; echo more > small; \
-        /usr/bin/git add .; /usr/bin/git commit -qm second; /usr/bin/git -c \"$2\" push -q origin HEAD:main";
-    finish(&mut world.home.run_agent(["sh", "-c", script, &with_placeholder, &plain, &header])).ok();
-
-    let mut log = command("/usr/bin/git");
-    let log = finish(log.arg("-C").arg(&repository).args(["log", "--format=%s", "main"])).ok();
-    assert_eq!(log, "second\nfirst\n");
+    (world, Repository(folder))
 }
 
-fn basic(pair: &str) -> String {
+pub(crate) fn basic(pair: &str) -> String {
     base64::prelude::BASE64_STANDARD.encode(pair)
 }
 

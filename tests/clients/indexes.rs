@@ -11,6 +11,22 @@ use crate::support::process::command;
 
 #[test]
 fn pip_downloads_from_a_private_index() {
+    let world = world_of_wheels();
+    let outcome = finish(&mut world.home.run_agent(["sh", "-c", DOWNLOAD, &index(&world)]));
+    assert_eq!(outcome.ok(), "tool-1.0-py3-none-any.whl\n");
+}
+
+/// Downloads from the index that is its argument.
+pub(crate) const DOWNLOAD: &str = "/usr/bin/python3 -m pip download -q --no-cache-dir --disable-pip-version-check \
+    --no-deps --no-input -d $HOME/got -i \"$0\" tool && ls $HOME/got";
+
+/// The index's URL, with a placeholder.
+pub(crate) fn index(world: &World) -> String {
+    world.url("/simple/").replace("https://", "https://agent:AS_SECRET_API_KEY@")
+}
+
+/// A world whose server is an index of Python's packages.
+pub(crate) fn world_of_wheels() -> World {
     let folder = tempfile::tempdir().unwrap();
     let wheel = folder.path().join("tool-1.0-py3-none-any.whl");
     let program = "import sys, zipfile\n\
@@ -22,7 +38,7 @@ fn pip_downloads_from_a_private_index() {
     finish(command("/usr/bin/python3").args(["-c", program]).arg(&wheel)).ok();
     let wheel = Bytes::from(std::fs::read(wheel).unwrap());
     let pair = base64::prelude::BASE64_STANDARD.encode(format!("agent:{SECRET}"));
-    let world = world_with(move |options| {
+    world_with(move |options| {
         options.answering(move |received| {
             Some(match guarded(received, &format!("Basic {pair}")) {
                 Some(refused) => refused,
@@ -33,16 +49,37 @@ fn pip_downloads_from_a_private_index() {
                 None => whole("application/octet-stream", wheel.clone()),
             })
         })
-    });
-    let index = world.url("/simple/").replace("https://", "https://agent:AS_SECRET_API_KEY@");
-    let script = "/usr/bin/python3 -m pip download -q --no-cache-dir --disable-pip-version-check --no-deps \
-        --no-input -d $HOME/got -i \"$0\" tool && ls $HOME/got";
-    let outcome = finish(&mut world.home.run_agent(["sh", "-c", script, &index]));
-    assert_eq!(outcome.ok(), "tool-1.0-py3-none-any.whl\n");
+    })
 }
 
 #[test]
 fn npm_installs_a_scoped_package_from_a_private_index() {
+    let world = world_of_packages();
+    let host = world.url("/").replace("https:", "");
+    let install = || finish(&mut world.home.run_agent(["sh", "-c", INSTALL, &host]));
+
+    let refused = install();
+    assert_ne!(refused.code, Some(0), "{refused:#?}");
+    assert!(world.api.received().is_empty());
+    let denied = world.home.audit().pop().unwrap();
+    assert_eq!((&denied["status"], &denied["reason"]), (&json!("BLOCKED"), &json!("policy_denied")));
+
+    world.rule(SLASHES);
+    assert_eq!(install().ok(), "the tool\n");
+    spent(&world, 2);
+}
+
+/// Installs and runs the package of the registry that is its argument.
+pub(crate) const INSTALL: &str = "set -e; mkdir $HOME/app; cd $HOME/app; echo '{}' > package.json; \
+    printf '@acme:registry=https:%s\\n%s:_authToken=${API_KEY}\\n' \"$0\" \"$0\" > .npmrc; \
+    npm install --silent --no-audit --no-fund --no-update-notifier @acme/tool; node -p 'require(\"@acme/tool\")'";
+
+/// What a rule says so that npm may ask for a scoped package.
+pub(crate) const SLASHES: &str =
+    "paths: ['/@acme/**', '/@acme%2f*']\nencoded_slashes: allow\nsecrets: [API_KEY]";
+
+/// A world whose server is an index of Node's packages.
+pub(crate) fn world_of_packages() -> World {
     let folder = tempfile::tempdir().unwrap();
     let package = folder.path().join("package");
     std::fs::create_dir(&package).unwrap();
@@ -51,7 +88,7 @@ fn npm_installs_a_scoped_package_from_a_private_index() {
     let archive = folder.path().join("tool.tgz");
     finish(command("tar").arg("-czf").arg(&archive).arg("-C").arg(folder.path()).arg("package")).ok();
     let archive = Bytes::from(std::fs::read(archive).unwrap());
-    let world = world_with(move |options| {
+    world_with(move |options| {
         options.answering(move |received| {
             Some(match guarded(received, &format!("Bearer {SECRET}")) {
                 Some(refused) => refused,
@@ -59,22 +96,7 @@ fn npm_installs_a_scoped_package_from_a_private_index() {
                 None => whole("application/octet-stream", archive.clone()),
             })
         })
-    });
-    let host = world.url("/").replace("https:", "");
-    let script = "set -e; mkdir $HOME/app; cd $HOME/app; echo '{}' > package.json; \
-        printf '@acme:registry=https:%s\\n%s:_authToken=${API_KEY}\\n' \"$0\" \"$0\" > .npmrc; \
-        npm install --silent --no-audit --no-fund --no-update-notifier @acme/tool; node -p 'require(\"@acme/tool\")'";
-    let install = || finish(&mut world.home.run_agent(["sh", "-c", script, &host]));
-
-    let refused = install();
-    assert_ne!(refused.code, Some(0), "{refused:#?}");
-    assert!(world.api.received().is_empty());
-    let denied = world.home.audit().pop().unwrap();
-    assert_eq!((&denied["status"], &denied["reason"]), (&json!("BLOCKED"), &json!("policy_denied")));
-
-    world.rule("paths: ['/@acme/**', '/@acme%2f*']\nencoded_slashes: allow\nsecrets: [API_KEY]");
-    assert_eq!(install().ok(), "the tool\n");
-    spent(&world, 2);
+    })
 }
 
 /// What those get who come without this credential.

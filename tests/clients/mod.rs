@@ -1,12 +1,12 @@
 //! What agents really run, unmodified, with a placeholder for a credential, against servers that speak what
 //! the real ones speak. That a client connects at all says that it trusts this run's authority.
 
-mod git;
-mod indexes;
+pub(crate) mod git;
+pub(crate) mod indexes;
 mod java;
 mod node;
 mod programs;
-mod python;
+pub(crate) mod python;
 mod sdks;
 
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub(crate) fn packages() -> PathBuf {
 
 /// So many requests came, each with the secret as its bearer token.
 #[track_caller]
-fn spent(world: &World, requests: usize) {
+pub(crate) fn spent(world: &World, requests: usize) {
     let received = world.api.received();
     assert_eq!(received.len(), requests, "{received:#?}");
     for request in received {

@@ -37,9 +37,9 @@ fn websockets_opens_a_connection_with_the_secret_and_talks() {
 }
 
 /// A server that is a Python program; dropping it ends it.
-pub(super) struct PythonServer {
+pub(crate) struct PythonServer {
     /// Where an agent finds it.
-    pub(super) url: String,
+    pub(crate) url: String,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     _folder: tempfile::TempDir,
@@ -47,7 +47,7 @@ pub(super) struct PythonServer {
 
 impl PythonServer {
     /// The next line that it prints.
-    pub(super) fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         self.lines.next().expect("the server ended").unwrap()
     }
 }
@@ -60,7 +60,7 @@ impl Drop for PythonServer {
 }
 
 /// A world whose `api.test` is `program`, which is given its certificate and key, and prints its port.
-pub(super) fn world_of_python(program: &str) -> (World, PythonServer) {
+pub(crate) fn world_of_python(program: &str) -> (World, PythonServer) {
     let world = world();
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = world.authority.pem_leaf(&["api.test".to_owned()]);

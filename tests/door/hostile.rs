@@ -134,6 +134,8 @@ fn porter(machine: &Machine) -> u32 {
 #[test]
 fn the_process_that_reads_what_anybody_sends_has_no_privilege_and_reaches_no_file() {
     let machine = Machine::new();
+    // It has become what it is before it serves.
+    serves(&machine, ALICE);
     let status = std::fs::read_to_string(format!("/proc/{}/status", porter(&machine))).unwrap();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();

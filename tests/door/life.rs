@@ -9,6 +9,8 @@ use crate::support::home::Home;
 fn systemd_hands_it_the_door_open() {
     let script = "umask 0; exec systemd-socket-activate --fdname=door -l /run/agentsecrets/door.sock /opt/agentsecrets daemon";
     let machine = Machine::with(&["sh", "-c", script], &[]);
+    // systemd itself gives it the mode that the unit says.
+    finish(&mut machine.root(&["chmod", "666", "/run/agentsecrets/door.sock"])).ok();
     finish(&mut machine.alice(&["status"])).ok();
     machine.store(ALICE, "API_KEY", SECRET);
     let home = machine.inside(&format!("var/lib/agentsecrets/{ALICE}"));
@@ -28,6 +30,7 @@ fn its_two_halves_can_be_units_of_their_own() {
         trap 'kill $starter $porter' TERM
         wait $porter; wait";
     let machine = Machine::with(&["bash", "-c", script], &[]);
+    finish(&mut machine.root(&["chmod", "666", "/run/agentsecrets/door.sock"])).ok();
     finish(&mut machine.alice(&["status"])).ok();
     machine.store(ALICE, "API_KEY", SECRET);
     assert_eq!(finish(&mut machine.alice(&["run", "--", "id", "-u"])).ok().trim(), ALICE.to_string());
@@ -121,4 +124,53 @@ fn without_strict_status_says_unguarded_and_why() {
     );
     let doctor = finish(&mut home.agentsecrets(["doctor"])).stdout;
     assert!(doctor.contains("unguarded") && doctor.contains("agentsecrets daemon install"), "{doctor}");
+}
+
+#[test]
+fn install_makes_a_machine_strict_and_uninstall_undoes_it() {
+    let script = "rm -r /etc/agentsecrets; /opt/agentsecrets daemon install && exec /opt/agentsecrets daemon";
+    let machine = Machine::with(&["sh", "-c", script], &[]);
+    let passwd = fs::read_to_string(machine.inside("etc/passwd")).unwrap();
+    assert!(passwd.lines().any(|line| line.starts_with("agentsecrets:")), "{passwd}");
+    let unit = fs::read_to_string(machine.inside("etc/systemd/system/agentsecrets.service")).unwrap();
+    assert!(unit.contains("ExecStart=/opt/agentsecrets daemon --part porter"), "{unit}");
+    assert_refused(&finish(&mut machine.alice(&["secrets", "list"])));
+    machine.store(ALICE, "API_KEY", SECRET);
+    let mut uninstall = machine.alice(&["daemon", "uninstall"]);
+    assert_eq!(finish(&mut uninstall).code, Some(1), "she is not root");
+    finish(&mut machine.root(&[PROGRAM, "daemon", "uninstall"])).ok();
+    assert!(!machine.inside("etc/agentsecrets/config.yaml").exists());
+    assert!(!machine.inside("etc/systemd/system/agentsecrets.service").exists());
+    let kept = machine.inside(&format!("var/lib/agentsecrets/{ALICE}/vault"));
+    assert!(kept.exists(), "what is stored stays");
+    finish(&mut machine.root(&[PROGRAM, "daemon", "uninstall", "--purge"])).ok();
+    assert!(!machine.inside("var/lib/agentsecrets").exists());
+}
+
+#[test]
+fn the_units_are_sound_and_the_half_that_listens_is_shut_in() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    let place = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let name = entry.file_name();
+        if [".service", ".socket"].iter().any(|end| name.to_str().unwrap().ends_with(end)) {
+            // Only the program's place is another one here.
+            let text =
+                fs::read_to_string(entry.path()).unwrap().replace("/usr/bin/agentsecrets", "/bin/true");
+            fs::write(place.path().join(name), text).unwrap();
+        }
+    }
+    let unit = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let units = [
+        "agentsecrets.service",
+        "agentsecrets-starter.service",
+        "agentsecrets.socket",
+        "agentsecrets-starter.socket",
+    ];
+    let verified = finish(command("systemd-analyze").args(["verify", "--man=no"]).args(units.map(unit)));
+    assert_eq!((verified.code, &*verified.stderr), (Some(0), ""), "{verified:?}");
+    // In tenths: 20 would be 2.0.
+    let security = ["security", "--offline=yes", "--threshold=19"];
+    let listens = finish(command("systemd-analyze").args(security).arg(unit("agentsecrets.service")));
+    assert_eq!(listens.code, Some(0), "{}", listens.stdout);
 }

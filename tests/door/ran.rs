@@ -89,9 +89,9 @@ fn nobody_runs_as_somebody_else_or_from_another_ones_store() {
     }
     let own = finish(&mut machine.alice(&["run", "--user", "alice", "--", "id", "-u"]));
     assert_eq!(own.ok().trim(), ALICE.to_string());
-    let mut bob = machine.user(BOB, &[PROGRAM, "run", "--", "sh", "-c", "id -u; echo [$API_KEY]"]);
+    let mut bob = machine.user(BOB, &[PROGRAM, "run", "--", "sh", "-c", "id -u; echo =$API_KEY"]);
     let said = finish(bob.env("AGENTSECRETS_HOME", format!("/var/lib/agentsecrets/{ALICE}"))).ok();
-    assert_eq!(said, format!("{BOB}\n[]\n"), "his policy names no secret");
+    assert_eq!(said, format!("{BOB}\n=\n"), "his policy names no secret");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn env_gives_a_command_of_the_persons_own_the_values_once_the_person_is_there() 
     machine.presence(ALICE);
     machine.store(ALICE, "API_KEY", SECRET);
     let script = "cd ~; exec /opt/agentsecrets env -- sh -c 'id -u; id -G; pwd; grep -E \"Cap(Eff|Prm|Bnd)\" /proc/self/status; \
-                  echo $MINE; echo [$API_KEY]; exit 9'";
+                  echo $MINE; echo =$API_KEY; exit 9'";
     let mut env = machine.user(ALICE, &["sh", "-c", script]);
     let (code, shown) = machine.present(env.env("MINE", "mine"));
     assert_eq!(code, Some(9), "{shown}");
@@ -149,10 +149,7 @@ fn env_gives_a_command_of_the_persons_own_the_values_once_the_person_is_there() 
     let none = |name: &str| format!("{name}:\t0000000000000000");
     let (effective, permitted, bound) =
         (none("CapPrm"), none("CapEff"), said.get(5).copied().unwrap_or_default());
-    assert_eq!(
-        said,
-        [&id, &id, "/home/alice", &effective, &permitted, bound, "mine", &format!("[{SECRET}]")]
-    );
+    assert_eq!(said, [&id, &id, "/home/alice", &effective, &permitted, bound, "mine", &format!("={SECRET}")]);
     let requests = finish(&mut machine.for_user(ALICE, &["audit", "list", "--json"])).ok();
     assert!(requests.contains("env_inject") && requests.contains("\"uid\":70001"), "{requests}");
 }
@@ -168,6 +165,6 @@ fn the_project_file_of_the_working_folder_narrows_and_chooses_though_only_the_pe
     let status = ["sh", "-c", "cd ~ && exec /opt/agentsecrets status --json"];
     let status = finish(&mut machine.user(ALICE, &status)).json();
     assert_eq!(status["environment"], "staging");
-    let run = ["sh", "-c", "cd ~ && exec /opt/agentsecrets run -- sh -c 'echo [$API_KEY]'"];
-    assert_eq!(finish(&mut machine.user(ALICE, &run)).ok(), "[]\n");
+    let run = ["sh", "-c", "cd ~ && exec /opt/agentsecrets run -- sh -c 'echo =$API_KEY'"];
+    assert_eq!(finish(&mut machine.user(ALICE, &run)).ok(), "=\n");
 }

@@ -2,7 +2,7 @@
 //! fail, and requests that try to be judged as other ones.
 
 mod ends;
-mod ourselves;
+pub(crate) mod ourselves;
 mod people;
 mod servers;
 mod tricks;
@@ -63,14 +63,14 @@ impl Asking {
 }
 
 /// A line of `/proc/<pid>/status`.
-fn status(pid: u32, name: &str) -> String {
+pub(crate) fn status(pid: u32, name: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("{name} is not in {text}")).trim().to_owned()
 }
 
 /// The processes that `pid` started.
-fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let tree = crate::support::memory::tree(pid);
     tree.into_iter().filter(|child| *child != pid && status(*child, "PPid") == pid.to_string()).collect()
 }

@@ -8,17 +8,17 @@ use nix::sys::signal::Signal;
 use super::*;
 use crate::support::process::{command, finish};
 
-const NONE: u64 = 0;
-const SYS_PTRACE: u64 = 1 << 19;
+pub(crate) const NONE: u64 = 0;
+pub(crate) const SYS_PTRACE: u64 = 1 << 19;
 const KILL: u64 = 1 << 5;
 const DAC_OVERRIDE: u64 = 1 << 1;
 const FOWNER: u64 = 1 << 3;
 
 /// A user that no account is of.
-const OWNER: u32 = 54_322;
+pub(crate) const OWNER: u32 = 54_322;
 
 /// Asserts that `pid` has `kept` and can never have more.
-fn assert_confined(pid: u32, kept: u64) {
+pub(crate) fn assert_confined(pid: u32, kept: u64) {
     for set in ["CapEff", "CapPrm", "CapBnd"] {
         assert_eq!(status(pid, set), format!("{kept:016x}"), "{set}");
     }
@@ -29,7 +29,7 @@ fn assert_confined(pid: u32, kept: u64) {
 }
 
 /// Makes everything in `folder`, and itself, that user's.
-fn give(folder: &Path, owner: u32) {
+pub(crate) fn give(folder: &Path, owner: u32) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         if entry.file_type().unwrap().is_dir() {
             give(&entry.path(), owner);

@@ -1,5 +1,6 @@
 //! Who may not use the proxy, and what it cannot be made to do.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use super::Proxy;
@@ -138,6 +139,25 @@ fn half_a_connect_nonsense_and_silence_end_and_disturb_nobody() {
 }
 
 #[test]
+fn a_client_that_never_comes_to_the_point_is_let_go() {
+    let world = World::new();
+    world.home.configure("timeouts: { handshake: 1s }\n");
+    let proxy = Proxy::of(&world);
+    for begun in [&b""[..], b"C", b"CONNECT api.test:443 HTTP/1.1\r\nHo"] {
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        client.write_all(begun).unwrap();
+        // It keeps its own end open.
+        match client.read(&mut [0; 16]) {
+            Ok(0) => {}
+            Ok(more) => panic!("{more} bytes"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{begun:?}"),
+        }
+    }
+    assert!(world.home.audit().is_empty());
+}
+
+#[test]
 fn the_server_that_the_tunnel_was_asked_for_is_the_one_that_tls_names() {
     let world = World::new();
     let proxy = Proxy::of(&world);
@@ -149,6 +169,33 @@ fn the_server_that_the_tunnel_was_asked_for_is_the_one_that_tls_names() {
     assert_ne!(outcome.code, Some(0), "{outcome:#?}");
     assert!(world.api.received().is_empty());
     assert!(world.home.audit()[0]["reason"].as_str().unwrap().starts_with("target_mismatch"));
+}
+
+#[test]
+fn an_agent_whose_policy_opens_the_port_does_not_become_the_person() {
+    let world = World::new();
+    let proxy = Proxy::of(&world);
+    let (own, url) = (format!("http://127.0.0.1:{}", proxy.port), world.url("/echo"));
+    let ask = |arguments: &[&str]| {
+        let curl = ["curl", "-sS", "-k", "--max-time", "20", "-w", "\n%{http_code}"];
+        let outcome = finish(&mut world.home.run_agent([&curl, arguments].concat()));
+        assert!(world.api.received().is_empty(), "{outcome:#?}");
+        outcome
+    };
+    let target = format!("X-AS-Target-URL: {url}");
+    let ways: [&[&str]; 3] = [
+        &[&format!("{own}/proxy")],
+        &["-H", &target, KEY[0], KEY[1], &format!("{own}/proxy")],
+        &["-x", &own, "-H", "Authorization: Bearer AS_SECRET_API_KEY", &url],
+    ];
+    let closed = ways.map(&ask);
+    assert!(closed[0].stdout.contains("domain_not_in_allowlist"), "{:#?}", closed[0]);
+    world.rules(&[("127.0.0.1", proxy.port, ""), ("elsewhere.test", 443, "secrets: [API_KEY]")]);
+    let open = ways.map(&ask);
+    assert!(open[0].stdout.contains("one of our own processes"), "{:#?}", open[0]);
+    for outcome in closed.iter().chain(&open) {
+        assert!(!outcome.stdout.ends_with("200"), "{outcome:#?}");
+    }
 }
 
 #[test]
@@ -173,8 +220,11 @@ fn thousands_of_idle_clients_cost_little_and_keep_nobody_from_being_heard() {
     let proxy = Proxy::of(&world);
     assert_eq!(proxy.ask(&[], "/health").0, "200");
     let before = crate::http::resident(proxy.child.id());
-    let idle: Vec<_> =
+    let mut idle: Vec<_> =
         (0..IDLE).map(|_| std::net::TcpStream::connect(("127.0.0.1", proxy.port)).unwrap()).collect();
+    for client in idle.iter_mut().step_by(2) {
+        client.write_all(b"CONNECT api.test:443 HTTP/1.1\r\nHo").unwrap();
+    }
     let target = format!("X-AS-Target-URL: {}", world.url("/echo-raw"));
     for _ in 0..5 {
         let (code, body) = proxy.ask(&["-H", &target, KEY[0], KEY[1]], "/proxy");

@@ -1,8 +1,12 @@
 //! The explicit proxy: programs that are told of it, those that must not use it, and its life as a daemon.
 
+mod activation;
+mod browser;
 mod clients;
 mod doors;
+mod https_proxy;
 mod life;
+mod ourselves;
 mod sdk;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,6 +19,9 @@ use nix::unistd::Pid;
 use crate::spine::World;
 use crate::support::process::{Outcome, command, finish};
 
+/// The words that start a proxy in the foreground, on any port.
+const START: [&str; 5] = ["proxy", "start", "--foreground", "--port", "0"];
+
 /// A proxy in the foreground; dropping it ends it.
 pub(crate) struct Proxy {
     pub(crate) child: Child,
@@ -26,7 +33,12 @@ impl Proxy {
     /// One for the world's home, on any port.
     #[track_caller]
     pub(crate) fn of(world: &World) -> Self {
-        let mut started = world.home.agentsecrets(["proxy", "start", "--foreground", "--port", "0"]);
+        Self::started(world, world.home.agentsecrets(START))
+    }
+
+    /// The one that `started` is, for the world's home.
+    #[track_caller]
+    fn started(world: &World, mut started: Command) -> Self {
         let mut child = started.stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();

@@ -150,6 +150,15 @@ impl Attacker {
 
     fn stop_interceptor(&self) {
         kill(self.interceptor, Signal::SIGSTOP).unwrap();
+        // Each of its threads stops when it is scheduled next.
+        let tasks = format!("/proc/{}/task", self.interceptor);
+        let is_stopped = |task: std::io::Result<fs::DirEntry>| {
+            let status = fs::read_to_string(task.unwrap().path().join("status"));
+            status.is_ok_and(|status| status.contains("State:\tT"))
+        };
+        while !fs::read_dir(&tasks).unwrap().all(is_stopped) {
+            std::thread::yield_now();
+        }
     }
 
     fn resume_interceptor(&self) {

@@ -135,13 +135,16 @@ const REQUESTS: [i64; 5] = [0x5401, 0x5413, 0x541b, 0x5421, 0x5451];
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Allows, to every thread of the interceptor, what serving needs and nothing else.
-pub fn allow_serving() -> io::Result<()> {
+/// Allows, to every thread of a process that serves, what serving needs and nothing else: the kernel's maps
+/// too, where it has some.
+pub fn allow_serving(has_maps: bool) -> io::Result<()> {
     let mut rules: Rules = COMMON.iter().chain(SERVING).chain(OLDER).map(|call| (*call, vec![])).collect();
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     rules.insert(libc::SYS_socket, one_of(0, families.map(i64::from))?);
     rules.insert(libc::SYS_socketpair, one_of(0, [i64::from(libc::AF_UNIX)])?);
-    rules.insert(libc::SYS_bpf, one_of(0, MAP)?);
+    if has_maps {
+        rules.insert(libc::SYS_bpf, one_of(0, MAP)?);
+    }
     rules.insert(libc::SYS_ioctl, one_of(1, REQUESTS)?);
     rules.insert(libc::SYS_prctl, one_of(0, [i64::from(libc::PR_SET_NAME)])?);
     // Threads, no processes.
@@ -163,6 +166,7 @@ pub fn allow_serving() -> io::Result<()> {
 /// Allows the witness to look at files and to answer, and nothing else.
 pub(super) fn allow_looking() -> io::Result<()> {
     let mut rules: Rules = COMMON.iter().map(|call| (*call, vec![])).collect();
+    rules.insert(libc::SYS_getdents64, vec![]);
     // Reading, that is: the privilege to look at a process's memory is one to write to it.
     let not_for_reading = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
     rules.insert(libc::SYS_openat, vec![rule(2, MaskedEq(not_for_reading), 0)?]);

@@ -2,17 +2,23 @@
 //! before the first of them arrives.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use caps::{CapSet, Capability};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::calls;
+use crate::base::home::Home;
 use crate::base::privileges;
 use crate::identity::witness::Witness;
 
 /// What the witness keeps: the right to see which program another user's process runs.
 const KEPT_BY_THE_WITNESS: Capability = Capability::CAP_SYS_PTRACE;
+
+/// What root keeps in a home that another user owns.
+const KEPT_IN_ANOTHERS_HOME: &[Capability] =
+    &[Capability::CAP_CHOWN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
 
 /// Starts the process that looks at others, as `uid` and `gid`. Call it with a single thread, before
 /// privileges are given up.
@@ -21,6 +27,22 @@ pub fn start_witness(uid: u32, gid: u32) -> io::Result<Witness> {
         become_user(uid, gid, &[KEPT_BY_THE_WITNESS])?;
         calls::allow_looking()
     })
+}
+
+/// The same as the user that we are, for programs of that user.
+pub fn start_witness_of_our_own() -> io::Result<Witness> {
+    Witness::start(|| {
+        privileges::keep_only(&[KEPT_BY_THE_WITNESS])?;
+        calls::allow_looking()
+    })
+}
+
+/// Gives up every capability but those that it takes to write a `home` which is another user's. Call it with a
+/// single thread.
+pub fn shed_privileges(home: &Home) -> io::Result<()> {
+    let owner = std::fs::metadata(home.runtime()).map(|folder| folder.uid());
+    let is_ours = owner.is_ok_and(|owner| owner == Uid::effective().as_raw());
+    privileges::keep_only(if is_ours { &[] } else { KEPT_IN_ANOTHERS_HOME })
 }
 
 /// Becomes `uid` and `gid` for good, without any capability. Call it with a single thread: capabilities are

@@ -140,10 +140,10 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
     private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
-    private_folder(&order.home.approvals())
-        .map_err(|error| failed("the folder of approvals cannot be made", error))?;
     private_folder(&order.home.capabilities())
         .map_err(|error| failed("the folder of agents and sessions cannot be made", error))?;
+    private_folder(&order.home.approvals())
+        .map_err(|error| failed("the folder of approvals cannot be made", error))?;
     private_folder(&order.home.rotated())
         .map_err(|error| failed("the folder of rotated secrets cannot be made", error))?;
     let config = Config::load(&order.home.config())
@@ -170,7 +170,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         Log::open(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     // From here on the terminal is the agent's: its Ctrl-C must not end us before it.
     let _ = nix::unistd::setsid();
-    calls::allow_serving().map_err(|error| failed("cannot restrict ourselves", error))?;
+    calls::allow_serving(true).map_err(|error| failed("cannot restrict ourselves", error))?;
 
     let provider = tls::provider();
     let authority =

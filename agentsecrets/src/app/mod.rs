@@ -1,9 +1,11 @@
 //! The interceptor as a process: its order, its start, its hardening, its end.
 
+pub mod activation;
 pub mod call;
 #[cfg(target_os = "linux")]
 pub mod calls;
 pub mod config;
+mod fence;
 #[cfg(target_os = "linux")]
 pub mod harden;
 #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! The explicit proxy as a process: one for each home, on a port of the loopback.
 
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::activation;
+use super::fence::Fence;
 use super::stages::{Stages, watch};
 use crate::base::failure::{Exit, Failure};
 use crate::base::files;
@@ -91,28 +93,45 @@ fn read(path: &std::path::Path) -> Option<Running> {
     serde_json::from_str(&text).ok()
 }
 
-/// Serves until it is told to end. `ready` is told the port and the authority, in PEM, once connections are
-/// taken. The process must have one thread.
-pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()>) -> Result<(), Failure> {
+/// Serves until it is told to end, by the socket that systemd passed, else by one of our own. `prepare` is
+/// given the authority, in PEM, while any file can be written; `ready` is told what that yielded, and the port,
+/// once connections are taken. The process must have one thread.
+pub fn serve<T>(
+    wanted: &Wanted,
+    prepare: impl FnOnce(&str) -> io::Result<T>,
+    ready: impl FnOnce(Running, T) -> io::Result<()>,
+) -> Result<(), Failure> {
     sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
     let descriptors =
         sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
     let home = &wanted.home;
     let instance = claim(home)?;
-    let listener = bind(wanted.port)?;
+    let listener = match activation::passed()? {
+        Some(listener) => listener,
+        None => bind(wanted.port)?,
+    };
     let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
-    let whose = (&wanted.project, &wanted.environment);
-    let stages = Stages::lasting(home, whose, &wanted.narrow)?;
     let authority =
         Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
-    let leaves =
-        Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
+    let prepared =
+        prepare(authority.pem()).map_err(|error| failed("the proxy's files cannot be written", error))?;
+    // Made now: what is not there cannot be opened to us.
+    for folder in [home.audit(), home.capabilities(), home.rotated()] {
+        files::private_folder(&folder)
+            .map_err(|error| failed(&format!("{} cannot be made", folder.display()), error))?;
+    }
     let running = Running { pid: std::process::id(), port: address.port() };
     instance.announce(running).map_err(|error| failed("cannot say that we run", error))?;
-    ready(running, leaves.authority().pem()).map_err(|error| failed("cannot say that we run", error))?;
+    let fence = Fence::begin()?;
+    let whose = (&wanted.project, &wanted.environment);
+    let stages = Stages::lasting(home, whose, &wanted.narrow, fence.look(), || fence.confine(home))?;
+    let leaves =
+        Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
+    ready(running, prepared).map_err(|error| failed("cannot say that we run", error))?;
+    let neighbours = fence.close()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed("cannot start threads", error))?;
-    let served = runtime.block_on(serve_connections(&stages, leaves, listener, address, descriptors));
+    let served = runtime.block_on(serve_connections(&stages, leaves, neighbours, listener, descriptors));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served.map_err(|error| failed("cannot serve", error))
 }
@@ -120,16 +139,17 @@ pub fn serve(wanted: &Wanted, ready: impl FnOnce(Running, &str) -> io::Result<()
 async fn serve_connections(
     stages: &Stages,
     leaves: Leaves,
+    neighbours: Neighbours,
     listener: TcpListener,
-    address: SocketAddr,
     descriptors: u64,
 ) -> io::Result<()> {
+    let address = listener.local_addr()?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (pipeline, wallets) = stages.pipeline(vec![address], stop.clone(), tasks.clone());
     watch(&stages.policy, stages.store.clone(), &wallets);
     let explicit = Arc::new(Explicit {
         intercept: Arc::new(Intercept { pipeline, leaves: Arc::new(leaves) }),
-        neighbours: Neighbours::of_this_system(),
+        neighbours,
         project: stages.project.clone(),
     });
     let room = Room::for_descriptors(descriptors);

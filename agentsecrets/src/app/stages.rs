@@ -62,16 +62,24 @@ pub struct Stages {
 
 impl Stages {
     /// Those of a process that lasts and judges programs, for a project and an environment: the policy of
-    /// `home`, of which `narrow` is left, and its stores are followed. The process must have one thread.
-    pub fn lasting(home: &Home, whose: (&Project, &Environment), narrow: &Narrow) -> Result<Self, Failure> {
+    /// `home`, of which `narrow` is left, and its stores are followed; `look` looks at programs. What
+    /// only the keeper of stores needs is given up by `confine`, before any file is opened. The process must have one thread.
+    pub fn lasting(
+        home: &Home,
+        whose: (&Project, &Environment),
+        narrow: &Narrow,
+        look: Option<Arc<dyn Look>>,
+        confine: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
         let config = configuration(home)?;
         let mut keeper = Keeper::start(&config.stores, home, whose, sys::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", &error))?;
+        confine()?;
         let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
             .map_err(|error| Failure::new(Exit::Locked, error))?;
         let policy = Live::open_narrowed(&home.policy(), narrow.clone())
             .map_err(|error| failed("the policy is not valid", &error).hint("agentsecrets policy check"))?;
-        Self::with(config, home, whose, Arc::new(policy), Arc::new(store))
+        Self::with(config, home, whose, Arc::new(policy), Arc::new(store), look)
     }
 
     /// The same with this policy and this store.
@@ -81,7 +89,7 @@ impl Stages {
         policy: Arc<Live>,
         store: Arc<dyn Store>,
     ) -> Result<Self, Failure> {
-        Self::with(configuration(home)?, home, whose, policy, store)
+        Self::with(configuration(home)?, home, whose, policy, store, look_closer())
     }
 
     fn with(
@@ -90,13 +98,14 @@ impl Stages {
         (project, environment): (&Project, &Environment),
         policy: Arc<Live>,
         store: Arc<dyn Store>,
+        look: Option<Arc<dyn Look>>,
     ) -> Result<Self, Failure> {
         let audit =
             Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
         let whose = (&project, &environment);
-        let capabilities = capabilities(home, whose, None, &config, look_closer())?;
+        let capabilities = capabilities(home, whose, None, &config, look)?;
         let approvals = Arc::new(Desk::at(home.approvals()));
         Ok(Self {
             config,

@@ -113,14 +113,14 @@ impl Home {
         self.state.join("audit")
     }
 
-    /// The folder of requests that wait for a person, and of the answers to them.
-    pub fn approvals(&self) -> PathBuf {
-        self.state.join("approvals")
-    }
-
     /// The folder of what clients' configuration files were before ours was added.
     pub fn mcp(&self) -> PathBuf {
         self.state.join("mcp")
+    }
+
+    /// The folder of requests that wait for a person, and of the answers to them.
+    pub fn approvals(&self) -> PathBuf {
+        self.state.join("approvals")
     }
 
     /// The folder of sockets and process files.

@@ -91,6 +91,13 @@ name!(
     is_slug,
     "letters, digits, '-', '_' and '.', at most 128"
 );
+name!(
+    /// A workspace: what a team will share.
+    Workspace,
+    "workspace name",
+    is_slug,
+    "letters, digits, '-', '_' and '.', at most 128"
+);
 
 fn is_slug(text: &str) -> bool {
     !text.starts_with(['.', '-'])
@@ -100,6 +107,12 @@ fn is_slug(text: &str) -> bool {
 impl Default for Project {
     fn default() -> Self {
         Self("default".into())
+    }
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self("personal".into())
     }
 }
 

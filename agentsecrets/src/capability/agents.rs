@@ -225,8 +225,7 @@ mod tests {
             (String::new(), 1),
         ] {
             let error = parsed(&text).unwrap_err();
-            let end = if text.is_empty() { 0 } else { line };
-            assert!(error.starts_with(&format!("agents.json:{end}: ")), "{text}: {error}");
+            assert!(error.starts_with(&format!("agents.json:{line}: ")), "{text}: {error}");
         }
         let twice = agent("").replace("]}", ",{\"name\":\"a\",\"registered\":\"2026-01-01T00:00:00Z\"}]}");
         assert!(parsed(&twice).unwrap_err().contains("twice"));

@@ -14,6 +14,7 @@ pub mod trust;
 pub mod uses;
 pub mod whoami;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::base::home::Home;
@@ -75,6 +76,17 @@ impl Capabilities {
         self.trust.as_deref()
     }
 
+    /// `caller`, with what is known of it now beside what the kernel says: whether a pin holds.
+    pub fn know<'a>(&self, caller: &'a Caller) -> Cow<'a, Caller> {
+        let trusted = self.trust.as_ref().is_some_and(|trust| trust.holds(caller));
+        if trusted == caller.standing.trusted {
+            return Cow::Borrowed(caller);
+        }
+        let mut caller = caller.clone();
+        caller.standing.trusted = trusted;
+        Cow::Owned(caller)
+    }
+
     /// One bound more.
     #[must_use]
     pub fn and(mut self, bound: impl Bounds + 'static) -> Self {
@@ -102,8 +114,9 @@ impl Capabilities {
                 return Err(Refused::denied(format!("the caller cannot be proven: {error}")));
             }
         };
-        admitted.caller.standing.trusted =
-            self.trust.as_ref().is_some_and(|trust| trust.holds(&admitted.caller));
+        if let Cow::Owned(known) = self.know(&admitted.caller) {
+            admitted.caller = known;
+        }
         Ok(admitted)
     }
 

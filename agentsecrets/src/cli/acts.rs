@@ -1,4 +1,4 @@
-//! What a person does to us is recorded, with the program that did it, before it is done.
+//! What a person does to us is recorded, with the program that asked for it, before it is done.
 
 use super::{Context, Exit, Failure};
 use crate::audit::{Act, Log, Status};

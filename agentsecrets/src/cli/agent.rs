@@ -156,7 +156,7 @@ fn unknown(name: &AgentName) -> Failure {
 }
 
 fn register(name: AgentName, context: &Context) -> Result<ExitCode, Failure> {
-    acts::record(context, "AGENT REGISTER", Some(&name), &[], Vec::new())?;
+    acts::record(context, "agent register", Some(&name), &[], Vec::new())?;
     change(context, |agents| {
         if agents.agent(&name).is_some() {
             return Err(Failure::new(Exit::Failure, format!("the agent '{name}' is known already")));
@@ -205,7 +205,7 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn delete(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
-    acts::record(context, "AGENT DELETE", Some(name), &[], Vec::new())?;
+    acts::record(context, "agent delete", Some(name), &[], Vec::new())?;
     let bounded = change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
         let bounded = agent.allow.is_some() || !agent.deny.is_empty();
@@ -222,7 +222,7 @@ fn delete(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
 fn issue(name: &AgentName, ttl: Option<Duration>, context: &Context) -> Result<ExitCode, Failure> {
     let minted = token::mint(shown::AGENT).map_err(|error| Failure::new(Exit::Failure, error))?;
     let (project, environment) = (Some(context.project.clone()), Some(context.environment.clone()));
-    acts::record(context, "TOKEN ISSUE", Some(name), &[], vec![format!("token {}", minted.id)])?;
+    acts::record(context, "agent token issue", Some(name), &[], vec![format!("token {}", minted.id)])?;
     let issued = Timestamp::now();
     let expires = ttl.map(|ttl| issued.saturating_add(ttl).unwrap_or(Timestamp::MAX));
     change(context, |agents| {
@@ -274,7 +274,7 @@ fn list_tokens(of: Option<&AgentName>, context: &Context) -> Result<ExitCode, Fa
 
 fn revoke(id: Option<&str>, of: Option<&AgentName>, context: &Context) -> Result<ExitCode, Failure> {
     let what = id.map_or("every token".to_owned(), |id| format!("token {id}"));
-    acts::record(context, "TOKEN REVOKE", of, &[], vec![what.clone()])?;
+    acts::record(context, "agent token revoke", of, &[], vec![what.clone()])?;
     let count = change(context, |agents| {
         if let Some(name) = of {
             agents.agent(name).ok_or_else(|| unknown(name))?;
@@ -318,7 +318,7 @@ fn set(
 ) -> Result<ExitCode, Failure> {
     let shown = allow.as_ref().map_or("what its rules allow".to_owned(), |allow| names(allow));
     let what = format!("allow {shown}; deny {}", names(&deny));
-    acts::record(context, "AGENT POLICY", Some(name), &[], vec![what])?;
+    acts::record(context, "agent policy set", Some(name), &[], vec![what])?;
     change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
         (agent.allow, agent.deny) = (allow, deny);

@@ -68,6 +68,15 @@ enum Output {
     Json,
 }
 
+impl Args {
+    /// The secrets that are named.
+    #[cfg(target_os = "linux")]
+    pub(super) fn names(&self) -> Vec<crate::base::name::SecretName> {
+        let injections = flags::injections(self).unwrap_or_default();
+        injections.into_iter().map(|injection| injection.reference.name).collect()
+    }
+}
+
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let started = Instant::now();

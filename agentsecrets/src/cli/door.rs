@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 
@@ -9,10 +10,12 @@ use super::scope::project_file::ProjectFile;
 use super::{Cli, Exit, Failure, Verb};
 use crate::base::home::Home;
 use crate::base::name::SecretName;
+use crate::capability::trust::Trust;
+use crate::capability::trust::pins::Pin;
 use crate::door::client::{Passed, pass};
 use crate::door::judge::{self, Need, Start, Verbs};
 use crate::door::system::System;
-use crate::identity::Process;
+use crate::identity::{Caller, Process};
 
 /// What the daemon must know of the verbs.
 pub(super) const VERBS: Verbs = Verbs { understand, is_trusted };
@@ -68,6 +71,7 @@ pub(super) fn need(verb: &Verb) -> Need {
         Verb::Whoami(_) => Need::Nothing,
         // They are services of their own: never through the door.
         Verb::Sidecar(_) | Verb::Health(_) => Need::Nothing,
+        Verb::Approvals(_) | Verb::Approve(_) | Verb::Deny(_) => Need::Presence,
         Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
         Verb::Call(_)
         | Verb::Env(_)
@@ -75,10 +79,8 @@ pub(super) fn need(verb: &Verb) -> Need {
         | Verb::Secrets(_)
         | Verb::Environment(_)
         | Verb::Project(_)
+        | Verb::Workspace(_)
         | Verb::Audit(_)
-        | Verb::Approvals(_)
-        | Verb::Approve(_)
-        | Verb::Deny(_)
         | Verb::Presence(_) => Need::Presence,
     }
 }
@@ -130,13 +132,46 @@ fn understand(arguments: &[OsString]) -> Result<judge::Verb, Failure> {
     }
     let secrets: Vec<SecretName> = match &cli.verb {
         Verb::Secrets(args) => args.names(),
+        Verb::Call(args) => args.names(),
+        Verb::Env(args) => args.names(),
         _ => Vec::new(),
     };
     let environment = cli.global.environment.clone().unwrap_or_default();
     Ok(judge::Verb { need: need(&cli.verb), start: start(&cli.verb), words, environment, secrets })
 }
 
-/// Whether the person trusts the program of `process`: nobody does, until trust is kept.
-fn is_trusted(_home: &Home, _process: &Process, _verb: &judge::Verb) -> bool {
-    false
+/// Verbs by which a trusted program may spend, where each secret is named.
+const TRUSTED: &[&str] = &["call", "env", "secrets get"];
+
+/// Whether the person trusts the program of `process` with every secret that `verb` names. Any program of the
+/// person's user can become a trusted one after it connected, or be loaded into it: so the pin must bind it to
+/// a cgroup, into which root alone moves processes.
+fn is_trusted(home: &Home, process: &Process, verb: &judge::Verb) -> bool {
+    if verb.secrets.is_empty() || !TRUSTED.contains(&&*verb.words) || !is_roots(&process.cgroup) {
+        return false;
+    }
+    // Pins that are not understood are none.
+    let Ok(trust) = Trust::open(&home.trust(), true, None) else { return false };
+    let caller = Caller {
+        process: Arc::new(process.clone()),
+        agent: None,
+        session: "".into(),
+        is_ours: false,
+        standing: Default::default(),
+    };
+    let standing = trust.standing(&caller);
+    let holds = |pin: &Pin| pin.cgroup.is_some() && pin.interpreter.is_none() && pin.script.is_none();
+    verb.secrets
+        .iter()
+        .all(|secret| standing.holding().iter().any(|pin| holds(pin) && pin.secrets.contains(secret)))
+}
+
+/// Whether root alone moves processes into the cgroup at `path`, which is not that of everybody.
+fn is_roots(path: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(mounts) = crate::launch::mounts::table() else { return false };
+    let root = mounts.into_iter().find(|mount| mount.kind == "cgroup2" && mount.root == "/");
+    let Some(root) = root.filter(|_| path.len() > 1) else { return false };
+    let file = root.point.join(path.trim_start_matches('/')).join("cgroup.procs");
+    std::fs::metadata(file).is_ok_and(|file| file.uid() == 0 && file.mode() & 0o022 == 0)
 }

@@ -50,6 +50,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// The secrets that are named.
+    pub(super) fn names(&self) -> Vec<SecretName> {
+        self.only.clone()
+    }
+
     /// The files that are read.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         self.env_file.iter().cloned().collect()

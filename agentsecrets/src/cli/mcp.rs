@@ -15,6 +15,7 @@ use crate::app::call::{Answer, Door, Here};
 use crate::app::stages::Stages;
 use crate::base::name::AgentName;
 use crate::base::sys;
+use crate::identity::look_closer;
 use crate::launch::inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Live, Policy};
@@ -139,7 +140,7 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
         false => {
             nobody_to_ask(context)?;
             let whose = (&context.project, &context.environment);
-            Some(Stages::lasting(&context.home, whose, &context.scope.narrow)?)
+            Some(Stages::lasting(&context.home, whose, &context.scope.narrow, look_closer(), || Ok(()))?)
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -37,6 +37,7 @@ mod table;
 mod trust;
 #[cfg(target_os = "linux")]
 mod whoami;
+mod workspace;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -113,14 +114,10 @@ enum Verb {
     Environment(environment::Args),
     /// Make, choose and delete projects
     Project(project::Args),
+    /// Choose a workspace, and keep the list of hosts that agents may reach
+    Workspace(workspace::Args),
     /// Check the policy and explain its decisions
     Policy(policy::Args),
-    /// Show the requests that wait for you to approve them
-    Approvals(approvals::Args),
-    /// Let a request of an agent leave that waits for you
-    Approve(approvals::Approve),
-    /// Refuse a request of an agent that waits for you
-    Deny(approvals::Deny),
     /// Register agents, and issue tokens to them
     Agent(agent::Args),
     /// Start, list and end sessions
@@ -130,6 +127,12 @@ enum Verb {
     /// Show what would be known of the program that calls this
     #[cfg(target_os = "linux")]
     Whoami(whoami::Args),
+    /// Show the requests that wait for you to approve them
+    Approvals(approvals::Args),
+    /// Let a request of an agent leave that waits for you
+    Approve(approvals::Approve),
+    /// Refuse a request of an agent that waits for you
+    Deny(approvals::Deny),
     /// Read and verify the audit log
     Audit(audit::Args),
     /// Show what is set up and what protects it
@@ -169,11 +172,15 @@ impl Verb {
             | Verb::Secrets(_)
             | Verb::Environment(_)
             | Verb::Project(_)
+            | Verb::Workspace(_)
             | Verb::Policy(_)
+            | Verb::Agent(_)
+            | Verb::Session(_)
+            | Verb::Trust(_)
             | Verb::Approvals(_)
             | Verb::Approve(_)
-            | Verb::Deny(_) => true,
-            Verb::Agent(_) | Verb::Session(_) | Verb::Trust(_) | Verb::Audit(_) => true,
+            | Verb::Deny(_)
+            | Verb::Audit(_) => true,
             #[cfg(target_os = "linux")]
             Verb::Interceptor(_) => true,
             #[cfg(target_os = "linux")]
@@ -270,15 +277,16 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Secrets(args) => secrets::run(args, &context),
         Verb::Environment(args) => environment::run(args, &context),
         Verb::Project(args) => project::run(args, &context),
+        Verb::Workspace(args) => workspace::run(args, &context),
         Verb::Policy(args) => policy::run(args, &context),
-        Verb::Approvals(args) => approvals::run(args, &context),
-        Verb::Approve(args) => approvals::approve(&args, &context),
-        Verb::Deny(args) => approvals::deny(&args, &context),
         Verb::Agent(args) => agent::run(args, &context),
         Verb::Session(args) => session::run(args, &context),
         Verb::Trust(args) => trust::run(args, &context),
         #[cfg(target_os = "linux")]
         Verb::Whoami(args) => whoami::run(args, &context),
+        Verb::Approvals(args) => approvals::run(args, &context),
+        Verb::Approve(args) => approvals::approve(&args, &context),
+        Verb::Deny(args) => approvals::deny(&args, &context),
         Verb::Audit(args) => audit::run(args, &context),
         Verb::Status(args) => status::run(args, &context),
         Verb::Doctor(args) => doctor::run(args, &context),

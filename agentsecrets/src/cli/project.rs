@@ -98,7 +98,8 @@ fn create(name: Project, description: String, here: bool, context: &Context) -> 
 }
 
 fn list(context: &Context) -> Result<ExitCode, Failure> {
-    let mut projects = User::load(&context.home)?.projects;
+    let User { mut projects, workspace, .. } = User::load(&context.home)?;
+    let workspace = workspace.unwrap_or_default();
     for name in [&Project::default(), &context.project] {
         if !projects.iter().any(|known| known.name == *name) {
             projects.insert(0, Known { name: name.clone(), description: String::new() });
@@ -119,7 +120,7 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
         let active = origin(known).map(|origin| format!("active ({origin})"));
         // Columns are told apart by this sign.
         let description = visible(&known.description).replace('│', "|");
-        [known.name.to_string(), "personal".to_owned(), description, active.unwrap_or_default()]
+        [known.name.to_string(), workspace.to_string(), description, active.unwrap_or_default()]
     };
     let rows: Vec<_> = projects.iter().map(row).collect();
     show(table(["Project", "Workspace", "Description", "Active"], &rows).as_bytes())

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anstream::{eprintln, println};
 
 use super::{Context, Exit, Failure, audit};
+use crate::app::activation;
 use crate::app::proxy::{Instance, Running, Wanted, serve};
 use crate::base::files;
 use crate::base::name::{Environment, SecretName};
@@ -36,7 +37,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Start the proxy in the background
+    /// Start the proxy in the background; in the foreground it takes over the socket that systemd passes
     #[command(after_help = "Example: agentsecrets proxy start --port 8765")]
     Start {
         /// The port on 127.0.0.1
@@ -110,10 +111,10 @@ fn start(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 
 fn in_foreground(port: u16, context: &Context) -> Result<ExitCode, Failure> {
     super::log_to_stderr();
-    serve(&wanted(port, context), |running, authority| {
-        write_roots(context, authority)?;
+    let prepare = |authority: &str| write_roots(context, authority);
+    serve(&wanted(port, context), prepare, |running, ()| {
         eprintln!("the proxy listens on 127.0.0.1:{}, process {}", running.port, running.pid);
-        Ok(())
+        activation::ready()
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -121,12 +122,15 @@ fn in_foreground(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 fn in_background(port: u16, context: &Context) -> Result<ExitCode, Failure> {
     super::log_to_stderr();
     let path = context.home.proxy_log();
-    serve(&wanted(port, context), |running, authority| {
+    let prepare = |authority: &str| {
         write_roots(context, authority)?;
         if path.metadata().is_ok_and(|log| log.len() > LARGEST_LOG) {
             std::fs::rename(&path, path.with_extension("log.1"))?;
         }
-        let log = files::append(&path)?;
+        files::append(&path)
+    };
+    serve(&wanted(port, context), prepare, |running, log| {
+        std::env::set_current_dir("/")?;
         println!("{READY} 127.0.0.1:{}, process {}", running.port, running.pid);
         // From here on it is nobody's terminal's.
         sys::leave_terminal(&log)

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anstream::{eprintln, println};
 use zeroize::Zeroizing;
 
-use super::{Context, Exit, Failure, acts};
+use super::{Context, Exit, Failure, acts, workspace};
 use crate::audit::visible;
 use crate::base::name::SecretName;
 use crate::store::{Entry, Key, Store};
@@ -59,8 +59,25 @@ enum Verb {
         after_help = "Examples:\n  agentsecrets secrets import .env --dry-run\n  agentsecrets secrets import .env --remove"
     )]
     Import(import::Args),
+    /// Share with a team: there is no exchange with one yet
+    #[command(hide = true)]
+    Push(Shared),
+    /// The same from a team
+    #[command(hide = true)]
+    Pull(Shared),
+    /// What differs from a team's
+    #[command(hide = true)]
+    Diff,
     /// Change what opens the vault, back it up, put a backup back
     Vault(vault::Args),
+}
+
+/// What other programs say to `push` and `pull`.
+#[derive(Debug, clap::Args)]
+struct Shared {
+    /// Without asking
+    #[arg(long)]
+    force: bool,
 }
 
 impl Args {
@@ -69,7 +86,7 @@ impl Args {
         match &self.verb {
             Verb::Set(args) => args.name().into_iter().collect(),
             Verb::Get { name, .. } | Verb::Delete { name } => vec![name.clone()],
-            Verb::List | Verb::Import(_) | Verb::Vault(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -78,7 +95,7 @@ impl Args {
         match &self.verb {
             Verb::Set(args) => args.file().into_iter().collect(),
             Verb::Import(args) => vec![args.file()],
-            Verb::List | Verb::Get { .. } | Verb::Delete { .. } | Verb::Vault(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
@@ -91,6 +108,9 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Get { name, reveal } => get(&name, reveal, context),
         Verb::Delete { name } => delete(&name, context),
         Verb::Import(args) => import::import(&args, context),
+        Verb::Push(Shared { force: _ }) => Err(workspace::needs_a_team("secrets push")),
+        Verb::Pull(Shared { force: _ }) => Err(workspace::needs_a_team("secrets pull")),
+        Verb::Diff => Err(workspace::needs_a_team("secrets diff")),
         Verb::Vault(args) => vault::run(args, context),
     }
 }

@@ -106,7 +106,7 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
     let minted = start.token.then(|| token::mint(shown::SESSION)).transpose().map_err(failed)?;
     let (id, who) = match &minted {
         Some(minted) => (minted.id.clone(), Who::Token { sha256: minted.digest.clone() }),
-        None => (token::new_id().map_err(failed)?, who(&start)?),
+        None => (token::new_id().map_err(failed)?, who(&start, context)?),
     };
     let methods =
         start.methods.map(|methods| methods.iter().map(|method| method.to_ascii_uppercase()).collect());
@@ -120,7 +120,7 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
     session.check().map_err(|why| Failure::new(Exit::Usage, why))?;
     acts::record(
         context,
-        "SESSION START",
+        "session start",
         session.agent.as_ref(),
         &[],
         vec![format!("session {id}: {}", bounds(&session))],
@@ -145,7 +145,7 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 /// Whom it is for.
-fn who(start: &Start) -> Result<Who, Failure> {
+fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
     if let Some(path) = &start.cgroup {
         let path = format!("/{}", path.trim_matches('/'));
         let is_there = hierarchy().is_none_or(|root| root.join(path.trim_start_matches('/')).is_dir());
@@ -159,7 +159,8 @@ fn who(start: &Start) -> Result<Who, Failure> {
         let wrong = || Failure::new(Exit::Usage, "a container is named by its whole id, 64 digits of hex");
         return is_whole.then(|| Who::Container { id: id.clone() }).ok_or_else(wrong);
     }
-    let pid = start.pid.unwrap_or_else(std::os::unix::process::parent_id);
+    let asked = || context.caller().map_or_else(std::os::unix::process::parent_id, |process| process.pid);
+    let pid = start.pid.unwrap_or_else(asked);
     let start_time = lineage::start_of(pid)
         .ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no process {pid}")))?;
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -223,7 +224,7 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
 
 fn end(id: Option<&str>, context: &Context) -> Result<ExitCode, Failure> {
     let what = id.map_or("every session".to_owned(), |id| format!("session {id}"));
-    acts::record(context, "SESSION END", None, &[], vec![what])?;
+    acts::record(context, "session end", None, &[], vec![what])?;
     let count = registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
         sessions.forget_gone(&context.home);
         let mut count = 0;

@@ -54,7 +54,7 @@ pub fn serve(listener: UnixListener, starter: Option<Pid>, system: &System) -> i
     listener.set_nonblocking(true)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
-    calls::allow_serving()?;
+    calls::allow_serving(false)?;
     runtime.block_on(LocalSet::new().run_until(async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let crowd = Rc::new(RefCell::new(Crowd::default()));

@@ -48,6 +48,9 @@ impl System {
         if file.uid() != 0 || file.mode() & 0o022 != 0 {
             return Err(bad("it must be root's, and nobody else may write to it".into()));
         }
+        if text.trim().is_empty() {
+            return Err(bad("it is empty: write 'strict: true', or remove it".into()));
+        }
         let options = serde_yaml::options! { strict_booleans: true, with_snippet: false };
         let file: File = serde_yaml::from_str_with_options(&text, options).map_err(|error| {
             let line = error.location().map_or(0, |location| location.line());
@@ -105,7 +108,7 @@ mod tests {
             ("strict: true\nusr: x\n", "line 2"),
             ("strict: true\nuser: no-such-user\n", "no user 'no-such-user'"),
             ("strict: true\nuser: root\n", "not root"),
-            ("", "strict"),
+            ("", "it is empty"),
         ] {
             let error = read(text, 0o644, 0).unwrap_err();
             assert!(error.contains(told), "{text:?} gives {error}");

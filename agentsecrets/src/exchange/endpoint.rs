@@ -51,7 +51,8 @@ pub fn no_web_page(parts: &Parts) -> Result<(), Refusal> {
         Ok(Host::Name(name)) => &*name == "localhost",
         Err(_) => false,
     };
-    let target = only(&parts.headers, &TARGET_URL)?.and_then(|url| url.parse::<Uri>().ok());
+    let target = only(&parts.headers, &TARGET_URL)?.filter(|_| parts.uri.path() == "/proxy");
+    let target = target.and_then(|url| url.parse::<Uri>().ok());
     let is_target = target.and_then(|uri| Some(uri.authority()?.as_str().eq_ignore_ascii_case(host)));
     if !is_loopback && is_target != Some(true) {
         let message = "this is a proxy: ask it at its loopback address, such as http://localhost:8765";
@@ -168,6 +169,9 @@ mod tests {
         }
         let to_itself = [("host", "api.test"), ("x-as-target-url", "https://api.test/v1")];
         assert!(no_web_page(&parts(&to_itself)).is_ok());
+        let mut health = parts(&to_itself);
+        health.uri = "/health".parse().unwrap();
+        assert!(no_web_page(&health).is_err());
         let elsewhere = [("host", "evil.test"), ("x-as-target-url", "https://api.test/v1")];
         assert!(no_web_page(&parts(&elsewhere)).is_err());
         let host = ("host", "localhost:8765");

@@ -6,6 +6,8 @@ pub mod container;
 pub mod executable;
 #[cfg(target_os = "linux")]
 pub mod hierarchy;
+#[cfg(target_os = "linux")]
+mod holder;
 pub mod lineage;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -146,6 +148,9 @@ pub enum IdentityError {
     /// It is another user's.
     #[error("the program belongs to another user than the proxy")]
     OtherUser,
+    /// It is one of our own processes, which acts for an agent.
+    #[error("one of our own processes asks, for an agent that may not ask by itself")]
+    Ourselves,
     /// Several programs hold the connection, and any of them may have spoken.
     #[error("several programs hold the connection")]
     Shared,

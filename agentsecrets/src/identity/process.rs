@@ -148,11 +148,21 @@ fn unseen(snapshot: &Snapshot) -> Process {
 
 /// What the kernel says of the process `pid` now.
 pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+    look_by(&Witness::Here, pid, hashes, |_, _| Ok(())).await
+}
+
+/// The same by what `witness` sees, if `is_right` says that it may be it.
+pub(super) async fn look_by(
+    witness: &Witness,
+    pid: u32,
+    hashes: &Hashes,
+    is_right: impl FnOnce(&Seen, &Metadata) -> Result<(), IdentityError>,
+) -> Result<Process, IdentityError> {
     let uid = || {
         let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
         status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
     };
-    prove(&Witness::Here, hashes, pid, uid, |_, _| Ok(())).await
+    prove(witness, hashes, pid, uid, is_right).await
 }
 
 /// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.

@@ -29,7 +29,14 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// The programs of the user as whom this process runs, by what `witness` sees.
+    #[cfg(target_os = "linux")]
+    pub fn seen_by(witness: Arc<super::witness::Witness>) -> std::io::Result<Self> {
+        Ok(Self { system: Arc::new(System::seen_by(witness)?), uid: own_uid() })
+    }
+
     /// The programs of the user as whom this process runs.
+    #[cfg(not(target_os = "linux"))]
     pub fn of_this_system() -> Self {
         Self { system: Arc::new(System::default()), uid: own_uid() }
     }

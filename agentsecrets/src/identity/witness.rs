@@ -2,7 +2,7 @@
 //! of another user takes a privilege, and a process that Landlock confines may look at none at all; so
 //! that the one which reads hostile bytes has neither the privilege nor its reach, this one has it,
 //! reads no byte of an agent, and answers questions about the process with an id: who it is, which script
-//! it says it runs, and whose child it is.
+//! it says it runs, and whose child it is; and it says which process holds a socket.
 
 use std::fs::File;
 use std::io;
@@ -21,20 +21,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::closer::{self, Ancestor, Look, Looked, Script};
-use super::{IdentityError, Process};
+use super::{IdentityError, Process, holder};
 use crate::base::sys::{process, terminal};
 
 /// Longer than any answer: two paths of the longest kind, and numbers.
 const LONGEST: usize = 16 * 1024;
 /// How long an answer may take, in seconds.
 const PATIENCE: i64 = 5;
-/// A question: its number, what is asked, and of which process.
-const QUESTION: usize = 8 + 1 + 4;
+/// A question: its number, what is asked, and of which process and socket.
+const QUESTION: usize = 8 + 1 + 4 + 8;
 
 /// What is asked.
 const WHO: u8 = b'?';
 const SCRIPT: u8 = b's';
 const ANCESTRY: u8 = b'a';
+const HOLDER: u8 = b'h';
+const HOLDS: u8 = b'o';
 
 /// What the kernel says of a process.
 pub struct Seen {
@@ -81,9 +83,25 @@ impl Witness {
         match self {
             Self::Here => look(pid),
             Self::There(line) => {
-                let (answer, file) = ask(line, WHO, pid)?;
+                let (answer, file) = ask(line, WHO, pid, 0)?;
                 understood(&answer, file)
             }
+        }
+    }
+
+    /// Looks for the process that holds the socket `inode`.
+    pub fn holder(&self, inode: u64) -> Result<u32, IdentityError> {
+        match self {
+            Self::Here => holder::holder(inode),
+            Self::There(line) => holding(&ask(line, HOLDER, 0, inode)?.0),
+        }
+    }
+
+    /// Fails unless the process `pid` holds the socket `inode` now.
+    pub fn holds(&self, pid: u32, inode: u64) -> Result<(), IdentityError> {
+        match self {
+            Self::Here => holder::holds(pid, inode).then_some(()).ok_or(IdentityError::Gone),
+            Self::There(line) => holding(&ask(line, HOLDS, pid, inode)?.0).map(drop),
         }
     }
 
@@ -96,7 +114,7 @@ impl Witness {
         let (start_time, seen) = match self {
             Self::Here => here(process.pid)?,
             Self::There(line) => {
-                let (answer, _) = ask(line, kind, process.pid)?;
+                let (answer, _) = ask(line, kind, process.pid, 0)?;
                 serde_json::from_slice(&answer).map_err(|_| unclear())?
             }
         };
@@ -123,14 +141,20 @@ impl Look for Witness {
     }
 }
 
-fn ask(line: &Mutex<Line>, kind: u8, pid: u32) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
-    line.lock().unwrap_or_else(PoisonError::into_inner).ask(kind, pid)
+fn ask(
+    line: &Mutex<Line>,
+    kind: u8,
+    pid: u32,
+    inode: u64,
+) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
+    line.lock().unwrap_or_else(PoisonError::into_inner).ask(kind, pid, inode)
 }
 
 impl Line {
-    fn ask(&mut self, kind: u8, pid: u32) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
+    fn ask(&mut self, kind: u8, pid: u32, inode: u64) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
         self.asked += 1;
-        let question = [&self.asked.to_be_bytes()[..], &[kind], &pid.to_be_bytes()].concat();
+        let question =
+            [&self.asked.to_be_bytes()[..], &[kind], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
         terminal::send(&self.socket, &question, None)?;
         let mut buffer = vec![0; LONGEST];
         loop {
@@ -170,11 +194,14 @@ fn testify(socket: &OwnedFd, confine: impl FnOnce() -> io::Result<()>) -> io::Re
 
 /// The answer to a question, and a file that goes with it.
 fn answered(question: &[u8; QUESTION]) -> (Vec<u8>, Option<OwnedFd>) {
-    let [.., kind, a, b, c, d] = *question;
-    let pid = u32::from_be_bytes([a, b, c, d]);
+    let [_, _, _, _, _, _, _, _, kind, a, b, c, d, inode @ ..] = *question;
+    let (pid, inode) = (u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(inode));
+    let held = |pid: u32| (pid.to_be_bytes().to_vec(), None);
     let answer = match kind {
         SCRIPT => closer::script(pid).and_then(written).map(|text| (text, None)),
         ANCESTRY => closer::ancestry(pid).and_then(written).map(|text| (text, None)),
+        HOLDER => holder::holder(inode).map(held),
+        HOLDS => holder::holds(pid, inode).then(|| held(pid)).ok_or(IdentityError::Gone),
         _ => look(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
     };
     match answer {
@@ -183,6 +210,8 @@ fn answered(question: &[u8; QUESTION]) -> (Vec<u8>, Option<OwnedFd>) {
             (text, file)
         }
         Err(IdentityError::Io(error)) => ([&b"!"[..], error.to_string().as_bytes()].concat(), None),
+        Err(IdentityError::Nobody) => (b"n".to_vec(), None),
+        Err(IdentityError::Shared) => (b"s".to_vec(), None),
         Err(_) => (b"-".to_vec(), None),
     }
 }
@@ -201,8 +230,15 @@ fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
     match answer.split_first().ok_or_else(unclear)? {
         (b'+', rest) => Ok(rest),
         (b'-', _) => Err(IdentityError::Gone),
+        (b'n', _) => Err(IdentityError::Nobody),
+        (b's', _) => Err(IdentityError::Shared),
         (_, rest) => Err(io::Error::other(String::from_utf8_lossy(rest).into_owned()).into()),
     }
+}
+
+/// What an answer says of who holds a socket.
+fn holding(answer: &[u8]) -> Result<u32, IdentityError> {
+    answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())
 }
 
 /// What an answer says of who a process is.
@@ -236,6 +272,7 @@ fn look(pid: u32) -> Result<Seen, IdentityError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -265,6 +302,12 @@ mod tests {
             assert_eq!((&there.exe, &there.cgroup), (&here.exe, &here.cgroup));
             assert_eq!(there.file.metadata().unwrap().ino(), here.file.metadata().unwrap().ino());
         }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino();
+        assert_eq!(witness.holder(inode).unwrap(), pid);
+        assert!(witness.holds(pid, inode).is_ok() && witness.holds(1, inode).is_err());
+        drop(listener);
+        assert!(matches!(witness.holder(inode), Err(IdentityError::Nobody)));
         let process = Process {
             pid,
             start_time: closer::start_time(pid).unwrap(),
@@ -283,7 +326,7 @@ mod tests {
     #[test]
     fn an_answer_that_makes_no_sense_is_a_refusal() {
         for answer in [&b""[..], b"1234567812345678/exe", b"?", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
-            assert!(understood(answer, None).is_err(), "{answer:?}");
+            assert!(understood(answer, None).is_err() && holding(answer).is_err(), "{answer:?}");
         }
         assert!(told(b"").is_err() && told(b"?").is_err());
         assert!(matches!(told(b"-"), Err(IdentityError::Gone)));

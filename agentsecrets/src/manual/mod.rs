@@ -7,6 +7,9 @@ pub mod threat_model {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 
+#[doc = include_str!("door.md")]
+pub mod door {}
+
 #[doc = include_str!("references.md")]
 pub mod references {}
 

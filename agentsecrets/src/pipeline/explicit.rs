@@ -66,12 +66,15 @@ impl Explicit {
                 let admitted = match capabilities.admit(&caller, &shown) {
                     Ok(admitted) => admitted,
                     Err(refused) => {
+                        // Nobody else is helped by a token.
+                        let is_unseen =
+                            matches!(*caller, Err(IdentityError::Nobody | IdentityError::Unsupported));
+                        let asked = shown.is_nothing() && is_unseen;
                         let mut caller = caller.as_ref().as_ref().ok().cloned();
                         if let Some(caller) = &mut caller {
                             caller.standing.token = refused.token;
                         }
                         let refusal = refused.refusal.about(destination.host());
-                        let asked = shown.is_nothing() && caller.is_none();
                         return self.turn_away(stream, caller.as_ref(), &destination, &refusal, asked).await;
                     }
                 };

@@ -48,7 +48,7 @@ impl Pipeline {
             trailers: trailers.as_ref(),
             spends: held.spends(),
         };
-        attempt.waits(&held);
+        attempt.on_hold(&held);
         let matter = Matter { held: &held, caller, ask, seen: &whole };
         let answered = tokio::select! {
             answered = self.approvals.ask(&matter) => answered,

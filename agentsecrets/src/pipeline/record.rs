@@ -179,7 +179,7 @@ impl Attempt {
     }
 
     /// Notes under which rule it waits for a person, and with which secrets.
-    pub fn waits(&mut self, held: &approval::Held) {
+    pub fn on_hold(&mut self, held: &approval::Held) {
         self.pending.rule(&**held.rule());
         self.pending.spends(held.spends());
     }

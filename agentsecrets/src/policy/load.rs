@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::rules::Policy;
 use super::sources::Sources;
 use super::{compile, model};
@@ -55,12 +57,18 @@ impl Policy {
     /// Reads a policy from `text`, which came from the file `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, LoadError> {
         let invalid = |problems| LoadError::Invalid { path: path.to_path_buf(), problems };
-        let options = serde_yaml::options! { strict_booleans: true, with_snippet: false };
-        let file: model::File = serde_yaml::from_str_with_options(text, options).map_err(|error| {
-            let line = error.location().map_or(0, |location| location.line());
-            invalid(vec![Problem { line, message: plainly(&error.to_string()) }])
-        })?;
+        let file: model::File = Self::written(text, path)?;
         compile::policy(&file, file_name(path), Sources::beside(path)).map_err(invalid)
+    }
+
+    /// What stands in `text`, whatever it means.
+    pub(super) fn written<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, LoadError> {
+        let options = serde_yaml::options! { strict_booleans: true, with_snippet: false };
+        serde_yaml::from_str_with_options(text, options).map_err(|error| {
+            let line = error.location().map_or(0, |location| location.line());
+            let problems = vec![Problem { line, message: plainly(&error.to_string()) }];
+            LoadError::Invalid { path: path.to_path_buf(), problems }
+        })
     }
 
     /// The policy where there is no file.

@@ -1,6 +1,7 @@
 //! Who may do what: deny by default. One decision per request, and the only place where a `Grant`
 //! comes into being.
 
+pub mod allowlist;
 pub mod approval;
 pub mod ask;
 pub mod bounds;

@@ -85,7 +85,8 @@ fn layer(release: &Release) -> Result<Tree> {
     );
     tree.file("etc/group", format!("root:x:0:\nagentsecrets:x:{SERVES}:\n"), 0o644);
     tree.file("usr/share/doc/agentsecrets/THIRD-PARTY.md", release.bill.notices(), 0o644);
-    for folder in ["etc/agentsecrets", "run/agentsecrets/public", "run/secrets", "host/bpf", "host/cgroup"] {
+    for folder in ["config/agentsecrets", "run/agentsecrets/public", "run/secrets", "host/bpf", "host/cgroup"]
+    {
         tree.folder(folder, 0o755, 0);
     }
     for folder in ["dev", "proc", "sys"] {

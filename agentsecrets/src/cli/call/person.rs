@@ -7,7 +7,7 @@ use crate::app::stages::Stages;
 use crate::base::name::{AgentName, SecretName};
 use crate::cli::secrets::{open_store, store_failure};
 use crate::cli::{Context, Exit, Failure};
-use crate::identity::{Caller, IdentityError, who_started_us, who_started_us_as};
+use crate::identity::{Caller, IdentityError, who_started_us};
 use crate::policy::{Live, Policy};
 use crate::store::Store;
 
@@ -27,7 +27,7 @@ pub(super) async fn door(injections: &[Injection], context: &Context) -> Result<
     let whose = (&context.project, &context.environment);
     let stages =
         Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), Arc::new(store))?.unbounded();
-    Ok(Here::once(&stages, caller().await))
+    Ok(Here::once(&stages, caller(context).await))
 }
 
 /// The way out for a request of the agent whose `token` is shown.
@@ -36,7 +36,7 @@ pub(super) async fn door_of_an_agent(token: &str, context: &Context) -> Result<H
     let whose = (&context.project, &context.environment);
     let store = Arc::new(open_store(context)?);
     let stages = Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), store)?;
-    Ok(Here::once(&stages, who_started_us_as(None).await).showing(token))
+    Ok(Here::once(&stages, context.caller_as(None).await).showing(token))
 }
 
 fn policy(context: &Context) -> Result<Policy, Failure> {
@@ -47,7 +47,14 @@ fn policy(context: &Context) -> Result<Policy, Failure> {
 }
 
 /// Who asks.
-async fn caller() -> Result<Caller, IdentityError> {
-    let process = Arc::new(who_started_us().await?);
+async fn caller(context: &Context) -> Result<Caller, IdentityError> {
+    #[cfg(target_os = "linux")]
+    let at_the_door = context.ticket.as_ref().map(|ticket| ticket.process.clone());
+    #[cfg(not(target_os = "linux"))]
+    let at_the_door = None;
+    let process = Arc::new(match at_the_door {
+        Some(process) => process,
+        None => who_started_us().await?,
+    });
     Ok(Caller { process, agent: None, session: "".into(), is_ours: false, standing: Default::default() })
 }

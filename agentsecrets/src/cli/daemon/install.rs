@@ -86,8 +86,10 @@ pub(super) fn uninstall(purge: bool) -> Result<(), Failure> {
     }
     if purge {
         gone(Path::new(HOMES), fs::remove_dir_all(HOMES))?;
-        if User::from_name(USER).ok().flatten().is_some() {
-            run("userdel", &[USER])?;
+        if User::from_name(USER).ok().flatten().is_some()
+            && let Err(failure) = run("userdel", &[USER])
+        {
+            eprintln!("the user {USER} is still there: {}", failure.what());
         }
         eprintln!("this machine is not strict any more, and nothing is stored");
     } else {

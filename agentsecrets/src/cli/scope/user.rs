@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ENVIRONMENTS;
 use crate::base::files;
 use crate::base::home::Home;
-use crate::base::name::{Environment, Project};
+use crate::base::name::{Environment, Project, Workspace};
 use crate::cli::{Exit, Failure};
 
 /// The file.
@@ -18,10 +18,14 @@ pub(crate) struct User {
     pub(crate) project: Option<Project>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) environment: Option<Environment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) workspace: Option<Workspace>,
     #[serde(default)]
     pub(crate) projects: Vec<Known>,
     #[serde(default)]
     pub(crate) environments: Vec<Environment>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) workspaces: Vec<Workspace>,
 }
 
 /// A project that was made.
@@ -64,6 +68,11 @@ impl User {
         let mut all: Vec<Environment> = ENVIRONMENTS.iter().filter_map(|name| name.parse().ok()).collect();
         all.extend(self.environments.iter().cloned());
         all
+    }
+
+    /// Every workspace that is known: the one that everybody has, and those that were made.
+    pub(crate) fn all_workspaces(&self) -> Vec<Workspace> {
+        std::iter::once(Workspace::default()).chain(self.workspaces.iter().cloned()).collect()
     }
 
     /// Remembers an environment; that it is new is said, since it may be a slip.

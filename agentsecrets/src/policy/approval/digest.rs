@@ -174,7 +174,9 @@ mod tests {
                     (name, HeaderValue::from_bytes(value).unwrap())
                 };
                 let mut map = HeaderMap::new();
-                list.iter().map(pair).for_each(|(name, value)| drop(map.append(name, value)));
+                list.iter().map(pair).for_each(|(name, value)| {
+                    map.append(name, value);
+                });
                 map
             };
             let target = Target { scheme: Scheme::Https, host: self.host.parse().unwrap(), port: self.port };
