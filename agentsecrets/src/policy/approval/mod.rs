@@ -46,6 +46,14 @@ pub struct Approval {
     stands: bool,
 }
 
+/// Why what was approved does not leave all the same.
+pub struct Unreleased {
+    /// What the agent is told.
+    pub refusal: Box<Refusal>,
+    /// The approval, where it was not used up.
+    pub unused: Option<Box<Approval>>,
+}
+
 /// Who answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,16 +121,17 @@ impl Held {
         digest: &Digest,
         same: &Same,
         now: Instant,
-    ) -> Result<(Grant, String), (Refusal, Option<Approval>)> {
+    ) -> Result<(Grant, String), Unreleased> {
         let covers = if approval.stands { approval.same == *same } else { approval.digest == *digest };
         if !covers {
             let message = "what a person approved is not what would be sent now: the policy or the secrets \
                            changed meanwhile; send the request again";
             let refusal = Refusal::new(Slug::PolicyApprovalRequired, &self.host, message);
-            return Err((refusal.by_rule(&**self.rule()), None));
+            return Err(Unreleased { refusal: Box::new(refusal.by_rule(&**self.rule())), unused: None });
         }
         if let Some(refusal) = charge(self.limiters.iter(), &self.host, "requests", now) {
-            return Err((refusal.by_rule(&**self.rule()), Some(approval)));
+            let refusal = Box::new(refusal.by_rule(&**self.rule()));
+            return Err(Unreleased { refusal, unused: Some(Box::new(approval)) });
         }
         Ok((self.grant, approval.note()))
     }
