@@ -22,7 +22,7 @@ cat $own/status; rm -rf $own"#;
 
 /// Writing the answer file oneself, knowing all that is in it.
 const WRITE: &str = r#"umask 077; mkdir -p "$home/approvals" 2>/dev/null
-printf '{"digest":"%s","verdict":"once","pid":1}' "$digest" > "$home/approvals/$id.answer" 2>/dev/null"#;
+printf '{"digest":"%s","verdict":"once","by":{"uid":0,"pid":1}}' "$digest" > "$home/approvals/$id.answer" 2>/dev/null"#;
 
 impl Attempt {
     fn new() -> Self {
@@ -97,7 +97,7 @@ fn by_speaking_to_every_socket_in_reach_and_by_asking_us() {
     let attempt = r#"/usr/bin/python3 - "$home" "$id" "$digest" "$3" <<'END'
 import os, socket, sys
 home, id, digest, url = sys.argv[1:]
-answer = ('{"digest":"%s","verdict":"once","pid":1}\n' % digest).encode()
+answer = ('{"digest":"%s","verdict":"once","by":{"uid":0,"pid":1}}\n' % digest).encode()
 for line in open('/proc/net/unix').read().splitlines()[1:]:
     path = line.split()[-1]
     if not path.startswith(('/', '@')): continue

@@ -19,7 +19,6 @@
 //! cut off unseen, edited never.
 
 mod anchor;
-mod answers;
 mod chain;
 mod escape;
 mod log;
@@ -32,7 +31,6 @@ mod unwritten;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use answers::Answering;
 pub use escape::visible;
 pub use log::{Act, Log, Pending};
 pub use record::{IdentityLevel, Opening, Outcome, ProcessFacts, Record, Status, target_url};

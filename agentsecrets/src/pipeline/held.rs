@@ -14,7 +14,7 @@ use super::wallet::Wallet;
 use crate::base::refusal::{Refusal, Slug};
 use crate::identity::Caller;
 use crate::policy::approval::desk::Matter;
-use crate::policy::approval::{Held, Seen};
+use crate::policy::approval::{Held, Seen, Unreleased};
 use crate::policy::ask::Ask;
 use crate::policy::decide::decide;
 use crate::policy::grant::{Decision, Grant};
@@ -67,12 +67,11 @@ impl Pipeline {
             Decision::Hold(again) => {
                 let digest = Seen { agent: again.agent(), spends: again.spends(), ..whole }.digest();
                 let same = again.same(caller, ask);
-                let (grant, note) = again.release(approval, &digest, &same, Instant::now()).map_err(
-                    |(refusal, unused)| {
-                        unused.into_iter().for_each(|approval| self.approvals.keep(approval));
-                        refusal
-                    },
-                )?;
+                let released = again.release(approval, &digest, &same, Instant::now());
+                let (grant, note) = released.map_err(|Unreleased { refusal, unused }| {
+                    unused.into_iter().for_each(|approval| self.approvals.keep(*approval));
+                    *refusal
+                })?;
                 attempt.note(note);
                 grant
             }

@@ -6,9 +6,10 @@ use anstream::println;
 
 use super::show::masked;
 use super::unreadable;
-use crate::audit::{Answering, Log, visible};
+use crate::audit::{Act, Log, Status, visible};
 use crate::base::name::SecretName;
 use crate::cli::{Context, Exit, Failure};
+use crate::policy::approval::By;
 use crate::policy::approval::files::{NotAnswered, Question, Verdict, answer, list};
 use crate::policy::edit;
 
@@ -44,7 +45,7 @@ pub(in crate::cli) struct Deny {
 
 /// Runs `approve`.
 pub(in crate::cli) fn approve(args: &Approve, context: &Context) -> Result<ExitCode, Failure> {
-    let question = find(&args.id, context)?;
+    let (question, by) = (find(&args.id, context)?, who(context));
     let scope = match (args.session, args.always) {
         (true, _) => "for the session",
         (_, true) => "always",
@@ -52,11 +53,11 @@ pub(in crate::cli) fn approve(args: &Approve, context: &Context) -> Result<ExitC
     };
     let verdict = if args.session { Verdict::Session } else { Verdict::Once };
     let edited = if args.always { Some(Edited::prepare(&question, context)?) } else { None };
-    record("APPROVE", scope, &question, context)?;
+    record("APPROVE", scope, &question, by, context)?;
     if let Some(edited) = edited {
         edited.write()?;
     }
-    give(&question, verdict, context)?;
+    give(&question, verdict, by, context)?;
     say("approved", scope, &question, context);
     if args.session && !context.json {
         println!("  for this session it covers {}", visible(&question.same));
@@ -66,11 +67,11 @@ pub(in crate::cli) fn approve(args: &Approve, context: &Context) -> Result<ExitC
 
 /// Runs `deny`.
 pub(in crate::cli) fn deny(args: &Deny, context: &Context) -> Result<ExitCode, Failure> {
-    let question = find(&args.id, context)?;
+    let (question, by) = (find(&args.id, context)?, who(context));
     let (verdict, scope) =
         if args.session { (Verdict::DenySession, "for the session") } else { (Verdict::Deny, "once") };
-    record("DENY", scope, &question, context)?;
-    give(&question, verdict, context)?;
+    record("DENY", scope, &question, by, context)?;
+    give(&question, verdict, by, context)?;
     say("denied", scope, &question, context);
     Ok(ExitCode::SUCCESS)
 }
@@ -90,38 +91,38 @@ fn find(id: &str, context: &Context) -> Result<Question, Failure> {
     }
 }
 
-fn record(act: &str, scope: &str, question: &Question, context: &Context) -> Result<(), Failure> {
+fn record(act: &str, scope: &str, question: &Question, by: By, context: &Context) -> Result<(), Failure> {
     let refused = |error| Failure::new(Exit::Failure, format!("nothing was answered: {error}"));
     let log = Log::open(&context.home.audit()).map_err(refused)?;
-    let names: Vec<SecretName> = question.secrets.iter().map(|spent| spent.name.clone()).collect();
-    let url = masked(&question.url).replace('…', "");
-    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
-    let domain = authority.split(['/', '?']).next().unwrap_or_default();
-    let domain = domain.rsplit_once(':').map_or(domain, |(host, _)| host).to_owned();
-    let note = format!(
-        "approval {} {scope}, by {}: {} of agent '{}', SHA-256 {}",
-        question.id,
-        who(),
-        question.method,
-        question.agent,
-        question.digest
-    );
-    log.answering(Answering { environment: &context.environment, act, secrets: &names, url, domain, note })
-        .map_err(refused)
+    let secrets: Vec<SecretName> = question.secrets.iter().map(|spent| spent.name.clone()).collect();
+    let agent = question.agent.parse().ok();
+    let notes = vec![
+        format!("approval {} {scope}, by {by}, SHA-256 {}", question.id, question.digest),
+        format!("{} {}", question.method, masked(&question.url)),
+    ];
+    log.administrative(Act {
+        environment: &context.environment,
+        act,
+        agent: agent.as_ref(),
+        secrets: &secrets,
+        process: context.caller(),
+        status: Status::Ok,
+        reason: None,
+        notes,
+    })
+    .map_err(refused)
 }
 
-#[cfg(target_os = "linux")]
-fn who() -> String {
-    format!("uid {} (process {})", nix::unistd::getuid(), std::process::id())
+/// Who answers: the one who asked for it where the daemon acts, else this very process.
+fn who(context: &Context) -> By {
+    match context.caller() {
+        Some(process) => By { uid: process.uid, pid: process.pid },
+        None => By { uid: 0, pid: std::process::id() },
+    }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn who() -> String {
-    format!("process {}", std::process::id())
-}
-
-fn give(question: &Question, verdict: Verdict, context: &Context) -> Result<(), Failure> {
-    answer(&context.home.approvals(), question, verdict).map_err(|error| match error {
+fn give(question: &Question, verdict: Verdict, by: By, context: &Context) -> Result<(), Failure> {
+    answer(&context.home.approvals(), question, verdict, by).map_err(|error| match error {
         NotAnswered::Already => Failure::new(Exit::NotFound, error),
         NotAnswered::Io(_) => Failure::new(Exit::Failure, error),
     })

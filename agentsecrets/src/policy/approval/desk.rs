@@ -117,7 +117,7 @@ impl Desk {
             note: None,
         };
         let denied = |id: &str, by: By| NotApproved {
-            note: Some(format!("denied by uid {} (process {}), approval {id}", by.uid, by.pid)),
+            note: Some(format!("denied by {by}, approval {id}")),
             ..refused(Slug::PolicyApprovalDenied, format!("a person denied this request (approval {id})"))
         };
         if let Some(Standing { id, by, is_yes, .. }) = self.state().standing(&same) {

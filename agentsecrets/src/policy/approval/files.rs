@@ -3,7 +3,7 @@
 //! write there is the person: the folder is not in an agent's view.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ struct Answer {
     /// What the person saw.
     digest: String,
     verdict: Verdict,
-    pid: u32,
+    by: By,
 }
 
 /// Why a question was not answered.
@@ -154,24 +154,25 @@ pub fn list(folder: &Path) -> io::Result<Vec<Question>> {
 }
 
 /// Answers `question`, as it was seen.
-pub fn answer(folder: &Path, question: &Question, verdict: Verdict) -> Result<(), NotAnswered> {
-    let answer = Answer { digest: question.digest.clone(), verdict, pid: std::process::id() };
+pub fn answer(folder: &Path, question: &Question, verdict: Verdict, by: By) -> Result<(), NotAnswered> {
+    let answer = Answer { digest: question.digest.clone(), verdict, by };
     let text = serde_json::to_vec(&answer).map_err(io::Error::from)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&text)?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(answer_path(folder, &question.id)) {
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(NotAnswered::Already),
-        Err(error) => Err(error.error.into()),
-        Ok(_) => Ok(()),
-    }
+    // Whole, and the folder owner's, before it is there under its name; and it is there only once.
+    let new = folder.join(format!("{}-{}", question.id, std::process::id())).with_extension("new");
+    crate::base::files::replace(&new, &text)?;
+    let placed = fs::hard_link(&new, answer_path(folder, &question.id));
+    fs::remove_file(&new)?;
+    placed.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => NotAnswered::Already,
+        _ => NotAnswered::Io(error),
+    })
 }
 
 /// The answer to the question `id`, if there is one about this `digest`. What nobody but the folder's owner or
 /// root may have written counts; anything else is no answer.
 pub(super) fn answered(folder: &Path, id: &str, digest: &str) -> Option<(Verdict, By)> {
     let path = answer_path(folder, id);
-    let (text, uid) = match read_owned(&path) {
+    let text = match read_ours(&path) {
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
@@ -180,7 +181,7 @@ pub(super) fn answered(folder: &Path, id: &str, digest: &str) -> Option<(Verdict
         }
     };
     let answer: Answer = serde_json::from_slice(&text).ok()?;
-    (answer.digest == digest).then_some((answer.verdict, By { uid, pid: answer.pid }))
+    (answer.digest == digest).then_some((answer.verdict, answer.by))
 }
 
 /// Writes the file of `question`.
@@ -270,34 +271,30 @@ pub fn seconds() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
+/// The file's text, if it is a file of the folder's owner or of root that nobody else may touch.
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
-    read_owned(path).map(|(text, _)| text)
-}
-
-/// The file's text and its owner, if it is a file of the folder's owner or of root that nobody else may touch.
-fn read_owned(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     if fs::symlink_metadata(path)?.file_type().is_symlink() {
         return Err(io::Error::other("it is a link"));
     }
     let file = File::open(path)?;
-    let owner = owner(&file, path)?;
+    check_owner(&file, path)?;
     let mut text = Vec::new();
     file.take(LARGEST).read_to_end(&mut text)?;
-    Ok((text, owner))
+    Ok(text)
 }
 
 #[cfg(unix)]
-fn owner(file: &File, path: &Path) -> io::Result<u32> {
+fn check_owner(file: &File, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     check_private(file, path)?;
     let (own, folder) = (file.metadata()?, fs::metadata(path.parent().unwrap_or(Path::new(".")))?);
     if !own.is_file() || (own.uid() != folder.uid() && own.uid() != 0) {
         return Err(io::Error::other("it belongs to another user than its folder"));
     }
-    Ok(own.uid())
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn owner(_file: &File, _path: &Path) -> io::Result<u32> {
-    Ok(0)
+fn check_owner(_file: &File, _path: &Path) -> io::Result<()> {
+    Ok(())
 }

@@ -8,6 +8,8 @@ pub mod files;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::ask::Ask;
 use super::grant::{Grant, Spend};
 use super::limit::{Limiter, charge};
@@ -44,12 +46,21 @@ pub struct Approval {
     stands: bool,
 }
 
+/// Why what was approved does not leave all the same.
+pub struct Unreleased {
+    /// What the agent is told.
+    pub refusal: Box<Refusal>,
+    /// The approval, where it was not used up.
+    pub unused: Option<Box<Approval>>,
+}
+
 /// Who answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct By {
-    /// The user, as the system says.
+    /// The user.
     pub uid: u32,
-    /// The process, as it says itself.
+    /// The process.
     pub pid: u32,
 }
 
@@ -110,16 +121,17 @@ impl Held {
         digest: &Digest,
         same: &Same,
         now: Instant,
-    ) -> Result<(Grant, String), (Refusal, Option<Approval>)> {
+    ) -> Result<(Grant, String), Unreleased> {
         let covers = if approval.stands { approval.same == *same } else { approval.digest == *digest };
         if !covers {
             let message = "what a person approved is not what would be sent now: the policy or the secrets \
                            changed meanwhile; send the request again";
             let refusal = Refusal::new(Slug::PolicyApprovalRequired, &self.host, message);
-            return Err((refusal.by_rule(&**self.rule()), None));
+            return Err(Unreleased { refusal: Box::new(refusal.by_rule(&**self.rule())), unused: None });
         }
         if let Some(refusal) = charge(self.limiters.iter(), &self.host, "requests", now) {
-            return Err((refusal.by_rule(&**self.rule()), Some(approval)));
+            let refusal = Box::new(refusal.by_rule(&**self.rule()));
+            return Err(Unreleased { refusal, unused: Some(Box::new(approval)) });
         }
         Ok((self.grant, approval.note()))
     }
@@ -128,12 +140,15 @@ impl Held {
 impl Approval {
     /// What the record of the request says of it.
     fn note(&self) -> String {
-        let Approval { id, by: By { uid, pid }, waited, stands, .. } = self;
+        let Approval { id, by, waited, stands, .. } = self;
         let scope = if *stands { "for the session" } else { "once" };
-        format!(
-            "approved {scope} by uid {uid} (process {pid}), approval {id}, after {} ms",
-            waited.as_millis()
-        )
+        format!("approved {scope} by {by}, approval {id}, after {} ms", waited.as_millis())
+    }
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uid {} (process {})", self.uid, self.pid)
     }
 }
 
