@@ -11,7 +11,7 @@ use libc::{c_int, c_void, vinfo_stat};
 use nix::sys::resource::{Resource, setrlimit};
 
 /// The most that the system takes for a limit (`OPEN_MAX`), whatever it says is allowed.
-pub(super) const MOST_DESCRIPTORS: u64 = 10_240;
+pub(super) const MOST_DESCRIPTORS: Option<u64> = Some(10_240);
 
 /// Asks for what a descriptor of a socket is (`PROC_PIDFDSOCKETINFO` of `sys/proc_info.h`).
 const SOCKET_OF_DESCRIPTOR: c_int = 3;

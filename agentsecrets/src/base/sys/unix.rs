@@ -112,7 +112,7 @@ fn check_mode(mode: u32, path: &Path, fix: &str) -> io::Result<()> {
 /// Allows ourselves as many descriptors as the system lets us have, and says how many that are.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let most = most.min(MOST_DESCRIPTORS);
+    let most = MOST_DESCRIPTORS.map_or(most, |limit| most.min(limit));
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     Ok(most)
 }
