@@ -64,7 +64,7 @@ fn bounded(time: &str) -> Command {
 
 /// Cargo's own tests; what `--full` adds is marked `#[ignore]` with its reason.
 fn tests(full: bool) -> Result<()> {
-    let mut command = bounded(if full { "8h" } else { "25m" });
+    let mut command = bounded(if full { "8h" } else { "45m" });
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
     if !full {
         return run(&mut command);
