@@ -322,9 +322,11 @@ fn a_session_ends_with_the_process_that_it_is_for() {
     let proxy = Proxy::of(&world);
     policy(&world, &[("coder", "    match: { session: true }\n")]);
     // The shell starts a session for itself, and its child is in it, until the shell is gone.
-    let script = "\"$0\" session start >/dev/null || exit 9; curl -sS -N \"$1\" & wait";
-    let mut shell =
-        world.home.beside(["sh", "-c", script, crate::support::home::AGENTSECRETS, &world.url("/held")]);
+    let script = "\"$0\" session start >/dev/null || exit 9
+        until curl -sSf -o /dev/null \"$2\"; do :; done
+        curl -sS -N \"$1\" & wait";
+    let (held, echo) = (world.url("/held"), world.url("/echo"));
+    let mut shell = world.home.beside(["sh", "-c", script, crate::support::home::AGENTSECRETS, &held, &echo]);
     shell.envs(proxy.variables.iter().map(|(name, value)| (name, value.as_str().unwrap())));
     shell.env("AGENTSECRETS_HOME", world.home.path()).current_dir("/tmp");
     let mut child = begun(shell.stderr(Stdio::null()));

@@ -5,6 +5,10 @@ use aya::maps::{HashMap, Map, MapData};
 use super::range::{Range, fixture_without};
 use crate::ebpf::agent::Fixture;
 
+/// What the table of records holds, in bytes.
+const KEY: usize = size_of::<agentsecrets_ebpf::Flow>();
+const RECORD: usize = size_of::<agentsecrets_ebpf::Origin>();
+
 /// Connections that come and go, each of which leaves its record to be taken back by the kernel.
 const CHURN: &str = r"
 for turn in range(count):
@@ -44,7 +48,7 @@ fn churn(count: u32) {
 
 fn records(fixture: &Fixture) -> usize {
     let data = MapData::from_pin(fixture.pins.join("FLOWS")).unwrap();
-    let records: HashMap<_, [u8; 48], [u8; 64]> = HashMap::try_from(Map::HashMap(data)).unwrap();
+    let records: HashMap<_, [u8; KEY], [u8; RECORD]> = HashMap::try_from(Map::HashMap(data)).unwrap();
     records.keys().count()
 }
 
@@ -66,11 +70,11 @@ fn a_full_table_refuses() {
     for without in [&[][..], &["as_connect4", "as_egress"]] {
         let fixture = fixture_without(without);
         let data = MapData::from_pin(fixture.pins.join("FLOWS")).unwrap();
-        let mut table: HashMap<_, [u8; 48], [u8; 64]> = HashMap::try_from(Map::HashMap(data)).unwrap();
+        let mut table: HashMap<_, [u8; KEY], [u8; RECORD]> = HashMap::try_from(Map::HashMap(data)).unwrap();
         for number in 0..65_536u32 {
-            let mut key = [0xee; 48];
+            let mut key = [0xee; KEY];
             key[..4].copy_from_slice(&number.to_ne_bytes());
-            table.insert(key, [0; 64], 0).unwrap();
+            table.insert(key, [0; RECORD], 0).unwrap();
         }
         let seen = range.shoot_at(&fixture, "go(tcp(), (there4, 443))");
         assert_eq!(seen.is_empty(), without.is_empty(), "{seen:#?}");

@@ -39,3 +39,6 @@ pub mod systems {}
 
 #[doc = include_str!("containers.md")]
 pub mod containers {}
+
+#[doc = include_str!("kubernetes.md")]
+pub mod kubernetes {}

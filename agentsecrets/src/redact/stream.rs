@@ -101,7 +101,8 @@ impl Scrubber {
     pub fn release(&mut self, keep: impl FnOnce(&[u8]) -> usize) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
         let kept = keep(bytes.get(self.gone..).unwrap_or_default());
-        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone), false)
+        // What begins within the last bytes and leaves unfinished is a piece, whatever may follow it.
+        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone), kept == 0)
     }
 
     /// Whether anything waits.

@@ -35,7 +35,7 @@
   volumeMounts:
     - { name: agentsecrets-cgroup, mountPath: /host/cgroup, readOnly: true }
     - { name: agentsecrets-pins, mountPath: /host/bpf }
-    - { name: agentsecrets-policy, mountPath: /etc/agentsecrets, readOnly: true }
+    - { name: agentsecrets-policy, mountPath: /config/agentsecrets, readOnly: true }
     - { name: agentsecrets-state, mountPath: /var/lib/agentsecrets }
     - { name: agentsecrets-public, mountPath: /run/agentsecrets/public }
     {{- if .Values.secrets.existingSecret }}
