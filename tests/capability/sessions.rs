@@ -325,6 +325,7 @@ fn a_session_ends_with_the_process_that_it_is_for() {
     let script = "\"$0\" session start >/dev/null || exit 9
         until curl -sSf -o /dev/null \"$2\"; do :; done
         curl -sS -N \"$1\" & wait";
+    // Every server of ours follows the file by itself, and a moment later.
     let (held, echo) = (world.url("/held"), world.url("/echo"));
     let mut shell = world.home.beside(["sh", "-c", script, crate::support::home::AGENTSECRETS, &held, &echo]);
     shell.envs(proxy.variables.iter().map(|(name, value)| (name, value.as_str().unwrap())));

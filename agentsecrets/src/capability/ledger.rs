@@ -335,6 +335,8 @@ impl Ledger {
 
     /// Whether the session of the run that is served is over, and why.
     pub(super) fn run_over(&self) -> Option<String> {
+        // A file that cannot be read refuses everything, and does not say that the run is to end.
+        self.roll().ok()?;
         self.over(&Right::Session(self.run.clone()?))
     }
 
