@@ -8,6 +8,8 @@ mod own;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -119,7 +121,7 @@ impl Drop for Asking {
 /// A person who watches.
 struct Watching {
     child: Child,
-    says: BufReader<ChildStdout>,
+    says: Receiver<String>,
 }
 
 impl Watching {
@@ -129,15 +131,17 @@ impl Watching {
 
     fn of(mut program: Command) -> Self {
         let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
-        let says = BufReader::new(child.stdout.take().unwrap());
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (say, says) = channel();
+        // Ends with the child, or with whoever listens.
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| say.send(line)));
         Self { child, says }
     }
 
     /// The next question.
     #[track_caller]
     fn next(&mut self) -> Value {
-        let mut line = String::new();
-        assert!(self.says.read_line(&mut line).unwrap() > 0, "watching ended");
+        let line = self.says.recv_timeout(Duration::from_secs(60)).expect("nothing was asked");
         serde_json::from_str(&line).unwrap()
     }
 
