@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+/// How long we wait to see whether more is sent, by who has neither sent anything since nor closed.
+const GRACE: Duration = Duration::from_millis(200);
 /// How long, and how many bytes, we go on reading from who does not stop sending.
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_UNREAD: usize = 64 << 20;
@@ -27,7 +29,7 @@ pub struct Ending<IO> {
     io: IO,
     tcp: fn(&IO) -> &TcpStream,
     is_shut: bool,
-    /// Set while bytes come that nobody asked for: until when, and how many were passed over.
+    /// Set once it is shut: until when bytes may come that nobody asked for, and how many were passed over.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -39,7 +41,7 @@ impl<IO> Ending<IO> {
         Self { io, tcp, is_shut: false, lingering: None }
     }
 
-    /// Passes over what is still sent, for a while. Where nothing has come there is nothing to wait for.
+    /// Passes over what is still sent, for a while. Who is done closes, and is not waited for.
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let tcp = (self.tcp)(&self.io);
         let mut unread = [0; 16 << 10];
@@ -47,14 +49,17 @@ impl<IO> Ending<IO> {
             match tcp.try_read(&mut unread) {
                 Ok(0) => return Poll::Ready(()),
                 Ok(count) => {
-                    let (_, passed) = self.lingering.get_or_insert_with(|| (Box::pin(sleep(LINGER)), 0));
+                    let (time, passed) = self.lingering.get_or_insert_with(|| (Box::pin(sleep(LINGER)), 0));
+                    if *passed == 0 {
+                        time.set(sleep(LINGER));
+                    }
                     *passed += count;
                     if *passed > MOST_UNREAD {
                         return Poll::Ready(());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let Some((time, _)) = &mut self.lingering else { return Poll::Ready(()) };
+                    let (time, _) = self.lingering.get_or_insert_with(|| (Box::pin(sleep(GRACE)), 0));
                     if time.as_mut().poll(cx).is_ready() || ready!(tcp.poll_read_ready(cx)).is_err() {
                         return Poll::Ready(());
                     }
