@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -17,7 +16,7 @@ use crate::base::name::SecretName;
 use crate::base::secret::Secret;
 use crate::capability::trust::Trust;
 use crate::identity::Caller;
-use crate::identity::witness::Witness;
+use crate::identity::look_closer;
 use crate::store::{Key, Store};
 
 /// The only version of the protocol.
@@ -161,7 +160,7 @@ fn caller(context: &Context) -> Result<Caller, String> {
 fn trust(context: &Context) -> Result<Trust, Failure> {
     let config = Config::load(&context.home.config())
         .map_err(|error| failed("the configuration is not valid", &error).hint("agentsecrets doctor"))?;
-    let trust = Trust::open(&context.home.trust(), config.require_trust, Some(Arc::new(Witness::Here)));
+    let trust = Trust::open(&context.home.trust(), config.require_trust, look_closer());
     trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))
 }
 

@@ -195,7 +195,7 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
     }
     let asked = bridge::Asked::read(&text).map_err(usage)?;
     // The daemon was given the project file of the caller's own folder.
-    let is_apart = inside_agent() || context.ticket.is_some();
+    let is_apart = inside_agent() || context.is_at_the_door();
     let there = asked.path.as_deref().filter(|_| !is_apart).map(|path| context.within(path));
     let there = there.transpose()?;
     let context = there.as_ref().unwrap_or(context);

@@ -199,6 +199,7 @@ impl Verb {
             Verb::Call(_) | Verb::Env(_) => false,
             #[cfg(target_os = "linux")]
             Verb::Whoami(_) => false,
+            #[cfg(target_os = "linux")]
             Verb::Kubernetes(_) => false,
             Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => false,
         }
@@ -300,6 +301,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Presence(args) => presence::run(args, &context),
         #[cfg(target_os = "linux")]
         Verb::Daemon(args) => daemon::run(args),
+        #[cfg(target_os = "linux")]
         Verb::Kubernetes(args) => kubernetes::run(args, &context),
         Verb::Completions(args) => completions::run(args, &context),
         #[cfg(target_os = "linux")]
@@ -386,6 +388,23 @@ impl Context {
             }
             None => who_started_us_as(agent).await,
         }
+    }
+
+    /// The program that started this command, as an agent that means the entry `agent`.
+    #[cfg(not(target_os = "linux"))]
+    async fn caller_as(
+        &self,
+        agent: Option<crate::base::name::AgentName>,
+    ) -> Result<crate::identity::Caller, crate::identity::IdentityError> {
+        crate::identity::who_started_us_as(agent).await
+    }
+
+    /// Whether the daemon acts for who asked.
+    fn is_at_the_door(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.ticket.is_some();
+        #[cfg(not(target_os = "linux"))]
+        false
     }
 
     /// The same in the folder `working`: what the command line chose stays, a project file there counts.

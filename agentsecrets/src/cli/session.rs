@@ -159,8 +159,11 @@ fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
         let wrong = || Failure::new(Exit::Usage, "a container is named by its whole id, 64 digits of hex");
         return is_whole.then(|| Who::Container { id: id.clone() }).ok_or_else(wrong);
     }
-    let asked = || context.caller().map_or_else(std::os::unix::process::parent_id, |process| process.pid);
-    let pid = start.pid.unwrap_or_else(asked);
+    let asked = || match context.caller() {
+        Some(process) => Ok(process.pid),
+        None => crate::identity::parent_id().map_err(|error| Failure::new(Exit::Failure, error)),
+    };
+    let pid = start.pid.map_or_else(asked, Ok)?;
     let start_time = lineage::start_of(pid)
         .ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no process {pid}")))?;
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();

@@ -27,7 +27,7 @@ pub fn look_closer() -> Option<Arc<dyn super::closer::Look>> {
 }
 
 /// The process that started this one.
-pub(super) fn parent_id() -> std::io::Result<u32> {
+pub fn parent_id() -> std::io::Result<u32> {
     Ok(std::os::unix::process::parent_id())
 }
 

@@ -37,7 +37,7 @@ use macos as system;
 use windows as system;
 
 pub use parent::{started_us_as, who_started_us, who_started_us_as};
-pub use system::look_closer;
+pub use system::{look_closer, parent_id};
 
 /// A proven caller. Made by `identify` alone.
 #[derive(Debug, Clone)]

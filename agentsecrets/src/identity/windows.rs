@@ -23,7 +23,7 @@ pub fn look_closer() -> Option<Arc<dyn Look>> {
 }
 
 /// The process that started this one.
-pub(super) fn parent_id() -> io::Result<u32> {
+pub fn parent_id() -> io::Result<u32> {
     parent()
 }
 
