@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 pub use escape::visible;
 pub use log::{Act, Log, Pending};
-pub use record::{IdentityLevel, Opening, Outcome, ProcessFacts, Record, Status, target_url};
+pub use record::{IdentityLevel, Opening, Outcome, Record, Status, target_url};
 
 /// Why the log was not written or not believed.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::escape::tidy;
 use crate::base::name::{AgentName, Environment};
 use crate::exchange::target::Target;
-use crate::identity::Process;
+use crate::identity::{Process, ProcessFacts};
 
 /// The rule that an administrative act is recorded under; no agent's rule has this form.
 pub(super) const ADMINISTRATIVE: &str = "administrative";
@@ -100,27 +100,6 @@ pub enum IdentityLevel {
     Issued,
     /// By the kernel.
     Kernel,
-}
-
-/// A process, as records keep it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessFacts {
-    /// Process id in the initial namespace.
-    pub pid: u32,
-    /// Start time in clock ticks since boot.
-    pub start_time: u64,
-    /// Its executable; empty where it could not be proven, as is its hash.
-    pub exe: String,
-    /// That file's SHA-256.
-    pub sha256: String,
-    /// Its user.
-    pub uid: u32,
-    /// Its cgroup.
-    pub cgroup: String,
-    /// Its container's id, where it is in one.
-    pub container: Option<String>,
-    /// Its pod's uid, where it is in one.
-    pub pod: Option<String>,
 }
 
 /// What is known of a request when its record opens; the rest is set as it becomes known.
@@ -226,22 +205,6 @@ impl Record {
             for text in [&mut process.container, &mut process.pod].into_iter().flatten() {
                 tidy(text, LONGEST_TEXT);
             }
-        }
-    }
-}
-
-impl From<&Process> for ProcessFacts {
-    fn from(process: &Process) -> Self {
-        let container = process.container();
-        Self {
-            pid: process.pid,
-            start_time: process.start_time,
-            exe: process.exe.to_string_lossy().into_owned(),
-            sha256: process.sha256.clone(),
-            uid: process.uid,
-            cgroup: process.cgroup.clone(),
-            container: container.map(|container| container.id.to_owned()),
-            pod: container.and_then(|container| container.pod()),
         }
     }
 }

@@ -6,29 +6,16 @@ use serde::{Deserialize, Serialize};
 use super::Capabilities;
 use crate::base::shown::Shown;
 use crate::identity::closer::{Ancestor, Look};
-use crate::identity::{Caller, IdentityError, Process, Standing};
+use crate::identity::{Caller, IdentityError, Process, ProcessFacts, Standing};
 use crate::policy::Policy;
 
 /// A program, as we know it. To the program itself nothing of this is a secret: it names no rule, no secret
 /// but those of its own pins, and no other agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Known {
-    /// Its id in the initial namespace.
-    pub pid: u32,
-    /// When it started, in clock ticks since boot.
-    pub start_time: u64,
-    /// Its executable, as the kernel shows it.
-    pub exe: String,
-    /// That file's SHA-256.
-    pub sha256: String,
-    /// Its user.
-    pub uid: u32,
-    /// Its cgroup.
-    pub cgroup: String,
-    /// Its container, where its cgroup tells of one.
-    pub container: Option<String>,
-    /// Its pod, likewise.
-    pub pod: Option<String>,
+    /// What the kernel says of it.
+    #[serde(flatten)]
+    pub process: ProcessFacts,
     /// The processes above it, the nearest first.
     pub ancestry: Vec<Ancestor>,
     /// The agent entry that it acts under.
@@ -68,16 +55,8 @@ pub fn known(
     };
     let trust = capabilities.trust().map(|trust| trust.standing(&caller));
     let agent = refused.map_or_else(|| policy.agent_for(&caller), Err);
-    let process = &*caller.process;
     Ok(Known {
-        pid: process.pid,
-        start_time: process.start_time,
-        exe: process.exe.to_string_lossy().into_owned(),
-        sha256: process.sha256.clone(),
-        uid: process.uid,
-        cgroup: process.cgroup.clone(),
-        container: process.container().map(|container| container.id.to_owned()),
-        pod: process.container().and_then(|container| container.pod()),
+        process: (&*caller.process).into(),
         ancestry,
         agent: agent.as_ref().ok().map(|agent| agent.name().to_string()),
         no_agent: agent.err().map(|refusal| refusal.message),

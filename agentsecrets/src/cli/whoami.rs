@@ -111,15 +111,15 @@ fn look(args: &Args, context: &Context) -> Result<Known, Failure> {
 fn print(known: &Known) {
     let bold = Style::new().bold();
     let row = |name: &str, text: &str| println!("{bold}{name:<10}{bold:#} {}", visible(text));
-    row("process", &format!("{}, started at tick {}", known.pid, known.start_time));
-    row("program", &known.exe);
-    row("sha256", &known.sha256);
-    row("user", &known.uid.to_string());
-    row("cgroup", &known.cgroup);
-    if let Some(container) = &known.container {
+    row("process", &format!("{}, started at tick {}", known.process.pid, known.process.start_time));
+    row("program", &known.process.exe);
+    row("sha256", &known.process.sha256);
+    row("user", &known.process.uid.to_string());
+    row("cgroup", &known.process.cgroup);
+    if let Some(container) = &known.process.container {
         row("container", container);
     }
-    if let Some(pod) = &known.pod {
+    if let Some(pod) = &known.process.pod {
         row("pod", pod);
     }
     for (number, above) in known.ancestry.iter().enumerate() {

@@ -46,7 +46,7 @@ pub struct Ancestor {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Looked, ancestry, inside, script, start_time};
+pub(super) use linux::{Looked, ancestry, inside, script};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -58,6 +58,7 @@ mod linux {
 
     use super::{Ancestor, IdentityError, Process, Script};
     use crate::identity::executable::sha256;
+    use crate::identity::lineage::{Lineage, start_of};
 
     /// What was seen, and when the process started of which it was seen.
     pub(in crate::identity) type Looked<T> = (u64, T);
@@ -73,7 +74,7 @@ mod linux {
 
     /// The script of the process `pid`.
     pub(in crate::identity) fn script(pid: u32) -> Result<Looked<Option<Script>>, IdentityError> {
-        let start_time = start_time(pid)?;
+        let start_time = start_of(pid).ok_or(IdentityError::Gone)?;
         let mut line = Vec::new();
         File::open(format!("/proc/{pid}/cmdline"))?.take(LONGEST_COMMAND_LINE).read_to_end(&mut line)?;
         let argument = line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
@@ -104,21 +105,15 @@ mod linux {
 
     /// The processes above `pid`.
     pub(in crate::identity) fn ancestry(pid: u32) -> Result<Looked<Vec<Ancestor>>, IdentityError> {
-        let (mut above, started) = stat(pid)?;
-        let (mut below_started, mut found) = (started, Vec::new());
-        while above != 0 && found.len() < MOST_ANCESTORS {
-            let Ok((next, start_time)) = stat(above) else { break };
-            // Its id went to a younger process: who the parent was is no longer to be seen.
-            if start_time > below_started {
-                break;
-            }
-            let exe = read_link(format!("/proc/{above}/exe")).ok();
+        let started = start_of(pid).ok_or(IdentityError::Gone)?;
+        let line = Lineage::since((pid, started));
+        let above = line.iter().skip(1).take(MOST_ANCESTORS).map(|(pid, start_time)| {
+            let exe = read_link(format!("/proc/{pid}/exe")).ok();
             let exe = exe.map(|exe| exe.to_string_lossy().chars().take(LONGEST_PATH).collect());
-            let cgroup = cgroup(above).unwrap_or_default().chars().take(LONGEST_PATH).collect();
-            found.push(Ancestor { pid: above, start_time, exe, cgroup });
-            (above, below_started) = (next, start_time);
-        }
-        Ok((started, found))
+            let cgroup = cgroup(*pid).unwrap_or_default().chars().take(LONGEST_PATH).collect();
+            Ancestor { pid: *pid, start_time: *start_time, exe, cgroup }
+        });
+        Ok((started, above.collect()))
     }
 
     /// The process that those in the namespace of `who` know as `pid`: one in its cgroup.
@@ -137,23 +132,6 @@ mod linux {
     fn cgroup(pid: u32) -> Option<String> {
         let table = read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         table.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
-    }
-
-    /// When the process `pid` started, in clock ticks since boot.
-    pub(in crate::identity) fn start_time(pid: u32) -> Result<u64, IdentityError> {
-        stat(pid).map(|(_, start_time)| start_time)
-    }
-
-    /// The parent and the start time: fields 4 and 22 of `/proc/<pid>/stat`. The second field is the program's
-    /// own name for itself, in brackets, and may hold anything: what counts begins after the last bracket.
-    fn stat(pid: u32) -> Result<(u32, u64), IdentityError> {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).map_err(|_| IdentityError::Gone)?;
-        let after = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 1..));
-        let fields = after.and_then(|rest| std::str::from_utf8(rest).ok()).ok_or(IdentityError::Gone)?;
-        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-        let parent = number(1).and_then(|parent| u32::try_from(parent).ok());
-        parent.zip(number(19)).ok_or(IdentityError::Gone)
     }
 
     #[cfg(test)]

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::IdentityError;
-use super::closer::start_time;
+use super::lineage::start_of;
 
 /// The process that holds the socket: of several that run one program the oldest. Where they run different
 /// ones, nobody knows who speaks.
@@ -24,7 +24,7 @@ pub(super) fn holder(inode: u64) -> Result<u32, IdentityError> {
     holders
         .iter()
         .copied()
-        .min_by_key(|pid| (start_time(*pid).unwrap_or(u64::MAX), *pid))
+        .min_by_key(|pid| (start_of(*pid).unwrap_or(u64::MAX), *pid))
         .ok_or(IdentityError::Nobody)
 }
 

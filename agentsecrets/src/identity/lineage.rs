@@ -17,7 +17,12 @@ pub struct Lineage(Vec<Born>);
 impl Lineage {
     /// That of `process`, as far as this process may see it. Empty where it is gone.
     pub fn of(process: &Process) -> Self {
-        Self::by((process.pid, process.start_time), look)
+        Self::since((process.pid, process.start_time))
+    }
+
+    /// That of the process which is known by id and start.
+    pub fn since(first: Born) -> Self {
+        Self::by(first, look)
     }
 
     fn by(first: Born, look: impl Fn(u32) -> Option<(u32, u64)>) -> Self {
@@ -55,13 +60,19 @@ pub fn start_of(pid: u32) -> Option<u64> {
     look(pid).map(|(_, started)| started)
 }
 
-/// The parent and the start of the process `pid`.
+/// The parent and the start of the process `pid`: fields 4 and 22 of `/proc/<pid>/stat`. The second field is the
+/// program's own name for itself, in brackets, and may hold anything: what counts begins after the last bracket.
+/// It is read here since the witness may open files, and do little else.
 #[cfg(target_os = "linux")]
 fn look(pid: u32) -> Option<(u32, u64)> {
-    let stat = procfs::process::Process::new(i32::try_from(pid).ok()?).and_then(|process| process.stat());
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let after = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 1..))?;
+    let fields: Vec<&str> = std::str::from_utf8(after).ok()?.split_ascii_whitespace().collect();
     // A zombie has ended.
-    let stat = stat.ok().filter(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))?;
-    Some((u32::try_from(stat.ppid).ok()?, stat.starttime))
+    if fields.first().is_none_or(|state| matches!(*state, "Z" | "X" | "x")) {
+        return None;
+    }
+    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
 
 /// On this system nobody can say.

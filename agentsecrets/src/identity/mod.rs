@@ -4,6 +4,7 @@
 pub mod closer;
 pub mod container;
 pub mod executable;
+mod facts;
 #[cfg(target_os = "linux")]
 pub mod hierarchy;
 #[cfg(target_os = "linux")]
@@ -36,6 +37,7 @@ use macos as system;
 #[cfg(windows)]
 use windows as system;
 
+pub use facts::ProcessFacts;
 pub use parent::{started_us_as, who_started_us, who_started_us_as};
 pub use system::{look_closer, parent_id};
 
@@ -84,6 +86,13 @@ impl Caller {
         };
         let standing = Standing { is_issued: true, ..Standing::default() };
         Self { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing }
+    }
+
+    /// Somebody in a run, for the tests of later stages.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        let (process, standing) = (Arc::new(Process::for_test()), Standing::default());
+        Self { process, agent: None, session: "s".into(), is_ours: true, standing }
     }
 
     /// Whose connections to servers it may share: those of its session, or of its process.

@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::closer::{self, Ancestor, Look, Looked, Script};
+use super::lineage::start_of;
 use super::{IdentityError, Process, holder};
 use crate::base::sys::{process, terminal};
 
@@ -261,7 +262,7 @@ fn unclear() -> IdentityError {
 
 /// Looks at a process with the rights of this one.
 fn look(pid: u32) -> Result<Seen, IdentityError> {
-    let start_time = closer::start_time(pid)?;
+    let start_time = start_of(pid).ok_or(IdentityError::Gone)?;
     let link = format!("/proc/{pid}/exe");
     let file = File::open(&link)?;
     let exe = std::fs::read_link(&link)?;
@@ -310,7 +311,7 @@ mod tests {
         assert!(matches!(witness.holder(inode), Err(IdentityError::Nobody)));
         let process = Process {
             pid,
-            start_time: closer::start_time(pid).unwrap(),
+            start_time: start_of(pid).unwrap(),
             exe: "/x".into(),
             sha256: String::new(),
             uid: 0,

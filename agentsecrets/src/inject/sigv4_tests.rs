@@ -19,7 +19,7 @@ use crate::exchange::body::{Body, empty, full};
 use crate::exchange::server::serve;
 use crate::exchange::strict::Violation;
 use crate::exchange::target::{Scheme as Transport, Target};
-use crate::identity::{Caller, Process};
+use crate::identity::Caller;
 use crate::inject::placeholder::Vocabulary;
 use crate::inject::{Outbound, Room, apply};
 use crate::policy::ask::Ask;
@@ -194,22 +194,7 @@ fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
         "version: 1\nagents:\n  - name: coder\n    allow:\n      - host: {HOST}\n        sign:\n          aws: {{ \
          access_key: ID, secret_key: KEY{token}, regions: [us-east-1], services: [service] }}\n"
     );
-    let process = Process {
-        pid: 7,
-        start_time: 9,
-        exe: "/usr/bin/python3".into(),
-        sha256: "ab".repeat(32),
-        uid: 1000,
-        cgroup: "/agents.slice/run-1".to_owned(),
-        here: true,
-    };
-    let caller = Caller {
-        process: Arc::new(process),
-        agent: Some("coder".parse().unwrap()),
-        session: "session".into(),
-        is_ours: true,
-        standing: Default::default(),
-    };
+    let caller = Caller { agent: Some("coder".parse().unwrap()), ..Caller::for_test() };
     match decide(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
         Decision::Allow(grant) => Ok(grant),
         Decision::Hold(_) => Err("held".to_owned()),

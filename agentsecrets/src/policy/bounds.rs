@@ -23,14 +23,12 @@ impl Bounds for Unbounded {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use http::Method;
 
     use super::*;
     use crate::base::refusal::Slug;
     use crate::exchange::target::{Scheme, Target};
-    use crate::identity::Process;
     use crate::policy::grant::Decision;
     use crate::policy::{Policy, decide};
 
@@ -52,23 +50,7 @@ agents:
     #[test]
     fn what_a_bound_refuses_is_denied_and_charged_to_nobody() {
         let policy = Policy::parse(POLICY, Path::new("policy.yaml")).unwrap();
-        let sha256 = String::new();
-        let process = Process {
-            pid: 7,
-            start_time: 1,
-            exe: "/x".into(),
-            sha256,
-            uid: 1,
-            cgroup: "/".into(),
-            here: true,
-        };
-        let caller = Caller {
-            process: Arc::new(process),
-            agent: None,
-            session: "s".into(),
-            is_ours: true,
-            standing: Default::default(),
-        };
+        let caller = Caller::for_test();
         let target = Target { scheme: Scheme::Https, host: "api.net".parse().unwrap(), port: 443 };
         let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
         let Decision::Deny(refusal) = decide(&policy, &NotA, &caller, &ask) else { panic!("allowed") };

@@ -1,12 +1,11 @@
 //! Which connections are passed on unopened, and what a policy that names files does with them.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use super::Policy;
 use super::connection::{Tunnel, decide_connection};
 use crate::base::refusal::Slug;
-use crate::identity::{Caller, Process};
+use crate::identity::Caller;
 
 const POLICY: &str = r#"version: 1
 agents:
@@ -29,22 +28,7 @@ agents:
 "#;
 
 fn caller(session: &str) -> Caller {
-    let process = Process {
-        pid: 7,
-        start_time: 9,
-        exe: PathBuf::from("/usr/bin/python3.11"),
-        sha256: "ab".repeat(32),
-        uid: 1000,
-        cgroup: "/agents.slice/run-1".to_owned(),
-        here: true,
-    };
-    Caller {
-        process: Arc::new(process),
-        agent: None,
-        session: session.into(),
-        is_ours: !session.is_empty(),
-        standing: Default::default(),
-    }
+    Caller { session: session.into(), is_ours: !session.is_empty(), ..Caller::for_test() }
 }
 
 fn policy(text: &str) -> Policy {

@@ -88,24 +88,25 @@ pub(crate) fn clash(one: &Style, other: &Style) -> Option<String> {
     }
 }
 
+/// Headers that say where a message goes, or where it ends: they are ours to set.
+pub(crate) const FRAMING: &[&str] = &[
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Headers that frame the message or name the server are nobody's to set.
 pub(crate) fn injectable_header(text: &str) -> Result<HeaderName, String> {
     let name: HeaderName = text.parse().map_err(|_| format!("'{}' is not a header name", shown(text)))?;
-    let framing = [
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    if framing.contains(&name.as_str()) || name.as_str().starts_with("x-as-") {
+    let of_the_body = matches!(name.as_str(), "content-encoding" | "content-type");
+    if of_the_body || FRAMING.contains(&name.as_str()) || name.as_str().starts_with("x-as-") {
         return Err(format!("the header '{name}' cannot carry a secret"));
     }
     Ok(name)

@@ -12,7 +12,7 @@ use super::decide::{Reading, judge, reading};
 use super::grant::{Decision, Grant, Style};
 use crate::base::refusal::Slug;
 use crate::exchange::target::{Scheme, Target};
-use crate::identity::{Caller, Process};
+use crate::identity::Caller;
 
 /// `KEY@place`, or `KEY@place:name`.
 pub(super) fn reference(text: &str) -> Reference {
@@ -56,22 +56,7 @@ fn decided(rules: &str, references: &[Reference]) -> Result<Grant, Slug> {
 }
 
 fn to_read(rules: &str, references: &[Reference]) -> Option<Reading> {
-    let process = Process {
-        pid: 7,
-        start_time: 9,
-        exe: "/bin/sh".into(),
-        sha256: "ab".repeat(32),
-        uid: 1000,
-        cgroup: "/".to_owned(),
-        here: true,
-    };
-    let caller = Caller {
-        process: Arc::new(process),
-        agent: None,
-        session: "s".into(),
-        is_ours: true,
-        standing: Default::default(),
-    };
+    let caller = Caller::for_test();
     asked("/v1/x", references, |ask| reading(&policy(rules), &caller, ask))
 }
 

@@ -13,25 +13,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use crate::base::failure::Failure;
 use crate::exchange::body::{Body, empty, full};
 use crate::policy::grant::Style;
+use crate::policy::injects::FRAMING;
 
 pub use answer::{Answer, refused};
 pub use here::Here;
 pub use injection::Injection;
 pub use wire::send;
-
-/// Headers that are ours to set: they say where a message goes, or where it ends.
-const OURS: &[&str] = &[
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// What somebody wants to be sent. It holds no secret.
 #[derive(Debug, Default)]
@@ -138,7 +125,7 @@ fn headers(given: &[(String, String)]) -> Result<HeaderMap, Wrong> {
         let shown = name.chars().take(40).flat_map(char::escape_debug).collect::<String>();
         let wrong = |why: &str| Wrong { what: "headers", why: format!("'{shown}' {why}") };
         let name = HeaderName::try_from(name).map_err(|_| wrong("is no header's name"))?;
-        if OURS.contains(&name.as_str()) {
+        if FRAMING.contains(&name.as_str()) {
             return Err(wrong("is not for you to set"));
         }
         if name.as_str().starts_with("x-as-") {

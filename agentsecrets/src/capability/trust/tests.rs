@@ -72,23 +72,9 @@ impl Place {
 
     fn caller(&self, program: &str) -> Caller {
         let now = Pinned::now(&self.at(program)).unwrap();
-        let process = Process {
-            pid: 7,
-            start_time: 1,
-            exe: now.path,
-            sha256: now.sha256,
-            uid: 1000,
-            cgroup: "/agents/one".into(),
-            here: true,
-        };
-        let session = "".into();
-        Caller {
-            process: Arc::new(process),
-            agent: None,
-            session,
-            is_ours: true,
-            standing: Default::default(),
-        }
+        let (exe, sha256, cgroup) = (now.path, now.sha256, "/agents/one".into());
+        let process = Arc::new(Process { exe, sha256, cgroup, ..Process::for_test() });
+        Caller { process, session: "".into(), ..Caller::for_test() }
     }
 
     fn trust(&self) -> Trust {

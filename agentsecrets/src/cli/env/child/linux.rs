@@ -26,6 +26,7 @@ use super::super::{not_started, ours};
 use crate::base::sys::process::{self, Person};
 use crate::cli::{Context, Failure};
 use crate::door::ticket::Ticket;
+use crate::door::usher::PASSED_ON;
 use crate::launch::terminal::{Relay, Standard};
 use crate::redact::mask::{Mask, Values};
 
@@ -93,19 +94,7 @@ impl Signals {
 
 /// The signals that are passed on, and what else wakes us.
 fn caught() -> SigSet {
-    [
-        Signal::SIGALRM,
-        Signal::SIGCHLD,
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTERM,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-        Signal::SIGWINCH,
-    ]
-    .into_iter()
-    .collect()
+    PASSED_ON.iter().copied().chain([Signal::SIGALRM, Signal::SIGCHLD]).collect()
 }
 
 fn wait(

@@ -12,19 +12,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::{not_started, ours};
-use crate::cli::{Context, Failure};
+use crate::cli::Failure;
 use crate::redact::mask::Values;
-
-/// What `env` can do to the command's output here: nothing.
-#[derive(Debug, clap::Args)]
-pub(in crate::cli::env) struct Flags {}
-
-impl Flags {
-    /// Whether values are taken out of it.
-    pub(in crate::cli::env) fn mask(&self) -> bool {
-        false
-    }
-}
 
 /// What takes the signals.
 pub(in crate::cli::env) struct Signals(Runtime);
@@ -69,9 +58,4 @@ impl Signals {
             }
         })
     }
-}
-
-/// Nobody asks at a door here.
-pub(in crate::cli::env) fn as_who_asked(_: &mut Command, _: Option<&Context>) -> Result<(), Failure> {
-    Ok(())
 }

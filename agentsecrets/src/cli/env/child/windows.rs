@@ -7,19 +7,8 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use super::super::{not_started, ours};
-use crate::cli::{Context, Failure};
+use crate::cli::Failure;
 use crate::redact::mask::Values;
-
-/// What `env` can do to the command's output here: nothing.
-#[derive(Debug, clap::Args)]
-pub(in crate::cli::env) struct Flags {}
-
-impl Flags {
-    /// Whether values are taken out of it.
-    pub(in crate::cli::env) fn mask(&self) -> bool {
-        false
-    }
-}
 
 /// What takes what the console tells.
 pub(in crate::cli::env) struct Signals(Runtime);
@@ -49,9 +38,4 @@ impl Signals {
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125))
         })
     }
-}
-
-/// Nobody asks at a door here.
-pub(in crate::cli::env) fn as_who_asked(_: &mut Command, _: Option<&Context>) -> Result<(), Failure> {
-    Ok(())
 }
