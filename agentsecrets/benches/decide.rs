@@ -90,7 +90,7 @@ fn files(count: u32, who: &dyn Fn(u32) -> Who) -> Result<(Capabilities, String),
             ..Session::begin(token::new_id()?, who(n), None, Some(std::time::Duration::from_secs(3600)))
         });
     }
-    Ok((Capabilities::fixed(&Home::at(Path::new("/nowhere")), agents, sessions), text))
+    Ok((Capabilities::fixed(&Home::at(Path::new("/nowhere")), agents, sessions)?, text))
 }
 
 /// Microseconds for one decision.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::spine::SECRET;
+use crate::support::process::until;
 
 #[test]
 fn a_held_request_is_seen_and_leaves_once_a_person_approves_it() {
@@ -38,8 +39,8 @@ fn a_held_request_is_seen_and_leaves_once_a_person_approves_it() {
     assert!(note.starts_with("approved once by uid 0 (process ") && note.contains(id), "{record}");
     assert_eq!(record["status"], "OK");
     let acts = person(&world.home, &["audit", "list", "--admin", "--json"]).ok();
-    let act: Value = serde_json::from_str(acts.trim()).unwrap();
-    assert_eq!((&act["method"], &act["secret_keys"][0]), (&"APPROVE".into(), &"API_KEY".into()));
+    let act: Value = serde_json::from_str(acts.lines().last().unwrap()).unwrap();
+    assert_eq!((&act["method"], &act["secret_keys"][0]), (&"approve".into(), &"API_KEY".into()));
     let note = act["notes"][0].as_str().unwrap();
     assert!(
         note.contains(id) && note.contains("uid 0") && note.contains(question["digest"].as_str().unwrap())
@@ -169,7 +170,7 @@ fn what_nobody_waits_for_any_longer_is_withdrawn() {
     agent.ask(&format!("--max-time 2 {}", world.url("/pay")));
     let id = sees.next_id();
     assert_eq!(agent.told().0, 0);
-    while !waiting(&world.home).is_empty() {}
+    until("it is withdrawn", || waiting(&world.home).is_empty());
     assert_eq!(person(&world.home, &["approve", &id]).code, Some(3));
     assert_eq!(world.home.audit()[0]["status"], "ABORTED");
     assert!(world.api.received().is_empty());
@@ -183,7 +184,7 @@ fn what_the_policy_takes_away_meanwhile_stays_away() {
     let id = sees.next_id();
     assert_eq!(agent.other(), "200");
     world.rule("secrets: [API_KEY]\nmethods: [DELETE]");
-    while agent.other() == "200" {}
+    until("the new policy is in force", || agent.other() != "200");
     person(&world.home, &["approve", &id]).ok();
     assert_eq!(agent.line(), "403");
     let record =

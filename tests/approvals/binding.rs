@@ -1,6 +1,7 @@
 //! What a person saw is what is spent: everything that differs is another request.
 
 use super::*;
+use crate::support::process::until;
 
 #[test]
 fn a_request_that_differs_from_the_one_approved_is_not_covered() {
@@ -31,13 +32,10 @@ fn a_body_is_read_before_anybody_is_asked_whatever_it_is_and_is_sent_as_it_was()
     let world = holding("30s", "max_body: 64KiB");
     let mut sees = Watching::at(&world.home);
     let mut agent = Asking::of(&world);
-    let (status, refusal) = agent.refused(
-        &format!(
-            "-H 'Content-Type: application/octet-stream' --data-binary @<(head -c 65537 /dev/zero) {}",
-            world.url("/pay")
-        )
-        .replace("@<(head -c 65537 /dev/zero)", "\"$(head -c 65537 /dev/zero | tr '\\0' x)\""),
-    );
+    let (status, refusal) = agent.refused(&format!(
+        "-H 'Content-Type: application/octet-stream' --data-binary \"$(head -c 65537 /dev/zero | tr '\\0' x)\" {}",
+        world.url("/pay")
+    ));
     assert_eq!((status, &refusal["error"]), (413, &"body_too_large".into()));
     assert!(refusal["message"].as_str().unwrap().contains("max_body"), "{refusal}");
     agent.ask(&format!(
@@ -62,7 +60,7 @@ fn a_secret_that_is_replaced_while_a_request_waits_is_spent_as_it_is_then() {
     let new = "Bearer another-long-value";
     let arrived =
         || world.api.received().last().is_some_and(|request| request.header("authorization") == new);
-    while agent.other() == "200" && !arrived() {}
+    until("the new value is spent", || agent.other() != "200" || arrived());
     person(&world.home, &["approve", &id]).ok();
     assert_eq!(agent.line(), "200");
     let received = world.api.received();

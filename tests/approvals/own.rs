@@ -25,8 +25,9 @@ const WRITE: &str = r#"umask 077; mkdir -p "$home/approvals" 2>/dev/null
 printf '{"digest":"%s","verdict":"once","by":{"uid":0,"pid":1}}' "$digest" > "$home/approvals/$id.answer" 2>/dev/null"#;
 
 impl Attempt {
-    fn new() -> Self {
-        let world = holding("3s", "");
+    /// The request waits so long, and no less if it is refused.
+    fn new(wait: &str) -> Self {
+        let world = holding(wait, "");
         let sees = Watching::at(&world.home);
         Self { world, sees, copy: crate::person::AgentsCopy::new() }
     }
@@ -35,6 +36,8 @@ impl Attempt {
     /// same time by a program that is in no sandbox.
     fn by(mut self, attempt: &str, outside: Option<&str>) -> (String, String) {
         let script = format!("{BEFORE}{attempt}{AFTER}");
+        let policy = self.world.home.path().join("policy.yaml");
+        let before = std::fs::read(&policy).unwrap();
         let home = self.world.home.path();
         let (home, url) = (home.to_str().unwrap(), self.world.url("/pay"));
         let words = ["sh", "-c", &script, "sh", home, self.copy.path(), &url];
@@ -49,6 +52,7 @@ impl Attempt {
         let mut said = String::new();
         std::io::Read::read_to_string(&mut agent.says, &mut said).unwrap();
         assert_eq!(self.world.api.received().is_empty(), !said.ends_with("200"));
+        assert_eq!(std::fs::read(policy).unwrap(), before, "it changed the policy");
         let at = said.len() - 3;
         (said[..at].to_owned(), said[at..].to_owned())
     }
@@ -60,16 +64,16 @@ fn by_our_own_commands() {
   AGENTSECRETS_HOME=$home $program $words >/dev/null 2>&1; printf '%s ' $?
   env -i AGENTSECRETS_HOME=$home $program $words >/dev/null 2>&1; printf '%s ' $?
 done"#;
-    let (said, status) = Attempt::new().by(attempt, None);
+    let (said, status) = Attempt::new("20s").by(attempt, None);
     assert_eq!((said.trim(), &*status), ("4 4 4 4 4 4 4 4 4 4", "403"));
 }
 
 #[test]
 fn by_writing_the_answer_as_the_person_would() {
-    let (_, status) = Attempt::new().by(WRITE, None);
+    let (_, status) = Attempt::new("5s").by(WRITE, None);
     assert_eq!(status, "403");
     // The measure off: outside the sandbox the same bytes at the same place are an approval.
-    let (_, status) = Attempt::new().by("", Some(WRITE));
+    let (_, status) = Attempt::new("30s").by("", Some(WRITE));
     assert_eq!(status, "200", "the attempt does not bite");
 }
 
@@ -80,7 +84,7 @@ fn by_guessing_files() {
 done
 ln -s "$home/approvals" $own/link; ls $own/link/ 2>/dev/null
 for digit in 1 2 3 4 5 6 7 8 9; do for pid in /proc/$digit*; do ls "$pid/root$home/approvals" 2>/dev/null; done; done"#;
-    let (said, status) = Attempt::new().by(attempt, None);
+    let (said, status) = Attempt::new("10s").by(attempt, None);
     assert_eq!((said.trim(), &*status), ("", "403"));
 }
 
@@ -88,7 +92,7 @@ for digit in 1 2 3 4 5 6 7 8 9; do for pid in /proc/$digit*; do ls "$pid/root$ho
 fn by_policy_and_by_another_home() {
     let attempt = r#"printf 'version: 1\nagents: []\n' > "$home/policy.yaml" 2>/dev/null
 AGENTSECRETS_HOME=$own/home $program approve $id >/dev/null 2>&1; printf '%s' $?"#;
-    let (said, status) = Attempt::new().by(attempt, None);
+    let (said, status) = Attempt::new("10s").by(attempt, None);
     assert_eq!((said.trim(), &*status), ("4", "403"));
 }
 
@@ -98,28 +102,36 @@ fn by_speaking_to_every_socket_in_reach_and_by_asking_us() {
 import os, socket, sys
 home, id, digest, url = sys.argv[1:]
 answer = ('{"digest":"%s","verdict":"once","by":{"uid":0,"pid":1}}\n' % digest).encode()
+tried = {'unix': 0, 'tcp': 0}
 for line in open('/proc/net/unix').read().splitlines()[1:]:
     path = line.split()[-1]
     if not path.startswith(('/', '@')): continue
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
-        s = socket.socket(socket.AF_UNIX, kind)
-        s.settimeout(0.05)
+        tried['unix'] += 1
         try:
-            s.connect(path.replace('@', '\0', 1)); s.send(b'approve ' + id.encode() + b'\n' + answer)
+            with socket.socket(socket.AF_UNIX, kind) as s:
+                s.settimeout(0.05)
+                s.connect(path.replace('@', '\0', 1)); s.send(b'approve ' + id.encode() + b'\n' + answer)
         except OSError: pass
-        s.close()
 for line in open('/proc/net/tcp').read().splitlines()[1:]:
     fields = line.split()
     if fields[3] == '0A':
+        tried['tcp'] += 1
         s = socket.socket(); s.settimeout(0.05)
         try:
             s.connect(('127.0.0.1', int(fields[1].split(':')[1], 16)))
             s.send(b'POST /approve/' + id.encode() + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n')
         except OSError: pass
         s.close()
+print(tried['unix'], tried['tcp'], flush=True)
 END
 curl -sS -m 2 -o /dev/null -H "X-AS-Approval: $id" -H "X-AS-Approve: $digest" -X OPTIONS "$3" 2>/dev/null"#;
-    let (_, status) = Attempt::new().by(attempt, None);
+    let held = Attempt::new("15s");
+    // One at least that it finds, whatever else this machine has.
+    let _socket = std::os::unix::net::UnixListener::bind(held.world.home.path().join("socket")).unwrap();
+    let (said, status) = held.by(attempt, None);
+    let tried: Vec<u32> = said.split_whitespace().map(|count| count.parse().unwrap()).collect();
+    assert!(tried.len() == 2 && tried[0] >= 3 && tried[1] >= 1, "it did not try: {said}");
     assert_eq!(status, "403");
 }
 
@@ -136,7 +148,7 @@ fn an_answer_that_is_not_a_persons_own_file_is_not_believed() {
         ),
         ("it is about another request", WRITE.replace("$digest\" >", "0$digest\" >")),
     ] {
-        let (_, status) = Attempt::new().by("", Some(&outside));
+        let (_, status) = Attempt::new("3s").by("", Some(&outside));
         assert_eq!(status, "403", "{what}");
     }
 }

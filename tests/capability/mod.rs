@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::proxy::Proxy;
 use crate::spine::World;
-use crate::support::process::{Outcome, finish};
+use crate::support::process::{Outcome, finish, until};
 
 /// Runs the program as the person.
 #[track_caller]
@@ -42,16 +42,6 @@ fn session(world: &World, words: &[&str]) -> String {
 fn own_session(world: &World, words: &[&str]) -> String {
     let pid = std::process::id().to_string();
     session(world, &[&["--pid", &pid], words].concat())
-}
-
-/// Waits until `holds` does: what is written into a file takes effect in a moment.
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < end, "{what}: it never was so");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A policy of these agents, each with what stands beside its name, that may spend the secret at the server.

@@ -112,7 +112,7 @@ fn what_is_under_way_with_a_token_ends_when_it_is_revoked() {
         &["-x", &format!("http://coder:{token}@127.0.0.1:{}", proxy.port)],
     );
     person(&world, &["agent", "token", "revoke", "--all", "--agent", "coder"]).ok();
-    super::sessions::ends_within_a_second(&mut curl);
+    super::sessions::ends_soon(&mut curl);
     let record = world.home.audit().pop().unwrap();
     assert!(record["reason"].as_str().unwrap().starts_with("token_revoked"), "{record}");
 }

@@ -9,7 +9,7 @@ use agentsecrets::identity::witness::Witness;
 use caps::{CapSet, Capability};
 
 use super::Engine;
-use crate::support::process::command;
+use crate::support::process::{command, until};
 
 /// What could be needed, in the order in which it is shown.
 const CANDIDATES: [Capability; 7] = [
@@ -95,7 +95,7 @@ fn each_step_takes_what_the_manual_says_and_no_less() {
         .unwrap();
     let sleeps =
         || fs::read_link(format!("/proc/{}/exe", other.id())).is_ok_and(|exe| exe.ends_with("sleep"));
-    while !sleeps() {}
+    until("it sleeps", sleeps);
     let see = || Witness::Here.see(other.id()).is_ok();
     table += &row("see which program an agent's process runs (`--processes`)", &smallest(see));
     other.kill().unwrap();

@@ -108,7 +108,7 @@ fn the_package_installs_runs_and_purges_on_a_clean_system() {
             "/var",
             "/run",
             "/root",
-            "-newer",
+            "-cnewer",
             "/agentsecrets.deb",
             "-type",
             "f",
@@ -119,6 +119,8 @@ fn the_package_installs_runs_and_purges_on_a_clean_system() {
     assert!(inside(&["agentsecrets", "--version"]).ok().starts_with("agentsecrets "));
     let status = inside(&["agentsecrets", "status", "--json"]).json();
     assert_eq!(status["project"], "default", "{status}");
+    // The search sees what there is to be seen.
+    assert!(files().contains("/usr/bin/agentsecrets"), "{}", files());
     inside(&["dpkg", "--purge", "agentsecrets"]).ok();
     assert_ne!(inside(&["dpkg", "--status", "agentsecrets"]).code, Some(0));
     assert!(!files().contains("agentsecrets"), "{}", files());

@@ -100,6 +100,7 @@ fn an_upgrade_leaves_no_moment_without_hooks() {
         assert!(now.file_name().unwrap().to_str().unwrap().starts_with(&format!("{}-", turn + 1)), "{now:?}");
         assert_eq!(agent.status(&engine.url("/echo")), "200");
     }
+    assert!(trying.try_wait().unwrap().is_none(), "it does not try any longer");
     trying.kill().unwrap();
     trying.wait().unwrap();
     assert_eq!(engine.left("leak-").len(), 0);

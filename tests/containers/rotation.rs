@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use super::Engine;
 use super::engine::SECRET;
+use crate::support::process::until;
 
 const NEXT: &str = "sk_live_N3xtV4lu3ThatT0okItsPl4ce00";
 
@@ -39,7 +40,9 @@ fn a_new_value_is_spent_without_a_restart_and_the_old_one_stays_out_of_answers()
     assert_eq!(ask("first").1, format!("Bearer {SECRET}"));
 
     engine.write("secrets/STRIPE_KEY", NEXT);
-    while ask("still the old one, or refused for a moment").1 != format!("Bearer {NEXT}") {}
+    until("the new value is spent", || {
+        ask("still the old one, or refused for a moment").1 == format!("Bearer {NEXT}")
+    });
     // Whoever stored the old value says it now: the agent's own words are not searched, but the echo is.
     let (answer, spent) = ask(&format!("the server remembers {SECRET}"));
     assert_eq!(spent, format!("Bearer {NEXT}"));
@@ -49,7 +52,7 @@ fn a_new_value_is_spent_without_a_restart_and_the_old_one_stays_out_of_answers()
     client.wait().unwrap();
     // A third value: the first is still not said.
     engine.write("secrets/STRIPE_KEY", "sk_live_Th1rdV4lueAfterTw0Others0000");
-    engine.wait("the third value is spent", || {
+    until("the third value is spent", || {
         agent.curl(&[], &engine.url("/echo"));
         engine.api.received().pop().unwrap().header("authorization").contains("Th1rd")
     });

@@ -76,12 +76,21 @@ fn one_agents_loopback_is_not_anothers() {
 fn two_deployments_do_not_see_each_others_agents() {
     let engines = [Engine::new(), Engine::new()];
     engines[1].write("secrets/STRIPE_KEY", OTHER);
+    // To both, either's server is allowed and within reach: what parts them is whose agent asks.
+    let ports = engines.each_ref().map(|engine| engine.api.port());
+    for engine in &engines {
+        engine.policy(&format!(
+            "  - name: coder\n    allow:\n      - host: api.test\n        ports: {ports:?}\n        private: true\n        secrets: [STRIPE_KEY]\n"
+        ));
+    }
     let services = engines.each_ref().map(Engine::service);
     let agents = engines.each_ref().map(Engine::agent);
     for (engine, value) in engines.iter().zip([SECRET, OTHER]) {
         for (agent, of) in agents.iter().zip(&engines) {
             let allowed = std::ptr::eq(of, engine);
-            let outcome = agent.curl(&["--local-port", "40321", "-k"], &engine.url("/echo"));
+            let there = format!("api.test:{}:{}", engine.api.port(), engine.netns.here4());
+            let more = ["--local-port", "40321", "-k", "--resolve", &there];
+            let outcome = agent.curl(&more, &engine.url("/echo"));
             let received = engine.api.received();
             if allowed {
                 assert_eq!(received.last().unwrap().header("authorization"), format!("Bearer {value}"));
@@ -92,7 +101,9 @@ fn two_deployments_do_not_see_each_others_agents() {
         assert_eq!(engine.api.received().len(), 1);
     }
     for (service, agent) in services.iter().zip(&agents) {
-        for record in service.audit() {
+        let records = service.audit();
+        assert!(!records.is_empty());
+        for record in records {
             assert_eq!(record["process"]["container"], agent.id.as_str());
         }
     }

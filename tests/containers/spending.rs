@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::engine::SECRET;
+use crate::support::process::until;
 
 #[test]
 fn an_agents_call_gets_its_credential_and_the_answer_is_without_it() {
@@ -51,7 +52,7 @@ fn what_cannot_be_proven_without_sight_of_processes_does_not_hold() {
                 "  - name: coder\n    match: {{ {fact} }}\n    allow:\n{}",
                 engine.allow("secrets: [STRIPE_KEY]")
             ));
-            engine.wait(fact, || agent.status(&engine.url("/echo")) == wanted);
+            until(fact, || agent.status(&engine.url("/echo")) == wanted);
         }
     }
 }
@@ -69,7 +70,7 @@ fn an_agent_in_our_pid_namespace_is_known_by_its_program() {
         engine.allow("secrets: [STRIPE_KEY]")
     ));
     let agent = engine.agent_as(&engine.compose.services["agent"], Some(&service));
-    engine.wait("curl is known", || agent.status(&engine.url("/echo")) == "200");
+    until("curl is known", || agent.status(&engine.url("/echo")) == "200");
     let record = service.audit().pop().unwrap();
     assert_eq!(record["process"]["exe"], "/usr/bin/curl", "{record}");
     assert_eq!(record["process"]["container"], agent.id.as_str());

@@ -44,13 +44,8 @@ fn inside_run_the_door_is_not_there() {
 #[test]
 fn a_process_in_an_agents_cgroup_is_refused_though_it_sees_the_door() {
     let machine = Machine::new();
-    let root = fs::read_to_string("/proc/mounts").unwrap();
-    let root = root.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let point = words.next()?;
-        (words.next() == Some("cgroup2")).then(|| PathBuf::from(point))
-    });
-    let outer = root.unwrap().join(format!("agentsecrets-{:016x}", std::process::id()));
+    let root = agentsecrets::connection::ebpf::cgroup2_mount().unwrap();
+    let outer = root.join(format!("agentsecrets-{:016x}", std::process::id()));
     fs::create_dir(&outer).unwrap();
     fs::create_dir(outer.join("agent")).unwrap();
     let join = format!("echo 0 > {}/cgroup.procs && exec \"$@\"", outer.join("agent").display());

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::support::home::Home;
+use crate::support::process::until;
 
 #[test]
 fn systemd_hands_it_the_door_open() {
@@ -44,9 +45,7 @@ fn without_the_daemon_a_strict_machine_shows_nothing_and_says_what_to_do() {
     let mut holder = holder.spawn().unwrap();
     let namespace = format!("/proc/{}/ns/mnt", holder.id());
     let own = fs::read_link(format!("/proc/{}/ns/mnt", machine.daemon.id())).unwrap();
-    while fs::read_link(&namespace).unwrap() != own {
-        std::thread::yield_now();
-    }
+    until("it is inside", || fs::read_link(&namespace).unwrap() == own);
     let daemon = nix::unistd::Pid::from_raw(machine.daemon.id() as i32);
     nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGTERM).unwrap();
     machine.daemon.wait().unwrap();

@@ -137,6 +137,11 @@ fn one_person_does_not_reach_another_ones_secrets_policy_or_audit() {
     let machine = Machine::new();
     machine.store(ALICE, "API_KEY", SECRET);
     machine.policy(ALICE, "version: 1\nagents:\n  - name: hers\n    allow: []\n");
+    // She does something herself, so that there is a record of hers to be seen.
+    machine.presence(ALICE);
+    let (code, shown) = machine.present(&machine.alice(&["secrets", "list"]));
+    assert!(code == Some(0) && shown.contains("API_KEY"), "{shown}");
+    assert!(machine.acts(ALICE).iter().any(|act| act["process"]["uid"] == ALICE));
     machine.presence(BOB);
     let bob = |words: &[&str]| machine.present(&machine.user(BOB, &[&[PROGRAM], words].concat()));
     for words in [
@@ -148,11 +153,13 @@ fn one_person_does_not_reach_another_ones_secrets_policy_or_audit() {
         let (code, shown) = bob(words);
         assert!(code != Some(0) && !shown.contains(SECRET), "{words:?}: {shown}");
     }
-    let (_, shown) = bob(&["audit", "list", "--admin", "--json"]);
-    assert!(!shown.contains("\"uid\":70001"), "{shown}");
+    let (code, shown) = bob(&["audit", "list", "--admin", "--json"]);
+    let has = |uid: u32| shown.contains(&format!("\"uid\":{uid}"));
+    assert!(code == Some(0) && has(BOB) && !has(ALICE), "{shown}");
     // Nor by naming her files: to his verbs they are not there.
     for file in ["key", "vault", "policy.yaml", "audit/audit.jsonl"] {
         let file = format!("/var/lib/agentsecrets/{ALICE}/{file}");
+        finish(&mut machine.root(&["test", "-s", &file])).ok();
         let direct = finish(&mut machine.user(BOB, &["cat", &file]));
         assert_ne!(direct.code, Some(0), "{direct:?}");
         // The client is not asked to open it, as one that speaks the protocol itself would not be.
@@ -205,7 +212,7 @@ fn every_act_is_recorded_with_who_asked_and_no_value() {
 }
 
 #[test]
-fn a_trusted_service_spends_what_its_pin_names_and_does_nothing_else() {
+fn a_trusted_service_has_what_its_pin_names_and_does_nothing_else() {
     let machine = Machine::new();
     machine.store(ALICE, "API_KEY", SECRET);
     machine.store(ALICE, "OTHER", "another-value-1234");
@@ -229,6 +236,11 @@ fn a_trusted_service_spends_what_its_pin_names_and_does_nothing_else() {
     trust(&["--cgroup", &service.path()]);
     let spent = deploy(&spend);
     assert_eq!((spent.code, spent.stdout), (Some(0), format!("={SECRET}\n")));
+    assert!(deploy(&["secrets", "get", "API_KEY"]).ok().contains("AS_SECRET_API_KEY"));
+    // A request may hold a placeholder for any secret: it takes the person.
+    let called = deploy(&["call", "--url", "https://api.test/", "--bearer", "API_KEY"]);
+    assert_refused(&called);
+    assert!(called.stderr.contains("needs your presence"), "{called:?}");
     // From elsewhere, for another secret, for another act, or as another program: no.
     assert_refused(&finish(&mut asked(&spend)));
     for words in [
@@ -248,13 +260,7 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn new(name: &str) -> Self {
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-        let root = mounts.lines().find_map(|line| {
-            let mut words = line.split(' ').skip(1);
-            let point = words.next()?;
-            (words.next() == Some("cgroup2")).then(|| PathBuf::from(point))
-        });
-        let folder = root.unwrap().join(name);
+        let folder = agentsecrets::connection::ebpf::cgroup2_mount().unwrap().join(name);
         std::fs::create_dir(&folder).unwrap();
         Self(folder)
     }

@@ -111,4 +111,7 @@ while True:
     assert!(!reach(1));
     allow_inbound(&fixture.pins, &[port]).unwrap();
     assert!(reach(10));
+    // What policy opens no longer is closed, whatever an earlier process was told.
+    allow_inbound(&fixture.pins, &[]).unwrap();
+    assert!(!reach(1));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use super::*;
-use crate::support::process::{command, finish};
+use crate::support::process::{command, finish, free_address};
 
 /// Paths that servers have been seen to read in more than one way, and plain ones.
 const PATHS: &[&str] = &[
@@ -101,10 +101,6 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn started(mut program: std::process::Command, port: u16) -> Server {
     let mut server = Server(program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -142,7 +138,7 @@ fn nginx(folder: &Path, port: u16) -> Server {
 #[test]
 fn every_path_that_leaves_is_read_by_three_servers_as_it_was_judged() {
     let folder = tempfile::tempdir().unwrap();
-    let ports = [free_port(), free_port(), free_port()];
+    let ports = [0; 3].map(|_| free_address().port());
     let _nginx = nginx(folder.path(), ports[0]);
     let mut node = command("/usr/bin/node");
     node.args(["-e", NODE]).arg(ports[1].to_string());

@@ -9,8 +9,12 @@ const MARKER: &str = "[REDACTED_BY_AGENTSECRETS]";
 
 /// A world whose rule allows a WebSocket server, and that server.
 fn world(more: &str) -> (World, Server) {
+    world_of("websocket_server.py", more)
+}
+
+fn world_of(server: &str, more: &str) -> (World, Server) {
     let world = World::new();
-    let server = Server::start("http/programs/websocket_server.py", &world.authority, "api.test");
+    let server = Server::start(&format!("http/programs/{server}"), &world.authority, "api.test");
     world.rules(&[("api.test", server.port(), more)]);
     (world, server)
 }
@@ -42,6 +46,14 @@ fn a_websocket_spends_a_secret_and_its_messages_hold_none() {
     assert_eq!((&audit[0]["status"], &audit[0]["status_code"]), (&"OK".into(), &101.into()));
     assert_eq!(audit[0]["redacted"], true);
     assert_eq!(audit[0]["secret_keys"][0], "API_KEY");
+}
+
+#[test]
+fn how_the_connection_ends_after_both_goodbyes_is_no_failure() {
+    let (world, server) = world_of("websocket_reset.py", "secrets: [API_KEY]");
+    assert_eq!(said(&world, &server, &["hello"]), [json!({ "code": 1000, "reason": "" })]);
+    let audit = world.home.audit();
+    assert_eq!((audit.len(), &audit[0]["status"]), (1, &"OK".into()), "{audit:#?}");
 }
 
 #[test]

@@ -12,9 +12,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use serde_json::{Value, json};
 
-use super::webhook::wait_for;
 use super::{Webhook, file, rendered};
 use crate::support::endpoints::{Body, Received};
+use crate::support::process::until;
 use crate::support::upstream::{Options, Upstream};
 
 const SECRET: &str = "/api/v1/namespaces/agents/secrets/demo-agentsecrets-injector";
@@ -26,7 +26,7 @@ type Objects = Arc<Mutex<BTreeMap<String, Value>>>;
 struct Cluster {
     folder: tempfile::TempDir,
     objects: Objects,
-    _api: Upstream,
+    api: Upstream,
 }
 
 impl Cluster {
@@ -54,7 +54,7 @@ impl Cluster {
         });
         std::fs::write(folder.path().join("s"), sidecar["data"]["sidecar.yaml"].as_str().unwrap()).unwrap();
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
-        Self { folder, objects, _api: api }
+        Self { folder, objects, api }
     }
 
     /// A replica, with the arguments that the chart gives it.
@@ -125,14 +125,14 @@ fn failure(code: u16, reason: &str) -> Value {
 fn replicas_share_an_authority_that_the_api_server_is_told_of() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.replica(), cluster.replica());
-    wait_for(|| cluster.can_call(&one) && cluster.can_call(&two));
+    until("the API server can call it", || cluster.can_call(&one) && cluster.can_call(&two));
     let authority = cluster.data("ca.crt").unwrap();
     assert_eq!(std::fs::read_to_string(cluster.trusted().unwrap()).unwrap(), authority);
     assert!(cluster.data("ca.key").unwrap().contains("PRIVATE KEY"));
     drop((one, two));
     // A new one takes up what is kept.
     let three = cluster.replica();
-    wait_for(|| cluster.can_call(&three));
+    until("the API server can call it", || cluster.can_call(&three));
     assert_eq!(cluster.data("ca.crt").unwrap(), authority);
 }
 
@@ -146,7 +146,7 @@ fn an_authority_that_ends_soon_is_replaced_and_trusted_until_nothing_that_it_sig
     let data: BTreeMap<_, _> = data.map(|(name, text)| (name, STANDARD.encode(text))).into();
     cluster.objects.lock().unwrap().get_mut(SECRET).unwrap()["data"] = json!(data);
     let (one, two) = (cluster.replica(), cluster.replica());
-    wait_for(|| cluster.can_call(&one) && cluster.can_call(&two));
+    until("the API server can call it", || cluster.can_call(&one) && cluster.can_call(&two));
     assert_ne!(cluster.data("ca.crt").unwrap(), old.certificate);
     let trusted = std::fs::read_to_string(cluster.trusted().unwrap()).unwrap();
     assert!(trusted.contains(&old.certificate) && trusted.contains(&cluster.data("ca.crt").unwrap()));
@@ -157,7 +157,12 @@ fn without_an_api_server_there_is_no_certificate_and_so_no_answer() {
     let cluster = Cluster::new();
     cluster.objects.lock().unwrap().remove(SECRET);
     let replica = cluster.replica();
-    let nobody = cluster.folder.path().join("nobody.pem");
-    std::fs::write(&nobody, crate::support::certificate::Authority::new().pem()).unwrap();
-    assert_eq!(replica.ask(&nobody, "/readyz", &[]).0, 0);
+    // It asked, was told that there is none, and has come again.
+    let asked = || cluster.api.received().iter().filter(|asked| asked.path.starts_with(SECRET)).count();
+    until("it has asked twice", || asked() >= 2);
+    // Whoever takes any certificate gets none.
+    let any = cluster.folder.path().join("any.pem");
+    std::fs::write(&any, crate::support::certificate::Authority::new().pem()).unwrap();
+    let (status, said) = replica.ask(&any, "/readyz", &["-k"]);
+    assert!(status == 0 && said.contains("curl: (35)"), "{status} {said}");
 }

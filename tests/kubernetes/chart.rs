@@ -19,7 +19,7 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
         ("secrets: { existingSecret: Not_A_Name }", "existingSecret"),
         ("secrets: { names: [\"A B\"] }", "names"),
         ("agent: { image: a, runAsUser: 0 }", "runAsUser"),
-        ("agent: { image: a, runAsUser: 65532 }", "runAsUser"),
+        ("agent: { image: a, runAsUser: 64646 }", "runAsUser"),
         ("agent: { image: a, runAsUser: 7 }\nsidecar: { user: '7:7' }", "give the agent another"),
         ("agent: { image: a, hostNetwork: true }", "hostNetwork"),
         ("agent: { image: a, securityContext: { privileged: true } }", "securityContext"),

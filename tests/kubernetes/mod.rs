@@ -4,16 +4,12 @@ mod certificates;
 mod chart;
 mod webhook;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::containers::file;
 use crate::support::home::AGENTSECRETS;
 use crate::support::process::{Outcome, command, finish};
-
-/// A file of the workspace.
-fn file(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
-}
 
 /// Helm's engine, asked what `words` say of the chart.
 fn helm(words: &[&str]) -> Outcome {

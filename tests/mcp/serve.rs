@@ -1,7 +1,5 @@
 //! `agentsecrets mcp serve` and a model's client.
 
-use std::time::{Duration, Instant};
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -12,7 +10,7 @@ use super::{errors, get, session, session_with, variables, world};
 use crate::person::AgentsCopy;
 use crate::spine::{SECRET, World};
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::finish;
+use crate::support::process::{finish, until};
 use crate::support::python::{PYTHON, program};
 
 /// The text of a result, which must or must not be an error.
@@ -224,12 +222,9 @@ fn inside_run_its_requests_are_the_agents_own() {
 /// Waits until the log has a record of `path` that ended as `status` says.
 #[track_caller]
 fn recorded(world: &World, path: &str, status: &str) {
-    let limit = Instant::now() + Duration::from_secs(20);
     let is_it =
         |record: &Value| record["target_url"].as_str().unwrap().ends_with(path) && record["status"] == status;
-    while !world.home.audit().iter().any(is_it) {
-        assert!(Instant::now() < limit, "{:#?}", world.home.audit());
-    }
+    until(&format!("{path} is recorded as {status}"), || world.home.audit().iter().any(is_it));
 }
 
 #[test]
@@ -334,14 +329,12 @@ fn a_policy_that_changes_is_in_force_for_the_next_call() {
     raw.call(1, "api_call", arguments.clone());
     assert_eq!(raw.hear()["result"]["isError"], true);
     world.rule("secrets: [API_KEY]");
-    let limit = Instant::now() + Duration::from_secs(20);
-    for id in 2.. {
+    let mut id = 1;
+    until("the new policy is in force", || {
+        id += 1;
         raw.call(id, "api_call", arguments.clone());
-        if raw.hear()["result"]["isError"] == false {
-            break;
-        }
-        assert!(Instant::now() < limit, "the new policy is not in force");
-    }
+        raw.hear()["result"]["isError"] == false
+    });
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A service manager that opens the socket, and wants to hear when the proxy serves.
 
 use std::io::Read;
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::spine::World;
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::{command, finish};
+use crate::support::process::{command, finish, free_address};
 
 /// A proxy whose socket `systemd-socket-activate` opens at `address`, or several there and at `more`.
 fn activated(world: &World, addresses: &[&str], notify: &str) -> Command {
@@ -36,10 +35,6 @@ impl Drop for Ended {
     }
 }
 
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 /// Asks until somebody listens at `address`; the connection starts the proxy, and is answered by it.
 fn health(address: &str) -> String {
     let mut curl = command("/usr/bin/curl");
@@ -52,7 +47,7 @@ fn the_first_client_starts_it_by_the_socket_that_systemd_holds_and_systemd_is_to
     let world = World::new();
     let notify = world.home.path().join("notify");
     let told = UnixDatagram::bind(&notify).unwrap();
-    let address = free_address();
+    let address = free_address().to_string();
     let started = activated(&world, &[&address], notify.to_str().unwrap()).spawn().unwrap();
     let started = Ended(started);
     assert_eq!(health(&address), r#"{"project":"default","status":"ok"}"#);
@@ -73,8 +68,8 @@ fn the_first_client_starts_it_by_the_socket_that_systemd_holds_and_systemd_is_to
 #[test]
 fn a_socket_that_others_reach_or_one_of_several_is_refused() {
     let world = World::new();
-    let open = free_address().replace("127.0.0.1", "0.0.0.0");
-    let (one, other) = (free_address(), free_address());
+    let open = free_address().to_string().replace("127.0.0.1", "0.0.0.0");
+    let [one, other] = [0; 2].map(|_| free_address().to_string());
     for (addresses, says) in
         [(vec![&*open], "can be reached from elsewhere"), (vec![&*one, &*other], "there are several")]
     {

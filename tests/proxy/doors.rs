@@ -1,11 +1,10 @@
 //! Who may not use the proxy, and what it cannot be made to do.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 
 use super::Proxy;
 use crate::spine::{SECRET, World};
-use crate::support::process::{command, finish};
+use crate::support::process::{command, finish, free_address};
 
 const KEY: [&str; 2] = ["-H", "X-AS-Inject-Bearer: API_KEY"];
 
@@ -202,7 +201,7 @@ fn an_agent_whose_policy_opens_the_port_does_not_become_the_person() {
 fn it_never_leads_to_itself() {
     let world = World::new();
     let proxy = Proxy::of(&world);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_address().port();
     assert_ne!(port, proxy.port);
     world.rules(&[("127.0.0.1", proxy.port, "")]);
     let url = format!("http://127.0.0.1:{}/health", proxy.port);

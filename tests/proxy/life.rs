@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::spine::World;
-use crate::support::process::{Outcome, finish};
+use crate::support::process::{Outcome, finish, free_address};
 
 /// A proxy in the background, which is stopped in any case.
 struct Background<'w>(&'w World);
@@ -19,10 +19,6 @@ fn proxy(world: &World, arguments: &[&str]) -> Outcome {
     finish(world.home.agentsecrets(["proxy"]).args(arguments))
 }
 
-fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
-}
-
 #[test]
 fn it_starts_in_the_background_once_and_ends_when_it_is_told() {
     let world = World::new();
@@ -32,13 +28,13 @@ fn it_starts_in_the_background_once_and_ends_when_it_is_told() {
     assert_eq!(proxy(&world, &["stop"]).code, Some(6));
     assert_eq!(proxy(&world, &["env"]).code, Some(6));
 
-    let port = free_port();
+    let port = free_address().port().to_string();
     let started = proxy(&world, &["start", "--port", &port]);
     assert_eq!(started.code, Some(0), "{started:#?}");
     let status = proxy(&world, &["status", "--json"]).json();
     assert_eq!((status["running"].clone(), status["port"].to_string()), (true.into(), port.clone()));
     let pid = status["pid"].as_u64().unwrap();
-    let second = proxy(&world, &["start", "--port", &free_port()]);
+    let second = proxy(&world, &["start", "--port", &free_address().port().to_string()]);
     assert!(second.code == Some(1) && second.stderr.contains(&format!("process {pid}")), "{second:#?}");
 
     let variables = proxy(&world, &["env"]).ok();
@@ -69,7 +65,7 @@ fn a_file_that_was_left_behind_is_no_proxy() {
     std::fs::write(&file, format!(r#"{{"pid":{},"port":8765}}"#, std::process::id())).unwrap();
     assert_eq!(proxy(&world, &["status"]).code, Some(6));
     assert_eq!(proxy(&world, &["stop"]).code, Some(6));
-    assert_eq!(proxy(&world, &["start", "--port", &free_port()]).code, Some(0));
+    assert_eq!(proxy(&world, &["start", "--port", &free_address().port().to_string()]).code, Some(0));
     let pid = proxy(&world, &["status", "--json"]).json()["pid"].as_i64().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
         .unwrap();
@@ -78,7 +74,7 @@ fn a_file_that_was_left_behind_is_no_proxy() {
         proxy(&world, &["status"]).code == Some(6)
     });
     assert!(gone);
-    assert_eq!(proxy(&world, &["start", "--port", &free_port()]).code, Some(0));
+    assert_eq!(proxy(&world, &["start", "--port", &free_address().port().to_string()]).code, Some(0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::clients::packages;
 use crate::spine::{SECRET, World};
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::finish;
+use crate::support::process::{finish, free_address};
 use crate::support::python::{PYTHON, program};
 
 #[test]
@@ -13,7 +13,7 @@ fn the_published_sdk_calls_spawns_and_intercepts_with_our_program() {
     let world = sdk_world();
     world.home.secret("OTHER", "another-long-value");
     world.rule("secrets: [API_KEY]\nplaces: [auth, header, query, json, form]");
-    let port = free_port();
+    let port = free_address().port().to_string();
     drive(&world, "proxy/sdk.py", &port, &[&world.url(""), &port, SECRET]);
     let spent = world
         .api
@@ -27,7 +27,7 @@ fn the_published_sdk_calls_spawns_and_intercepts_with_our_program() {
 #[test]
 fn its_management_clients_read_what_our_commands_print() {
     let world = sdk_world();
-    let port = free_port();
+    let port = free_address().port().to_string();
     drive(&world, "proxy/management.py", &port, &[&world.url(""), &port]);
     let policy = std::fs::read_to_string(world.home.path().join("policy.yaml")).unwrap();
     assert!(policy.contains("secrets: [API_KEY]") && !policy.contains("elsewhere"), "{policy}");
@@ -38,10 +38,6 @@ fn sdk_world() -> World {
     let mut world = World::new();
     world.home.show(packages(), "/mnt");
     world
-}
-
-fn free_port() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
 /// Runs a program that uses the SDK, which finds ours by `PATH`.

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use super::*;
 use crate::support::capture::Capture;
 use crate::support::netns::Netns;
+use crate::support::process::until;
 
 #[test]
 fn an_interceptor_that_is_killed_leaves_the_agent_offline() {
@@ -28,11 +29,11 @@ fn an_interceptor_that_is_killed_leaves_the_agent_offline() {
     let capture = Capture::start(&netns);
     let before = capture.sent_to(world.api.port());
     // The upload is under way: the wire is busy.
-    wait_until(|| capture.sent_to(world.api.port()) > before + 200_000);
+    until("bytes flow", || capture.sent_to(world.api.port()) > before + 200_000);
 
     let interceptor = Pid::from_raw(agent.interceptor().cast_signed());
     kill(interceptor, Signal::SIGKILL).unwrap();
-    wait_until(|| is_dead(interceptor));
+    until("it is dead", || is_dead(interceptor));
     // What the kernel was sending at that moment may still arrive; then there is a reset, and silence.
     let quiet = settle(&capture, world.api.port());
 
@@ -68,12 +69,12 @@ fn what_was_taken_but_not_forwarded_is_not_sent_after_death() {
     let capture = Capture::start(&netns);
     let script = "echo ready; head -c 30000000 /dev/zero | curl -sS -T - -X POST http://plain.test:8080/; echo; read line";
     let agent = Agent::started(world.home.run_agent(["bash", "-c", script]));
-    wait_until(|| capture.sent_to(8080) > 65536);
+    until("bytes flow", || capture.sent_to(8080) > 65536);
     settle(&capture, 8080);
 
     let interceptor = Pid::from_raw(agent.interceptor().cast_signed());
     kill(interceptor, Signal::SIGKILL).unwrap();
-    wait_until(|| is_dead(interceptor));
+    until("it is dead", || is_dead(interceptor));
     let at_death = capture.sent_to(8080);
     resume.send(()).unwrap();
     server.join().unwrap();
@@ -85,15 +86,6 @@ fn is_dead(pid: Pid) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().count();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     threads == 0 || (threads == 1 && stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
-}
-
-/// Waits until `holds`; fails after 20 seconds.
-fn wait_until(mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "it did not come to be");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// The bytes sent once nothing more has been sent for half a second.

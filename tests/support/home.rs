@@ -192,7 +192,12 @@ impl Home {
         let mut script = String::new();
         if let Some(bytes) = self.audit_disk {
             let audit = self.path().join("audit");
-            script += &format!("mount -t tmpfs -o mode=0700,size={bytes} audit {} && ", audit.display());
+            // With what was recorded so far: the log's end is known outside of it.
+            script += &format!(
+                "mkdir {0}.disk && mount -t tmpfs -o mode=0700,size={bytes} audit {0}.disk && \
+                 cp -a {0}/. {0}.disk && mount --move {0}.disk {0} && ",
+                audit.display()
+            );
         }
         script +=
             r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 1; shift 2; done; shift; exec "$@""#;

@@ -1,9 +1,10 @@
-//! Running programs from a test: their output whole, their end within a time limit.
+//! Running programs from a test: their output whole, their end within a time limit; and waiting, within one too.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a program ended.
 #[derive(Debug)]
@@ -77,6 +78,21 @@ pub(crate) fn finish_child(mut child: Child, shown: String) -> Outcome {
     let err = stderr.recv_timeout(limit).unwrap_or_default();
     let status = child.wait().unwrap();
     Outcome { code: status.code(), stdout: out, stderr: err }
+}
+
+/// Waits until `holds` does, which must come to pass within a minute.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}: it never was so");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An address on loopback at which nobody listens, for a program that a test starts.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {

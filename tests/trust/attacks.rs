@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::{Arena, expected};
 use crate::spine::Agent;
 use crate::support::memory::tree;
+use crate::support::process::until;
 
 /// Speaks TLS on a connection that another process made, and prints the status.
 const SPEAKER: &str = "
@@ -156,9 +157,7 @@ impl Attacker {
             let status = fs::read_to_string(task.unwrap().path().join("status"));
             status.is_ok_and(|status| status.contains("State:\tT"))
         };
-        while !fs::read_dir(&tasks).unwrap().all(is_stopped) {
-            std::thread::yield_now();
-        }
+        until("it is stopped", || fs::read_dir(&tasks).unwrap().all(is_stopped));
     }
 
     fn resume_interceptor(&self) {
@@ -215,9 +214,7 @@ fn a_trusted_program_that_gets_the_id_of_one_that_connected_and_ended_is_not_it(
         fs::write("/proc/sys/kernel/ns_last_pid", (connector - 1).to_string()).unwrap();
         attacker.tell("again");
         assert_eq!(attacker.hears(), "started");
-        while attacker.running(&arena.at("tool")).is_empty() {
-            std::thread::yield_now();
-        }
+        until("it runs", || !attacker.running(&arena.at("tool")).is_empty());
         if attacker.running(&arena.at("tool")) == [connector] {
             break;
         }

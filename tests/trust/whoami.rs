@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Arena;
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::finish;
+use crate::support::process::{finish, until};
 
 /// What `whoami --json` prints in a run of `script`, in which `$who` is the program; once a line.
 fn told(arena: &Arena, agent: Option<&str>, script: &str) -> Vec<Value> {
@@ -88,9 +88,8 @@ fn outside_it_speaks_of_its_parent_and_of_no_other_users_process() {
         .spawn()
         .unwrap();
     let pid = other.id().to_string();
-    while fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("Uid:\t0") {
-        std::thread::yield_now();
-    }
+    let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    until("it is another user's", || !status().contains("Uid:\t0"));
     let refused = finish(&mut arena.world.home.agentsecrets(["whoami", "--pid", &pid]));
     assert_eq!(refused.code, Some(4), "{refused:#?}");
     other.kill().unwrap();

@@ -4,6 +4,7 @@
 pub mod failure;
 pub mod files;
 pub mod followed;
+pub mod hex;
 pub mod home;
 pub mod host;
 pub mod name;
@@ -15,3 +16,4 @@ pub mod secret;
 pub mod shown;
 pub mod sys;
 pub mod timeouts;
+pub mod words;

@@ -4,11 +4,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::agents::{Agents, AgentsFile, Held as Token, Roster};
+use super::agents::{AgentsFile, Held as Token, Roster};
 use super::clock::Now;
 use super::holds::{Held, Holds, Right};
 use super::registry::RegistryError;
-use super::sessions::{Entry, Roll, Sessions, SessionsFile, Who};
+use super::sessions::{Entry, Roll, SessionsFile, Who};
 use super::{token, uses};
 use crate::base::files::private_folder;
 use crate::base::followed::Followed;
@@ -102,17 +102,23 @@ impl Ledger {
     }
 
     /// `agents` and `sessions`, which stay.
-    pub(super) fn fixed(home: &Home, agents: Agents, sessions: Sessions) -> Self {
+    pub(super) fn fixed(
+        home: &Home,
+        agents: super::agents::Agents,
+        sessions: super::sessions::Sessions,
+    ) -> Result<Self, RegistryError> {
         let now = Now::read();
-        Self {
+        let roll = Roll::new(sessions, None, now);
+        let invalid = |what| RegistryError::Invalid { path: home.sessions(), line: 0, what };
+        Ok(Self {
             agents: Followed::fixed(Roster::new(agents, None, now)),
-            sessions: Followed::fixed(Roll::new(sessions, None, now)),
+            sessions: Followed::fixed(roll.map_err(invalid)?),
             home: home.clone(),
             project: Project::default(),
             environment: Environment::default(),
             run: None,
             holds: Holds::default(),
-        }
+        })
     }
 
     fn roster(&self) -> Result<Arc<Roster>, String> {
@@ -312,7 +318,8 @@ impl Ledger {
         let denied = |message: String| Refusal::new(Slug::CapabilityDenied, "", message);
         for id in &caller.standing.sessions {
             let roll = self.roll().map_err(denied)?;
-            let Some(most) = roll.get(id).and_then(|entry| entry.session.uses) else { continue };
+            let entry = roll.get(id).ok_or_else(|| denied(format!("session {id} has ended")))?;
+            let Some(most) = entry.session.uses else { continue };
             match uses::charge(&self.home.session_uses(id), most) {
                 Ok(true) => {}
                 Ok(false) => {

@@ -38,7 +38,7 @@ fn capabilities(agents: Agents, sessions: Vec<Session>) -> (Capabilities, tempfi
     let folder = tempfile::tempdir().unwrap();
     let mut file = Sessions::default();
     file.sessions = sessions;
-    (Capabilities::fixed(&Home::at(folder.path()), agents, file), folder)
+    (Capabilities::fixed(&Home::at(folder.path()), agents, file).unwrap(), folder)
 }
 
 /// An agent with one token, and its text.

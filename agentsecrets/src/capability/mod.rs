@@ -59,9 +59,16 @@ impl Capabilities {
     }
 
     /// What these files say, which stays.
-    pub fn fixed(home: &Home, agents: agents::Agents, sessions: sessions::Sessions) -> Self {
-        let ledger = Arc::new(Ledger::fixed(home, agents, sessions));
-        Self { ledger: Some(ledger), ..Self::default() }
+    ///
+    /// # Errors
+    /// When they have a mistake.
+    pub fn fixed(
+        home: &Home,
+        agents: agents::Agents,
+        sessions: sessions::Sessions,
+    ) -> Result<Self, RegistryError> {
+        let ledger = Arc::new(Ledger::fixed(home, agents, sessions)?);
+        Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
     /// With these pins of programs.

@@ -1,8 +1,8 @@
 //! A file of ours that says who was given what: JSON with a version, in which what is unknown, stands twice or
 //! is no value of its kind is a mistake. It is changed by one process at a time, and whole or not at all.
 
-use std::fs::{self, File, TryLockError};
-use std::io;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use crate::base::files;
 
 /// The version of every file.
 pub const VERSION: u32 = 1;
+/// The largest file that is read or written, in bytes.
+const LARGEST: u64 = 16 << 20;
 /// How long another process may keep it to itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is asked for.
@@ -21,6 +23,9 @@ const TRY: Duration = Duration::from_millis(10);
 
 /// What a file holds.
 pub trait Kept: Serialize + DeserializeOwned + Default {
+    /// The version that it says it has.
+    fn version(&self) -> u32;
+
     /// Why it makes no sense, though it has the form.
     fn check(&self) -> Result<(), String>;
 }
@@ -66,11 +71,14 @@ impl From<RegistryError> for Failure {
 
 /// The text of the file at `path`; none where there is no file.
 pub fn text(path: &Path) -> Result<Option<String>, RegistryError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(RegistryError::Io { path: path.to_path_buf(), source }),
-    }
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed(path))?,
+    };
+    let mut text = String::new();
+    let length = file.take(LARGEST + 1).read_to_string(&mut text).map_err(failed(path))?;
+    check_size(length, path)?;
+    Ok(Some(text))
 }
 
 /// What `text`, of the file at `path`, says.
@@ -78,6 +86,10 @@ pub fn parse<K: Kept>(text: Option<&str>, path: &Path) -> Result<K, RegistryErro
     let Some(text) = text else { return Ok(K::default()) };
     let invalid = |line, what: String| RegistryError::Invalid { path: path.to_path_buf(), line, what };
     let kept: K = serde_json::from_str(text).map_err(|error| invalid(error.line(), error.to_string()))?;
+    let version = kept.version();
+    if version != VERSION {
+        return Err(invalid(1, format!("version {version} is not one that this program reads")));
+    }
     kept.check().map_err(|what| invalid(1, what))?;
     Ok(kept)
 }
@@ -102,29 +114,78 @@ pub fn change<K: Kept, T, E: From<RegistryError>>(
     path: &Path,
     change: impl FnOnce(&mut K) -> Result<T, E>,
 ) -> Result<T, E> {
-    let failed = |source| RegistryError::Io { path: path.to_path_buf(), source };
     let _lock = lock(path)?;
     let mut kept: K = read(path)?;
     let changed = change(&mut kept)?;
-    let mut bytes = serde_json::to_vec_pretty(&kept).map_err(|error| failed(error.into()))?;
+    let mut bytes = serde_json::to_vec_pretty(&kept).map_err(|error| failed(path)(error.into()))?;
     bytes.push(b'\n');
-    files::replace(path, &bytes).map_err(failed)?;
+    check_size(bytes.len(), path)?;
+    files::replace(path, &bytes).map_err(failed(path))?;
     Ok(changed)
 }
 
 /// Held by whoever changes the file at `path`.
 fn lock(path: &Path) -> Result<File, RegistryError> {
-    let failed = |source| RegistryError::Io { path: path.to_path_buf(), source };
-    let file = files::append(&path.with_extension("lock")).map_err(failed)?;
+    let file = files::append(&path.with_extension("lock")).map_err(failed(path))?;
     let end = Instant::now() + PATIENCE;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::Error(source)) => return Err(failed(path)(source)),
             Err(TryLockError::WouldBlock) if Instant::now() > end => {
                 return Err(RegistryError::Busy(path.to_path_buf()));
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(TRY),
         }
+    }
+}
+
+/// Refuses more than is read: what were written would be lost to whoever reads it.
+fn check_size(bytes: usize, path: &Path) -> Result<(), RegistryError> {
+    if bytes as u64 <= LARGEST {
+        return Ok(());
+    }
+    Err(failed(path)(io::Error::other(format!("it has more than {} MiB", LARGEST >> 20))))
+}
+
+/// What the system says of the file at `path`, as an error.
+fn failed(path: &Path) -> impl Fn(io::Error) -> RegistryError {
+    move |source| RegistryError::Io { path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Words(String);
+
+    impl Kept for Words {
+        fn version(&self) -> u32 {
+            VERSION
+        }
+
+        fn check(&self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_neither_written_nor_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("words.json");
+        let fill = |length: usize| {
+            change(&path, |words: &mut Words| {
+                words.0 = "a".repeat(length);
+                Ok::<_, RegistryError>(())
+            })
+        };
+        fill(3).unwrap();
+        assert!(fill(LARGEST as usize).unwrap_err().to_string().contains("more than 16 MiB"));
+        assert_eq!(read::<Words>(&path).unwrap().0, "aaa");
+        File::create(&path).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(text(&path).unwrap_err().to_string().contains("more than 16 MiB"));
     }
 }

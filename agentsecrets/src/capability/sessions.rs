@@ -113,10 +113,11 @@ impl Default for Sessions {
 }
 
 impl Kept for Sessions {
+    fn version(&self) -> u32 {
+        self.version
+    }
+
     fn check(&self) -> Result<(), String> {
-        if self.version != VERSION {
-            return Err(format!("version {} is not one that this program reads", self.version));
-        }
         let mut ids = HashSet::new();
         for session in &self.sessions {
             // The id is part of a file's name.
@@ -237,7 +238,10 @@ pub(super) struct Entry {
 }
 
 impl Roll {
-    pub(super) fn new(sessions: Sessions, last: Option<&Self>, now: Now) -> Self {
+    ///
+    /// # Errors
+    /// When a session names hosts that are none.
+    pub(super) fn new(sessions: Sessions, last: Option<&Self>, now: Now) -> Result<Self, String> {
         let mut roll = Self { boot: clock::boot(), ..Self::default() };
         let uptime = clock::uptime();
         for session in sessions.sessions {
@@ -248,7 +252,7 @@ impl Roll {
             let lease = session.expires.map(|end| Lease::begin(session.started, end, passed, now));
             let entry = Arc::new(Entry {
                 id: session.id.as_str().into(),
-                hosts: session.hosts.as_ref().and_then(|hosts| HostList::read(hosts).ok()),
+                hosts: session.hosts.as_ref().map(|hosts| HostList::read(hosts)).transpose()?,
                 secrets: session.secrets.clone().map(HashSet::from_iter),
                 lease: lease.map(|lease| before.map_or(lease, |before| lease.within(&before))),
                 session,
@@ -265,7 +269,7 @@ impl Roll {
             }
             roll.by_id.insert(entry.id.clone(), entry);
         }
-        roll
+        Ok(roll)
     }
 
     /// The session with this id.
@@ -342,6 +346,7 @@ impl Reading for SessionsFile {
 
     fn understand(&self, text: Option<&str>, last: Option<&Roll>) -> Result<Roll, RegistryError> {
         let had = last.is_some_and(|last| !last.by_id.is_empty());
-        Ok(Roll::new(registry::follow(text, &self.0, had)?, last, Now::read()))
+        let roll = Roll::new(registry::follow(text, &self.0, had)?, last, Now::read());
+        roll.map_err(|what| RegistryError::Invalid { path: self.0.clone(), line: 0, what })
     }
 }

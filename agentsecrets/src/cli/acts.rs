@@ -4,7 +4,7 @@ use super::{Context, Exit, Failure};
 use crate::audit::{Act, Log, Status};
 use crate::base::name::{AgentName, SecretName};
 
-/// Records that `act` is about to be done to an agent or to secrets, `notes` say how.
+/// Records that `act`, named as it is typed, is about to be done to an agent or to secrets; `notes` say how.
 pub(super) fn record(
     context: &Context,
     act: &str,
@@ -12,6 +12,11 @@ pub(super) fn record(
     secrets: &[SecretName],
     notes: Vec<String>,
 ) -> Result<(), Failure> {
+    let tells_more = agent.is_some() || !secrets.is_empty() || !notes.is_empty();
+    if context.is_at_the_door() && !tells_more {
+        // The door has recorded that much.
+        return Ok(());
+    }
     let refused = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Failure, format!("nothing was done, since it cannot be recorded: {error}"))
     };

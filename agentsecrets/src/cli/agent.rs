@@ -156,11 +156,11 @@ fn unknown(name: &AgentName) -> Failure {
 }
 
 fn register(name: AgentName, context: &Context) -> Result<ExitCode, Failure> {
-    acts::record(context, "agent register", Some(&name), &[], Vec::new())?;
     change(context, |agents| {
         if agents.agent(&name).is_some() {
             return Err(Failure::new(Exit::Failure, format!("the agent '{name}' is known already")));
         }
+        acts::record(context, "agent register", Some(&name), &[], Vec::new())?;
         let registered = Timestamp::now();
         let name = name.clone();
         agents.agents.push(Registered {
@@ -205,10 +205,10 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn delete(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
-    acts::record(context, "agent delete", Some(name), &[], Vec::new())?;
     let bounded = change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
         let bounded = agent.allow.is_some() || !agent.deny.is_empty();
+        acts::record(context, "agent delete", Some(name), &[], Vec::new())?;
         agents.agents.retain(|agent| agent.name != *name);
         Ok(bounded)
     })?;
@@ -222,11 +222,11 @@ fn delete(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
 fn issue(name: &AgentName, ttl: Option<Duration>, context: &Context) -> Result<ExitCode, Failure> {
     let minted = token::mint(shown::AGENT).map_err(|error| Failure::new(Exit::Failure, error))?;
     let (project, environment) = (Some(context.project.clone()), Some(context.environment.clone()));
-    acts::record(context, "agent token issue", Some(name), &[], vec![format!("token {}", minted.id)])?;
     let issued = Timestamp::now();
     let expires = ttl.map(|ttl| issued.saturating_add(ttl).unwrap_or(Timestamp::MAX));
     change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
+        acts::record(context, "agent token issue", Some(name), &[], vec![format!("token {}", minted.id)])?;
         let (id, sha256) = (minted.id.clone(), minted.digest.clone());
         agent.tokens.push(Issued { id, sha256, issued, expires, project, environment, revoked: None });
         Ok(())
@@ -274,26 +274,24 @@ fn list_tokens(of: Option<&AgentName>, context: &Context) -> Result<ExitCode, Fa
 
 fn revoke(id: Option<&str>, of: Option<&AgentName>, context: &Context) -> Result<ExitCode, Failure> {
     let what = id.map_or("every token".to_owned(), |id| format!("token {id}"));
-    acts::record(context, "agent token revoke", of, &[], vec![what.clone()])?;
     let count = change(context, |agents| {
         if let Some(name) = of {
             agents.agent(name).ok_or_else(|| unknown(name))?;
         }
         let agents = agents.agents.iter_mut().filter(|agent| of.is_none_or(|name| agent.name == *name));
         let tokens = agents.flat_map(|agent| &mut agent.tokens);
+        let tokens: Vec<&mut Issued> = tokens.filter(|token| id.is_none_or(|id| token.id == id)).collect();
+        if let Some(id) = id.filter(|_| tokens.is_empty()) {
+            return Err(Failure::new(Exit::NotFound, format!("there is no token {id}"))
+                .hint("agentsecrets agent token list"));
+        }
+        acts::record(context, "agent token revoke", of, &[], vec![what])?;
         let mut count = 0;
-        for token in tokens.filter(|token| id.is_none_or(|id| token.id == id)) {
+        for token in tokens {
             count += usize::from(token.revoked.is_none());
             token.revoked.get_or_insert_with(Timestamp::now);
-            if id.is_some() {
-                return Ok(count);
-            }
         }
-        match id {
-            Some(id) => Err(Failure::new(Exit::NotFound, format!("there is no token {id}"))
-                .hint("agentsecrets agent token list")),
-            None => Ok(count),
-        }
+        Ok(count)
     })?;
     eprintln!("revoked {count}: it is refused from now on, and what is under way with it is broken off");
     Ok(ExitCode::SUCCESS)
@@ -318,9 +316,10 @@ fn set(
 ) -> Result<ExitCode, Failure> {
     let shown = allow.as_ref().map_or("what its rules allow".to_owned(), |allow| names(allow));
     let what = format!("allow {shown}; deny {}", names(&deny));
-    acts::record(context, "agent policy set", Some(name), &[], vec![what])?;
+    let secrets: Vec<SecretName> = allow.iter().flatten().chain(&deny).cloned().collect();
     change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
+        acts::record(context, "agent policy set", Some(name), &secrets, vec![what])?;
         (agent.allow, agent.deny) = (allow, deny);
         Ok(())
     })?;

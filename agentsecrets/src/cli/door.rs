@@ -10,6 +10,7 @@ use super::scope::project_file::ProjectFile;
 use super::{Cli, Exit, Failure, Verb};
 use crate::base::home::Home;
 use crate::base::name::SecretName;
+use crate::base::sys;
 use crate::capability::trust::Trust;
 use crate::capability::trust::pins::Pin;
 use crate::door::client::{Passed, pass};
@@ -22,14 +23,7 @@ pub(super) const VERBS: Verbs = Verbs { understand, is_trusted };
 
 /// Passes the command line through the door, on a machine that is strict. `None`: it is done here.
 pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
-    let local = match &cli.verb {
-        Verb::Daemon(_) | Verb::Interceptor(_) | Verb::Completions(_) => true,
-        Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_) => true,
-        Verb::Policy(args) => args.is_about_a_file(),
-        Verb::Mcp(args) => args.is_about_clients(),
-        _ => false,
-    };
-    if local {
+    if is_local(&cli.verb) {
         return Ok(None);
     }
     let Some(system) = System::find()? else { return Ok(None) };
@@ -58,18 +52,29 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
     pass(passed).map(Some)
 }
 
+/// Whether a verb is never for the door: what is a service or a part of one, what is about the caller's own
+/// files, or tells the caller's own.
+fn is_local(verb: &Verb) -> bool {
+    match verb {
+        Verb::Daemon(_) | Verb::Interceptor(_) | Verb::Sidecar(_) | Verb::Health(_) | Verb::Kubernetes(_) => {
+            true
+        }
+        Verb::Completions(_) | Verb::Whoami(_) => true,
+        Verb::Policy(args) => args.is_about_a_file(),
+        Verb::Mcp(args) => args.is_about_clients(),
+        _ => false,
+    }
+}
+
 /// What a verb takes. A verb that is new takes presence until somebody says why it does not.
 pub(super) fn need(verb: &Verb) -> Need {
     match verb {
+        local if is_local(local) => Need::Nothing,
         Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => Need::Nothing,
         Verb::Policy(args) => args.need(),
         // It gives an agent what policy gives it, and no more to anybody; a session is asked for by `match`.
         Verb::Run(_) => Need::Nothing,
-        // Never through the door.
-        Verb::Interceptor(_) | Verb::Daemon(_) => Need::Nothing,
-        // What it tells is the caller's own.
-        Verb::Whoami(_) => Need::Nothing,
-        // They are services of their own: never through the door.
+        Verb::Interceptor(_) | Verb::Daemon(_) | Verb::Whoami(_) => Need::Nothing,
         Verb::Sidecar(_) | Verb::Health(_) | Verb::Kubernetes(_) => Need::Nothing,
         Verb::Approvals(_) | Verb::Approve(_) | Verb::Deny(_) => Need::Presence,
         Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
@@ -116,10 +121,7 @@ fn understand(arguments: &[OsString]) -> Result<judge::Verb, Failure> {
     }
     let words = named.join(" ");
     let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
-    if matches!(
-        cli.verb,
-        Verb::Interceptor(_) | Verb::Daemon(_) | Verb::Sidecar(_) | Verb::Health(_) | Verb::Whoami(_)
-    ) {
+    if is_local(&cli.verb) {
         return Err(Failure::new(Exit::Usage, format!("`{words}` is not for the door")));
     }
     if words.starts_with("secrets vault") {
@@ -140,8 +142,9 @@ fn understand(arguments: &[OsString]) -> Result<judge::Verb, Failure> {
     Ok(judge::Verb { need: need(&cli.verb), start: start(&cli.verb), words, environment, secrets })
 }
 
-/// Verbs by which a trusted program may spend, where each secret is named.
-const TRUSTED: &[&str] = &["call", "env", "secrets get"];
+/// Verbs by which a trusted program may spend what they name, and nothing else: `call` would fill any
+/// placeholder that stands in what it sends.
+const TRUSTED: &[&str] = &["env", "secrets get"];
 
 /// Whether the person trusts the program of `process` with every secret that `verb` names. Any program of the
 /// person's user can become a trusted one after it connected, or be loaded into it: so the pin must bind it to
@@ -168,10 +171,9 @@ fn is_trusted(home: &Home, process: &Process, verb: &judge::Verb) -> bool {
 
 /// Whether root alone moves processes into the cgroup at `path`, which is not that of everybody.
 fn is_roots(path: &str) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let Ok(mounts) = crate::launch::mounts::table() else { return false };
     let root = mounts.into_iter().find(|mount| mount.kind == "cgroup2" && mount.root == "/");
     let Some(root) = root.filter(|_| path.len() > 1) else { return false };
     let file = root.point.join(path.trim_start_matches('/')).join("cgroup.procs");
-    std::fs::metadata(file).is_ok_and(|file| file.uid() == 0 && file.mode() & 0o022 == 0)
+    std::fs::metadata(file).is_ok_and(|file| sys::is_roots_alone(&file))
 }

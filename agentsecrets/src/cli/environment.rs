@@ -9,7 +9,7 @@ use super::scope::user::User;
 use super::scope::{Origin, Scope};
 use super::secrets::{json, open_store_to_write, show, store_failure};
 use super::table::table;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, acts};
 use crate::base::name::{Environment, SecretName};
 use crate::store::{Entry, Key, Store, StoreError, Stores};
 
@@ -142,6 +142,9 @@ fn transfer_all(transfer: &Transfer, merge: bool, context: &Context) -> Result<E
         let names: String = theirs.iter().map(|entry| format!("{}\n", entry.name)).collect();
         return show(names.as_bytes());
     }
+    let act = if merge { "environment merge" } else { "environment copy" };
+    let names: Vec<SecretName> = theirs.iter().map(|entry| entry.name.clone()).collect();
+    acts::record(context, act, None, &names, vec![format!("{from} to {to}")])?;
     let keys = |entry: &Entry| {
         let key = |environment: &Environment| Key {
             project: context.project.clone(),

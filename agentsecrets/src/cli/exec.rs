@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::secrets::{open_store, store_failure};
 use super::{Context, Exit, Failure, handing};
+use crate::app::call::misread;
 use crate::app::config::Config;
 use crate::audit::Status;
 use crate::base::name::SecretName;
@@ -103,8 +104,8 @@ fn read() -> Result<Asked, Failure> {
     if text.len() as u64 > LARGEST {
         return Err(Failure::new(Exit::Failure, format!("the request is larger than {} MiB", LARGEST >> 20)));
     }
-    let asked: Asked =
-        serde_json::from_slice(&text).map_err(|error| failed("the request cannot be understood", &error))?;
+    let asked: Asked = serde_json::from_slice(&text)
+        .map_err(|error| failed("the request cannot be understood", &misread(&error)))?;
     if asked.protocol_version != VERSION {
         let what = format!("protocol version {} is not known; {VERSION} is", asked.protocol_version);
         return Err(Failure::new(Exit::Failure, what));
@@ -191,9 +192,10 @@ fn answer(values: &[(SecretName, Secret)], errors: BTreeMap<&str, Problem>) -> R
         .filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value.expose()).ok()?)));
     let values: BTreeMap<&str, &str> = texts.collect();
     // Room for every byte as an escape, so that the buffer is never moved.
-    let size = values.values().map(|value| 6 * value.len() + 256).sum::<usize>();
-    let size = size + errors.values().map(|problem| 6 * problem.message.len() + 1024).sum::<usize>();
-    let mut text = Zeroizing::new(Vec::with_capacity(size + 256));
+    let values_size = values.iter().map(|(name, value)| 6 * (name.len() + value.len()) + 256).sum::<usize>();
+    let errors_size =
+        errors.iter().map(|(id, problem)| 6 * (id.len() + problem.message.len()) + 1024).sum::<usize>();
+    let mut text = Zeroizing::new(Vec::with_capacity(values_size + errors_size + 256));
     let answered = Answered { protocol_version: VERSION, values, errors };
     serde_json::to_writer(&mut *text, &answered).map_err(|error| failed("there is no answer", &error))?;
     text.push(b'\n');

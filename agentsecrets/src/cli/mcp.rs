@@ -213,8 +213,10 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     let answer: Answer = runtime.block_on(async {
-        let door =
-            if inside_agent() { Door::Wire { token: None } } else { door(&asked.agent_id, context).await? };
+        let door = match inside_agent() {
+            true => Door::Wire { token: None },
+            false => Door::Here(door_of_an_agent(&asked.agent_id, context).await?),
+        };
         door.ask(request, &injections, MOST_OF_AN_ANSWER).await
     })?;
     match &answer.failure {
@@ -227,15 +229,20 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
     }
 }
 
-/// The way out for one request of the program that started us, as the agent entry it names if there is one.
-async fn door(agent: &str, context: &Context) -> Result<Door, Failure> {
-    let policy = Policy::load(&context.home.policy()).map_err(|error| {
-        Failure::new(Exit::Failure, format!("the policy is not valid: {error}"))
-            .hint("agentsecrets policy check")
-    })?;
+/// The way out for one request of the program that started us, as the entry `agent` if the policy has it.
+pub(super) async fn door_of_an_agent(agent: &str, context: &Context) -> Result<Here, Failure> {
+    let policy = policy(context)?;
     let named = agent.parse().ok().filter(|name| policy.agent(name).is_some());
     let live = Arc::new(Live::fixed(policy.narrowed(&context.scope.narrow)));
     let whose = (&context.project, &context.environment);
     let stages = Stages::of(&context.home, whose, live, Arc::new(open_store(context)?))?;
-    Ok(Door::Here(Here::once(&stages, context.caller_as(named).await)))
+    Ok(Here::once(&stages, context.caller_as(named).await))
+}
+
+/// The policy as it is now.
+pub(super) fn policy(context: &Context) -> Result<Policy, Failure> {
+    Policy::load(&context.home.policy()).map_err(|error| {
+        Failure::new(Exit::Failure, format!("the policy is not valid: {error}"))
+            .hint("agentsecrets policy check")
+    })
 }

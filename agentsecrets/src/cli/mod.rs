@@ -254,7 +254,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     #[cfg(target_os = "linux")]
     let ticket = match &cli.verb {
         Verb::Interceptor(_) | Verb::Daemon(_) => None,
-        _ => Ticket::take(),
+        _ => Ticket::take().map_err(of_ours)?,
     };
     #[cfg(target_os = "linux")]
     if ticket.is_none()
@@ -349,9 +349,14 @@ impl Context {
         if self.ticket.is_some() || !needs_presence || crate::launch::inside_agent() {
             return Ok(());
         }
-        // A configuration that is not valid is told by who needs it, or by `doctor`.
-        let strict = Config::load(&self.home.config()).is_ok_and(|config| config.strict);
-        if !strict || nix::unistd::geteuid().is_root() {
+        if nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        let config = Config::load(&self.home.config()).map_err(|error| {
+            let what = format!("the configuration is not valid, and so may be strict: {error}");
+            Failure::new(Exit::Failure, what).hint("agentsecrets doctor")
+        })?;
+        if !config.strict {
             return Ok(());
         }
         Err(Failure::new(

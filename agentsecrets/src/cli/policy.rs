@@ -9,17 +9,17 @@ use http::header::AUTHORIZATION;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
-use crate::base::files;
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::exchange::target::{Scheme, Target};
 use crate::policy::ask::{Ask, Reference, Spot};
+use crate::policy::edit;
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::grant::{Spend, Style};
 use crate::policy::load::read;
 use crate::policy::{Agent, LoadError, Policy, Problem};
 
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, acts};
 
 /// Check the policy and explain its decisions.
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::Check { file } => check(&file.unwrap_or_else(|| context.home.policy()), context.json),
         Verb::Show => show(&context.home.policy()),
-        Verb::Set { file } => set(&file, &context.home.policy()),
+        Verb::Set { file } => set(&file, context),
         Verb::Explain { method, url, agent, secret } => {
             let request = Request::new(&method, &url, secret)?;
             explain_all(context, agent.as_ref(), &request)
@@ -145,15 +145,18 @@ fn show(path: &Path) -> Result<ExitCode, Failure> {
 }
 
 /// Replaces the policy by a file that is sound beside what the old one names.
-fn set(file: &Path, path: &Path) -> Result<ExitCode, Failure> {
+fn set(file: &Path, context: &Context) -> Result<ExitCode, Failure> {
+    let path = context.home.policy();
     let none = || Failure::new(Exit::NotFound, format!("there is no {}", file.display()));
     let text = read(file).map_err(|error| unusable(&error))?.ok_or_else(none)?;
-    let policy = Policy::parse(&text, path).map_err(|error| unusable(&error))?;
-    files::replace(path, text.as_bytes()).map_err(|error| {
+    let policy = Policy::parse(&text, &path).map_err(|error| unusable(&error))?;
+    let (agents, rules) = (policy.agents().len(), policy.agents().iter().map(Agent::rules).sum());
+    let what = format!("{}, {}", count(agents, "agent"), count(rules, "rule"));
+    acts::record(context, "policy set", None, &[], vec![format!("{}: {what}", file.display())])?;
+    edit::write(&path, &text).map_err(|error| {
         Failure::new(Exit::Failure, format!("{} cannot be written: {error}", path.display()))
     })?;
-    let (agents, rules) = (policy.agents().len(), policy.agents().iter().map(Agent::rules).sum());
-    eprintln!("in force: {}, {}", count(agents, "agent"), count(rules, "rule"));
+    eprintln!("in force: {what}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! `agentsecrets project`: secrets of one undertaking, apart from those of others.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anstream::eprintln;
@@ -10,9 +11,9 @@ use super::scope::project_file::ProjectFile;
 use super::scope::user::{Known, User};
 use super::secrets::{json, open_store_to_write, show, store_failure};
 use super::table::table;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, acts};
 use crate::audit::visible;
-use crate::base::name::Project;
+use crate::base::name::{Project, SecretName};
 use crate::store::{Key, Store, Stores};
 
 /// Make, choose and delete projects.
@@ -170,6 +171,7 @@ fn update(
         known.name = new.clone();
         let stores = open_store_to_write(context)?;
         let keys = keys(&stores, name, &user)?;
+        acts::record(context, "project update", None, &names(&keys), vec![format!("{name} becomes {new}")])?;
         let moved = keys.iter().map(|(key, placeholder)| {
             (key.clone(), Key { project: new.clone(), ..key.clone() }, placeholder.clone())
         });
@@ -194,6 +196,7 @@ fn delete(name: &Project, force: bool, context: &Context) -> Result<ExitCode, Fa
         let what = format!("{name} holds {} secrets; nothing was deleted", keys.len());
         return Err(Failure::new(Exit::Failure, what).hint("--force deletes them with it"));
     }
+    acts::record(context, "project delete", None, &names(&keys), vec![format!("project {name}")])?;
     remove(&stores, &keys)?;
     user.projects.retain(|known| known.name != *name);
     if user.project.as_ref() == Some(name) {
@@ -219,6 +222,12 @@ fn keys(stores: &Stores, project: &Project, user: &User) -> Result<Vec<(Key, Opt
         }
     }
     Ok(keys)
+}
+
+/// What they are called, each once.
+fn names(keys: &[(Key, Option<String>)]) -> Vec<SecretName> {
+    let names: BTreeSet<&SecretName> = keys.iter().map(|(key, _)| &key.name).collect();
+    names.into_iter().cloned().collect()
 }
 
 fn remove(stores: &Stores, keys: &[(Key, Option<String>)]) -> Result<(), Failure> {

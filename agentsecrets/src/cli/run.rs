@@ -112,13 +112,7 @@ fn failure(error: crate::launch::NotRun) -> Failure {
 /// The caller's own command line, as a shell would read it.
 #[cfg(target_os = "linux")]
 fn command_line() -> String {
-    let plain = |word: &str| {
-        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:@%+,".contains(&b))
-    };
-    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    let quoted =
-        words.map(|word| if plain(&word) { word } else { format!("'{}'", word.replace('\'', r"'\''")) });
-    quoted.collect::<Vec<_>>().join(" ")
+    std::env::args_os().map(|word| crate::base::words::quoted(&word)).collect::<Vec<_>>().join(" ")
 }
 
 /// A positive time, such as `30m`.

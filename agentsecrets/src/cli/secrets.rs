@@ -170,7 +170,7 @@ fn get(name: &SecretName, reveal: bool, context: &Context) -> Result<ExitCode, F
         }
     };
     if reveal {
-        acts::record(context, "REVEAL", None, std::slice::from_ref(name), Vec::new())?;
+        acts::record(context, "secrets get", None, std::slice::from_ref(name), Vec::new())?;
         let value = stores.get(&key(name, context)).map_err(store_failure)?;
         let value = value.ok_or_else(|| not_found(name, context))?;
         // At a terminal, so a value must not be able to move the cursor.
@@ -198,6 +198,8 @@ fn get(name: &SecretName, reveal: bool, context: &Context) -> Result<ExitCode, F
 
 fn delete(name: &SecretName, context: &Context) -> Result<ExitCode, Failure> {
     let stores = open_store(context)?;
+    stores.answering(&key(name, context)).map_err(store_failure)?.ok_or_else(|| not_found(name, context))?;
+    acts::record(context, "secrets delete", None, std::slice::from_ref(name), Vec::new())?;
     let from = stores.remove(&key(name, context)).map_err(store_failure)?;
     let from = from.ok_or_else(|| not_found(name, context))?;
     eprintln!("deleted {name} from {}/{} ({from})", context.project, context.environment);

@@ -118,17 +118,13 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
         ..Session::begin(id.clone(), who, start.agent, start.ttl)
     };
     session.check().map_err(|why| Failure::new(Exit::Usage, why))?;
-    acts::record(
-        context,
-        "session start",
-        session.agent.as_ref(),
-        &[],
-        vec![format!("session {id}: {}", bounds(&session))],
-    )?;
-    if session.uses.is_some() {
-        uses::begin(&context.home.session_uses(&id)).map_err(failed)?;
-    }
     registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
+        let secrets = session.secrets.as_deref().unwrap_or_default();
+        let notes = vec![format!("session {id}: {}", bounds(&session))];
+        acts::record(context, "session start", session.agent.as_ref(), secrets, notes)?;
+        if session.uses.is_some() {
+            uses::begin(&context.home.session_uses(&id)).map_err(failed)?;
+        }
         sessions.forget_gone(&context.home);
         sessions.sessions.push(session.clone());
         Ok::<_, Failure>(())
@@ -227,22 +223,21 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
 
 fn end(id: Option<&str>, context: &Context) -> Result<ExitCode, Failure> {
     let what = id.map_or("every session".to_owned(), |id| format!("session {id}"));
-    acts::record(context, "session end", None, &[], vec![what])?;
     let count = registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
         sessions.forget_gone(&context.home);
+        let meant = |session: &&mut Session| id.is_none_or(|id| session.id == id);
+        let meant: Vec<&mut Session> = sessions.sessions.iter_mut().filter(meant).collect();
+        if let Some(id) = id.filter(|_| meant.is_empty()) {
+            return Err(Failure::new(Exit::NotFound, format!("there is no session {id}"))
+                .hint("agentsecrets session list"));
+        }
+        acts::record(context, "session end", None, &[], vec![what])?;
         let mut count = 0;
-        for session in sessions.sessions.iter_mut().filter(|session| id.is_none_or(|id| session.id == id)) {
+        for session in meant {
             count += usize::from(session.ended.is_none());
             session.ended.get_or_insert_with(Timestamp::now);
-            if id.is_some() {
-                return Ok(count);
-            }
         }
-        match id {
-            Some(id) => Err(Failure::new(Exit::NotFound, format!("there is no session {id}"))
-                .hint("agentsecrets session list")),
-            None => Ok(count),
-        }
+        Ok(count)
     })?;
     eprintln!("ended {count}");
     Ok(ExitCode::SUCCESS)

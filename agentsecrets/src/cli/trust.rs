@@ -13,9 +13,10 @@ use super::table::table;
 use super::{Context, Exit, Failure};
 use crate::audit::visible;
 use crate::base::name::SecretName;
+use crate::capability::registry;
 use crate::capability::trust::interpreter::{kind, obliges};
 use crate::capability::trust::package::{owner, vouch};
-use crate::capability::trust::pins::{Pin, Pinned, Pins, PinsError, short};
+use crate::capability::trust::pins::{Pin, Pinned, Pins, short};
 
 /// Say which programs may spend which secrets
 #[derive(Debug, clap::Args)]
@@ -123,7 +124,7 @@ fn add(args: Add, context: &Context) -> Result<ExitCode, Failure> {
     };
     advise(&pin);
     let (digest, secrets) = (pin.program.sha256.clone(), pin.secrets.clone());
-    record(context, "TRUST", &path, &secrets)?;
+    record(context, "trust add", &path, &secrets)?;
     let before = change_pins(context, |pins| Ok(pins.add(pin)))?;
     let what = match &before {
         Some(before) if before.program.sha256 != digest => {
@@ -182,7 +183,7 @@ struct Shown<'a> {
 }
 
 fn list(context: &Context) -> Result<ExitCode, Failure> {
-    let pins = Pins::load(&context.home.trust()).map_err(unusable)?;
+    let pins: Pins = registry::read(&context.home.trust())?;
     let all: Vec<Shown<'_>> = pins.all().iter().map(Shown::of).collect();
     if context.json {
         return json(&all);
@@ -264,7 +265,7 @@ fn remove(program: &Path, script: Option<&Path>, context: &Context) -> Result<Ex
         }
         let gone = gone.into_iter().filter(|pin| !pins.all().contains(pin));
         let secrets: BTreeSet<SecretName> = gone.flat_map(|pin| pin.secrets).collect();
-        record(context, "DISTRUST", &program, &secrets)?;
+        record(context, "trust remove", &program, &secrets)?;
         let reserved: BTreeSet<SecretName> =
             pins.all().iter().flat_map(|pin| pin.secrets.iter().cloned()).collect();
         Ok(secrets.difference(&reserved).cloned().collect::<BTreeSet<_>>())
@@ -286,14 +287,10 @@ fn update(program: Option<&Path>, from_package: bool, context: &Context) -> Resu
         {
             return Err(unknown(program));
         }
-        let mut kept = 0;
+        let (mut kept, mut renewals) = (0, Vec::new());
         for pin in pins.all_mut().iter_mut().filter(|pin| is_meant(pin)) {
             match renewed(pin, from_package) {
-                Ok(Some(new)) => {
-                    record(context, "TRUST", &new.program.path, &new.secrets)?;
-                    told.push(change(pin, &new));
-                    *pin = new;
-                }
+                Ok(Some(new)) => renewals.push((pin, new)),
                 Ok(None) => {}
                 // Of all, those that no package vouches for stay as they are, and are refused.
                 Err(failure) if program.is_none() => {
@@ -302,6 +299,16 @@ fn update(program: Option<&Path>, from_package: bool, context: &Context) -> Resu
                 }
                 Err(failure) => return Err(failure),
             }
+        }
+        for (_, new) in &renewals {
+            record(context, "trust update", &new.program.path, &new.secrets)?;
+        }
+        for (pin, new) in renewals {
+            if new.program != pin.program {
+                advise(&new);
+            }
+            told.push(change(pin, &new));
+            *pin = new;
         }
         Ok(kept)
     })?;
@@ -331,7 +338,10 @@ fn renewed(pin: &Pin, from_package: bool) -> Result<Option<Pin>, Failure> {
         return Ok(None);
     }
     if new.program != pin.program {
-        new.package = if from_package { Some(vouched(&new.program.path)?) } else { None };
+        let path = &new.program.path;
+        new.package = if from_package { Some(vouched(path)?) } else { None };
+        // What was none may have become an interpreter.
+        new.interpreter = kind(path, owner(path).as_deref());
     }
     new.since = jiff::Timestamp::now();
     Ok(Some(new))
@@ -410,9 +420,31 @@ fn change_pins<T>(
     context: &Context,
     change: impl FnOnce(&mut Pins) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    Pins::change(&context.home.trust(), change).map_err(unusable)?
+    registry::change(&context.home.trust(), change)
 }
 
-fn unusable(error: PinsError) -> Failure {
-    Failure::new(Exit::Failure, error).hint("correct the file, or put it back from a copy")
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_became_an_interpreter_is_renewed_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent");
+        std::fs::copy("/usr/bin/sort", &path).unwrap();
+        let pin = Pin {
+            program: pinned(&path).unwrap(),
+            secrets: BTreeSet::new(),
+            script: None,
+            cgroup: None,
+            session: false,
+            interpreter: None,
+            package: None,
+            since: jiff::Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(renewed(&pin, false).unwrap(), None);
+        std::fs::copy("/usr/bin/perl", &path).unwrap();
+        let new = renewed(&pin, false).unwrap().unwrap();
+        assert!(new.is_unbound() && new.interpreter.as_deref() == Some("perl"), "{new:?}");
+    }
 }

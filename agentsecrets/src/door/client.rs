@@ -22,6 +22,7 @@ use super::request::{Reply, Request, Role, VERSION, is_plain};
 use super::usher::PASSED_ON;
 use super::wire;
 use crate::base::failure::{Exit, Failure};
+use crate::base::sys;
 
 /// The longest reply, in bytes.
 const LONGEST_REPLY: u64 = 64 << 10;
@@ -42,8 +43,8 @@ pub struct Passed {
 /// Passes a command line on, and returns the exit code of what came of it.
 pub fn pass(passed: Passed) -> Result<u8, Failure> {
     // A program that traces us could speak for us: at least not for want of care.
-    let _ = nix::sys::prctl::set_dumpable(false);
     let failed = |error: io::Error| Failure::new(Exit::Failure, format!("the door: {error}"));
+    sys::protect_memory().map_err(failed)?;
     let caught: SigSet = PASSED_ON.iter().copied().collect();
     caught.thread_block().map_err(|error| failed(error.into()))?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;

@@ -12,6 +12,8 @@ use nix::unistd::Uid;
 
 use super::HOMES;
 use super::system::System;
+use crate::base::hex::hex;
+use crate::base::sys;
 use crate::launch::mounts;
 
 /// The home of the person `uid`.
@@ -32,16 +34,25 @@ pub fn make(system: &System, uid: Uid) -> io::Result<()> {
         _ => {}
     }
     let all = fs::symlink_metadata(HOMES)?;
-    if !all.is_dir() || all.uid() != 0 || all.mode() & 0o022 != 0 {
+    if !all.is_dir() || !sys::is_roots_alone(&all) {
         return Err(io::Error::other(format!("{HOMES} must be a folder that only root may write to")));
     }
     let home = of(uid);
+    let give = |home: &Path| chown(home, Some(system.uid.as_raw()), Some(system.gid.as_raw()));
     match DirBuilder::new().mode(0o700).create(&home) {
-        Ok(()) => chown(&home, Some(system.uid.as_raw()), Some(system.gid.as_raw())),
+        Ok(()) => give(&home),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let home = fs::symlink_metadata(&home)?;
-            let sound = home.is_dir() && home.uid() == system.uid.as_raw() && home.mode() & 0o077 == 0;
-            if sound { Ok(()) } else { Err(io::Error::other("the private home is not the daemon's alone")) }
+            let found = fs::symlink_metadata(&home)?;
+            let private = found.is_dir() && found.mode() & 0o077 == 0;
+            // Made by who ended before it was given away.
+            if private && found.uid() == 0 && fs::read_dir(&home)?.next().is_none() {
+                return give(&home);
+            }
+            if private && found.uid() == system.uid.as_raw() {
+                Ok(())
+            } else {
+                Err(io::Error::other("the private home is not the daemon's alone"))
+            }
         }
         Err(error) => Err(error),
     }
@@ -56,7 +67,7 @@ pub fn make_key(uid: Uid) -> io::Result<()> {
     let mut bytes = zeroize::Zeroizing::new([0; 32]);
     aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| io::Error::other("no randomness"))?;
     // A newline at the end would be stripped, and the key be too short.
-    let text = zeroize::Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let text = zeroize::Zeroizing::new(hex(&*bytes));
     let mut file = tempfile::NamedTempFile::new_in(of(uid))?;
     file.write_all(text.as_bytes())?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;

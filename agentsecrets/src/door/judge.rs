@@ -17,6 +17,7 @@ use crate::base::failure::{Exit, Failure};
 use crate::base::home::Home;
 use crate::base::name::{Environment, SecretName};
 use crate::base::prompt::hidden_at;
+use crate::base::words::quoted;
 use crate::identity::Process;
 
 /// How long a person may take to type a passphrase.
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often it may be mistyped.
 const TRIES: u32 = 3;
 /// The longest command line that is shown, in characters.
-const LONGEST_SHOWN: usize = 300;
+const LONGEST_SHOWN: usize = 1000;
 
 /// What a verb takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,11 +133,11 @@ fn may(question: &Question<'_>, verb: &Verb, verbs: &Verbs, home: &Home) -> Resu
     if callers.into_iter().any(|process| (verbs.is_trusted)(home, process, verb)) {
         return Ok("by a trusted program");
     }
-    present(question).map(|()| "by the person, present")
+    present(question, verb).map(|()| "by the person, present")
 }
 
 /// Has the person prove presence at a terminal.
-fn present(question: &Question<'_>) -> Result<(), Failure> {
+fn present(question: &Question<'_>, verb: &Verb) -> Result<(), Failure> {
     let denied = |what: &dyn std::fmt::Display| Failure::new(Exit::Denied, what);
     let terminal = question.terminals.iter().find(|terminal| isatty(**terminal).unwrap_or(false));
     let Some(terminal) = terminal else {
@@ -152,7 +153,7 @@ fn present(question: &Question<'_>) -> Result<(), Failure> {
         }
     };
     presence.may_be_asked().map_err(absent)?;
-    let what = announcement(question);
+    let what = announcement(question, verb)?;
     let mut prompt = format!("{what}Your passphrase for it: ");
     for left in (0..TRIES).rev() {
         let typed = hidden_at(*terminal, &prompt, Some(PATIENCE)).map_err(|error| {
@@ -171,17 +172,21 @@ fn present(question: &Question<'_>) -> Result<(), Failure> {
 }
 
 /// What the person is asked to agree to, in full view: a program that changed the command line on its way
-/// would be seen here.
-fn announcement(question: &Question<'_>) -> String {
-    // A value that was given inline is not shown.
+/// would be seen here. What is too long to be seen is not asked.
+fn announcement(question: &Question<'_>, verb: &Verb) -> Result<String, Failure> {
+    let inline = verb.words == "secrets set";
     let shown = |word: &OsString| match word.to_string_lossy().split_once('=') {
-        Some((name, _)) if !name.starts_with('-') => format!("{}=…", visible(name)),
-        _ => visible(&word.to_string_lossy()),
+        // A value that was given inline is not shown.
+        Some((name, _)) if inline && !name.starts_with('-') => format!("{}=…", visible(name)),
+        _ => visible(&quoted(word)),
     };
-    let words = question.arguments.iter().map(shown);
-    let line: String = words.collect::<Vec<_>>().join(" ").chars().take(LONGEST_SHOWN).collect();
+    let line = question.arguments.iter().map(shown).collect::<Vec<_>>().join(" ");
+    if line.chars().count() > LONGEST_SHOWN {
+        let what = "this command line is too long to be shown to you whole, and so to be agreed to";
+        return Err(Failure::new(Exit::Denied, what).hint("put what is long into a file"));
+    }
     let by = question.peer.started_by.as_ref().map(|parent| {
         format!("\n  asked for by {} (pid {})", visible(&parent.exe.to_string_lossy()), parent.pid)
     });
-    format!("AgentSecrets is to do this for you:\n  {line}{}\n", by.unwrap_or_default())
+    Ok(format!("AgentSecrets is to do this for you:\n  {line}{}\n", by.unwrap_or_default()))
 }

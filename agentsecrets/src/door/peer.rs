@@ -3,11 +3,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Uid};
 
 use crate::base::sys::{self, rights};
+use crate::identity::lineage;
 use crate::identity::process::look_now;
 use crate::identity::witness::Witness;
 use crate::identity::{IdentityError, Process};
@@ -22,7 +24,8 @@ pub struct Peer {
     pub gid: Gid,
     /// The process that connected.
     pub process: Process,
-    /// The process that started that one, where it can be seen.
+    /// The process of the same user that started that one, where that is our own program: what any other does
+    /// is its own doing.
     pub started_by: Option<Process>,
     /// Whether it belongs to an agent, by its cgroup or by its namespace of processes.
     pub is_agent: bool,
@@ -44,10 +47,8 @@ impl Peer {
         };
         let process = look_now(&Witness::Here, pid)?;
         let is_agent = is_agents(&process.cgroup) || is_elsewhere(pid)?;
-        let parent = procfs::process::Process::new(pid as i32).and_then(|process| process.stat());
-        let parent = parent.ok().and_then(|stat| u32::try_from(stat.ppid).ok()).filter(|parent| *parent > 1);
-        let started_by = parent.and_then(|parent| look_now(&Witness::Here, parent).ok());
         let uid = Uid::from_raw(credentials.uid());
+        let started_by = started_by(pid, uid);
         let peer = Self { uid, gid: Gid::from_raw(credentials.gid()), process, started_by, is_agent, pidfd };
         if !peer.lives() {
             return Err(IdentityError::Gone);
@@ -63,6 +64,19 @@ impl Peer {
     pub fn lives(&self) -> bool {
         sys::pidfd_lives(&self.pidfd)
     }
+}
+
+/// Who started our own program, the process `pid`, for the user `uid`.
+fn started_by(pid: u32, uid: Uid) -> Option<Process> {
+    let program = |who: &str| std::fs::metadata(format!("/proc/{who}/exe")).map(|exe| (exe.dev(), exe.ino()));
+    let parent = || lineage::parent_of(pid).filter(|parent| *parent > 1);
+    if program(&pid.to_string()).ok()? != program("self").ok()? {
+        return None;
+    }
+    let found = parent()?;
+    let process = look_now(&Witness::Here, found).ok()?;
+    // If it is its parent still, then it was while we looked at it.
+    (parent() == Some(found) && process.uid == uid.as_raw()).then_some(process)
 }
 
 /// Whether the process lives in another namespace of processes than we do: agents do, and containers.

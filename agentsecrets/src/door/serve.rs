@@ -85,18 +85,15 @@ fn bind(path: &Path, mode: u32, system: &System) -> io::Result<UnixListener> {
 
 /// The sockets that systemd opened for us, by name; one without a name is the door.
 fn inherited() -> io::Result<Vec<(String, UnixListener)>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    if number("LISTEN_PID") != Some(std::process::id()) {
-        return Ok(Vec::new());
-    }
-    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':').map(str::to_owned);
-    let mut given = Vec::new();
-    for at in 0..number("LISTEN_FDS").unwrap_or(0).min(16) {
-        let descriptor = sys::inherited(3 + at as i32)?;
+    let given = sd_notify::listen_fds_with_names()?.map(|(descriptor, name)| {
+        let descriptor = sys::inherited(descriptor)?;
+        let socket = socket2::SockRef::from(&descriptor);
+        if !socket.is_listener()? || socket.domain()? != socket2::Domain::UNIX {
+            return Err(io::Error::other(format!("the socket '{name}' that was given is none of ours")));
+        }
         nix::fcntl::fcntl(&descriptor, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-        let name = names.next().filter(|name| name == "starter").unwrap_or_else(|| "door".to_owned());
-        given.push((name, UnixListener::from(descriptor)));
-    }
-    Ok(given)
+        let name = if name == "starter" { name } else { "door".to_owned() };
+        Ok((name, UnixListener::from(descriptor)))
+    });
+    given.collect()
 }

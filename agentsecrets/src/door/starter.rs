@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +20,8 @@ use super::system::System;
 use super::usher;
 use crate::base::sys::process;
 
+/// How long to wait when a connection cannot be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The most verbs at a time.
 const MOST: usize = 256;
 
@@ -54,15 +57,16 @@ pub fn start(listener: &UnixListener, porter: Option<Pid>, system: &System, verb
             // One connection that came to nothing, or no descriptor for it: the others are served.
             Err(error) => {
                 tracing::warn!(%error, "a request could not be accepted");
+                std::thread::sleep(PAUSE);
                 continue;
             }
         };
         // The porter alone, or root: this socket's file is theirs, and the kernel says so again.
-        let credentials = getsockopt(&connection, sockopt::PeerCredentials)?;
-        if credentials.uid() != system.uid.as_raw() && credentials.uid() != 0 {
+        let credentials = getsockopt(&connection, sockopt::PeerCredentials);
+        let may = credentials.is_ok_and(|it| it.uid() == system.uid.as_raw() || it.uid() == 0);
+        if !may || connection.set_nonblocking(false).is_err() {
             continue;
         }
-        connection.set_nonblocking(false)?;
         let usher = process::fork(|| {
             let _ = SigSet::empty().thread_set_mask();
             usher::live(connection, system, verbs)

@@ -1,13 +1,13 @@
 //! `/etc/agentsecrets/config.yaml`: whether this machine is strict, and who the daemon is. Root's file, which
 //! nothing in a caller's environment can replace.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User};
 use serde::Deserialize;
 
 use crate::base::failure::{Exit, Failure};
+use crate::base::sys;
 use crate::policy::load::{plainly, read};
 
 /// Where it is.
@@ -45,7 +45,7 @@ impl System {
         };
         let Some(text) = read(path).map_err(|error| bad(error.to_string()))? else { return Ok(None) };
         let file = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?;
-        if file.uid() != 0 || file.mode() & 0o022 != 0 {
+        if !sys::is_roots_alone(&file) {
             return Err(bad("it must be root's, and nobody else may write to it".into()));
         }
         if text.trim().is_empty() {

@@ -12,6 +12,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::system::System;
+use crate::base::failure::{Exit, Failure};
 use crate::base::sys::{self, process};
 use crate::identity::Process;
 
@@ -49,19 +50,29 @@ impl Ticket {
 
     /// The ticket of this process, if it was started by an usher. It can be taken once, with a single thread;
     /// a program that is started next has none.
-    pub fn take() -> Option<Self> {
-        let number = std::env::var(VARIABLE).ok()?.parse().ok()?;
-        process::forget_variable(VARIABLE).ok()?;
+    ///
+    /// # Errors
+    /// When there is one that cannot be read: what would act for somebody must not act for itself instead.
+    pub fn take() -> Result<Option<Self>, Failure> {
+        let Some(number) = std::env::var_os(VARIABLE) else { return Ok(None) };
         let user = nix::unistd::geteuid();
-        let system = System::find().ok()??;
-        if !user.is_root() && user != system.uid {
-            return None;
+        let believed = System::find()?.is_some_and(|system| user.is_root() || user == system.uid);
+        if !believed {
+            return Ok(None);
         }
-        let mut text = Vec::new();
-        let mut file = File::from(sys::inherited(number).ok()?);
-        file.rewind().ok()?;
-        file.read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
+        let read = || -> io::Result<Self> {
+            let number = number.to_str().and_then(|number| number.parse().ok());
+            let number = number.ok_or_else(|| io::Error::other("its descriptor is no number"))?;
+            process::forget_variable(VARIABLE)?;
+            let mut text = Vec::new();
+            let mut file = File::from(sys::inherited(number)?);
+            file.rewind()?;
+            file.read_to_end(&mut text)?;
+            Ok(serde_json::from_slice(&text)?)
+        };
+        let failed =
+            |error| Failure::new(Exit::Failure, format!("the door's ticket cannot be read: {error}"));
+        read().map(Some).map_err(failed)
     }
 
     /// The project file and whose it must be; it can be taken once.

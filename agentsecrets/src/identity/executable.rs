@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
 
+use crate::base::hex::hex;
+
 use crate::base::sys::{Version, last_change};
 
 /// How many file versions are remembered.
@@ -62,15 +64,6 @@ pub fn sha256(mut file: impl Read) -> io::Result<String> {
         }
     }
     Ok(hex(context.finish().as_ref()))
-}
-
-/// Bytes as lower-case hex.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -60,6 +60,11 @@ pub fn start_of(pid: u32) -> Option<u64> {
     look(pid).map(|(_, started)| started)
 }
 
+/// The parent of the process `pid`, if it lives.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    look(pid).map(|(parent, _)| parent)
+}
+
 /// The parent and the start of the process `pid`: fields 4 and 22 of `/proc/<pid>/stat`. The second field is the
 /// program's own name for itself, in brackets, and may hold anything: what counts begins after the last bracket.
 /// It is read here since the witness may open files, and do little else.

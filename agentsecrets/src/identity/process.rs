@@ -158,18 +158,20 @@ pub(super) async fn look_by(
     hashes: &Hashes,
     is_right: impl FnOnce(&Seen, &Metadata) -> Result<(), IdentityError>,
 ) -> Result<Process, IdentityError> {
-    let uid = || {
-        let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
-        status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
-    };
+    let uid = || real_user(pid);
     prove(witness, hashes, pid, uid, is_right).await
+}
+
+/// The real user of the process `pid`.
+fn real_user(pid: u32) -> Result<u32, IdentityError> {
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
 }
 
 /// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
 pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
-    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
-    let uid = status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)?;
     let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let uid = real_user(pid)?;
     let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
     let metadata = file.metadata()?;
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));

@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::claim::Scheme;
-use super::hmac::hex;
+use crate::base::hex::hex;
 use crate::exchange::body::{Body, BodyError};
 
 /// Chunks without signatures: there is nothing to sign anew.

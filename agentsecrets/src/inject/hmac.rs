@@ -12,6 +12,7 @@ use http::request::Parts;
 
 use super::Payload;
 use super::sign::Signer;
+use crate::base::hex::hex;
 use crate::base::refusal::Refusal;
 use crate::base::secret::Secret;
 use crate::policy::signing::{Algorithm, Encoding, Hmac};
@@ -83,9 +84,4 @@ fn filled(signer: &Signer<'_>, template: &Template, parts: &Parts, body: &[u8], 
         }
     }
     filled
-}
-
-/// `bytes` in lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::core::v1::{
     Container, EnvFromSource, EnvVar, EphemeralContainer, Pod, PodSpec, SecurityContext, Volume, VolumeMount,
+    VolumeProjection,
 };
 
 use super::fragment::Fragment;
@@ -29,8 +30,10 @@ const CAPABILITIES: &[&str] = &[
     "SYS_RAWIO",
 ];
 
-/// The token of the pod's own account.
-const ACCOUNT_TOKEN: &str = "kube-api-access";
+/// How the name of the volume begins in which the API server gives a pod the token of its account.
+const ACCOUNT: &str = "kube-api-access-";
+/// The certificates by which pods know the API server: the only ConfigMap in that volume.
+const ROOTS: &str = "kube-root-ca.crt";
 
 /// Why `pod` cannot be guarded; empty when it can.
 pub fn of_pod(pod: &Pod, fragment: &Fragment) -> Vec<String> {
@@ -46,6 +49,12 @@ pub fn of_pod(pod: &Pod, fragment: &Fragment) -> Vec<String> {
         reasons.extend(of_ephemeral(container, spec, fragment));
     }
     reasons
+}
+
+/// Whether a volume of this name is the one with the token of the pod's account. The API server adds it, and
+/// mounts it in every container, before it asks us.
+pub fn is_of_the_account(volume: &str) -> bool {
+    volume.starts_with(ACCOUNT)
 }
 
 /// The containers that are not the sidecar's.
@@ -66,8 +75,8 @@ fn of_spec(spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
             "automountServiceAccountToken: the agent needs no token of the cluster, and must not hold one",
         ),
         (
-            fragment.loads_programs && spec.host_users == Some(false),
-            "hostUsers: false: the kernel loads programs from the host's user namespace alone; use the node mode",
+            spec.host_users == Some(false),
+            "hostUsers: false: the kernel loads programs from the host's user namespace alone",
         ),
         (
             context.and_then(|context| context.run_as_non_root) == Some(false),
@@ -80,6 +89,12 @@ fn of_spec(spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
         (
             context.and_then(|context| context.sysctls.as_ref()).is_some_and(|sysctls| !sysctls.is_empty()),
             "securityContext.sysctls: they change the network that is guarded",
+        ),
+        (
+            context
+                .and_then(|context| context.app_armor_profile.as_ref())
+                .is_some_and(|profile| profile.type_ == "Unconfined"),
+            "securityContext.appArmorProfile: Unconfined",
         ),
     ];
     let mut reasons: Vec<String> =
@@ -95,6 +110,9 @@ fn of_volume(volume: &Volume, fragment: &Fragment) -> Option<String> {
         // Ours, or one that pretends to be: `inject` compares them.
         return None;
     }
+    if is_of_the_account(name) {
+        return (!is_as_ever(volume)).then(|| format!("volume {name}: the name is the API server's own"));
+    }
     if let Some(path) = &volume.host_path {
         return Some(format!("volume {name}: hostPath {}: the node's files are not the agent's", path.path));
     }
@@ -107,11 +125,35 @@ fn of_volume(volume: &Volume, fragment: &Fragment) -> Option<String> {
         if is_ours(source.secret.as_ref().map(|secret| &secret.name)) {
             return Some(format!("volume {name}: it holds the secrets that the agent must not have"));
         }
-        if source.service_account_token.is_some() && !name.starts_with(ACCOUNT_TOKEN) {
+        if source.service_account_token.is_some() {
             return Some(format!("volume {name}: a token of the pod's account is no agent's"));
         }
     }
     None
+}
+
+/// Whether the account's `volume` is what the API server makes: the token for itself, its certificates and the
+/// namespace's name. That may be taken away without a word; whoever wrote more wanted something by it.
+fn is_as_ever(volume: &Volume) -> bool {
+    let Some(projected) = &volume.projected else { return false };
+    let alone = Volume { name: volume.name.clone(), projected: Some(projected.clone()), ..Volume::default() };
+    let sources = || projected.sources.iter().flatten();
+    let tokens = sources().filter(|source| source.service_account_token.is_some()).count();
+    *volume == alone && tokens == 1 && sources().all(is_source_as_ever)
+}
+
+fn is_source_as_ever(source: &VolumeProjection) -> bool {
+    if source.secret.is_some() || source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+        return false;
+    }
+    match (&source.service_account_token, &source.config_map, &source.downward_api) {
+        (Some(token), None, None) => token.audience.as_ref().is_none_or(String::is_empty),
+        (None, Some(map), None) => map.name == ROOTS,
+        (None, None, Some(fields)) => fields.items.iter().flatten().all(|item| {
+            item.field_ref.as_ref().is_some_and(|field| field.field_path == "metadata.namespace")
+        }),
+        _ => false,
+    }
 }
 
 fn of_container(container: &Container, spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
@@ -136,7 +178,25 @@ fn of_ephemeral(container: &EphemeralContainer, spec: &PodSpec, fragment: &Fragm
         reasons
             .push(format!("container {name}: targetContainerName: it would share the sidecar's processes"));
     }
+    reasons.extend(left_open(container, spec).map(|what| format!("container {name}: it must set {what}")));
     reasons
+}
+
+/// What a container for debugging has to say itself, and does not: the API server takes no change of it from us.
+fn left_open(container: &EphemeralContainer, spec: &PodSpec) -> impl Iterator<Item = &'static str> + use<> {
+    let context = container.security_context.as_ref();
+    let dropped = context.and_then(|context| context.capabilities.as_ref());
+    let mut dropped = dropped.and_then(|it| it.drop.as_ref()).into_iter().flatten();
+    let pods = spec.security_context.as_ref().and_then(|pod| pod.run_as_non_root);
+    let cases = [
+        (dropped.any(|it| it == "ALL"), "capabilities.drop: [ALL]"),
+        (
+            context.and_then(|context| context.allow_privilege_escalation) == Some(false),
+            "allowPrivilegeEscalation: false",
+        ),
+        (context.and_then(|context| context.run_as_non_root).or(pods) == Some(true), "runAsNonRoot: true"),
+    ];
+    cases.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what)
 }
 
 fn of_context(

@@ -26,9 +26,6 @@ pub struct Fragment {
     pub secrets: Vec<String>,
     /// The uids as which the sidecar runs: no container of the agent may.
     pub uids: Vec<i64>,
-    /// Whether a container loads kernel programs, which takes the host's user namespace.
-    #[serde(default)]
-    pub loads_programs: bool,
 }
 
 /// What a container is given.

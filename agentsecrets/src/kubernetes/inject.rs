@@ -1,6 +1,6 @@
 //! A pod with the sidecar in it.
 
-use k8s_openapi::api::core::v1::{Capabilities, Container, EnvVar, Pod, SeccompProfile};
+use k8s_openapi::api::core::v1::{Capabilities, Container, EnvVar, Pod, SeccompProfile, Volume};
 
 use super::dangers;
 use super::fragment::Fragment;
@@ -10,7 +10,8 @@ use super::fragment::Fragment;
 pub const INJECTED: &str = "agentsecrets.dev/injected";
 
 /// Puts the sidecar into `pod`: its containers before every other, what the agent's containers need to trust
-/// its certificates, and the settings that keep the agent inside. A pod that has it stays as it is.
+/// its certificates, and the settings that keep the agent inside. The token that the API server gave it before we
+/// were asked is taken away. A pod that has the sidecar stays as it is.
 ///
 /// # Errors
 /// Why this pod cannot be guarded.
@@ -25,7 +26,7 @@ pub fn inject(mut pod: Pod, fragment: &Fragment) -> Result<Pod, Vec<String>> {
     let init = spec.init_containers.get_or_insert_default();
     init.retain(|container| !fragment.has_container(&container.name));
     let volumes = spec.volumes.get_or_insert_default();
-    volumes.retain(|volume| !fragment.has_volume(&volume.name));
+    volumes.retain(|volume| !fragment.has_volume(&volume.name) && !dangers::is_of_the_account(&volume.name));
     volumes.extend(fragment.volumes.iter().cloned());
     init.iter_mut().chain(&mut spec.containers).for_each(|container| guard(container, fragment));
     init.splice(0..0, fragment.init_containers.iter().cloned());
@@ -34,15 +35,28 @@ pub fn inject(mut pod: Pod, fragment: &Fragment) -> Result<Pod, Vec<String>> {
     Ok(pod)
 }
 
-/// What bears a name of the sidecar's and is something else.
+/// What bears a name of the sidecar's and is something else. What is the sidecar's own may have come back with
+/// more fields than we gave it, which the API server filled in: it is put in anew.
 fn pretenders(spec: &k8s_openapi::api::core::v1::PodSpec, fragment: &Fragment) -> Vec<String> {
-    let ours = &fragment.init_containers;
-    let init = spec.init_containers.iter().flatten().filter(|it| !ours.contains(it));
-    let containers = init.chain(&spec.containers).filter(|it| fragment.has_container(&it.name));
+    let named = |it: &&Container| fragment.has_container(&it.name);
+    let is_ours = |it: &Container| {
+        fragment.init_containers.iter().any(|ours| ours.name == it.name && ours.image == it.image)
+    };
+    let init = spec.init_containers.iter().flatten().filter(named).filter(|it| !is_ours(it));
+    let containers = init.chain(spec.containers.iter().filter(named));
     let containers = containers.map(|it| format!("container {}: the name is the sidecar's", it.name));
+    let is_ours =
+        |it: &Volume| fragment.volumes.iter().any(|ours| ours.name == it.name && source(ours) == source(it));
     let volumes = spec.volumes.iter().flatten();
-    let volumes = volumes.filter(|it| fragment.has_volume(&it.name) && !fragment.volumes.contains(it));
+    let volumes = volumes.filter(|it| fragment.has_volume(&it.name) && !is_ours(it));
     containers.chain(volumes.map(|it| format!("volume {}: the name is the sidecar's", it.name))).collect()
+}
+
+/// Of what kind a volume is.
+fn source(volume: &Volume) -> Vec<String> {
+    let fields = serde_json::to_value(volume).ok();
+    let fields = fields.as_ref().and_then(serde_json::Value::as_object);
+    fields.into_iter().flat_map(|fields| fields.keys().cloned()).collect()
 }
 
 /// Gives a container of the agent what it needs, and takes what it must not have unless it asked for it, which
@@ -62,6 +76,7 @@ fn guard(container: &mut Container, fragment: &Fragment) {
         set(env, given);
     }
     let mounts = container.volume_mounts.get_or_insert_default();
+    mounts.retain(|mount| !dangers::is_of_the_account(&mount.name));
     for given in &fragment.container.volume_mounts {
         if !mounts.contains(given) {
             mounts.push(given.clone());
@@ -69,9 +84,14 @@ fn guard(container: &mut Container, fragment: &Fragment) {
     }
 }
 
+/// Every variable of the name: of several the last counts.
 fn set(env: &mut Vec<EnvVar>, given: &EnvVar) {
-    match env.iter_mut().find(|variable| variable.name == given.name) {
-        Some(variable) => *variable = given.clone(),
-        None => env.push(given.clone()),
+    let mut is_new = true;
+    for variable in env.iter_mut().filter(|variable| variable.name == given.name) {
+        *variable = given.clone();
+        is_new = false;
+    }
+    if is_new {
+        env.push(given.clone());
     }
 }

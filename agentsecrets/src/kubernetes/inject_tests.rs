@@ -21,7 +21,6 @@ container:
   volumeMounts: [ { name: agentsecrets-trust, mountPath: /run/agentsecrets, readOnly: true } ]
 secrets: [spend]
 uids: [64646]
-loadsPrograms: true
 ";
 
 fn fragment() -> Fragment {
@@ -86,6 +85,11 @@ fn the_sidecar_starts_before_every_other_container_and_each_of_these_is_kept_in(
 fn a_pod_that_has_the_sidecar_stays_as_it_is() {
     let once = guarded(&pod(|_| {})).unwrap();
     assert_eq!(guarded(&once).unwrap(), once);
+    // The API server fills in what we left out, and asks again.
+    let mut filled = once.clone();
+    filled["spec"]["initContainers"][1]["terminationMessagePath"] = "/dev/termination-log".into();
+    filled["spec"]["volumes"][2]["secret"]["defaultMode"] = 420.into();
+    assert_eq!(guarded(&filled).unwrap(), once);
 }
 
 #[test]
@@ -101,6 +105,9 @@ fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
         ("runAsUser: 0", |pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 0 })),
         ("runAsNonRoot", |pod| pod["spec"]["securityContext"] = json!({ "runAsNonRoot": false })),
         ("the sidecar's own user", |pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 64646 })),
+        ("securityContext.appArmorProfile", |pod| {
+            pod["spec"]["securityContext"] = json!({ "appArmorProfile": { "type": "Unconfined" } });
+        }),
         ("sysctls", |pod| {
             pod["spec"]["securityContext"] =
                 json!({ "sysctls": [{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "0" }] });
@@ -132,6 +139,30 @@ fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
             let sources = json!([{ "serviceAccountToken": { "path": "token" } }]);
             volume(pod, json!({ "name": "x", "projected": { "sources": sources } }));
         }),
+        ("the name is the API server's own", |pod| account(pod, json!({ "secret": { "name": "spend" } }))),
+        ("the name is the API server's own", |pod| account(pod, json!({ "secret": { "name": "other" } }))),
+        ("the name is the API server's own", |pod| account(pod, json!({ "configMap": { "name": "other" } }))),
+        ("the name is the API server's own", |pod| {
+            account(pod, json!({ "serviceAccountToken": { "path": "another" } }));
+        }),
+        ("the name is the API server's own", |pod| {
+            account(pod, json!({ "podCertificate": { "keyType": "ED25519", "signerName": "a.test/b" } }));
+        }),
+        ("the name is the API server's own", |pod| {
+            let field = json!({ "path": "uid", "fieldRef": { "fieldPath": "metadata.uid" } });
+            account(pod, json!({ "downwardAPI": { "items": [field] } }));
+        }),
+        ("the name is the API server's own", |pod| {
+            account(pod, Value::Null);
+            let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+            volumes[1]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault".into();
+        }),
+        ("the name is the API server's own", |pod| {
+            volume(pod, json!({ "name": "kube-api-access-x7k2p", "hostPath": { "path": "/run" } }));
+        }),
+        ("the name is the API server's own", |pod| {
+            volume(pod, json!({ "name": "kube-api-access-x7k2p", "emptyDir": {} }));
+        }),
         ("a value of Secret spend", |pod| {
             agent(pod)["env"] =
                 json!([{ "name": "K", "valueFrom": { "secretKeyRef": { "name": "spend", "key": "K" } } }]);
@@ -150,7 +181,7 @@ fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
         }),
         ("the name is the sidecar's", |pod| agent(pod)["name"] = "agentsecrets".into()),
         ("the name is the sidecar's", |pod| {
-            volume(pod, json!({ "name": "agentsecrets-trust", "emptyDir": { "medium": "Memory" } }));
+            volume(pod, json!({ "name": "agentsecrets-trust", "hostPath": { "path": "/" } }));
         }),
         ("privileged", |pod| {
             let context = json!({ "privileged": true });
@@ -163,6 +194,15 @@ fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
         ("capability SYS_PTRACE", |pod| {
             let context = json!({ "capabilities": { "add": ["SYS_PTRACE"] } });
             pod["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "securityContext": context }]);
+        }),
+        ("it must set capabilities.drop: [ALL]", |pod| {
+            debugged(pod, json!({ "allowPrivilegeEscalation": false, "runAsNonRoot": true }));
+        }),
+        ("it must set allowPrivilegeEscalation: false", |pod| {
+            debugged(pod, json!({ "capabilities": { "drop": ["ALL"] }, "runAsNonRoot": true }));
+        }),
+        ("it must set runAsNonRoot: true", |pod| {
+            debugged(pod, json!({ "capabilities": { "drop": ["ALL"] }, "allowPrivilegeEscalation": false }));
         }),
     ];
     for (reason, change) in cases {
@@ -181,6 +221,46 @@ fn context(pod: &mut Value, context: Value) {
 
 fn volume(pod: &mut Value, volume: Value) {
     pod["spec"]["volumes"].as_array_mut().unwrap().push(volume);
+}
+
+fn debugged(pod: &mut Value, context: Value) {
+    pod["spec"]["ephemeralContainers"] =
+        json!([{ "name": "debug", "targetContainerName": "agent", "securityContext": context }]);
+}
+
+/// The volume that the API server adds, with one `more` source, and its mounts.
+fn account(pod: &mut Value, more: Value) {
+    let namespace =
+        json!({ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } });
+    let mut sources = vec![
+        json!({ "serviceAccountToken": { "expirationSeconds": 3607, "path": "token" } }),
+        json!({ "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } }),
+        json!({ "downwardAPI": { "items": [namespace] } }),
+    ];
+    sources.extend((!more.is_null()).then_some(more));
+    let projected = json!({ "defaultMode": 420, "sources": sources });
+    volume(pod, json!({ "name": "kube-api-access-x7k2p", "projected": projected }));
+    let place = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let mount = json!({ "name": "kube-api-access-x7k2p", "readOnly": true, "mountPath": place });
+    agent(pod)["volumeMounts"].as_array_mut().unwrap().push(mount.clone());
+    pod["spec"]["initContainers"][0]["volumeMounts"] = json!([mount]);
+}
+
+#[test]
+fn the_token_that_the_api_server_gave_before_us_is_taken_away() {
+    let taken = guarded(&pod(|pod| account(pod, Value::Null))).unwrap();
+    assert!(!taken.to_string().contains("kube-api-access"), "{taken}");
+    assert_eq!(taken, guarded(&pod(|_| {})).unwrap());
+}
+
+#[test]
+fn every_variable_of_a_given_name_is_replaced() {
+    let guarded = guarded(&pod(|pod| {
+        let env = agent(pod)["env"].as_array_mut().unwrap();
+        env.push(json!({ "name": "KEY", "value": "sk_real_again" }));
+    }))
+    .unwrap();
+    assert!(!guarded.to_string().contains("sk_real"), "{guarded}");
 }
 
 fn review(pod: &Value, operation: &str, sub_resource: Option<&str>) -> Value {
@@ -224,10 +304,21 @@ fn a_refusal_says_why_and_a_container_for_debugging_is_looked_at_too() {
     let response = review(&bad, "CREATE", None);
     assert_eq!((&response["allowed"], &response["status"]["code"]), (&false.into(), &403.into()));
     assert!(response["status"]["message"].as_str().unwrap().contains("hostPID"));
-    let debugged = pod(|pod| {
+    let own = json!({
+        "capabilities": { "drop": ["ALL"] }, "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+    });
+    let held = pod(|pod| debugged(pod, own));
+    assert_eq!(review(&held, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
+    let pods = pod(|pod| {
+        debugged(pod, json!({ "capabilities": { "drop": ["ALL"] }, "allowPrivilegeEscalation": false }));
+        pod["spec"]["securityContext"] = json!({ "runAsNonRoot": true });
+    });
+    assert_eq!(review(&pods, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
+    // Nobody fills in for it what it leaves open.
+    let open = pod(|pod| {
         pod["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "targetContainerName": "agent" }]);
     });
-    assert_eq!(review(&debugged, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
+    assert_eq!(review(&open, "UPDATE", Some("ephemeralcontainers"))["allowed"], false);
     let spied = pod(|pod| {
         pod["spec"]["ephemeralContainers"] =
             json!([{ "name": "debug", "targetContainerName": "agentsecrets" }]);

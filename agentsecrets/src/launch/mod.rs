@@ -40,6 +40,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Uid;
 
 use crate::app::order::Order;
+use crate::base::hex::hex;
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::base::privileges;
@@ -284,7 +285,7 @@ fn refuse_network_sockets() -> io::Result<()> {
 fn new_id() -> io::Result<String> {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }
 
 fn block_signals() -> io::Result<SigSet> {

@@ -22,6 +22,7 @@ use super::place::{NoPlace, Place};
 use super::sockets::{Sockets, numbers};
 use crate::app::harden;
 use crate::app::order::{Order, Service};
+use crate::base::hex::hex;
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::connection::ebpf::{self, Beside, EbpfError, Keep, Kept};
@@ -129,8 +130,7 @@ fn guard(keep: &Keep) -> Result<(Kept, Sockets), NotServed> {
 /// Where the pins of the services of one cgroup are. A bpffs takes no dots in names.
 fn folder_of_pins(all: &Path, place: &Place) -> io::Result<PathBuf> {
     let name = digest(&SHA256, place.cgroup.as_bytes());
-    let name: String = name.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let folder = all.join(name);
+    let folder = all.join(hex(name.as_ref().get(..8).unwrap_or_default()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     Ok(folder)
 }

@@ -8,7 +8,7 @@ use rmcp::model::JsonObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::app::call::{Injection, Wanted};
+use crate::app::call::{Injection, Wanted, misread};
 use crate::exchange::body::Body;
 
 /// The largest body that is taken, in bytes.
@@ -43,7 +43,7 @@ impl ApiCall {
                 return Err(format!("`{field}` must be {right}"));
             }
         }
-        serde_json::from_value(Value::Object(given)).map_err(|error| error.to_string())
+        serde_json::from_value(Value::Object(given)).map_err(|error| misread(&error))
     }
 
     /// The request that it describes, and the secrets that are to go into it.
@@ -57,18 +57,13 @@ impl ApiCall {
         if body.as_ref().is_some_and(|body| body.len() > LARGEST_BODY) {
             return Err(format!("`body` is larger than {} MiB", LARGEST_BODY >> 20));
         }
-        let injections = self.injections.unwrap_or_default();
-        let injections = injections.iter().map(|(spec, key)| Injection::read(spec, key));
-        let injections: Vec<_> =
-            injections.collect::<Result<_, _>>().map_err(|why| format!("injections: {why}"))?;
         let wanted = Wanted {
             url: self.url,
             method: self.method.unwrap_or_default(),
             headers: self.headers.unwrap_or_default().into_iter().collect(),
             body,
         };
-        let request = wanted.request(&injections).map_err(|wrong| wrong.to_string())?;
-        Ok((request, injections))
+        wanted.spending(&self.injections.unwrap_or_default()).map_err(|wrong| wrong.to_string())
     }
 
     /// What a client may give, as JSON Schema.

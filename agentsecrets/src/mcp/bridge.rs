@@ -7,7 +7,7 @@ use http::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::app::call::{Answer, Injection, Wanted};
+use crate::app::call::{Answer, Injection, Wanted, misread};
 use crate::base::name::Environment;
 use crate::exchange::body::Body;
 
@@ -47,22 +47,19 @@ struct Answered<'a> {
 impl Asked {
     /// Reads a request.
     pub fn read(text: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(text).map_err(|error| format!("the request cannot be understood: {error}"))
+        serde_json::from_slice(text)
+            .map_err(|error| format!("the request cannot be understood: {}", misread(&error)))
     }
 
     /// The request that it describes, and the secrets that are to go into it.
     pub fn request(&self) -> Result<(Request<Body>, Vec<Injection>), String> {
-        let injections = self.injections.iter().map(|(spec, key)| Injection::read(spec, key));
-        let injections: Vec<_> =
-            injections.collect::<Result<_, _>>().map_err(|why| format!("injections: {why}"))?;
         let wanted = Wanted {
             url: self.url.clone(),
             method: self.method.clone(),
             headers: self.headers.clone().into_iter().collect(),
             body: self.body.clone(),
         };
-        let request = wanted.request(&injections).map_err(|wrong| wrong.to_string())?;
-        Ok((request, injections))
+        wanted.spending(&self.injections).map_err(|wrong| wrong.to_string())
     }
 }
 
@@ -112,6 +109,19 @@ mod tests {
             r#"{"url": "https://a.test", "environment": "no such/thing"}"#,
         ] {
             assert!(Asked::read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_without_what_was_given() {
+        for text in [
+            r#""sk_live""#,
+            r#"{"url": "https://a.test", "headers": "sk_live"}"#,
+            r#"{"url": "https://a.test", "injections": {"bearer": ["sk_live"]}, "body": 7}"#,
+            r#"{"url": "https://a.test", "environment": "sk_live/x"}"#,
+        ] {
+            let wrong = Asked::read(text.as_bytes()).unwrap_err();
+            assert!(!wrong.contains("live"), "{wrong}");
         }
     }
 

@@ -80,6 +80,7 @@ impl Purse {
     pub fn retire(&self, value: Arc<Secret>) -> Result<(), Refusal> {
         let mut held = self.held();
         let now = Instant::now();
+        held.minted.retain(|(_, until)| *until >= now);
         held.replaced.retain(|(known, until)| *until >= now && *known != value);
         if held.replaced.len() >= MOST_REPLACED {
             held.replaced.pop_front();

@@ -1,6 +1,7 @@
 //! A WebSocket after its handshake: what the server says is searched, what the agent says is filled where
 //! its rule allows that, and each side waits for the other. Whatever cannot be read ends both.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,12 +107,12 @@ impl Tunnel {
         let (agent, server) = tokio::try_join!(agent, server)?;
         let (from_agent, to_agent) = split(TokioIo::new(agent));
         let (from_server, to_server) = split(TokioIo::new(server));
-        let clock = Clock::default();
+        let (clock, goodbyes) = (Clock::default(), Goodbyes::default());
         let mut to_server = Writer::to_server(to_server);
         let mut to_agent = Writer::to_client(to_agent);
         let ended = {
-            let up = upward(from_agent, &mut to_server, messages.as_ref(), &wallet, &clock);
-            let down = downward(from_server, &mut to_agent, conversation, &clock);
+            let up = upward(from_agent, &mut to_server, messages.as_ref(), &wallet, (&clock, &goodbyes));
+            let down = downward(from_server, &mut to_agent, conversation, (&clock, &goodbyes));
             tokio::pin!(up, down);
             tokio::select! {
                 ended = &mut up => match ended {
@@ -126,6 +127,15 @@ impl Tunnel {
                 () = stop.cancelled() => Err(TunnelError::Stopped),
                 why = held.ended() => Err(TunnelError::Over(why)),
             }
+        };
+        // After both goodbyes nothing is owed, and a side may leave as abruptly as it likes.
+        let ended = match ended {
+            Err(TunnelError::Agent(FrameError::Io(_)) | TunnelError::Server(FrameError::Io(_)))
+                if goodbyes.are_said() =>
+            {
+                Ok(())
+            }
+            ended => ended,
         };
         if let Err(TunnelError::Over(_)) = &ended {
             // At once: who does not read at this moment hears the end of the connection.
@@ -151,7 +161,7 @@ async fn downward(
     from: ReadHalf<Io>,
     to: &mut Writer<WriteHalf<Io>>,
     mut conversation: Conversation,
-    clock: &Clock,
+    (clock, goodbyes): (&Clock, &Goodbyes),
 ) -> Result<(), TunnelError> {
     let gone = |error| TunnelError::Agent(FrameError::Io(error));
     let mut from = Reader::of_server(from);
@@ -168,6 +178,7 @@ async fn downward(
                 }
             }
             Piece::Control(Signal::Close, bytes) => {
+                goodbyes.say(Goodbyes::SERVER);
                 let (code, reason) = bytes.split_at_checked(2).unwrap_or((&bytes, &[]));
                 let reason = conversation.whole(reason.to_vec().into());
                 let reason = text(&reason, CONTROL - 2);
@@ -189,7 +200,7 @@ async fn upward(
     to: &mut Writer<WriteHalf<Io>>,
     messages: Option<&Messages>,
     wallet: &Wallet,
-    clock: &Clock,
+    (clock, goodbyes): (&Clock, &Goodbyes),
 ) -> Result<(), TunnelError> {
     let gone = |error| TunnelError::Server(FrameError::Io(error));
     let mut from = Reader::of_client(from);
@@ -213,7 +224,12 @@ async fn upward(
             (Piece::Data { kind, bytes, is_last }, _) => {
                 to.data(kind, &bytes, is_last).await.map_err(gone)?;
             }
-            (Piece::Control(signal, bytes), _) => to.control(signal, &bytes).await.map_err(gone)?,
+            (Piece::Control(signal, bytes), _) => {
+                if signal == Signal::Close {
+                    goodbyes.say(Goodbyes::AGENT);
+                }
+                to.control(signal, &bytes).await.map_err(gone)?;
+            }
         }
         clock.touch();
     }
@@ -226,6 +242,23 @@ fn text(bytes: &[u8], most: usize) -> &[u8] {
     match std::str::from_utf8(bytes) {
         Ok(_) => bytes,
         Err(error) => bytes.get(..error.valid_up_to()).unwrap_or_default(),
+    }
+}
+
+/// Who has said, with a close frame, that nothing follows.
+#[derive(Default)]
+struct Goodbyes(AtomicU8);
+
+impl Goodbyes {
+    const AGENT: u8 = 1;
+    const SERVER: u8 = 2;
+
+    fn say(&self, who: u8) {
+        self.0.fetch_or(who, Ordering::Relaxed);
+    }
+
+    fn are_said(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::AGENT | Self::SERVER
     }
 }
 

@@ -87,16 +87,18 @@ impl Wallets {
         Ok(wallet)
     }
 
-    /// What the agent's last wallet held and `next` does not is searched for all the same.
+    /// What the agent's last wallet held and `next` does not is searched for all the same. Until it is, `next` is not
+    /// the last, so that nothing is left out when this is tried again.
     fn retire(&self, agent: &AgentName, next: &Arc<Wallet>) -> Result<(), Refusal> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = last.insert(agent.clone(), next.clone()) {
+        if let Some(before) = last.get(agent) {
             before
                 .values
                 .gone_from(&next.values)
                 .into_iter()
                 .try_for_each(|value| next.purse.retire(value))?;
         }
+        last.insert(agent.clone(), next.clone());
         Ok(())
     }
 

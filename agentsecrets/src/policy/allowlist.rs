@@ -2,15 +2,15 @@
 //! comments and order stay. An edit is made in the text, and what then stands there is read and compared with
 //! what was meant; where the two differ, nothing is written and a person is told the line.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
-use super::load::{LoadError, read};
+use super::edit::{Draft, NotEdited};
+use super::load::LoadError;
 use super::matching::{HostPattern, Naming};
 use super::model;
 use super::rules::Policy;
-use crate::base::files;
 use crate::base::host::Host;
 use crate::base::name::AgentName;
 
@@ -90,37 +90,15 @@ pub enum EditError {
         /// Where the list is.
         line: u64,
     },
-    /// The file could not be written.
-    #[error("{file}: cannot be written: {source}")]
-    Write {
-        /// The file.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// It could not be put in force.
+    #[error(transparent)]
+    Save(#[from] NotEdited),
 }
 
-/// The list.
-pub struct Allowlist {
-    path: PathBuf,
-    /// As it was read; none where there is no file.
-    original: Option<String>,
-    text: String,
-}
+/// The list: a policy that is about to be changed, seen so.
+pub type Allowlist = Draft;
 
-impl Allowlist {
-    /// Reads it from the policy at `path`.
-    pub fn load(path: &Path) -> Result<Self, LoadError> {
-        // What is a link is replaced where it leads to.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        let original = read(&path)?;
-        let text = original.clone().unwrap_or_default();
-        if original.is_some() {
-            Policy::parse(&text, &path)?;
-        }
-        Ok(Self { path, original, text })
-    }
-
+impl Draft {
     /// Every rule, in the order of the file.
     pub fn rules(&self) -> Result<Vec<Listed>, LoadError> {
         let (file, value) = (self.parsed()?, self.value()?);
@@ -172,7 +150,7 @@ impl Allowlist {
             Some(rules) => rules.push(rule),
             None => meant["agents"][at]["allow"] = Value::Array(vec![rule]),
         }
-        self.accept(text, &meant, line)?;
+        self.take(text, &meant, line)?;
         Ok(Added::New(name, line))
     }
 
@@ -196,17 +174,8 @@ impl Allowlist {
             let Some(allow) = allow else { continue };
             allow.retain(|rule| !rule["host"].as_str().is_some_and(|text| text.eq_ignore_ascii_case(host)));
         }
-        self.accept(text, &meant, rules.first().map_or(1, |rule| rule.line))?;
+        self.take(text, &meant, rules.first().map_or(1, |rule| rule.line))?;
         Ok(rules.len())
-    }
-
-    /// Puts it in force, whole or not at all.
-    pub fn save(&self) -> Result<(), EditError> {
-        let write = |source| EditError::Write { file: self.shown(), source };
-        if read(&self.path)? != self.original {
-            return Err(write(std::io::Error::other("somebody else changed it just now; try again")));
-        }
-        files::replace(&self.path, self.text.as_bytes()).map_err(write)
     }
 
     /// The first entry of a policy that has none.
@@ -229,12 +198,12 @@ impl Allowlist {
         }
         meant["agents"] = serde_json::json!([{ "name": name, "allow": [{ "host": host }] }]);
         let line = text.lines().count() as u64;
-        self.accept(text, &meant, line)?;
+        self.take(text, &meant, line)?;
         Ok(Added::New(name.to_owned(), line))
     }
 
     /// Takes `text` over if it says what is `meant`, and nothing that is refused.
-    fn accept(&mut self, text: String, meant: &Value, line: u64) -> Result<(), EditError> {
+    fn take(&mut self, text: String, meant: &Value, line: u64) -> Result<(), EditError> {
         if value(&text, &self.path).ok().as_ref() != Some(meant) {
             return Err(self.shape(line));
         }

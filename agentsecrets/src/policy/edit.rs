@@ -1,13 +1,16 @@
 //! A policy file changed by a command, as text: what a person wrote stays as they wrote it, comments too. What
 //! was made is read again before it is believed, and whatever is not exactly what was meant is refused.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use serde_yaml::Spanned;
 
+use super::load::LoadError;
 use super::rules::Policy;
+use crate::base::files;
 
 /// What an inserted rule says of itself.
 const ORIGIN: &str = "# by `agentsecrets approve --always`";
@@ -19,13 +22,64 @@ const BY_HAND: &str = "the file is written in a way that this command does not c
 pub enum NotEdited {
     /// It is no policy.
     #[error(transparent)]
-    Load(#[from] super::LoadError),
+    Load(#[from] LoadError),
     /// The rule is not there any longer.
     #[error("the policy changed since the request was held: rule {0} is not in it")]
     Gone(String),
     /// The new text would not say what was meant.
     #[error("{0}")]
     ByHand(&'static str),
+    /// It could not be written.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A policy that is about to be changed.
+pub struct Draft {
+    pub(super) path: PathBuf,
+    /// As it was read; none where there is no file.
+    pub(super) original: Option<String>,
+    pub(super) text: String,
+}
+
+impl Draft {
+    /// The policy at `path`, as it is.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let original = super::load::read(path)?;
+        if let Some(text) = &original {
+            Policy::parse(text, path)?;
+        }
+        Ok(Self { path: path.to_path_buf(), text: original.clone().unwrap_or_default(), original })
+    }
+
+    /// From now on no person need approve `method` at `request_path` under the rule with this `id`: another
+    /// rule stands before it, which is the same but for that.
+    pub fn always(&mut self, id: &str, method: &str, request_path: &str) -> Result<(), NotEdited> {
+        self.text = always(&self.text, &self.path, id, method, request_path)?;
+        Ok(())
+    }
+
+    /// Puts it in force, whole or not at all, where it is still what was read.
+    pub fn save(&self) -> Result<(), NotEdited> {
+        let failed = |source| NotEdited::Write { path: self.path.clone(), source };
+        if super::load::read(&self.path)? != self.original {
+            return Err(failed(io::Error::other("somebody else changed it just now; try again")));
+        }
+        write(&self.path, &self.text).map_err(failed)
+    }
+}
+
+/// Writes the policy at `path` in one step: whose it is and who may read it stays, and so does a link to it.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    match path.exists() {
+        true => files::rewrite(path, text.as_bytes()),
+        false => files::replace(path, text.as_bytes()),
+    }
 }
 
 /// The file as far as it must be understood: untyped, so that nothing of a rule is lost.
@@ -41,15 +95,7 @@ struct Agent {
     allow: Vec<Spanned<Map<String, Value>>>,
 }
 
-/// `text`, the policy at `path`, in which no person need approve `method` at `request_path` under the rule
-/// with this `id`: another rule stands before it, which is the same but for that.
-pub fn always(
-    text: &str,
-    path: &Path,
-    id: &str,
-    method: &str,
-    request_path: &str,
-) -> Result<String, NotEdited> {
+fn always(text: &str, path: &Path, id: &str, method: &str, request_path: &str) -> Result<String, NotEdited> {
     let policy = Policy::parse(text, path)?;
     let gone = || NotEdited::Gone(id.to_owned());
     let place = |agent: &super::Agent| agent.rules.iter().position(|rule| &*rule.id == id);

@@ -76,7 +76,7 @@ impl Redactor {
         let findings = Findings::watched(self.watch.clone());
         headers::remove_ours(response.headers_mut());
         if self.patterns.is_empty() {
-            return Ok((response, findings));
+            return Ok((response.map(headers::without_ours), findings));
         }
         if self.patterns.is_impossible() {
             return Err(self.unreadable("the secrets are too large to search answers for"));
@@ -375,6 +375,7 @@ impl Clean {
     fn end(&mut self, trailers: HeaderMap) -> Bytes {
         self.rest = None;
         self.trailers = trailers;
+        headers::remove_ours(&mut self.trailers);
         headers::scrub(&mut self.trailers, &self.patterns, &self.findings);
         self.scrubber.finish()
     }

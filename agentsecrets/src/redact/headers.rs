@@ -1,11 +1,18 @@
 //! The search in headers and trailers: every value, whatever its name says, since a server may echo a
 //! secret in a cookie, a redirect or an error header alike.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
 
 use super::alarm::Findings;
 use super::patterns::{MARKER, Patterns};
+use crate::exchange::body::{Body, BodyError};
 
 /// Takes the secrets out of `headers`, and notes in `findings` what there was.
 pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns, findings: &Findings) {
@@ -38,6 +45,39 @@ pub(super) fn remove_ours(headers: &mut HeaderMap) {
     }
 }
 
+/// `body`, which is not searched, without what its trailers say in our name.
+pub(super) fn without_ours(body: Body) -> Body {
+    if body.is_end_stream() { body } else { Theirs(body).boxed_unsync() }
+}
+
+/// A body whose trailers are the server's own. What is known of its size stays known.
+struct Theirs(Body);
+
+impl http_body::Body for Theirs {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_ok(|mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                remove_ours(trailers);
+            }
+            frame
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 /// Headers in which a marker would be an error: they go.
 const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRAILER];
 
@@ -47,8 +87,12 @@ fn marker() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, Response};
+    use http_body_util::StreamBody;
+
     use super::*;
     use crate::base::secret::Secret;
+    use crate::redact::answer::Redactor;
 
     fn scrubbed(headers: &mut HeaderMap, patterns: &Patterns) -> bool {
         let findings = Findings::default();
@@ -78,6 +122,24 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-deadbeef01", HeaderValue::from_static("1"));
         assert!(scrubbed(&mut headers, &patterns) && headers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_server_says_in_our_name_is_dropped_from_trailers_too() {
+        let searched = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
+        for patterns in [searched, Patterns::build([])] {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-as-redacted", HeaderValue::from_static("true"));
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let frames = [Ok(Frame::data(Bytes::from_static(b"hello"))), Ok(Frame::trailers(trailers))];
+            let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+            let redactor = Redactor::new(patterns, Method::GET, "api.example.com");
+            let (answer, _) = redactor.answer(Response::new(body)).await.unwrap();
+            let collected = answer.into_body().collect().await.unwrap();
+            let trailers = collected.trailers().cloned().unwrap();
+            assert!(trailers.len() == 1 && trailers["grpc-status"] == "0", "{trailers:?}");
+            assert_eq!(collected.to_bytes(), "hello");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::{Key, StoreError, vault};
 use crate::base::files;
+use crate::base::hex::hex;
 use crate::base::secret::Secret;
 
 const MAGIC: &[u8] = b"agentsecrets-rotated/1";
@@ -79,9 +80,7 @@ impl Rotated {
     }
 
     fn path(&self, key: &Key) -> PathBuf {
-        let name: String =
-            digest(&SHA256, &context(key)).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(name)
+        self.folder.join(hex(digest(&SHA256, &context(key)).as_ref()))
     }
 
     fn failed(&self, error: &io::Error) -> StoreError {

@@ -5,7 +5,10 @@
 mod answer;
 mod here;
 mod injection;
+mod misread;
 mod wire;
+
+use std::collections::BTreeMap;
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
@@ -18,6 +21,7 @@ use crate::policy::injects::FRAMING;
 pub use answer::{Answer, refused};
 pub use here::Here;
 pub use injection::Injection;
+pub use misread::misread;
 pub use wire::send;
 
 /// What somebody wants to be sent. It holds no secret.
@@ -72,6 +76,17 @@ impl Door {
 }
 
 impl Wanted {
+    /// The request, and the secrets that are to go into it: `injections` says for each place which.
+    pub fn spending(
+        &self,
+        injections: &BTreeMap<String, String>,
+    ) -> Result<(Request<Body>, Vec<Injection>), Wrong> {
+        let injections = injections.iter().map(|(spec, key)| Injection::read(spec, key));
+        let injections: Vec<_> =
+            injections.collect::<Result<_, _>>().map_err(|why| Wrong { what: "injections", why })?;
+        Ok((self.request(&injections)?, injections))
+    }
+
     /// The request, without any secret; what `injections` put into a body needs one to be there.
     pub fn request(&self, injections: &[Injection]) -> Result<Request<Body>, Wrong> {
         let wrong = |what, why: &dyn std::fmt::Display| Wrong { what, why: why.to_string() };

@@ -65,12 +65,7 @@ fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
 /// A descriptor of the process `pid`, a child that has not been waited for; it is readable once the
 /// process has ended.
 pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointers, and makes a new descriptor.
-    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    match RawFd::try_from(descriptor) {
-        Ok(descriptor) if descriptor >= 0 => Ok(own(descriptor)),
-        _ => Err(io::Error::last_os_error()),
-    }
+    super::pidfd_open(pid.as_raw().cast_unsigned())
 }
 
 /// Forgets the variable `name`. Fails if the process has more than one thread.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use globset::GlobMatcher;
 
+use super::registry::{self, RegistryError};
 use crate::base::followed::{Followed, Reading};
 use crate::base::name::SecretName;
 use crate::base::refusal::{Refusal, Slug};
@@ -22,13 +23,13 @@ use crate::policy::ask::Ask;
 use crate::policy::bounds::Bounds;
 use crate::policy::grant::Spend;
 
-use pins::{Pin, Pins, PinsError};
+use pins::{Pin, Pins};
 
 pub use standing::Standing;
 
 /// The pins in force, and who looks at processes for them.
 pub struct Trust {
-    pins: Followed<File>,
+    pins: Followed<PinsFile>,
     /// Whether nothing is spent by programs without a pin.
     is_required: bool,
     look: Option<Arc<dyn Look>>,
@@ -40,8 +41,8 @@ impl Trust {
     ///
     /// # Errors
     /// When there is a file that is not understood.
-    pub fn open(path: &Path, is_required: bool, look: Option<Arc<dyn Look>>) -> Result<Self, PinsError> {
-        let pins = Followed::open(path, File { path: path.to_path_buf() })?;
+    pub fn open(path: &Path, is_required: bool, look: Option<Arc<dyn Look>>) -> Result<Self, RegistryError> {
+        let pins = Followed::open(path, PinsFile(path.to_path_buf()))?;
         Ok(Self { pins, is_required, look })
     }
 
@@ -88,10 +89,8 @@ impl Trust {
         }
         match standing {
             Standing::Holds { pins } if pins.iter().all(|pin| !pin.secrets.is_empty()) => {
-                let mut names: Vec<&str> =
-                    pins.iter().flat_map(|pin| &pin.secrets).map(SecretName::as_str).collect();
-                names.dedup();
-                Some(format!("{exe} is trusted for {} alone, and not for '{secret}'", names.join(", ")))
+                let names = standing.names();
+                Some(format!("{exe} is trusted for {names} alone, and not for '{secret}'"))
             }
             Standing::Holds { .. } => None,
             _ if self.is_required => Some(untrusted(standing, caller, secret)),
@@ -121,10 +120,8 @@ fn untrusted(standing: &Standing, caller: &Caller, secret: &SecretName) -> Strin
     )
 }
 
-/// The file of pins.
-struct File {
-    path: PathBuf,
-}
+/// The file, followed.
+struct PinsFile(PathBuf);
 
 /// The pins as they are looked up: by the program's path, and by what they reserve.
 #[derive(Default)]
@@ -140,10 +137,10 @@ struct Held {
 }
 
 impl Known {
-    fn new(pins: Pins, path: &Path) -> Result<Self, PinsError> {
+    fn new(pins: Pins, path: &Path) -> Result<Self, RegistryError> {
         let mut known = Self::default();
         for pin in pins.all() {
-            let invalid = |what| PinsError::Invalid { path: path.to_path_buf(), what };
+            let invalid = |what| RegistryError::Invalid { path: path.to_path_buf(), line: 1, what };
             let cgroup = pin.cgroup.as_ref().map(|glob| crate::policy::glob(glob).map_err(invalid));
             let cgroup = cgroup.transpose()?.map(|glob| glob.compile_matcher());
             known.reserved.extend(pin.secrets.iter().cloned());
@@ -168,23 +165,19 @@ impl Known {
     }
 }
 
-impl Reading for File {
+impl Reading for PinsFile {
     type Content = Known;
-    type Error = PinsError;
+    type Error = RegistryError;
 
     const WHAT: &'static str = "trust";
 
-    fn text(&self) -> Result<Option<String>, PinsError> {
-        Ok(pins::text(&self.path)?)
+    fn text(&self) -> Result<Option<String>, RegistryError> {
+        registry::text(&self.0)
     }
 
-    fn understand(&self, text: Option<&str>, last: Option<&Known>) -> Result<Known, PinsError> {
-        match (text, last) {
-            (Some(text), _) => Known::new(Pins::parse(text, &self.path)?, &self.path),
-            // A file that is gone would set everything free that it had bound.
-            (None, Some(last)) if !last.is_empty() => Err(PinsError::Removed(self.path.clone())),
-            (None, _) => Ok(Known::default()),
-        }
+    fn understand(&self, text: Option<&str>, last: Option<&Known>) -> Result<Known, RegistryError> {
+        let had = last.is_some_and(|last| !last.is_empty());
+        Known::new(registry::follow(text, &self.0, had)?, &self.0)
     }
 }
 

@@ -8,14 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::files;
 use crate::base::name::SecretName;
+use crate::capability::registry::{Kept, VERSION};
 use crate::identity::executable::sha256;
-
-/// The form of the file that is read and written.
-const VERSION: u32 = 1;
-/// The largest file that is read, in bytes.
-const LARGEST: u64 = 16 << 20;
+use crate::policy;
 
 /// Everything that is trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,66 +63,33 @@ pub struct Pinned {
     pub modified: jiff::Timestamp,
 }
 
-/// Why there are no pins to work with.
-#[derive(Debug, thiserror::Error)]
-pub enum PinsError {
-    /// The file could not be read or written.
-    #[error("the file of trusted programs cannot be used: {0}")]
-    Io(#[from] io::Error),
-    /// It is not what we write.
-    #[error("{}: {what}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with its line where there is one.
-        what: String,
-    },
-    /// It was there, and is not any more.
-    #[error("{} was removed: what was trusted stays so until it is there again", .0.display())]
-    Removed(PathBuf),
-}
-
 impl Default for Pins {
     fn default() -> Self {
         Self { version: VERSION, pins: Vec::new() }
     }
 }
 
-impl Pins {
-    /// Reads the file at `path`; where there is none, nothing is pinned.
-    pub fn load(path: &Path) -> Result<Self, PinsError> {
-        text(path)?.map_or_else(|| Ok(Self::default()), |text| Self::parse(&text, path))
+impl Kept for Pins {
+    fn version(&self) -> u32 {
+        self.version
     }
 
-    /// Reads `text`, which came from the file `path`.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, PinsError> {
-        let invalid = |what: String| PinsError::Invalid { path: path.to_path_buf(), what };
-        let pins: Self = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-        match pins.fault() {
-            Some(fault) => Err(invalid(fault)),
-            None => Ok(pins),
+    fn check(&self) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for pin in &self.pins {
+            pin.files().try_for_each(Pinned::check)?;
+            if let Some(cgroup) = &pin.cgroup {
+                policy::glob(cgroup)?;
+            }
+            if !seen.insert((&pin.program.path, pin.script_path())) {
+                return Err(format!("{} is pinned twice", pin.program.path.display()));
+            }
         }
+        Ok(())
     }
+}
 
-    /// Changes the file at `path`, which nobody else changes meanwhile. Nothing is written where `change`
-    /// fails.
-    pub fn change<T, E>(
-        path: &Path,
-        change: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<Result<T, E>, PinsError> {
-        let lock = files::append(&path.with_extension("lock"))?;
-        lock.lock()?;
-        let mut pins = Self::load(path)?;
-        let changed = match change(&mut pins) {
-            Ok(changed) => changed,
-            Err(error) => return Ok(Err(error)),
-        };
-        let mut text = serde_json::to_vec_pretty(&pins).map_err(io::Error::from)?;
-        text.push(b'\n');
-        files::replace(path, &text)?;
-        Ok(Ok(changed))
-    }
-
+impl Pins {
     /// Every pin.
     pub fn all(&self) -> &[Pin] {
         &self.pins
@@ -156,23 +119,6 @@ impl Pins {
         let goes = |pin: &Pin| pin.program.path == path && (script.is_none() || pin.script_path() == script);
         self.pins.retain(|pin| !goes(pin));
         before - self.pins.len()
-    }
-
-    /// What is wrong with them, if anything is.
-    fn fault(&self) -> Option<String> {
-        if self.version != VERSION {
-            return Some(format!(
-                "version {} is unknown: this program reads version {VERSION}",
-                self.version
-            ));
-        }
-        let mut seen = BTreeSet::new();
-        self.pins.iter().find_map(|pin| {
-            let path = pin.program.path.display();
-            let twice = !seen.insert((&pin.program.path, pin.script_path()));
-            let glob = pin.cgroup.as_ref().and_then(|cgroup| crate::policy::glob(cgroup).err());
-            pin.files().find_map(Pinned::fault).or(glob).or(twice.then(|| format!("{path} is pinned twice")))
-        })
     }
 }
 
@@ -219,30 +165,17 @@ impl Pinned {
         format!("its sha256 was {was} and is {is}; the file was {before} and is {now}")
     }
 
-    fn fault(&self) -> Option<String> {
+    fn check(&self) -> Result<(), String> {
         let path = self.path.display();
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if !self.path.is_absolute() {
-            Some(format!("{path} is not an absolute path"))
+            Err(format!("{path} is not an absolute path"))
         } else if self.sha256.len() != 64 || !self.sha256.bytes().all(is_hex) {
-            Some(format!("the 'sha256' of {path} is not 64 digits of lower-case hex"))
+            Err(format!("the 'sha256' of {path} is not 64 digits of lower-case hex"))
         } else {
-            None
+            Ok(())
         }
     }
-}
-
-/// The text of the file at `path`, or none where there is no file.
-pub(super) fn text(path: &Path) -> io::Result<Option<String>> {
-    use std::io::Read;
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut text = String::new();
-    let length = file.take(LARGEST + 1).read_to_string(&mut text)?;
-    if length as u64 > LARGEST { Err(io::Error::other("it is too large")) } else { Ok(Some(text)) }
 }
 
 /// The first digits of a hash, for people.
@@ -263,6 +196,7 @@ fn is_false(value: &bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capability::registry::{self, RegistryError};
 
     fn pin(path: &str) -> String {
         let program = format!(
@@ -274,7 +208,14 @@ mod tests {
 
     fn parsed(version: u32, pins: &[String]) -> Result<Pins, String> {
         let text = format!(r#"{{"version":{version},"pins":[{}]}}"#, pins.join(","));
-        Pins::parse(&text, Path::new("trust.json")).map_err(|error| error.to_string())
+        registry::parse(Some(&text), Path::new("trust.json")).map_err(|error| error.to_string())
+    }
+
+    fn change<T>(
+        path: &Path,
+        change: impl FnOnce(&mut Pins) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        registry::change(path, change)
     }
 
     #[test]
@@ -282,7 +223,7 @@ mod tests {
         assert_eq!(parsed(1, &[pin("/a"), pin("/b")]).unwrap().all().len(), 2);
         let with = |more: &str| pin("/a").replacen('{', &format!("{{{more},"), 1);
         for (version, pins, told) in [
-            (2, vec![], "version 2 is unknown"),
+            (2, vec![], "version 2 is not one that this program reads"),
             (1, vec![pin("/a"), pin("/a")], "/a is pinned twice"),
             (1, vec![pin("a")], "a is not an absolute path"),
             (1, vec![pin("/a").replace("abab", "ABAB")], "64 digits of lower-case hex"),
@@ -292,7 +233,7 @@ mod tests {
             (1, vec![with(r#""secrets":["A-B"]"#)], "is not a valid secret name"),
         ] {
             let error = parsed(version, &pins).unwrap_err();
-            assert!(error.starts_with("trust.json: ") && error.contains(told), "{error}");
+            assert!(error.starts_with("trust.json:1: ") && error.contains(told), "{error}");
         }
     }
 
@@ -301,18 +242,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trust.json");
         let one = parsed(1, &[pin("/a")]).unwrap().all()[0].clone();
-        let add = || Pins::change(&path, |pins| Ok::<_, ()>(pins.add(one.clone()))).unwrap().unwrap();
+        let add = || change(&path, |pins| Ok(pins.add(one.clone()))).unwrap();
         assert_eq!(add(), None);
-        let failed = Pins::change(&path, |pins| {
+        let failed = change(&path, |pins| {
             pins.remove(Path::new("/a"), None);
-            Err::<(), _>("no")
+            Err::<(), _>(RegistryError::Busy(path.clone()))
         });
-        assert_eq!(failed.unwrap(), Err("no"));
-        assert_eq!(Pins::load(&path).unwrap().all(), std::slice::from_ref(&one));
+        assert!(matches!(failed, Err(RegistryError::Busy(_))));
+        assert_eq!(registry::read::<Pins>(&path).unwrap().all(), std::slice::from_ref(&one));
         assert_eq!(add(), Some(one));
-        let gone = Pins::change(&path, |pins| Ok::<_, ()>(pins.remove(Path::new("/a"), None)));
-        assert_eq!(gone.unwrap(), Ok(1));
-        assert_eq!(Pins::load(&path).unwrap(), Pins::default());
+        assert_eq!(change(&path, |pins| Ok(pins.remove(Path::new("/a"), None))).unwrap(), 1);
+        assert_eq!(registry::read::<Pins>(&path).unwrap(), Pins::default());
     }
 
     #[test]
@@ -323,10 +263,10 @@ mod tests {
             for number in 0..16 {
                 scope.spawn(move || {
                     let pin = parsed(1, &[pin(&format!("/{number}"))]).unwrap().all()[0].clone();
-                    Pins::change(path, |pins| Ok::<_, ()>(pins.add(pin))).unwrap().unwrap();
+                    change(path, |pins| Ok(pins.add(pin))).unwrap();
                 });
             }
         });
-        assert_eq!(Pins::load(path).unwrap().all().len(), 16);
+        assert_eq!(registry::read::<Pins>(path).unwrap().all().len(), 16);
     }
 }

@@ -1,10 +1,12 @@
 //! How a caller stands with the pins: which hold for it, or why none does.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::pins::Pin;
 use super::{Held, Known};
+use crate::base::name::SecretName;
 use crate::identity::closer::Look;
 use crate::identity::{Caller, Process};
 
@@ -44,18 +46,22 @@ impl Standing {
         }
     }
 
+    /// The secrets that the pins name which hold, each once; empty where they name none.
+    pub(super) fn names(&self) -> String {
+        let named = self.holding().iter().flat_map(|pin| &pin.secrets);
+        let names: BTreeSet<&str> = named.map(SecretName::as_str).collect();
+        Vec::from_iter(names).join(", ")
+    }
+
     /// Why it stands so, in a clause.
     pub fn why(&self) -> String {
         match self {
-            Standing::Holds { pins } => {
-                let mut names: Vec<&str> =
-                    pins.iter().flat_map(|pin| &pin.secrets).map(|name| name.as_str()).collect();
-                names.dedup();
-                match names.as_slice() {
-                    [] => "its path, its content and its bounds are as they were pinned".to_owned(),
-                    names => format!("its pin names {}", names.join(", ")),
+            Standing::Holds { .. } => match self.names() {
+                none if none.is_empty() => {
+                    "its path, its content and its bounds are as they were pinned".to_owned()
                 }
-            }
+                names => format!("its pin names {names}"),
+            },
             Standing::Altered { why } => why.clone(),
             Standing::OutOfBounds { why } => why.join("; "),
             Standing::Unpinned => "there is no pin for its path".to_owned(),

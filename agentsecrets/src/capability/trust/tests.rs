@@ -67,7 +67,8 @@ impl Place {
             since: jiff::Timestamp::UNIX_EPOCH,
         };
         more(&mut pin);
-        Pins::change(&self.at("trust.json"), |pins| Ok::<_, ()>(pins.add(pin))).unwrap().unwrap();
+        let add = |pins: &mut Pins| Ok::<_, RegistryError>(pins.add(pin));
+        registry::change(&self.at("trust.json"), add).unwrap();
     }
 
     fn caller(&self, program: &str) -> Caller {
@@ -211,6 +212,18 @@ fn a_pin_with_a_script_holds_while_the_program_says_that_it_runs_that_script_unc
 }
 
 #[test]
+fn a_secret_that_several_pins_name_is_told_once() {
+    let place = Place::new();
+    let script = Pinned::now(&place.at("script")).unwrap();
+    place.pin("tool", &["A", "C"], |_| {});
+    place.pin("tool", &["A", "B"], |pin| pin.script = Some(script.clone()));
+    *place.says.0.lock().unwrap() = Some(Script { path: script.path, sha256: script.sha256 });
+    let tool = place.caller("tool");
+    assert!(place.refused(&tool, "D").unwrap().contains("trusted for A, B, C alone"));
+    assert_eq!(place.trust().standing(&tool).why(), "its pin names A, B, C");
+}
+
+#[test]
 fn who_hands_out_values_asks_for_a_pin_that_holds_whether_or_not_one_names_the_secret() {
     let place = Place::new();
     let (secret, other): (SecretName, SecretName) = ("A".parse().unwrap(), "B".parse().unwrap());
@@ -235,7 +248,7 @@ async fn a_pin_bites_at_once_and_a_file_that_is_lost_or_broken_sets_nothing_free
     let is_bound = || trust.vouches(&other, &"A".parse().unwrap()).is_err() && trust.holds(&tool);
     fs::remove_file(place.at("trust.json")).unwrap();
     trust.pins.refresh();
-    assert!(is_bound() && trust.pins.last_error().is_some());
+    assert!(is_bound() && trust.pins.last_error().unwrap().to_string().contains("it was removed"));
     fs::write(place.at("trust.json"), "{}").unwrap();
     trust.pins.refresh();
     assert!(is_bound());

@@ -6,12 +6,12 @@ use anstream::println;
 
 use super::show::masked;
 use super::unreadable;
-use crate::audit::{Act, Log, Status, visible};
-use crate::base::name::SecretName;
-use crate::cli::{Context, Exit, Failure};
+use crate::audit::visible;
+use crate::base::name::{AgentName, SecretName};
+use crate::cli::{Context, Exit, Failure, acts};
 use crate::policy::approval::By;
 use crate::policy::approval::files::{NotAnswered, Question, Verdict, answer, list};
-use crate::policy::edit;
+use crate::policy::edit::{Draft, NotEdited};
 
 /// Let a request of an agent leave that waits for you.
 #[derive(Debug, clap::Args)]
@@ -52,10 +52,10 @@ pub(in crate::cli) fn approve(args: &Approve, context: &Context) -> Result<ExitC
         _ => "once",
     };
     let verdict = if args.session { Verdict::Session } else { Verdict::Once };
-    let edited = if args.always { Some(Edited::prepare(&question, context)?) } else { None };
-    record("APPROVE", scope, &question, by, context)?;
+    let edited = if args.always { Some(edited(&question, context)?) } else { None };
+    record("approve", scope, &question, by, context)?;
     if let Some(edited) = edited {
-        edited.write()?;
+        edited.save().map_err(unchanged)?;
     }
     give(&question, verdict, by, context)?;
     say("approved", scope, &question, context);
@@ -70,7 +70,7 @@ pub(in crate::cli) fn deny(args: &Deny, context: &Context) -> Result<ExitCode, F
     let (question, by) = (find(&args.id, context)?, who(context));
     let (verdict, scope) =
         if args.session { (Verdict::DenySession, "for the session") } else { (Verdict::Deny, "once") };
-    record("DENY", scope, &question, by, context)?;
+    record("deny", scope, &question, by, context)?;
     give(&question, verdict, by, context)?;
     say("denied", scope, &question, context);
     Ok(ExitCode::SUCCESS)
@@ -92,25 +92,13 @@ fn find(id: &str, context: &Context) -> Result<Question, Failure> {
 }
 
 fn record(act: &str, scope: &str, question: &Question, by: By, context: &Context) -> Result<(), Failure> {
-    let refused = |error| Failure::new(Exit::Failure, format!("nothing was answered: {error}"));
-    let log = Log::open(&context.home.audit()).map_err(refused)?;
     let secrets: Vec<SecretName> = question.secrets.iter().map(|spent| spent.name.clone()).collect();
-    let agent = question.agent.parse().ok();
+    let agent: Option<AgentName> = question.agent.parse().ok();
     let notes = vec![
         format!("approval {} {scope}, by {by}, SHA-256 {}", question.id, question.digest),
         format!("{} {}", question.method, masked(&question.url)),
     ];
-    log.administrative(Act {
-        environment: &context.environment,
-        act,
-        agent: agent.as_ref(),
-        secrets: &secrets,
-        process: context.caller(),
-        status: Status::Ok,
-        reason: None,
-        notes,
-    })
-    .map_err(refused)
+    acts::record(context, act, agent.as_ref(), &secrets, notes)
 }
 
 /// Who answers: the one who asked for it where the daemon acts, else this very process.
@@ -137,43 +125,13 @@ fn say(what: &str, scope: &str, question: &Question, context: &Context) {
     println!("✓ {what} {scope}: {} {url} of agent '{}'", visible(&question.method), visible(&question.agent));
 }
 
-/// A policy that is about to be written.
-struct Edited {
-    path: std::path::PathBuf,
-    before: String,
-    after: String,
+/// The policy in which nobody need approve this from now on.
+fn edited(question: &Question, context: &Context) -> Result<Draft, Failure> {
+    let mut draft = Draft::load(&context.home.policy()).map_err(|error| unchanged(error.into()))?;
+    draft.always(&question.rule, &question.method, &question.path).map_err(unchanged)?;
+    Ok(draft)
 }
 
-impl Edited {
-    fn prepare(question: &Question, context: &Context) -> Result<Self, Failure> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(
-                Exit::Failure,
-                format!("the policy was not changed, and nothing was answered: {error}"),
-            )
-        };
-        // What is a link is replaced where it leads to.
-        let named = context.home.policy();
-        let path = named.canonicalize().map_err(|error| failed(&error))?;
-        let before = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
-        let after = edit::always(&before, &named, &question.rule, &question.method, &question.path)
-            .map_err(|error| failed(&error))?;
-        Ok(Self { path, before, after })
-    }
-
-    fn write(self) -> Result<(), Failure> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(
-                Exit::Failure,
-                format!("the policy cannot be written, and nothing was answered: {error}"),
-            )
-        };
-        let now = std::fs::read_to_string(&self.path).map_err(|error| failed(&error))?;
-        if now != self.before {
-            return Err(failed(&"somebody else changed it at the same time; run this again"));
-        }
-        let permissions = std::fs::metadata(&self.path).map_err(|error| failed(&error))?.permissions();
-        crate::base::files::replace(&self.path, self.after.as_bytes()).map_err(|error| failed(&error))?;
-        std::fs::set_permissions(&self.path, permissions).map_err(|error| failed(&error))
-    }
+fn unchanged(error: NotEdited) -> Failure {
+    Failure::new(Exit::Failure, format!("the policy was not changed, and nothing was answered: {error}"))
 }

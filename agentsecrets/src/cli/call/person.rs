@@ -6,9 +6,9 @@ use crate::app::call::{Here, Injection};
 use crate::app::stages::Stages;
 use crate::base::name::{AgentName, SecretName};
 use crate::cli::secrets::{open_store, store_failure};
-use crate::cli::{Context, Exit, Failure};
+use crate::cli::{Context, Exit, Failure, mcp};
 use crate::identity::{Caller, IdentityError, who_started_us};
-use crate::policy::{Live, Policy};
+use crate::policy::Live;
 use crate::store::Store;
 
 /// What the person is called where agents have a name.
@@ -17,7 +17,7 @@ const NAME: &str = "person";
 /// The way out for a request with the secrets of `injections`.
 pub(super) async fn door(injections: &[Injection], context: &Context) -> Result<Here, Failure> {
     let store = open_store(context)?;
-    let policy = policy(context)?;
+    let policy = mcp::policy(context)?;
     let name: AgentName = NAME.parse().map_err(|error| Failure::new(Exit::Failure, error))?;
     let stored = store.list(&context.project, &context.environment).map_err(store_failure)?;
     // Not only those that are asked for: an answer may repeat what an earlier request brought.
@@ -32,18 +32,7 @@ pub(super) async fn door(injections: &[Injection], context: &Context) -> Result<
 
 /// The way out for a request of the agent whose `token` is shown.
 pub(super) async fn door_of_an_agent(token: &str, context: &Context) -> Result<Here, Failure> {
-    let policy = policy(context)?.narrowed(&context.scope.narrow);
-    let whose = (&context.project, &context.environment);
-    let store = Arc::new(open_store(context)?);
-    let stages = Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), store)?;
-    Ok(Here::once(&stages, context.caller_as(None).await).showing(token))
-}
-
-fn policy(context: &Context) -> Result<Policy, Failure> {
-    Policy::load(&context.home.policy()).map_err(|error| {
-        Failure::new(Exit::Failure, format!("the policy is not valid: {error}"))
-            .hint("agentsecrets policy check")
-    })
+    Ok(mcp::door_of_an_agent("", context).await?.showing(token))
 }
 
 /// Who asks.

@@ -2,13 +2,14 @@
 
 use super::Finding;
 use crate::audit::visible;
+use crate::capability::registry;
 use crate::capability::trust::pins::Pins;
 use crate::cli::Context;
 use crate::cli::trust::state;
 
 /// One finding for each pin that does not hold, or one that says that all do; none, where there is no pin.
 pub(super) fn all(context: &Context) -> Vec<Finding> {
-    let pins = match Pins::load(&context.home.trust()) {
+    let pins = match registry::read::<Pins>(&context.home.trust()) {
         Ok(pins) => pins,
         Err(error) => {
             let fix = "correct the file, or put it back from a copy: nothing starts until then";

@@ -12,8 +12,9 @@ use super::set::warn_if_ordinary;
 use super::stores::{open_store_to_write, store_failure};
 use super::{dotenv, key, show, warn};
 use crate::base::files;
+use crate::base::name::SecretName;
 use crate::base::secret::Secret;
-use crate::cli::{Context, Exit, Failure};
+use crate::cli::{Context, Exit, Failure, acts};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -60,7 +61,10 @@ pub(super) fn import(args: &Args, context: &Context) -> Result<ExitCode, Failure
         return Err(Failure::new(Exit::Failure, format!("{shown} holds no value; nothing was stored")));
     }
     let count = values.len();
-    let store = open_store_to_write(context)?.put_all(values).map_err(store_failure)?;
+    let stores = open_store_to_write(context)?;
+    let names: Vec<SecretName> = values.iter().map(|(key, _)| key.name.clone()).collect();
+    acts::record(context, "secrets import", None, &names, vec![shown.to_string()])?;
+    let store = stores.put_all(values).map_err(store_failure)?;
     eprintln!("stored {count} secrets in {}/{} ({store})", context.project, context.environment);
     if args.remove || asked(file)? {
         remove(file, &text)?;

@@ -12,7 +12,7 @@ use super::{key, warn};
 use crate::base::files;
 use crate::base::name::SecretName;
 use crate::base::secret::Secret;
-use crate::cli::{Context, Exit, Failure};
+use crate::cli::{Context, Exit, Failure, acts};
 use crate::store::{Entry, LARGEST_VALUE, Store, Stores};
 
 /// Values shorter than this stand in ordinary text by chance.
@@ -104,6 +104,7 @@ pub(super) fn set(mut args: Args, context: &Context) -> Result<ExitCode, Failure
     let replaced = before.is_some();
     let placeholder = args.placeholder.or(before.and_then(|entry| entry.placeholder));
     let key = key(&name, context);
+    acts::record(context, "secrets set", None, std::slice::from_ref(&name), Vec::new())?;
     let store = stores.put(&key, value, placeholder.as_deref()).map_err(store_failure)?;
     let done = if replaced { "replaced" } else { "stored" };
     eprintln!("{done} {name} in {}/{} ({store})", context.project, context.environment);

@@ -29,6 +29,12 @@ pub(crate) fn choices(context: &Context) -> Result<Vec<Choice>, Failure> {
     Ok(config.stores)
 }
 
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        store_failure(error)
+    }
+}
+
 /// How a store's error ends a command.
 pub(crate) fn store_failure(error: StoreError) -> Failure {
     let exit = match error {

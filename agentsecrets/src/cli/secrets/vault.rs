@@ -1,12 +1,11 @@
 //! `agentsecrets secrets vault`: what is done to the vault as a whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::eprintln;
 
-use super::stores::store_failure;
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, acts};
 use crate::store::StoreError;
 use crate::store::vault::{self, Unlock, Vault};
 
@@ -46,27 +45,36 @@ enum Verb {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    act(args.verb, context).map_err(store_failure)?;
+    act(args.verb, context)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn act(verb: Verb, context: &Context) -> Result<(), StoreError> {
+fn act(verb: Verb, context: &Context) -> Result<(), Failure> {
     let path = context.home.vault();
+    let record = |what: &str, file: Option<&Path>| {
+        let notes = file.iter().map(|file| file.display().to_string()).collect();
+        acts::record(context, what, None, &[], notes)
+    };
     if let Verb::Restore { file } = &verb {
-        let count = vault::restore(&path, file, &vault::unlock(file)?)?;
+        let unlock = vault::unlock(file)?;
+        // What does not open is not restored, which is known before it is recorded.
+        Vault::open(file, &unlock)?;
+        record("secrets vault restore", Some(file))?;
+        let count = vault::restore(&path, file, &unlock)?;
         eprintln!("the vault holds the {count} secrets of {}", file.display());
         return Ok(());
     }
     if !vault::exists(&path) {
-        return Err(StoreError::Locked(format!(
-            "there is no vault at {} yet: `agentsecrets secrets set NAME` makes one",
-            path.display()
-        )));
+        let what =
+            format!("there is no vault at {} yet: `agentsecrets secrets set NAME` makes one", path.display());
+        return Err(StoreError::Locked(what).into());
     }
     let vault = Vault::open(&path, &vault::unlock(&path)?)?;
     match verb {
         Verb::Passphrase => {
-            vault.rekey(&vault::new_passphrase(&path)?)?;
+            let new = vault::new_passphrase(&path)?;
+            record("secrets vault passphrase", None)?;
+            vault.rekey(&new)?;
             eprintln!(
                 "the new passphrase opens the vault from now on; agents that run must be started again"
             );
@@ -75,6 +83,7 @@ fn act(verb: Verb, context: &Context) -> Result<(), StoreError> {
             }
         }
         Verb::Key { file } => {
+            record("secrets vault key", Some(&file))?;
             vault.rekey(&Unlock::KeyFile(file.clone()))?;
             eprintln!(
                 "the vault is opened by this key file from now on: set AGENTSECRETS_VAULT_KEY_FILE={}; agents \
@@ -83,6 +92,7 @@ fn act(verb: Verb, context: &Context) -> Result<(), StoreError> {
             );
         }
         Verb::Backup { file } => {
+            record("secrets vault backup", Some(&file))?;
             let count = vault.backup(&file)?;
             eprintln!("{count} secrets are in {}, opened by what opens the vault today", file.display());
         }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::base::hex::hex;
+
 use super::load::{Beside, EGRESS, PROGRAMS, Ports, attach_beside, detach, let_pass, level_below};
 use super::{EbpfError, OBJECT, link};
 
@@ -36,7 +38,7 @@ impl Keep {
     pub fn new(folder: PathBuf, cgroup: PathBuf, beside: Beside) -> Self {
         let told = format!("{} {:?}", level_below(&cgroup), beside.processes);
         let digest = digest(&SHA256, &[OBJECT, told.as_bytes()].concat());
-        let kind = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let kind = hex(digest.as_ref().get(..8).unwrap_or_default());
         Self { folder, cgroup, kind, beside }
     }
 

@@ -126,15 +126,14 @@ pub fn attach_beside(
     Ok(unfinished.finish())
 }
 
-/// Lets answers leave from these TCP ports of the agent, beside those that already may.
+/// Lets answers leave from these TCP ports of the agent, and from no others.
 ///
 /// # Errors
 /// When the pin cannot be opened or the table is full.
 pub fn allow_inbound(pins: &Path, ports: &[u16]) -> Result<(), EbpfError> {
     let path = pins.join(INBOUND);
     let failed = |error| failed(format!("opening ports through {}", path.display()), error);
-    let mut map = set::<u16>(&path).map_err(failed)?;
-    ports.iter().try_for_each(|port| map.insert(port, 1, 0).map_err(failed))
+    make_it(&path, ports).map_err(failed)
 }
 
 /// Lets the sockets of our own cgroup alone, and of no other.
@@ -144,15 +143,15 @@ pub fn allow_inbound(pins: &Path, ports: &[u16]) -> Result<(), EbpfError> {
 pub(super) fn let_pass(pins: &Path, ours: u64) -> Result<(), EbpfError> {
     let path = pins.join(OURS);
     let failed = |error| failed(format!("naming our cgroup through {}", path.display()), error);
-    let mut map = set::<u64>(&path).map_err(failed)?;
-    let before: Vec<u64> = map.keys().collect::<Result<_, _>>().map_err(failed)?;
-    before.iter().try_for_each(|cgroup| map.remove(cgroup)).map_err(failed)?;
-    map.insert(ours, 1, 0).map_err(failed)
+    make_it(&path, &[ours]).map_err(failed)
 }
 
-/// A pinned table of keys.
-fn set<K: aya::Pod>(pin: &Path) -> Result<HashMap<MapData, K, u8>, MapError> {
-    HashMap::try_from(Map::HashMap(MapData::from_pin(pin)?))
+/// Leaves in a pinned table these keys alone: what an earlier process put there may be wanted no longer.
+fn make_it<K: aya::Pod + PartialEq>(pin: &Path, keys: &[K]) -> Result<(), MapError> {
+    let mut map = HashMap::<_, K, u8>::try_from(Map::HashMap(MapData::from_pin(pin)?))?;
+    let before: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    before.iter().filter(|key| !keys.contains(key)).try_for_each(|key| map.remove(key))?;
+    keys.iter().try_for_each(|key| map.insert(key, 1, 0))
 }
 
 /// Removes the pins, and with them the hooks; the drop of everything goes last. What is already gone is

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::HeaderName;
+
 use super::files::{self, Program, Question, Serving, Spent, Verdict};
 use super::{Approval, By, Digest, Held, Same, Seen};
 use crate::base::name::AgentName;
@@ -16,6 +18,7 @@ use crate::exchange::target::Target;
 use crate::identity::Caller;
 use crate::policy::ask::Ask;
 use crate::policy::grant::Spend;
+use crate::policy::place::Place;
 
 /// How many requests of one agent, and of all, wait at once.
 const MOST_OF_ONE: usize = 16;
@@ -346,8 +349,8 @@ fn question(matter: &Matter<'_>, desk: String, id: String, digest: Digest, same:
     let mut left = MOST_TEXT;
     let headers = seen.bound_headers().into_iter().map_while(|(name, value)| {
         // What an agent holds of its own is not ours to write down.
-        let is_credential = matches!(name, "authorization" | "proxy-authorization" | "cookie");
-        let value = if is_credential { "…".to_owned() } else { text(value, MOST_TEXT).0 };
+        let is_plain = name.parse().is_ok_and(|name: HeaderName| Place::of_header(&name) == Place::Header);
+        let value = if is_plain { text(value, MOST_TEXT).0 } else { "…".to_owned() };
         left = left.checked_sub(name.len() + value.len())?;
         Some((name.to_owned(), value))
     });
