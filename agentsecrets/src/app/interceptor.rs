@@ -215,7 +215,10 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
 fn identifier(order: &Order, witness: Option<Arc<Witness>>) -> Result<Identifier, Failure> {
     let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
     match (&order.service, witness) {
-        (None, Some(witness)) => Ok(Identifier::new(witness, cgroup, order.session.as_str().into(), agent)),
+        (None, Some(witness)) => {
+            let identifier = Identifier::new(witness, cgroup, order.session.as_str().into(), agent);
+            Ok(identifier.asked_by(order.asked_by))
+        }
         (None, None) => Err(broken("nobody sees the run's processes")),
         (Some(service), witness) => {
             let hierarchy = Hierarchy::new(order.cgroup_root.clone(), cgroup);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
+use crate::identity::lineage::Born;
 use crate::policy::narrow::Narrow;
 
 /// What is answered to ourselves when we ask what becomes of an agent's connection.
@@ -28,6 +29,9 @@ pub struct Order {
     pub narrow: Narrow,
     /// The agent entry that `run --agent` named.
     pub agent: Option<AgentName>,
+    /// The process that asked for the run, where that is not one that the launcher descends from.
+    #[serde(default)]
+    pub asked_by: Option<Born>,
     /// The session's id: one run is one session.
     pub session: String,
     /// The bpffs folder with the pinned maps.

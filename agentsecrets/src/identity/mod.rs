@@ -68,7 +68,10 @@ pub struct Standing {
     pub trusted: bool,
     /// Whether a token alone says who it is, since the system cannot.
     pub is_issued: bool,
-    /// Itself and the processes that it descends from, as they were when that was asked for first.
+    /// The process that asked the daemon for the run that it is in.
+    pub asked_by: Option<lineage::Born>,
+    /// Itself and the processes that it descends from, as they were when that was asked for first; then the one
+    /// that asked for the run, and those that this one descends from.
     pub lineage: Arc<OnceLock<lineage::Lineage>>,
 }
 
@@ -89,7 +92,7 @@ impl Caller {
     }
 
     /// Somebody in a run, for the tests of later stages.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn for_test() -> Self {
         let (process, standing) = (Arc::new(Process::for_test()), Standing::default());
         Self { process, agent: None, session: "s".into(), is_ours: true, standing }
@@ -129,7 +132,7 @@ pub struct Process {
 
 impl Process {
     /// Somebody, for the tests of later stages.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn for_test() -> Self {
         let (exe, sha256) = ("/usr/bin/python3.11".into(), "ab".repeat(32));
         let cgroup = "/agents.slice/run-1".to_owned();

@@ -12,8 +12,9 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
-use super::executable::{Hashes, sha256};
+use super::executable::{Hashes, hash};
 use super::hierarchy::Hierarchy;
+use super::lineage::Born;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process, Standing};
 
@@ -26,6 +27,7 @@ pub struct Identifier {
     hashes: Hashes,
     session: Arc<str>,
     agent: Option<AgentName>,
+    asked_by: Option<Born>,
 }
 
 /// What can be seen of callers besides the kernel's snapshot.
@@ -52,7 +54,13 @@ impl Identifier {
         session: Arc<str>,
         agent: Option<AgentName>,
     ) -> Self {
-        Self { sight: Sight::Run(witness.into(), cgroup), hashes: Hashes::default(), session, agent }
+        let (sight, hashes) = (Sight::Run(witness.into(), cgroup), Hashes::default());
+        Self { sight, hashes, session, agent, asked_by: None }
+    }
+
+    /// The same for a run that the daemon started because the process `asked_by` asked for it.
+    pub fn asked_by(self, asked_by: Option<Born>) -> Self {
+        Self { asked_by, ..self }
     }
 
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
@@ -62,7 +70,7 @@ impl Identifier {
         agent: Option<AgentName>,
     ) -> Self {
         let sight = Sight::Containers(Arc::new(containers), witness);
-        Self { sight, hashes: Hashes::default(), session: "".into(), agent }
+        Self { sight, hashes: Hashes::default(), session: "".into(), agent, asked_by: None }
     }
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
@@ -88,7 +96,7 @@ impl Identifier {
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
-            standing: Standing::default(),
+            standing: Standing { asked_by: self.asked_by, ..Standing::default() },
         })
     }
 
@@ -175,7 +183,7 @@ pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
     let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
     let metadata = file.metadata()?;
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    let sha256 = sha256(file)?;
+    let sha256 = hash(file)?;
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }

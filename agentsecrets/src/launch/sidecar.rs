@@ -149,6 +149,7 @@ fn order(
         environment: wanted.environment.clone(),
         narrow: wanted.narrow.clone(),
         agent: wanted.agent.clone(),
+        asked_by: None,
         session: String::new(),
         pins: kept.pins.clone(),
         cgroup: place.cgroup.clone(),
