@@ -8,6 +8,7 @@ mod dist;
 mod engine;
 mod files;
 mod held;
+mod image;
 mod lifecycle;
 mod rotation;
 mod several;
