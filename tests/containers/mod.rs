@@ -8,6 +8,7 @@ mod dist;
 mod engine;
 mod files;
 pub(crate) mod held;
+mod image;
 pub(crate) mod lifecycle;
 mod rotation;
 mod several;

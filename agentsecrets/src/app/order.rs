@@ -59,6 +59,9 @@ pub struct Service {
     pub ours: u64,
     /// Whether agents' processes can be looked at: they are in our pid namespace.
     pub processes: bool,
+    /// The socket of the engine that says which images their containers are of.
+    #[serde(default)]
+    pub engine: Option<PathBuf>,
 }
 
 /// The interceptor's answer.

@@ -73,6 +73,7 @@ fn opening(method: &str) -> Opening {
             sha256: "ab".repeat(32),
             uid: 1000,
             cgroup: "/agents/1".into(),
+            image: None,
             here: true,
         })),
         session_id: Some("s-1".into()),

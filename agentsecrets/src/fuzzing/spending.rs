@@ -237,6 +237,7 @@ fn caller() -> Caller {
         sha256: "0".repeat(64),
         uid: 1000,
         cgroup: "/agentsecrets/1".into(),
+        image: None,
         here: true,
     };
     Caller {

@@ -44,6 +44,11 @@ pub fn is_id(text: &str) -> bool {
     (12..=ID).contains(&text.len()) && is_hex(text)
 }
 
+/// Whether `text` is an id from its beginning to its end.
+pub fn is_whole_id(text: &str) -> bool {
+    text.len() == ID && is_hex(text)
+}
+
 /// `docker-<id>.scope`, `<id>`, `…:cri-containerd:<id>`.
 fn id(part: &str) -> Option<&str> {
     let part = part.strip_suffix(".scope").unwrap_or(part);

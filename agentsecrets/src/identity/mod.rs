@@ -3,12 +3,17 @@
 
 pub mod closer;
 pub mod container;
+#[cfg(target_os = "linux")]
+pub mod engine;
 pub mod executable;
 mod facts;
 #[cfg(target_os = "linux")]
 pub mod hierarchy;
 #[cfg(target_os = "linux")]
 mod holder;
+pub mod image;
+#[cfg(target_os = "linux")]
+mod line;
 pub mod lineage;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -82,6 +87,7 @@ impl Caller {
             sha256: String::new(),
             uid: u32::MAX,
             cgroup: String::new(),
+            image: None,
             here: false,
         };
         let standing = Standing { is_issued: true, ..Standing::default() };
@@ -122,6 +128,9 @@ pub struct Process {
     pub uid: u32,
     /// Path of its cgroup in the unified hierarchy; elsewhere than on Linux it is empty.
     pub cgroup: String,
+    /// The image of its container, where an engine was asked and said so.
+    #[serde(default)]
+    pub image: Option<Arc<image::Image>>,
     /// Whether that executable is the file which lies at its path for us, too. In a mount namespace of its
     /// own a program can have any file at any path.
     pub here: bool,
@@ -133,7 +142,7 @@ impl Process {
     pub(crate) fn for_test() -> Self {
         let (exe, sha256) = ("/usr/bin/python3.11".into(), "ab".repeat(32));
         let cgroup = "/agents.slice/run-1".to_owned();
-        Self { pid: 7, start_time: 9, exe, sha256, uid: 1000, cgroup, here: true }
+        Self { pid: 7, start_time: 9, exe, sha256, uid: 1000, cgroup, image: None, here: true }
     }
 
     /// The container that it is in.

@@ -12,8 +12,11 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
+use super::container::Container;
+use super::engine::Engine;
 use super::executable::{Hashes, sha256};
 use super::hierarchy::Hierarchy;
+use super::image::Image;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process, Standing};
 
@@ -42,6 +45,8 @@ pub struct Containers {
     pub hierarchy: Hierarchy,
     /// Our own cgroup in it.
     pub ours: String,
+    /// Who says which images they are of.
+    pub engine: Option<Engine>,
 }
 
 impl Identifier {
@@ -74,13 +79,13 @@ impl Identifier {
             }
             Sight::Containers(containers, witness) => {
                 let (containers, id) = (containers.clone(), snapshot.cgroup);
-                let cgroup = tokio::task::spawn_blocking(move || containers.agent(id)).await;
-                let cgroup = cgroup.map_err(std::io::Error::other)??;
+                let found = tokio::task::spawn_blocking(move || containers.agent(id)).await;
+                let (cgroup, image) = found.map_err(std::io::Error::other)??;
                 let process = match (witness, snapshot.tgid_here) {
                     (Some(witness), here @ 1..) => self.look_at(witness, here, snapshot, |_| true).await?,
                     _ => unseen(snapshot),
                 };
-                Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), ..process }
+                Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), image, ..process }
             }
         };
         Ok(Caller {
@@ -121,10 +126,15 @@ impl Identifier {
 }
 
 impl Containers {
-    /// The path of the agent's cgroup with this id.
-    fn agent(&self, id: u64) -> Result<Arc<str>, IdentityError> {
+    /// The path of the agent's cgroup with this id, and the image of its container.
+    fn agent(&self, id: u64) -> Result<(Arc<str>, Option<Arc<Image>>), IdentityError> {
         let path = self.hierarchy.path(id)?.ok_or(IdentityError::Gone)?;
-        if is_below(&path, &self.ours) { Err(IdentityError::Elsewhere) } else { Ok(path) }
+        if is_below(&path, &self.ours) {
+            return Err(IdentityError::Elsewhere);
+        }
+        let image = Container::of(&path).zip(self.engine.as_ref());
+        let image = image.and_then(|(container, engine)| engine.image(container.id));
+        Ok((path, image))
     }
 }
 
@@ -142,6 +152,7 @@ fn unseen(snapshot: &Snapshot) -> Process {
         sha256: String::new(),
         uid: snapshot.uid,
         cgroup: String::new(),
+        image: None,
         here: false,
     }
 }
@@ -179,7 +190,7 @@ pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, image: None, here })
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
@@ -202,7 +213,7 @@ async fn prove(
         return Err(IdentityError::Gone);
     }
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, image: None, here })
 }
 
 fn same_file(one: &Metadata, other: &Metadata) -> bool {

@@ -52,6 +52,8 @@ pub struct Sidecar {
     pub user: Option<(u32, u32)>,
     /// Whether agents are in our pid namespace and their programs are to be proven.
     pub processes: bool,
+    /// The socket of the engine that says which images agents' containers are of.
+    pub engine: Option<PathBuf>,
 }
 
 /// Why nothing is guarded.
@@ -156,7 +158,7 @@ fn order(
         listeners: numbers(&sockets.listeners),
         dns_udp: numbers(&sockets.dns_udp),
         dns_tcp: numbers(&sockets.dns_tcp),
-        service: Some(Service { ours, processes: wanted.processes }),
+        service: Some(Service { ours, processes: wanted.processes, engine: wanted.engine.clone() }),
         uid,
         gid,
     }

@@ -16,6 +16,7 @@ use serde_yaml::Spanned;
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::identity::container::is_id;
+use crate::identity::image::Wanted;
 use crate::tls::verify::Roots;
 
 use super::ask::{Area, Place};
@@ -184,12 +185,13 @@ impl Findings {
             || facts.sha256.is_some()
             || facts.uid.is_some()
             || facts.cgroup.is_some()
-            || facts.container.is_some();
+            || facts.container.is_some()
+            || facts.image.is_some();
         if !named && !session && !token && !trusted && unprovable.is_none() {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 container, pod, session: true, token: true, trusted: true, or leave 'match' out",
+                 container, image, pod, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
         Match {
@@ -198,6 +200,7 @@ impl Findings {
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
             container: facts.container.as_ref().and_then(|text| self.keep(text, container(&text.value))),
+            image: facts.image.as_ref().and_then(|text| self.keep(text, image(&text.value))),
             session,
             token,
             trusted,
@@ -442,6 +445,10 @@ fn container(text: &str) -> Result<String, String> {
         "'{}' is no container id: give 12 to 64 lower-case hex digits; names are an engine's to change",
         shown(text)
     ))
+}
+
+fn image(text: &str) -> Result<Wanted, String> {
+    text.parse().map_err(|why| format!("image '{}' {why}", shown(text)))
 }
 
 fn sha256(text: &str) -> Result<String, String> {

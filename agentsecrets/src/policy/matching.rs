@@ -9,6 +9,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use crate::base::host::Host;
 use crate::identity::Caller;
+use crate::identity::image::Wanted;
 
 use super::narrow::covers;
 use super::scale::shown;
@@ -167,6 +168,7 @@ pub(super) struct Match {
     pub cgroup: Option<GlobMatcher>,
     /// The beginning of its id.
     pub container: Option<String>,
+    pub image: Option<Wanted>,
     pub session: bool,
     pub token: bool,
     pub trusted: bool,
@@ -183,6 +185,7 @@ impl Match {
         let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
+        let image = |wanted: &Wanted| process.image.as_ref().is_some_and(|image| wanted.is(image));
         if self.unprovable.is_some() {
             self.unprovable
         } else if self.uid.is_some_and(|uid| uid != process.uid) {
@@ -193,6 +196,8 @@ impl Match {
             Some("cgroup")
         } else if !self.container.as_ref().is_none_or(container) {
             Some("container")
+        } else if !self.image.as_ref().is_none_or(image) {
+            Some("image")
         } else if self.sha256.as_ref().is_some_and(|hash| *hash != process.sha256) {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {
