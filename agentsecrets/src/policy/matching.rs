@@ -11,6 +11,7 @@ use crate::base::host::Host;
 use crate::identity::Caller;
 
 use super::narrow::covers;
+use super::pods::PodFacts;
 use super::scale::shown;
 
 /// What stands behind `host:`.
@@ -170,8 +171,7 @@ pub(super) struct Match {
     pub session: bool,
     pub token: bool,
     pub trusted: bool,
-    /// A fact that is asked for and that nothing here can prove yet.
-    pub unprovable: Option<&'static str>,
+    pub pod: Option<PodFacts>,
 }
 
 impl Match {
@@ -183,9 +183,7 @@ impl Match {
         let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
-        if self.unprovable.is_some() {
-            self.unprovable
-        } else if self.uid.is_some_and(|uid| uid != process.uid) {
+        if self.uid.is_some_and(|uid| uid != process.uid) {
             Some("uid")
         } else if !self.exe.as_ref().is_none_or(exe) {
             Some("exe")
@@ -193,6 +191,8 @@ impl Match {
             Some("cgroup")
         } else if !self.container.as_ref().is_none_or(container) {
             Some("container")
+        } else if !self.pod.as_ref().is_none_or(|facts| facts.hold_for(caller)) {
+            Some("pod")
         } else if self.sha256.as_ref().is_some_and(|hash| *hash != process.sha256) {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {
