@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::engine::SECRET;
+use super::site::SECRET;
 use super::{Engine, deploy, file};
 use crate::support::process::{command, finish};
 
@@ -71,7 +71,7 @@ fn the_image_is_what_tools_expect_and_its_checksums_hold() {
 fn the_image_serves_an_agent_with_nothing_but_what_is_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut engine = Engine::new();
-    engine.image = Some(unpacked(folder.path()));
+    engine.site.image = Some(unpacked(folder.path()));
     let (service, agent) = (engine.service(), engine.agent());
     let answer = agent.curl(&[], &engine.url("/echo")).ok();
     assert_eq!(engine.api.only().header("authorization"), format!("Bearer {SECRET}"));

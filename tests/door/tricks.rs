@@ -22,7 +22,9 @@ def door():
 def send(s, body, fds):
     data = struct.pack(">I", len(body)) + body
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    s.sendall(data[s.sendmsg([data], rights):])
+    rest = data[s.sendmsg([data], rights):]
+    if rest:  # to send nothing fails once the other side has answered and gone
+        s.sendall(rest)
 def reply(s):
     line = s.makefile().readline()
     print(line, end="", flush=True)

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod chart;
+mod pod;
 mod webhook;
 
 use std::path::Path;
