@@ -28,14 +28,14 @@ impl<'a> Container<'a> {
             if let Some(id) = id(part) {
                 return Some(Self { id, pod });
             }
-            pod = pod_uid(part).or(pod);
+            pod = uid(part).or(pod);
         }
         None
     }
 
     /// The uid of its pod, as Kubernetes writes it.
     pub fn pod(&self) -> Option<String> {
-        self.pod.map(|uid| uid.replace('_', "-"))
+        self.pod.map(dashed)
     }
 }
 
@@ -59,8 +59,17 @@ fn id(part: &str) -> Option<&str> {
     (known && is_hex(id)).then_some(id)
 }
 
+/// The uid of the pod that a folder of this name is the cgroup of, as Kubernetes writes it.
+pub fn pod_uid(folder: &str) -> Option<String> {
+    uid(folder).map(dashed)
+}
+
+fn dashed(uid: &str) -> String {
+    uid.replace('_', "-")
+}
+
 /// `pod<uid>`, `kubepods-burstable-pod<uid>.slice`. A static pod's uid is 32 digits.
-fn pod_uid(part: &str) -> Option<&str> {
+fn uid(part: &str) -> Option<&str> {
     let part = part.strip_suffix(".slice").unwrap_or(part);
     let (before, uid) = part.rsplit_once("pod")?;
     let named = before.is_empty() || (before.starts_with("kube") && before.ends_with('-'));

@@ -18,7 +18,8 @@ const MOST_FILES: u64 = 4096;
 /// second change within the same step would not show.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// Hashes of executables.
+/// Hashes of executables. A copy remembers the same ones.
+#[derive(Clone)]
 pub struct Hashes {
     known: Cache<Version, Arc<str>>,
 }

@@ -20,6 +20,7 @@ mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
 mod parent;
+pub mod pod;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod socket;
@@ -73,6 +74,8 @@ pub struct Standing {
     pub trusted: bool,
     /// Whether a token alone says who it is, since the system cannot.
     pub is_issued: bool,
+    /// The pod that it is in, where a cluster tells of it.
+    pub pod: Option<Arc<pod::Known>>,
     /// Itself and the processes that it descends from, as they were when that was asked for first.
     pub lineage: Arc<OnceLock<lineage::Lineage>>,
 }
