@@ -10,7 +10,7 @@ use super::{Engine, deploy, file};
 use crate::support::process::{command, finish};
 
 /// The one file of this kind that was made.
-fn made(kind: &str) -> PathBuf {
+pub(super) fn made(kind: &str) -> PathBuf {
     let all = fs::read_dir(file("target/dist")).expect("not made: cargo xtask dist");
     let mut all =
         all.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(kind));

@@ -35,7 +35,6 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("dbus-daemon", &["dbus-daemon", "--version"], "dbus-daemon"),
     ("dbus-send", &["test", "-x", "/usr/bin/dbus-send"], "dbus-bin"),
     ("debootstrap", &["test", "-x", "/usr/sbin/debootstrap"], "debootstrap"),
-    ("docker-compose", &["docker-compose", "--version"], "docker-compose"),
     ("gnome-keyring", &["gnome-keyring-daemon", "--version"], "gnome-keyring"),
     ("ip", &["ip", "-V"], "iproute2"),
     ("Java", &["/usr/bin/java", "-version"], "default-jre-headless"),
@@ -64,6 +63,9 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("Python's requests", &["/usr/bin/python3", "-c", "import requests"], "python3-requests"),
     ("wget", &["/usr/bin/wget", "--version"], "wget"),
 ];
+
+/// What `cargo xtask test --full` calls besides.
+pub(crate) const FOR_MORE_TESTS: &[Tool] = &[("containerd", &["containerd", "--version"], "containerd")];
 
 /// What `cargo xtask systems` calls: Debian's Rust with its source, and mingw.
 pub(crate) const FOR_OTHER_SYSTEMS: &[Tool] = &[
