@@ -156,7 +156,7 @@ impl Site {
     }
 
     /// What stands for an image: the machine's own programs, and ours.
-    fn stand_in(root: &Path) {
+    pub(crate) fn stand_in(root: &Path) {
         for folder in
             ["usr", "etc/ssl", "proc", "sys", "dev", "tmp", "run", "host", "test", "var/lib", "workspace"]
         {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
 use crate::connection::ebpf::EbpfError;
-use crate::launch::sidecar::{NotServed, Sidecar, serve};
+use crate::launch::sidecar::{NotServed, Sidecar, hold_network, serve};
 use crate::launch::{NoInterceptor, place::NoPlace};
 
 /// Guard agents in other containers: what is started in this one's cgroup goes through here.
@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Prove agents' programs too: they share our pid namespace, and we have CAP_SYS_PTRACE
     #[arg(long)]
     processes: bool,
+    /// Only hold the network that a service and its agents share, until told to end
+    #[arg(long, exclusive = true)]
+    network: bool,
     /// Ask this engine which images agents' containers are of, for `match: { image: … }`
     #[arg(long, value_name = "unix:///SOCKET", value_parser = socket)]
     engine: Option<PathBuf>,
@@ -40,6 +43,9 @@ pub(super) struct Args {
 
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    if args.network {
+        return hold_network().map(|()| ExitCode::SUCCESS).map_err(failure);
+    }
     let wanted = Sidecar {
         home: context.home.clone(),
         project: context.project.clone(),

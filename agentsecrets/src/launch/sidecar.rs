@@ -106,6 +106,17 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     ended
 }
 
+/// Waits to be told to end. The network of a container is gone with it, and those that share it are cut off for good:
+/// so it is that of one which does nothing.
+pub fn hold_network() -> Result<(), NotServed> {
+    let asked = to_end();
+    asked
+        .thread_block()
+        .and_then(|()| asked.wait())
+        .map_err(|error| step("wait for signals")(error.into()))?;
+    Ok(())
+}
+
 /// Who owns our state, and so serves: policy and secrets may be another's, for it to read.
 pub(super) fn owner(home: &Home) -> Result<(u32, u32), NotServed> {
     let audit = home.audit();
@@ -194,7 +205,7 @@ pub(super) fn show(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Until a signal asks us to end, or the interceptor does.
 fn wait(interceptor: &mut Interceptor) -> Result<(), NotServed> {
-    let asked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    let asked = to_end();
     let signals = asked.thread_block().and_then(|()| SignalFd::new(&asked));
     let signals = signals.map_err(|error| step("wait for signals")(error.into()))?;
     loop {
@@ -215,6 +226,11 @@ fn wait(interceptor: &mut Interceptor) -> Result<(), NotServed> {
             return Err(NotServed::Ended);
         }
     }
+}
+
+/// The signals that ask us to end.
+fn to_end() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT])
 }
 
 /// Device and inode of our pid namespace.
