@@ -2,6 +2,7 @@
 
 mod certificates;
 mod chart;
+mod node;
 mod pod;
 mod webhook;
 

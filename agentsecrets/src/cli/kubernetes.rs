@@ -67,6 +67,9 @@ struct NodeArgs {
     /// The folder for pins, on the host's bpffs
     #[arg(long, value_name = "FOLDER", default_value = "/host/bpf")]
     pins: PathBuf,
+    /// The node's own network, which is no pod's: we are among its processes
+    #[arg(long, value_name = "FILE", default_value = "/proc/1/ns/net")]
+    network: PathBuf,
     /// The kubelet's folder of pods: certificates are put into their volumes called `agentsecrets-public`
     #[arg(long, value_name = "FOLDER")]
     volumes: Option<PathBuf>,
@@ -140,6 +143,7 @@ fn guard(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
         cgroups: args.cgroups,
         kubepods: args.kubepods,
         pins: args.pins,
+        network: args.network,
         volumes: args.volumes,
         user: args.user,
         status: args.status,

@@ -70,6 +70,8 @@ pub struct Node {
     pub kubepods: Option<String>,
     /// The folder on a bpffs that holds our pins.
     pub pins: PathBuf,
+    /// The node's own network, as a file.
+    pub network: PathBuf,
     /// The kubelet's folder of pods, in which the volumes are that certificates are put into.
     pub volumes: Option<PathBuf>,
     /// As whom to serve, if it is not the owner of our state.
@@ -93,7 +95,7 @@ pub fn serve(
     if !ebpf::is_bpffs(&wanted.pins) {
         return Err(EbpfError::NoBpffs { path: wanted.pins.clone() }.into());
     }
-    let networks = Networks::find().map_err(step("find the node's own network"))?;
+    let networks = Networks::of_node(&wanted.network).map_err(step("find the node's own network"))?;
     let processes = pid_namespace().map_err(step("find our pid namespace"))?;
     let shared = Shared::open(&wanted.pins, &kubepods, DOORS, Some(processes))?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

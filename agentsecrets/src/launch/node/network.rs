@@ -28,9 +28,9 @@ pub(super) struct Network {
 }
 
 impl Networks {
-    /// Looks at the node's own: we are in its pid namespace, whose first process is in it.
-    pub(super) fn find() -> io::Result<Self> {
-        Ok(Self { nodes: fs::metadata("/proc/1/ns/net")?.ino() })
+    /// Looks at the node's own.
+    pub(super) fn of_node(file: &Path) -> io::Result<Self> {
+        Ok(Self { nodes: fs::metadata(file)?.ino() })
     }
 
     /// The network of the pod whose cgroup is at `folder`: that of the process which was there first and has left
