@@ -23,7 +23,8 @@ def send(s, body, fds):
     data = struct.pack(">I", len(body)) + body
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     rest = data[s.sendmsg([data], rights):]
-    if rest: s.sendall(rest)
+    if rest:  # to send nothing fails once the other side has answered and gone
+        s.sendall(rest)
 def reply(s):
     line = s.makefile().readline()
     print(line, end="", flush=True)

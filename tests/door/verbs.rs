@@ -122,6 +122,8 @@ const VERBS: &[Row] = &[
     ("daemon install", &[], Nothing),
     ("daemon uninstall", &["--purge"], Nothing),
     ("kubernetes webhook", &["--sidecar", "/etc/hostname"], Nothing),
+    ("kubernetes node", &["--node", "x"], Nothing),
+    ("kubernetes status", &[], Nothing),
     ("completions", &["bash"], Nothing),
     ("interceptor", &[], Nothing),
 ];

@@ -37,20 +37,25 @@ impl<'a> Container<'a> {
             if let Some(id) = id(part) {
                 return Some(Self { id, pod });
             }
-            pod = pod_uid(part).or(pod);
+            pod = uid(part).or(pod);
         }
         None
     }
 
     /// The uid of its pod, as Kubernetes writes it.
     pub fn pod(&self) -> Option<String> {
-        self.pod.map(|uid| uid.replace('_', "-"))
+        self.pod.map(dashed)
     }
 }
 
 /// Whether `text` can be the beginning of an id that is long enough to mean one container.
 pub fn is_id(text: &str) -> bool {
     (12..=ID).contains(&text.len()) && is_hex(text)
+}
+
+/// Whether `text` is an id from its beginning to its end.
+pub fn is_whole_id(text: &str) -> bool {
+    text.len() == ID && is_hex(text)
 }
 
 /// `docker-<id>.scope`, `<id>`, `…:cri-containerd:<id>`.
@@ -63,8 +68,17 @@ fn id(part: &str) -> Option<&str> {
     (known && is_hex(id)).then_some(id)
 }
 
+/// The uid of the pod that a folder of this name is the cgroup of, as Kubernetes writes it.
+pub fn pod_uid(folder: &str) -> Option<String> {
+    uid(folder).map(dashed)
+}
+
+fn dashed(uid: &str) -> String {
+    uid.replace('_', "-")
+}
+
 /// `pod<uid>`, `kubepods-burstable-pod<uid>.slice`. A static pod's uid is 32 digits.
-fn pod_uid(part: &str) -> Option<&str> {
+fn uid(part: &str) -> Option<&str> {
     let part = part.strip_suffix(".slice").unwrap_or(part);
     let (before, uid) = part.rsplit_once("pod")?;
     let named = before.is_empty() || (before.starts_with("kube") && before.ends_with('-'));

@@ -21,7 +21,8 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Our own program, for a process whose callers are mostly that, and its children.
 static OWN: OnceLock<(Version, String)> = OnceLock::new();
 
-/// Hashes of executables.
+/// Hashes of executables. A copy remembers the same ones.
+#[derive(Clone)]
 pub struct Hashes {
     known: Cache<Version, Arc<str>>,
 }

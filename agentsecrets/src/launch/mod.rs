@@ -12,6 +12,7 @@ pub mod janitor;
 pub mod java;
 pub mod leftovers;
 pub mod mounts;
+pub mod node;
 pub mod ours;
 pub mod place;
 pub mod report;

@@ -33,6 +33,7 @@ mod person;
 pub mod place;
 #[cfg(test)]
 mod places_tests;
+pub(crate) mod pods;
 pub mod rules;
 pub(crate) mod scale;
 pub mod signing;
