@@ -33,6 +33,7 @@ mod person;
 pub mod place;
 #[cfg(test)]
 mod places_tests;
+mod program;
 pub mod rules;
 pub(crate) mod scale;
 pub mod signing;
