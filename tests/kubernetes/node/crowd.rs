@@ -71,7 +71,27 @@ fn realistic(uid: &str) -> Value {
 fn crowd<'a>(cluster: &'a Cluster, count: usize) -> Vec<Pod<'a>> {
     let uids: Vec<_> = (0..count).map(|_| uid()).collect();
     uids.iter().for_each(|uid| cluster.api.put(realistic(uid)));
-    uids.into_iter().map(|uid| cluster.pod_with(uid)).collect()
+    // The kubelet makes the cgroup; volumes and the network take it longer than hooks may take us.
+    let make = |uid: String| {
+        let made = Instant::now();
+        let mut pod = cluster.cgroup("burstable", uid);
+        let links = cluster.pins.join("hooked").join(&pod.uid);
+        until("it is hooked", || {
+            fs::read_dir(&links)
+                .is_ok_and(|kinds| kinds.flatten().any(|kind| kind.path().join("as_connect6").exists()))
+        });
+        let took = made.elapsed();
+        pod.sandbox();
+        (pod, took)
+    };
+    let (pods, mut took): (Vec<_>, Vec<_>) = uids.into_iter().map(make).unzip();
+    took.sort_unstable();
+    println!(
+        "hooked after {:.1?} (median), {:.1?} (longest) from the making of the cgroup",
+        took[count / 2],
+        took[count - 1]
+    );
+    pods
 }
 
 /// Pods come, change, start again and go, `count` of them; prints what that cost.

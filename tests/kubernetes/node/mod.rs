@@ -389,7 +389,12 @@ fn object(uid: &str, namespace: &str, account: &str, labels: &[(&str, &str)], no
     json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": { "uid": uid, "name": format!("coder-{}", &uid[..8]), "namespace": namespace, "labels": labels },
-        "spec": { "nodeName": node, "serviceAccountName": account, "containers": [{ "name": "agent", "image": "agent" }] },
+        "spec": {
+            "nodeName": node, "serviceAccountName": account, "automountServiceAccountToken": false,
+            "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{ "name": "agent", "image": "agent", "securityContext": {
+                "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } }],
+        },
         "status": { "phase": "Running" },
     })
 }
