@@ -27,6 +27,8 @@ use crate::support::upstream::{Options, Upstream};
 
 use api::Api;
 
+pub(super) use rights::GRANTED;
+
 /// As whom the service serves.
 const SERVES: u32 = 64646;
 const SECRET: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
