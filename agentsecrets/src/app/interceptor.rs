@@ -41,17 +41,15 @@ use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
 use crate::upstream::budget::Budget;
 use crate::upstream::client::{Patience, Upstream};
-use crate::upstream::names;
 use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
 use super::pods::{self, Served};
+use super::running::{answer_names, answer_self_test, end_on_signal, runtime};
 use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
-/// How many threads a worker has for what blocks: hashing programs, reading stores.
-const BLOCKING_THREADS: usize = 4;
 /// How often the run's session is looked at.
 const SESSION_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest order we read, in bytes.
@@ -341,24 +339,6 @@ fn tell_when_over(capabilities: &Capabilities, mut launcher: UnixStream) {
     let _ = launcher.write_all(b"!");
 }
 
-/// A worker's runtime, whose threads for work that blocks are few and stay.
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(Duration::MAX)
-        .build()
-}
-
-/// Lets us end when the system asks, as we do when the launcher ends.
-fn end_on_signal(stop: CancellationToken) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    Ok(async move {
-        asked.recv().await;
-        stop.cancel();
-    })
-}
-
 async fn serve_connections(
     prepared: &Prepared,
     resolver: Arc<Resolver>,
@@ -463,13 +443,6 @@ fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: 
     Ok(())
 }
 
-/// What `agentsecrets health` waits to hear.
-async fn answer_self_test(mut stream: tokio::net::TcpStream) {
-    use tokio::io::AsyncWriteExt;
-    // Whoever asked may be gone.
-    let _ = stream.write_all(super::order::HELD).await;
-}
-
 /// Our resolver, for the questions of all agents that come to our own doors.
 fn answer_all_names(
     prepared: &Arc<Prepared>,
@@ -483,26 +456,6 @@ fn answer_all_names(
         budget.admits(&host.to_string(), &naming)
     };
     answer_names(udp, tcp, allows, resolver)
-}
-
-/// Our resolver, for the names that an agent is allowed.
-fn answer_names(
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
-    allows: impl Fn(&Host) -> bool + Send + Sync + 'static,
-    resolver: Arc<Resolver>,
-) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let udp = udp.into_iter().map(|socket| {
-        socket.set_nonblocking(true)?;
-        tokio::net::UdpSocket::from_std(socket)
-    });
-    let udp = udp.collect::<io::Result<Vec<_>>>()?;
-    let tcp = tcp.into_iter().map(|listener| {
-        listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(listener)
-    });
-    let tcp = tcp.collect::<io::Result<Vec<_>>>()?;
-    Ok(names::serve(udp, tcp, allows, resolver))
 }
 
 impl Prepared {

@@ -18,4 +18,6 @@ mod pods;
 pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod reach;
+#[cfg(target_os = "linux")]
+mod running;
 pub mod stages;
