@@ -32,6 +32,7 @@ enum Verb {
     #[command(after_help = "Example: agentsecrets environment switch production")]
     Switch {
         /// Its name
+        #[arg(id = "switched", value_name = "ENVIRONMENT")]
         environment: Environment,
     },
     /// Copy secrets into an environment that has none of these names

@@ -139,7 +139,7 @@ fn guard(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
         environment: context.environment.clone(),
         narrow: context.scope.narrow.clone(),
         name: args.node,
-        selection: Selection { label: args.label, namespaces: args.namespaces },
+        selection: Selection::new(args.label, args.namespaces, args.user.map(|(uid, _)| uid)),
         cgroups: args.cgroups,
         kubepods: args.kubepods,
         pins: args.pins,

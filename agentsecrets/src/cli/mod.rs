@@ -54,7 +54,6 @@ use crate::base::name::{Environment, Project};
 use scope::Scope;
 use scope::project_file::ProjectFile;
 
-#[cfg(target_os = "linux")]
 use crate::app::config::Config;
 #[cfg(target_os = "linux")]
 use crate::door::ticket::Ticket;
@@ -268,7 +267,6 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     #[cfg(not(target_os = "linux"))]
     let context = Context::new(cli.global, &cli.verb);
     let context = context.map_err(|failure| if runs { failure.ending(Exit::Ours) } else { failure })?;
-    #[cfg(target_os = "linux")]
     context.guard(&cli.verb)?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
@@ -364,6 +362,24 @@ impl Context {
             "the configuration is strict, and there is no daemon to prove your presence to",
         )
         .hint("sudo agentsecrets daemon install"))
+    }
+
+    /// Where the configuration is strict there must be a daemon, which only Linux has: nothing else is done.
+    #[cfg(not(target_os = "linux"))]
+    fn guard(&self, verb: &Verb) -> Result<(), Failure> {
+        if matches!(verb, Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_)) {
+            return Ok(());
+        }
+        let config = Config::load(&self.home.config()).map_err(|error| {
+            let what = format!("the configuration is not valid, and so may be strict: {error}");
+            Failure::new(Exit::Failure, what).hint("agentsecrets doctor")
+        })?;
+        if !config.strict {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Denied, "the configuration is strict, and only Linux has the daemon for that").hint(
+            "take `strict: true` out of config.yaml, and know that any program of yours can then ask as you can",
+        ))
     }
 
     /// Who asked for this, as the kernel says.

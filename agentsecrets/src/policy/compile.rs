@@ -186,7 +186,7 @@ impl Findings {
             );
         }
         Match {
-            exe: facts.exe.as_ref().and_then(|text| self.pattern(text)),
+            exe: facts.exe.as_ref().and_then(|text| self.keep(text, super::program::glob(&text.value))),
             sha256: facts.sha256.as_ref().and_then(|text| self.keep(text, sha256(&text.value))),
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),

@@ -13,6 +13,7 @@ use crate::identity::image::Wanted;
 
 use super::narrow::covers;
 use super::pods::PodFacts;
+use super::program;
 use super::scale::shown;
 
 /// What stands behind `host:`.
@@ -180,8 +181,7 @@ impl Match {
     /// The first fact that does not hold, or `None` if all hold.
     pub(super) fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
         let process = &caller.process;
-        let exe =
-            |glob: &GlobMatcher| is_plain(&process.exe.to_string_lossy()) && glob.is_match(&process.exe);
+        let exe = |glob: &GlobMatcher| program::holds(glob, &process.exe.to_string_lossy());
         let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));

@@ -31,8 +31,26 @@ struct Held {
 }
 
 fn held(cluster: &Cluster, service: &Service) -> Held {
+    // Connections to servers are kept for a while, whoever they were made for.
+    let connected: BTreeSet<_> = ["tcp", "tcp6"]
+        .iter()
+        .flat_map(|table| {
+            fs::read_to_string(format!("/proc/self/net/{table}"))
+                .unwrap()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .filter(|line| line.split_whitespace().nth(3) == Some("01"))
+        .map(|line| format!("socket:[{}]", line.split_whitespace().nth(9).unwrap()))
+        .collect();
     let count = |what: &str| {
-        let of = |pid: &u32| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
+        let kept = |entry: &fs::DirEntry| {
+            let leads = fs::read_link(entry.path()).unwrap_or_default();
+            !connected.contains(leads.to_str().unwrap())
+        };
+        let all = |pid: &u32| fs::read_dir(format!("/proc/{pid}/{what}")).into_iter().flatten().flatten();
+        let of = |pid: &u32| all(pid).filter(kept).count();
         service.processes().iter().map(of).sum()
     };
     let (descriptors, threads) = (count("fd"), count("task"));
@@ -71,7 +89,27 @@ fn realistic(uid: &str) -> Value {
 fn crowd<'a>(cluster: &'a Cluster, count: usize) -> Vec<Pod<'a>> {
     let uids: Vec<_> = (0..count).map(|_| uid()).collect();
     uids.iter().for_each(|uid| cluster.api.put(realistic(uid)));
-    uids.into_iter().map(|uid| cluster.pod_with(uid)).collect()
+    // The kubelet makes the cgroup; volumes and the network take it longer than hooks may take us.
+    let make = |uid: String| {
+        let made = Instant::now();
+        let mut pod = cluster.cgroup("burstable", uid);
+        let links = cluster.pins.join("hooked").join(&pod.uid);
+        until("it is hooked", || {
+            fs::read_dir(&links)
+                .is_ok_and(|kinds| kinds.flatten().any(|kind| kind.path().join("as_connect6").exists()))
+        });
+        let took = made.elapsed();
+        pod.sandbox();
+        (pod, took)
+    };
+    let (pods, mut took): (Vec<_>, Vec<_>) = uids.into_iter().map(make).unzip();
+    took.sort_unstable();
+    println!(
+        "hooked after {:.1?} (median), {:.1?} (longest) from the making of the cgroup",
+        took[count / 2],
+        took[count - 1]
+    );
+    pods
 }
 
 /// Pods come, change, start again and go, `count` of them; prints what that cost.
@@ -182,7 +220,7 @@ fn settled(cluster: &Cluster, service: &Service) -> Held {
 fn ebpf_flows(cluster: &Cluster) -> usize {
     let folder = fs::read_dir(cluster.pins.join("programs")).unwrap().next().unwrap().unwrap().path();
     let data = aya::maps::MapData::from_pin(folder.join("FLOWS")).unwrap();
-    let map: aya::maps::HashMap<_, [u8; 56], [u8; 80]> = aya::maps::Map::HashMap(data).try_into().unwrap();
+    let map: aya::maps::HashMap<_, [u8; 48], [u8; 72]> = aya::maps::Map::HashMap(data).try_into().unwrap();
     map.keys().count()
 }
 

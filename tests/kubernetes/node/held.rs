@@ -1,6 +1,8 @@
 //! From its first packet on, a pod that may be ours is held; one that is not ours is left alone.
 
-use super::{Cluster, Driver, LABEL, NODE, Pod, object, uid};
+use serde_json::json;
+
+use super::{Cluster, Driver, LABEL, NODE, Pod, SERVES, object, uid};
 use crate::support::capture::Capture;
 use crate::support::netns::Netns;
 use crate::support::process::until;
@@ -96,18 +98,61 @@ fn a_pod_of_which_nothing_is_known_is_held_until_it_is() {
 }
 
 #[test]
-fn a_pod_in_the_nodes_own_network_is_held_and_not_served() {
+fn a_pod_that_could_get_around_us_is_held_and_not_served_and_is_told_why() {
+    let cluster = Cluster::new(Driver::Systemd);
+    let service = cluster.service();
+    let agent = "/spec/containers/0/securityContext";
+    for (patch, why) in [
+        (json!({ "op": "add", "path": "/spec/hostNetwork", "value": true }), "hostNetwork"),
+        (json!({ "op": "add", "path": "/spec/hostPID", "value": true }), "hostPID"),
+        (json!({ "op": "remove", "path": format!("{agent}/capabilities") }), "it must set capabilities.drop"),
+        (json!({ "op": "remove", "path": "/spec/securityContext/runAsNonRoot" }), "it must set runAsNonRoot"),
+        (
+            json!({ "op": "add", "path": format!("{agent}/runAsUser"), "value": SERVES }),
+            "the sidecar's own user",
+        ),
+        (
+            json!({ "op": "add", "path": "/spec/volumes", "value": [{ "name": "kube-api-access-x",
+                "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }] }),
+            "no agent holds a token",
+        ),
+    ] {
+        let uid = uid();
+        let mut unfit = object(&uid, "prod", "agent", &[LABEL], NODE);
+        let patch: json_patch::Patch = serde_json::from_value(json!([patch])).unwrap();
+        json_patch::patch(&mut unfit, &patch).unwrap();
+        cluster.api.put(unfit);
+        let pod = cluster.pod_with(uid.clone());
+        service.until(why, |status| status.failed.get(&uid).is_some_and(|said| said.contains(why)));
+        assert!(pod.is_offline(), "{why}");
+        assert_eq!(service.now().served, 0, "{why}");
+    }
+    // One that was fit is served no longer once it is given a container that is not.
+    let pod = cluster.pod("prod", "agent", &[LABEL]);
+    service.serves(1);
+    let mut debugged = object(&pod.uid, "prod", "agent", &[LABEL], NODE);
+    debugged["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "image": "debug" }]);
+    cluster.api.put(debugged);
+    service.serves(0);
+    assert!(pod.is_offline());
+}
+
+/// Whoever is on its way into a pod is in the node's network for a moment: no doors are made there.
+#[test]
+fn the_nodes_own_network_is_never_taken_for_a_pods() {
     let cluster = Cluster::new(Driver::Systemd);
     let service = cluster.service();
     let uid = uid();
-    let mut own = object(&uid, "prod", "agent", &[LABEL], NODE);
-    own["spec"]["hostNetwork"] = true.into();
-    cluster.api.put(own);
-    let mut pod = cluster.cgroup("burstable", uid.clone());
+    cluster.api.put(object(&uid, "prod", "agent", &[LABEL], NODE));
+    let mut pod = cluster.cgroup("burstable", uid);
     pod.sandbox_by(&["sh", "-c", "echo up && exec sleep 3000"]);
-    service.until("it says why", |status| {
-        status.failed.get(&uid).is_some_and(|why| why.contains("node's own network"))
-    });
+    service.until("it is guarded", |status| status.guarded == 1);
     assert!(pod.is_offline());
     assert_eq!(service.now().served, 0);
+    assert!(std::net::TcpStream::connect("127.0.0.1:61864").is_err());
+    // Then it is where it belongs.
+    pod.end_sandbox();
+    pod.sandbox();
+    service.serves(1);
+    assert_eq!(pod.status("STRIPE_KEY"), "200");
 }

@@ -27,6 +27,8 @@ use crate::support::upstream::{Options, Upstream};
 
 use api::Api;
 
+pub(super) use rights::GRANTED;
+
 /// As whom the service serves.
 const SERVES: u32 = 64646;
 const SECRET: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
@@ -389,7 +391,12 @@ fn object(uid: &str, namespace: &str, account: &str, labels: &[(&str, &str)], no
     json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": { "uid": uid, "name": format!("coder-{}", &uid[..8]), "namespace": namespace, "labels": labels },
-        "spec": { "nodeName": node, "serviceAccountName": account, "containers": [{ "name": "agent", "image": "agent" }] },
+        "spec": {
+            "nodeName": node, "serviceAccountName": account, "automountServiceAccountToken": false,
+            "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{ "name": "agent", "image": "agent", "securityContext": {
+                "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } }],
+        },
         "status": { "phase": "Running" },
     })
 }

@@ -6,7 +6,7 @@ use super::{Cluster, Driver, LABEL};
 use crate::support::process::until;
 
 /// What the chart grants.
-const GRANTED: [&str; 5] = ["net_admin", "setgid", "setuid", "sys_admin", "sys_ptrace"];
+pub(crate) const GRANTED: [&str; 4] = ["setgid", "setuid", "sys_admin", "sys_ptrace"];
 
 /// The service, with these capabilities alone.
 fn with(cluster: &Cluster, capabilities: &[&str]) -> Command {

@@ -11,6 +11,8 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use crate::identity::pod::Pod;
+use crate::kubernetes::dangers;
+use crate::kubernetes::fragment::{Fragment, Given};
 
 /// Which pods are guarded.
 #[derive(Debug, Clone)]
@@ -19,6 +21,8 @@ pub struct Selection {
     pub label: Label,
     /// The namespaces whose pods are looked at; all, if there are none here.
     pub namespaces: Vec<String>,
+    /// What is ours, and no agent's.
+    ours: Fragment,
 }
 
 /// A label and its value.
@@ -31,8 +35,8 @@ pub(super) struct Told {
     pub(super) pod: Pod,
     /// Whether it is to be guarded.
     pub(super) is_ours: bool,
-    /// Whether it is in the node's own network.
-    pub(super) on_the_nodes_network: bool,
+    /// Why it is not to be served, if it could get around us.
+    pub(super) unfit: Option<String>,
 }
 
 /// What is said.
@@ -56,7 +60,7 @@ pub(super) fn follow(client: Client, name: &str, selection: Selection) -> impl S
         future::ready(match event {
             Ok(Event::Init) => Some(News::Listing),
             Ok(Event::InitApply(pod) | Event::Apply(pod)) => {
-                told(pod, &selection).map(|told| News::Is(Box::new(told)))
+                told(&pod, &selection).map(|told| News::Is(Box::new(told)))
             }
             Ok(Event::Delete(pod)) => pod.metadata.uid.map(News::Gone),
             Ok(Event::InitDone) => Some(News::Listed),
@@ -68,21 +72,29 @@ pub(super) fn follow(client: Client, name: &str, selection: Selection) -> impl S
     })
 }
 
-fn told(object: Object, selection: &Selection) -> Option<Told> {
-    let (name, labels) = (object.name_any(), object.metadata.labels.unwrap_or_default());
-    let spec = object.spec.unwrap_or_default();
+fn told(object: &Object, selection: &Selection) -> Option<Told> {
+    let account = object.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
     let pod = Pod {
-        uid: object.metadata.uid?,
-        name,
-        namespace: object.metadata.namespace?,
-        service_account: spec.service_account_name.unwrap_or_else(|| "default".to_owned()),
-        labels,
+        uid: object.uid()?,
+        name: object.name_any(),
+        namespace: object.namespace()?,
+        service_account: account.unwrap_or_else(|| "default".to_owned()),
+        labels: object.labels().clone(),
     };
-    let on_the_nodes_network = spec.host_network == Some(true);
-    Some(Told { is_ours: selection.holds(&pod), pod, on_the_nodes_network })
+    let reasons = dangers::of_unchanged(object, &selection.ours);
+    let unfit = (!reasons.is_empty()).then(|| reasons.join("; "));
+    Some(Told { is_ours: selection.holds(&pod), pod, unfit })
 }
 
 impl Selection {
+    /// Pods with `label` in these `namespaces`, none of which may run as the user `serves`.
+    pub fn new(label: Label, namespaces: Vec<String>, serves: Option<u32>) -> Self {
+        let container = Given { env: Vec::new(), volume_mounts: Vec::new() };
+        let (init_containers, volumes, secrets) = Default::default();
+        let uids = serves.into_iter().map(i64::from).collect();
+        Self { label, namespaces, ours: Fragment { init_containers, volumes, container, secrets, uids } }
+    }
+
     fn holds(&self, pod: &Pod) -> bool {
         let Label(name, value) = &self.label;
         let here = self.namespaces.is_empty() || self.namespaces.contains(&pod.namespace);
@@ -127,9 +139,9 @@ mod tests {
 
     #[test]
     fn a_pod_is_ours_by_its_label_in_the_namespaces_that_are_looked_at() {
-        let selection = |namespaces: &[&str]| Selection {
-            label: "agentsecrets.dev/guard=true".parse().unwrap(),
-            namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
+        let selection = |namespaces: &[&str]| {
+            let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
+            Selection::new("agentsecrets.dev/guard=true".parse().unwrap(), namespaces, None)
         };
         let label = r#""agentsecrets.dev/guard":"true""#;
         for (namespace, labels, among, is_ours) in [
@@ -139,7 +151,7 @@ mod tests {
             ("prod", "", &[], false),
             ("prod", r#""agentsecrets.dev/guard":"false""#, &[], false),
         ] {
-            let told = told(object(namespace, labels), &selection(among)).unwrap();
+            let told = told(&object(namespace, labels), &selection(among)).unwrap();
             assert_eq!(told.is_ours, is_ours, "{namespace} {labels} {among:?}");
             assert_eq!(told.pod.service_account, "default");
         }

@@ -268,8 +268,9 @@ impl Pods {
     fn serve(&mut self, uid: &str, folder: &Path) -> Result<(), NotServed> {
         let Some(entry) = self.all.get(uid) else { return Ok(()) };
         let Some(told) = &entry.told else { return Ok(()) };
-        if told.on_the_nodes_network {
-            return self.fails(uid, "it is in the node's own network: it stays offline");
+        if let Some(why) = told.unfit.clone() {
+            self.close(uid)?;
+            return self.fails(uid, &why);
         }
         let Some(network) = self.networks.of(folder) else {
             if is_populated(folder) {
