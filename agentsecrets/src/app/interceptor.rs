@@ -83,32 +83,17 @@ pub fn serve() -> Result<(), Failure> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(broken)?);
     match prepare(&control) {
         Ok((prepared, identifier, pods)) => {
-            answer(
-                &control,
-                &Answer::Ready {
-                    authority: prepared.leaves.authority().pem().to_owned(),
-                    placeholders: prepared.placeholders.clone(),
-                    inbound: prepared.inbound.clone(),
-                    hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
-                },
-            )?;
+            let ready = Answer::Ready {
+                authority: prepared.leaves.authority().pem().to_owned(),
+                placeholders: prepared.placeholders.clone(),
+                inbound: prepared.inbound.clone(),
+                hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
+            };
+            ready.tell(&control).map_err(broken)?;
             work(prepared, identifier, pods, control)
         }
-        Err(failure) => answer(
-            &control,
-            &Answer::Failed {
-                exit: failure.exit() as u8,
-                what: failure.what().to_owned(),
-                hint: failure.advice().map(str::to_owned),
-            },
-        ),
+        Err(failure) => Answer::failed(&failure).tell(&control).map_err(broken),
     }
-}
-
-fn answer(mut control: &UnixStream, answer: &Answer) -> Result<(), Failure> {
-    let mut line = serde_json::to_vec(answer).map_err(broken)?;
-    line.push(b'\n');
-    control.write_all(&line).map_err(broken)
 }
 
 fn broken(error: impl std::fmt::Display) -> Failure {
