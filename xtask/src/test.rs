@@ -39,7 +39,8 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
     step("kernel object", crate::ebpf::check_digest)?;
     if args.full {
         step("other systems", crate::systems::ready)?;
-        step("dist", crate::dist::twice)?;
+        step("more tools", || tools::install(tools::FOR_MORE_TESTS).and_then(|()| packages::install_more()))?;
+        step("dist", crate::dist::for_tests)?;
     }
     step("tests", || tests(args.full))?;
     heading(&format!("all passed in {} s", started.elapsed().as_secs()));

@@ -392,6 +392,19 @@ impl Context {
         process.map(std::sync::Arc::new)
     }
 
+    /// The program that started this command, or the one that asked the daemon for it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn starter(&self) -> Option<std::sync::Arc<Process>> {
+        let asked = self.ticket.as_ref().and_then(|ticket| ticket.started_by.clone());
+        asked.map_or_else(|| self.caller(), |process| Some(std::sync::Arc::new(process)))
+    }
+
+    /// The program that started this command.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn starter(&self) -> Option<std::sync::Arc<crate::identity::Process>> {
+        who_called()
+    }
+
     /// Who asked for this, as the system says.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn caller(&self) -> Option<std::sync::Arc<crate::identity::Process>> {
@@ -418,6 +431,16 @@ impl Context {
         agent: Option<crate::base::name::AgentName>,
     ) -> Result<crate::identity::Caller, crate::identity::IdentityError> {
         crate::identity::who_started_us_as(agent).await
+    }
+
+    /// Fails where the daemon acts for who asked: it would write with its own rights, not the caller's.
+    fn may_write_project_file(&self) -> Result<(), Failure> {
+        if !self.is_at_the_door() {
+            return Ok(());
+        }
+        let what = "the daemon writes no file of yours, and so no project file";
+        Err(Failure::new(Exit::Denied, what)
+            .hint("write .agentsecrets/project.json yourself, or choose elsewhere than below such a file"))
     }
 
     /// Whether the daemon acts for who asked.

@@ -16,6 +16,7 @@ use serde_yaml::Spanned;
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::identity::container::is_id;
+use crate::identity::image::Wanted;
 use crate::tls::verify::Roots;
 
 use super::ask::{Area, Place};
@@ -73,7 +74,7 @@ impl Findings {
         self.errors.push(Problem { line: at.referenced.line(), message: message.to_string() });
     }
 
-    fn warn<T>(&mut self, at: &Spanned<T>, message: impl Display) {
+    pub(super) fn warn<T>(&mut self, at: &Spanned<T>, message: impl Display) {
         self.warnings.push(Problem { line: at.referenced.line(), message: message.to_string() });
     }
 
@@ -139,6 +140,8 @@ impl Findings {
             rules.iter().flat_map(|rule| rule.secrets.iter().cloned().chain(injected(rule))).collect();
         secrets.sort();
         secrets.dedup();
+        let pod = entry.matches.as_ref().and_then(|facts| facts.value.pod.as_ref());
+        pod.iter().for_each(|pod| self.not_by_labels_alone(pod, &secrets));
         let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
         let taken = rules.iter().filter_map(|rule| rule.taking.as_ref()).flat_map(|taking| &taking.captures);
         let captured: Vec<SecretName> = taken.map(|(_, name)| name.clone()).collect();
@@ -168,28 +171,18 @@ impl Findings {
         let session = facts.session == Some(true);
         let token = facts.token == Some(true);
         let trusted = facts.trusted == Some(true);
-        let mut unprovable = None;
-        if let Some(pod) = &facts.pod {
-            let model::Pod { namespace, service_account, labels } = &pod.value;
-            if namespace.is_none()
-                && service_account.is_none()
-                && labels.as_ref().is_none_or(|l| l.is_empty())
-            {
-                self.error(pod, "'pod' names nothing: give namespace, service_account or labels");
-            }
-            self.warn(pod, "pods cannot be proven yet: this entry holds for nobody");
-            unprovable = Some("pod");
-        }
         let named = facts.exe.is_some()
             || facts.sha256.is_some()
             || facts.uid.is_some()
             || facts.cgroup.is_some()
-            || facts.container.is_some();
-        if !named && !session && !token && !trusted && unprovable.is_none() {
+            || facts.container.is_some()
+            || facts.image.is_some()
+            || facts.pod.is_some();
+        if !named && !session && !token && !trusted {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 container, pod, session: true, token: true, trusted: true, or leave 'match' out",
+                 container, image, pod, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
         Match {
@@ -198,10 +191,11 @@ impl Findings {
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
             container: facts.container.as_ref().and_then(|text| self.keep(text, container(&text.value))),
+            image: facts.image.as_ref().and_then(|text| self.keep(text, image(&text.value))),
             session,
             token,
             trusted,
-            unprovable,
+            pod: facts.pod.as_ref().map(|pod| self.pod(pod)),
         }
     }
 
@@ -442,6 +436,10 @@ fn container(text: &str) -> Result<String, String> {
         "'{}' is no container id: give 12 to 64 lower-case hex digits; names are an engine's to change",
         shown(text)
     ))
+}
+
+fn image(text: &str) -> Result<Wanted, String> {
+    text.parse().map_err(|why| format!("image '{}' {why}", shown(text)))
 }
 
 fn sha256(text: &str) -> Result<String, String> {

@@ -9,8 +9,10 @@ use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use crate::base::host::Host;
 use crate::identity::Caller;
+use crate::identity::image::Wanted;
 
 use super::narrow::covers;
+use super::pods::PodFacts;
 use super::program;
 use super::scale::shown;
 
@@ -168,11 +170,11 @@ pub(super) struct Match {
     pub cgroup: Option<GlobMatcher>,
     /// The beginning of its id.
     pub container: Option<String>,
+    pub image: Option<Wanted>,
     pub session: bool,
     pub token: bool,
     pub trusted: bool,
-    /// A fact that is asked for and that nothing here can prove yet.
-    pub unprovable: Option<&'static str>,
+    pub pod: Option<PodFacts>,
 }
 
 impl Match {
@@ -183,9 +185,8 @@ impl Match {
         let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
-        if self.unprovable.is_some() {
-            self.unprovable
-        } else if self.uid.is_some_and(|uid| uid != process.uid) {
+        let image = |wanted: &Wanted| process.image.as_ref().is_some_and(|image| wanted.is(image));
+        if self.uid.is_some_and(|uid| uid != process.uid) {
             Some("uid")
         } else if !self.exe.as_ref().is_none_or(exe) {
             Some("exe")
@@ -193,6 +194,10 @@ impl Match {
             Some("cgroup")
         } else if !self.container.as_ref().is_none_or(container) {
             Some("container")
+        } else if !self.image.as_ref().is_none_or(image) {
+            Some("image")
+        } else if !self.pod.as_ref().is_none_or(|facts| facts.hold_for(caller)) {
+            Some("pod")
         } else if self.sha256.as_ref().is_some_and(|hash| *hash != process.sha256) {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {

@@ -33,6 +33,7 @@ mod person;
 pub mod place;
 #[cfg(test)]
 mod places_tests;
+pub(crate) mod pods;
 mod program;
 pub mod rules;
 pub(crate) mod scale;

@@ -10,7 +10,7 @@ use http::Method;
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::base::refusal::{Refusal, Slug};
-use crate::identity::Caller;
+use crate::identity::{Caller, Process};
 use crate::tls::verify::Roots;
 
 use super::ask::{Area, Spot};
@@ -130,16 +130,7 @@ impl Policy {
 
     /// How the rules of `agent` (of any agent, where none is given) name `host`.
     pub fn naming(&self, agent: Option<&AgentName>, host: &Host) -> Naming {
-        let agents = self.agents.iter().filter(|entry| agent.is_none_or(|name| entry.name == *name));
-        let mut best = Naming::Nowhere;
-        for entry in agents {
-            match entry.hosts.naming(host) {
-                Naming::Exactly => return Naming::Exactly,
-                below @ Naming::Below(_) => best = below,
-                Naming::Nowhere => {}
-            }
-        }
-        best
+        naming(self.agents.iter().filter(|entry| agent.is_none_or(|name| entry.name == *name)), host)
     }
 
     /// The entry that `caller` acts under: the one that `run --agent` named if its `match` holds, else
@@ -153,7 +144,7 @@ impl Policy {
         let Some(name) = &caller.agent else {
             let holds = self.agents.iter().find(|agent| agent.fails_by(caller).is_none());
             return holds.ok_or_else(|| {
-                denied(format!("no agent entry of {} holds for {}", self.file, caller.process.exe.display()))
+                denied(format!("no agent entry of {} holds for {}", self.file, program(&caller.process)))
             });
         };
         let Some(agent) = self.agent(name) else {
@@ -164,7 +155,7 @@ impl Policy {
             Some(fact) => Err(denied(format!(
                 "this program is not agent '{name}': 'match.{fact}' of {} does not hold for {}",
                 self.file,
-                caller.process.exe.display()
+                program(&caller.process)
             ))),
         }
     }
@@ -190,6 +181,27 @@ impl Policy {
                 }
             }
         }
+    }
+}
+
+/// How the rules of `agents` name `host`.
+pub(super) fn naming<'a>(agents: impl Iterator<Item = &'a Agent>, host: &Host) -> Naming {
+    let mut best = Naming::Nowhere;
+    for entry in agents {
+        match entry.hosts.naming(host) {
+            Naming::Exactly => return Naming::Exactly,
+            below @ Naming::Below(_) => best = below,
+            Naming::Nowhere => {}
+        }
+    }
+    best
+}
+
+/// What a refusal calls a process: its program, unless that is out of sight.
+fn program(process: &Process) -> String {
+    match process.container() {
+        Some(container) if process.exe.as_os_str().is_empty() => format!("container {}", container.id),
+        _ => process.exe.display().to_string(),
     }
 }
 
