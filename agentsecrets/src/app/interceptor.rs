@@ -22,7 +22,7 @@ use crate::base::sys;
 use crate::capability::Capabilities;
 use crate::connection::ebpf::{Flows, SELF_TEST};
 use crate::connection::room::Room;
-use crate::connection::transparent::Transparent;
+use crate::connection::transparent::{Records, Transparent};
 use crate::identity::closer::Look;
 use crate::identity::engine::Engine;
 use crate::identity::hierarchy::Hierarchy;
@@ -61,7 +61,7 @@ const LONGEST_ORDER: u64 = 1 << 20;
 struct Prepared {
     order: Order,
     config: Config,
-    flows: Arc<Flows>,
+    records: Arc<Records>,
     room: Arc<Room>,
     listeners: Vec<TcpListener>,
     dns_udp: Vec<UdpSocket>,
@@ -112,8 +112,11 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
     let descriptors =
         sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
-    let flows =
-        Flows::open(&order.pins).map_err(|error| failed("cannot open the kernel's records", error))?;
+    let records = match &order.pins {
+        Some(pins) => Flows::open(pins).map(Records::Programs),
+        None => Ok(Records::Tracker),
+    };
+    let records = records.map_err(|error| failed("cannot open the kernel's records", error))?;
     let inherit = |fds: &[i32]| -> Result<Vec<OwnedFd>, Failure> {
         fds.iter().map(|fd| sys::inherited(*fd)).collect::<io::Result<_>>().map_err(broken)
     };
@@ -166,7 +169,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
         Log::open(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     // From here on the terminal is the agent's: its Ctrl-C must not end us before it.
     let _ = nix::unistd::setsid();
-    calls::allow_serving(true).map_err(|error| failed("cannot restrict ourselves", error))?;
+    calls::allow_serving(order.pins.is_some()).map_err(|error| failed("cannot restrict ourselves", error))?;
 
     let provider = tls::provider();
     let authority =
@@ -185,7 +188,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     let prepared = Prepared {
         order,
         config,
-        flows: Arc::new(flows),
+        records: Arc::new(records),
         room: Room::for_descriptors(descriptors),
         listeners,
         dns_udp,
@@ -217,6 +220,7 @@ fn identifier(
             Ok(identifier.asked_by(order.asked_by))
         }
         (None, None) => Err(broken("nobody sees the run's processes")),
+        (Some(_), _) if order.pins.is_none() => Ok(Identifier::of_sockets(agent)),
         (Some(service), witness) => {
             let hierarchy = Hierarchy::new(order.cgroup_root.clone(), cgroup);
             let find = |id| hierarchy.path(id).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
@@ -368,7 +372,7 @@ async fn serve_connections(
     let intercept = Arc::new(Intercept { pipeline, leaves: prepared.leaves.clone() });
     let doors = Doors { intercept, room: prepared.room.clone(), tasks: tasks.clone(), stop: stop.clone() };
     for listener in &prepared.listeners {
-        let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
+        let listener = Transparent::new(listener.try_clone()?, prepared.records.clone())?;
         tokio::spawn(doors.clone().accept(listener, identifier.clone(), CancellationToken::new()));
     }
     loop {
@@ -408,7 +412,7 @@ impl Doors {
                 () = self.stop.cancelled() => return,
                 () = over.cancelled() => return,
             };
-            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.snapshot) {
+            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.trace) {
                 self.tasks.spawn(answer_self_test(accepted.stream));
                 continue;
             }
@@ -431,7 +435,7 @@ impl Doors {
 fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: Served) -> io::Result<()> {
     let Served { listeners, dns_udp, dns_tcp, identifier, known, over } = pod;
     for listener in listeners {
-        let listener = Transparent::new(listener, prepared.flows.clone())?;
+        let listener = Transparent::new(listener, prepared.records.clone())?;
         tokio::spawn(doors.clone().accept(listener, identifier.clone(), over.clone()));
     }
     let (budget, policy) = (Budget::default(), prepared.policy.clone());

@@ -37,8 +37,8 @@ pub struct Order {
     pub asked_by: Option<Born>,
     /// The session's id: one run is one session.
     pub session: String,
-    /// The bpffs folder with the pinned maps.
-    pub pins: PathBuf,
+    /// The bpffs folder with the pinned maps; none where rules lead connections to us, and not programs.
+    pub pins: Option<PathBuf>,
     /// The cgroup that holds every process of this run, as a path in the unified hierarchy.
     pub cgroup: String,
     /// Where the unified hierarchy is mounted.

@@ -186,7 +186,7 @@ fn order(
         agent: None,
         asked_by: None,
         session: String::new(),
-        pins: shared.pins().to_path_buf(),
+        pins: Some(shared.pins().to_path_buf()),
         cgroup: path_below(&wanted.cgroups, kubepods),
         cgroup_root: wanted.cgroups.clone(),
         listeners: Vec::new(),
