@@ -96,7 +96,7 @@ fn a_label_that_moves_counts_at_once_and_a_pod_that_was_guarded_stays_so() {
     let service = cluster.service();
     service.serves(1);
     assert_eq!(pod.status("STRIPE_KEY"), "403");
-    assert_eq!(cluster.hooked(), [pod.uid.clone()]);
+    assert_eq!(cluster.hooked(), [pod.uid.as_str()]);
 }
 
 /// What one entry opens is not open in other pods.

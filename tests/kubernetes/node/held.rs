@@ -105,6 +105,7 @@ fn a_pod_that_could_get_around_us_is_held_and_not_served_and_is_told_why() {
     for (patch, why) in [
         (json!({ "op": "add", "path": "/spec/hostNetwork", "value": true }), "hostNetwork"),
         (json!({ "op": "add", "path": "/spec/hostPID", "value": true }), "hostPID"),
+        (json!({ "op": "add", "path": "/spec/runtimeClassName", "value": "gvisor" }), "runtimeClassName"),
         (json!({ "op": "remove", "path": format!("{agent}/capabilities") }), "it must set capabilities.drop"),
         (json!({ "op": "remove", "path": "/spec/securityContext/runAsNonRoot" }), "it must set runAsNonRoot"),
         (

@@ -82,6 +82,7 @@ impl Cluster {
         ebpf::mount_bpffs(Path::new("/sys/fs/bpf")).unwrap();
         let pins = Path::new("/sys/fs/bpf").join(format!("agentsecrets-node-{number}"));
         fs::create_dir(&pins).unwrap();
+        let pins = pins.join("node");
         let above = ebpf::cgroup2_mount().unwrap().join(format!("agentsecrets-node-{number}"));
         let authority = Authority::new();
         let server = Upstream::start(Options::https(&authority, &["api.test"]));
@@ -145,7 +146,12 @@ impl Cluster {
         let kubepods = self.kubepods();
         let kubepods = kubepods.strip_prefix(&root).unwrap();
         let mut node = self.home.agentsecrets(["kubernetes", "node", "--node", NODE]);
-        node.arg("--cgroups").arg(&root).arg("--kubepods").arg(kubepods).arg("--pins").arg(&self.pins);
+        node.arg("--cgroups")
+            .arg(&root)
+            .arg("--kubepods")
+            .arg(kubepods)
+            .arg("--pins")
+            .arg(self.pins.parent().unwrap());
         node.arg("--volumes").arg(self.folder.path().join("pods")).arg("--status").arg(self.status());
         // The first process of a machine for tests may not be looked at.
         node.args(["--network", "/proc/self/ns/net"]);
@@ -242,7 +248,7 @@ impl Drop for Cluster {
             let _ = fs::remove_dir(folder);
         }
         remove_cgroups(&self.above);
-        remove(&self.pins);
+        remove(self.pins.parent().unwrap());
         if std::thread::panicking() {
             eprintln!("{}", self.errors());
         }
