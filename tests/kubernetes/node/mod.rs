@@ -4,6 +4,7 @@
 mod api;
 mod calls;
 mod cluster;
+mod contained;
 mod crowd;
 mod held;
 mod life;
@@ -92,6 +93,7 @@ impl Cluster {
         let api = Api::start();
         fs::write(folder.path().join("kubeconfig"), api.kubeconfig()).unwrap();
         fs::create_dir(folder.path().join("secrets")).unwrap();
+        fs::create_dir(folder.path().join("pods")).unwrap();
         fs::write(folder.path().join("secrets/STRIPE_KEY"), SECRET).unwrap();
         fs::write(folder.path().join("secrets/OTHER_KEY"), OTHER).unwrap();
         home.configure(&format!(
@@ -180,7 +182,7 @@ impl Cluster {
     }
 
     fn errors(&self) -> String {
-        fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 
     fn audit(&self) -> Vec<Value> {
