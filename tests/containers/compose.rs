@@ -34,6 +34,7 @@ pub(crate) struct Service {
     pub(crate) security_opt: Vec<String>,
     #[serde(default)]
     pub(crate) read_only: bool,
+    #[serde(default)]
     pub(crate) volumes: Vec<String>,
     #[serde(default)]
     pub(crate) secrets: Vec<String>,

@@ -9,9 +9,13 @@ use super::site::SECRET;
 use super::{Engine, deploy, file};
 use crate::support::process::{command, finish};
 
-/// The one file of this kind that was made.
-fn made(kind: &str) -> PathBuf {
-    let all = fs::read_dir(file("target/dist")).expect("not made: cargo xtask dist");
+/// The one file of this kind that was made for this machine.
+pub(super) fn made(kind: &str) -> PathBuf {
+    made_in("target/dist", kind)
+}
+
+fn made_in(folder: &str, kind: &str) -> PathBuf {
+    let all = fs::read_dir(file(folder)).expect("not made: cargo xtask dist");
     let mut all =
         all.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(kind));
     let found = all.next().unwrap_or_else(|| panic!("no {kind}: cargo xtask dist"));
@@ -24,12 +28,12 @@ fn json(path: &Path) -> Value {
 }
 
 /// The image's files, unpacked as an engine does.
-fn unpacked(into: &Path) -> PathBuf {
+fn unpacked(image: &Path, into: &Path) -> PathBuf {
     let (archive, root) = (into.join("archive"), into.join("root"));
     for folder in [&archive, &root] {
         fs::create_dir(folder).unwrap();
     }
-    finish(command("tar").arg("-xf").arg(made(".oci.tar")).arg("-C").arg(&archive)).ok();
+    finish(command("tar").arg("-xf").arg(image).arg("-C").arg(&archive)).ok();
     let blob = |described: &Value| {
         let digest = described["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
         let path = archive.join("blobs/sha256").join(digest);
@@ -60,10 +64,31 @@ fn the_image_is_what_tools_expect_and_its_checksums_hold() {
     assert!(bill["components"].as_array().unwrap().len() > 100);
     let size = fs::metadata(made(".oci.tar")).unwrap().len();
     assert!(size < 32 << 20, "the image has {size} bytes");
-    let program = fs::read(unpacked(tempfile::tempdir().unwrap().path()).join("agentsecrets")).unwrap();
+    let program =
+        fs::read(unpacked(&made(".oci.tar"), tempfile::tempdir().unwrap().path()).join("agentsecrets"))
+            .unwrap();
     for path in [file("").display().to_string(), "/.cargo/registry".to_owned()] {
         assert!(!program.windows(path.len()).any(|part| part == path.as_bytes()), "{path} is in the program");
     }
+}
+
+#[test]
+#[ignore = "needs what `cargo xtask dist --arch arm64` makes, a release build: with --full"]
+#[cfg(target_arch = "x86_64")]
+fn the_image_for_arm64_runs_on_an_emulated_one() {
+    let image = made_in("target/dist-arm64", ".oci.tar");
+    let archive = format!("oci-archive:{}", image.display());
+    let choice = ["--override-arch", "arm64", "inspect", &archive];
+    assert_eq!(finish(command("skopeo").args(choice)).json()["Architecture"], "arm64");
+    let folder = tempfile::tempdir().unwrap();
+    let program = unpacked(&image, folder.path()).join("agentsecrets");
+    let emulated = |words: &[&str]| {
+        let mut qemu = command("qemu-aarch64-static");
+        finish(qemu.arg(&program).args(words).env("AGENTSECRETS_HOME", folder.path().join("home")))
+    };
+    assert!(emulated(&["--version"]).ok().starts_with("agentsecrets "));
+    let set = emulated(&["policy", "check", deploy("agentsecrets/policy.yaml").to_str().unwrap()]);
+    set.ok();
 }
 
 #[test]
@@ -71,7 +96,7 @@ fn the_image_is_what_tools_expect_and_its_checksums_hold() {
 fn the_image_serves_an_agent_with_nothing_but_what_is_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut engine = Engine::new();
-    engine.site.image = Some(unpacked(folder.path()));
+    engine.site.image = Some(unpacked(&made(".oci.tar"), folder.path()));
     let (service, agent) = (engine.service(), engine.agent());
     let answer = agent.curl(&[], &engine.url("/echo")).ok();
     assert_eq!(engine.api.only().header("authorization"), format!("Bearer {SECRET}"));

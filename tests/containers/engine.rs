@@ -127,9 +127,8 @@ impl Engine {
     }
 
     fn begin(&self, service: &Service, command: Vec<String>, pids: Option<&Container<'_>>) -> Container<'_> {
-        if let Some(mode) = &service.network_mode {
-            assert_eq!(mode, "service:agentsecrets");
-        }
+        // Ours stands for that of the container which holds it.
+        assert_eq!(service.network_mode.as_deref(), Some("service:network"));
         let id = site::new_id();
         let is_ours = service.image != "agent";
         let (uid, gid) = service.user.split_once(':').unwrap();

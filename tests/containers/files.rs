@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{Engine, deploy, file};
+use super::{Engine, compose, deploy, file};
 use crate::support::process::{command, finish};
 
 #[test]
@@ -19,13 +19,16 @@ fn the_compose_file_is_as_the_specification_and_the_client_want_it() {
             .arg(schema),
     )
     .ok();
-    let mut client = command("docker-compose");
-    client.arg("-f").arg(deploy("compose.yaml")).arg("config");
-    let shown = finish(client.env("AGENT_IMAGE", "example/agent:1").env("HOME", "/tmp")).ok();
-    assert!(shown.contains("network_mode: service:agentsecrets"), "{shown}");
-    let unnamed = finish(
-        command("docker-compose").arg("-f").arg(deploy("compose.yaml")).arg("config").env("HOME", "/tmp"),
-    );
+    assert!(finish(compose().arg("version").arg("--short")).ok().starts_with("2."));
+    let config = || {
+        let mut client = compose();
+        client.arg("-f").arg(deploy("compose.yaml")).args(["config", "--format", "json"]).env("HOME", "/tmp");
+        client
+    };
+    let shown = finish(config().env("AGENT_IMAGE", "example/agent:1")).json();
+    assert_eq!(shown["services"]["agent"]["network_mode"], "service:network", "{shown}");
+    assert_eq!(shown["services"]["agentsecrets"]["cgroup_parent"], "agentsecrets.slice", "{shown}");
+    let unnamed = finish(&mut config());
     assert_ne!(unnamed.code, Some(0));
     assert!(unnamed.stderr.contains("name the image of your agent"), "{unnamed:?}");
 }
@@ -33,16 +36,20 @@ fn the_compose_file_is_as_the_specification_and_the_client_want_it() {
 #[test]
 fn nothing_is_granted_that_is_not_needed() {
     let engine = Engine::new();
-    let (service, agent) = (&engine.compose.services["agentsecrets"], &engine.compose.services["agent"]);
+    let [network, service, agent] =
+        ["network", "agentsecrets", "agent"].map(|name| &engine.compose.services[name]);
     assert_eq!(service.cap_add, ["BPF", "NET_ADMIN", "PERFMON", "SETGID", "SETUID"]);
-    assert!(agent.cap_add.is_empty());
-    for one in [service, agent] {
+    assert!(agent.cap_add.is_empty() && network.cap_add.is_empty());
+    for one in [network, service, agent] {
         assert_eq!(one.cap_drop, ["ALL"]);
         assert_eq!(one.security_opt, ["no-new-privileges:true"]);
         assert_eq!(one.cgroup_parent, service.cgroup_parent);
     }
-    assert!(service.read_only);
-    assert_eq!(agent.network_mode.as_deref(), Some("service:agentsecrets"));
+    assert!(service.read_only && network.read_only);
+    assert!(network.volumes.is_empty() && network.secrets.is_empty() && agent.secrets.is_empty());
+    for one in [service, agent] {
+        assert_eq!(one.network_mode.as_deref(), Some("service:network"));
+    }
     assert_eq!(agent.depends_on["agentsecrets"].condition, "service_healthy");
     assert_eq!((&*service.restart, &*agent.restart), ("unless-stopped", "no"));
     let check = service.healthcheck.as_ref().unwrap();

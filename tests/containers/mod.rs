@@ -5,9 +5,11 @@ pub(crate) mod bundle;
 mod capabilities;
 mod compose;
 mod dist;
+mod docker;
 mod engine;
 mod files;
 pub(crate) mod held;
+mod image;
 pub(crate) mod lifecycle;
 mod rotation;
 mod several;
@@ -15,6 +17,7 @@ pub(crate) mod site;
 mod spending;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 pub(crate) use engine::Engine;
 
@@ -26,4 +29,10 @@ pub(crate) fn file(path: &str) -> PathBuf {
 /// A file that is delivered.
 pub(crate) fn deploy(name: &str) -> PathBuf {
     file("deploy").join(name)
+}
+
+/// Compose as Docker has it now, which `cargo xtask test` brings.
+pub(crate) fn compose() -> Command {
+    let client = file("target/test-clients/compose/usr/libexec/docker/cli-plugins/docker-compose");
+    crate::support::process::command(client.to_str().unwrap())
 }

@@ -156,7 +156,7 @@ impl Site {
     }
 
     /// What stands for an image: the machine's own programs, and ours.
-    fn stand_in(root: &Path) {
+    pub(crate) fn stand_in(root: &Path) {
         for folder in
             ["usr", "etc/ssl", "proc", "sys", "dev", "tmp", "run", "host", "test", "var/lib", "workspace"]
         {
@@ -293,10 +293,11 @@ impl Container<'_> {
         u32::try_from(state["pid"].as_u64().unwrap()).unwrap()
     }
 
-    /// The status files of its processes.
+    /// The status files of its processes that live; one that asks for its health comes and goes.
     pub(crate) fn processes(&self) -> Vec<String> {
         let pids = fs::read_to_string(cgroup(&self.cgroup).join("cgroup.procs")).unwrap();
-        pids.lines().map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).unwrap()).collect()
+        let statuses = pids.lines().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        statuses.filter(|status| !status.contains("\nState:\tZ")).collect()
     }
 
     /// The id of its cgroup.

@@ -1,10 +1,11 @@
 //! The packages whose clients the tests run as agents: exactly the versions that `tests/clients`, `tests/mcp`,
 //! `tests/signing` and `tests/kubernetes` name, in a folder below `target`. They are readable to all, since agents
-//! run as nobody.
+//! run as nobody. Beside them lie Compose and Docker as they are now, from a newer Debian
+//! than this machine may be.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anstream::println;
 use anyhow::{Context, Result};
@@ -13,6 +14,11 @@ use crate::workspace::{root, run};
 
 /// Where the test vectors of AWS's signatures are within botocore's source.
 const VECTORS: &str = "tests/unit/auth/aws4_testsuite";
+
+/// The Debian whose packages of Docker the tests use, which start on older ones too.
+const NEWER: &str = "trixie";
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Installs what the tests' lists of Python and of Node packages say, unless it is there.
 pub(crate) fn install() -> Result<()> {
@@ -46,6 +52,61 @@ pub(crate) fn install() -> Result<()> {
         }
         let mut npm = Command::new("npm");
         run(npm.args(["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder))
+    })?;
+    complete("compose", NEWER, |folder| newer("docker-compose", folder))
+}
+
+/// Installs what the tests need that are too long for every change.
+pub(crate) fn install_more() -> Result<()> {
+    complete("docker", NEWER, |folder| newer("docker.io", folder))
+}
+
+/// Unpacks a package of the newer Debian into `folder`, by an apt that knows that one alone and touches nothing of
+/// the system's.
+fn newer(package: &str, folder: &Path) -> Result<()> {
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(SITE)", "Created-By: Packages", "Origin: Debian"]);
+    let output = targets.output().context("cannot start apt-get")?;
+    let output = String::from_utf8(output.stdout)?;
+    let site = output.lines().next().context("apt-get knows no archive of Debian: apt-get update")?;
+    let apt = folder.join("apt");
+    for needed in ["lists/partial", "archives/partial"] {
+        fs::create_dir_all(apt.join(needed))?;
+    }
+    let sources = apt.join("sources.list");
+    fs::write(&sources, format!("deb [signed-by={KEYRING}] {site} {NEWER} main\n"))?;
+    let settings = [
+        ("Dir::Etc::SourceList", sources),
+        ("Dir::Etc::SourceParts", "/dev/null".into()),
+        ("Dir::State::Lists", apt.join("lists")),
+        ("Dir::State::Status", "/dev/null".into()),
+        ("Dir::Cache", apt.clone()),
+        ("APT::Sandbox::User", "root".into()),
+        ("Acquire::Languages", "none".into()),
+    ];
+    for words in [["update", "-qq"], ["download", package]] {
+        let mut command = Command::new("apt-get");
+        for (name, value) in &settings {
+            command.arg("-o").arg(format!("{name}={}", value.display()));
+        }
+        run(command.args(words).current_dir(&apt).stdout(Stdio::null()))?;
+    }
+    let package = fs::read_dir(&apt)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let package = package.context("apt-get brought no package")?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(folder))?;
+    fs::remove_dir_all(&apt).with_context(|| format!("cannot remove {}", apt.display()))
+}
+
+/// Installs what the tests of the Windows program run as an agent there.
+pub(crate) fn for_windows() -> Result<()> {
+    let list = root().join("tests/systems/python.txt");
+    complete("windows", &read(&list)?, |folder| {
+        let mut pip = pip("install");
+        pip.args(["--only-binary", ":all:", "--platform", "win_amd64", "--root-user-action", "ignore"]);
+        run(pip.arg("--target").arg(folder).arg("--requirement").arg(&list))
     })
 }
 

@@ -38,8 +38,9 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
     step("tidy", crate::tidy::run)?;
     step("kernel object", crate::ebpf::check_digest)?;
     if args.full {
-        step("other systems", crate::systems::check)?;
-        step("dist", crate::dist::twice)?;
+        step("other systems", crate::systems::ready)?;
+        step("more tools", || tools::install(tools::FOR_MORE_TESTS).and_then(|()| packages::install_more()))?;
+        step("dist", crate::dist::for_tests)?;
     }
     step("tests", || tests(args.full))?;
     heading(&format!("all passed in {} s", started.elapsed().as_secs()));

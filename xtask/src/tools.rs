@@ -17,6 +17,10 @@ const NODE: Tool = ("node", &["/usr/bin/node", "--version"], "nodejs");
 const PYTHON: Tool = ("Python", &["/usr/bin/python3", "--version"], "python3");
 const ROOTS: Tool =
     ("CA certificates", &["test", "-s", "/etc/ssl/certs/ca-certificates.crt"], "ca-certificates");
+const DEBIANS_RUST: Tool =
+    ("Debian's Rust", &["test", "-x", "/usr/bin/rustc", "-a", "-x", "/usr/bin/cargo"], "rustc-web cargo-web");
+const RUSTS_SOURCE: Tool =
+    ("Rust's source", &["test", "-d", "/usr/lib/rustlib/src/rust/library/std"], "rust-web-src");
 const UNSHARE: Tool = ("unshare", &["unshare", "--version"], "util-linux");
 
 /// What `cargo xtask demo` calls.
@@ -35,7 +39,6 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("dbus-daemon", &["dbus-daemon", "--version"], "dbus-daemon"),
     ("dbus-send", &["test", "-x", "/usr/bin/dbus-send"], "dbus-bin"),
     ("debootstrap", &["test", "-x", "/usr/sbin/debootstrap"], "debootstrap"),
-    ("docker-compose", &["docker-compose", "--version"], "docker-compose"),
     ("gnome-keyring", &["gnome-keyring-daemon", "--version"], "gnome-keyring"),
     ("ip", &["ip", "-V"], "iproute2"),
     ("Java", &["/usr/bin/java", "-version"], "default-jre-headless"),
@@ -65,14 +68,41 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("wget", &["/usr/bin/wget", "--version"], "wget"),
 ];
 
+/// What `cargo xtask test --full` calls besides.
+pub(crate) const FOR_MORE_TESTS: &[Tool] = &[
+    ("containerd", &["containerd", "--version"], "containerd"),
+    ("qemu", &["qemu-aarch64-static", "--version"], "qemu-user-static"),
+];
+
+/// What `cargo xtask dist` calls for another architecture than this machine's.
+pub(crate) const FOR_THE_OTHER_ARCHITECTURE: &[Tool] = &[
+    DEBIANS_RUST,
+    RUSTS_SOURCE,
+    #[cfg(not(target_arch = "aarch64"))]
+    (
+        "a C compiler for arm64",
+        &["aarch64-linux-gnu-gcc", "--version"],
+        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    ),
+    #[cfg(target_arch = "aarch64")]
+    (
+        "a C compiler for amd64",
+        &["x86_64-linux-gnu-gcc", "--version"],
+        "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
+    ),
+];
+
 /// What `cargo xtask systems` calls: Debian's Rust with its source, and mingw.
 pub(crate) const FOR_OTHER_SYSTEMS: &[Tool] = &[
     PYTHON,
     ("pip", &["/usr/bin/python3", "-m", "pip", "--version"], "python3-pip"),
-    ("Debian's Rust", &["test", "-x", "/usr/bin/rustc", "-a", "-x", "/usr/bin/cargo"], "rustc-web cargo-web"),
-    ("Rust's source", &["test", "-d", "/usr/lib/rustlib/src/rust/library/std"], "rust-web-src"),
+    DEBIANS_RUST,
+    RUSTS_SOURCE,
     ("mingw", &["x86_64-w64-mingw32-gcc", "--version"], "gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64"),
 ];
+
+/// What the tests of the Windows program call.
+pub(crate) const FOR_WINE: &[Tool] = &[CURL, ("Wine", &["test", "-x", "/usr/lib/wine/wine64"], "wine64")];
 
 /// Installs what is missing of `tools`, and says so. Without root it fails with the command that does.
 pub(crate) fn install(tools: &[Tool]) -> Result<()> {

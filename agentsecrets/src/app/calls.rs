@@ -180,6 +180,18 @@ pub(super) fn allow_looking() -> io::Result<()> {
     apply(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
 }
 
+/// Allows the process that asks an engine to connect to sockets of this machine, and to speak there.
+pub(super) fn allow_asking() -> io::Result<()> {
+    let mut rules: Rules = COMMON.iter().map(|call| (*call, vec![])).collect();
+    let speaking =
+        [libc::SYS_connect, libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_setsockopt, libc::SYS_write];
+    rules.extend(speaking.map(|call| (call, vec![])));
+    rules.insert(libc::SYS_socket, one_of(0, [i64::from(libc::AF_UNIX)])?);
+    rules.insert(libc::SYS_prctl, one_of(0, [i64::from(libc::PR_SET_PDEATHSIG)])?);
+    rules.extend(no_new_code()?);
+    apply(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
+}
+
 /// Memory that is not to be executed.
 fn no_new_code() -> io::Result<Rules> {
     let executable = libc::PROT_EXEC as u64;

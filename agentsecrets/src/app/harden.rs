@@ -2,15 +2,17 @@
 //! before the first of them arrives.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use caps::{CapSet, Capability};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::calls;
+use super::{calls, reach};
 use crate::base::home::Home;
 use crate::base::privileges;
+use crate::identity::engine::Engine;
 use crate::identity::witness::Witness;
 
 /// What the witness keeps: the right to see which program another user's process runs.
@@ -34,6 +36,23 @@ pub fn start_witness_of_our_own() -> io::Result<Witness> {
     Witness::start(|| {
         privileges::keep_only(&[KEPT_BY_THE_WITNESS])?;
         calls::allow_looking()
+    })
+}
+
+/// Starts the process that asks the engine behind `socket`: as `uid` in the group of the socket, if that may ask,
+/// else as the socket's owner. Call it with a single thread, before privileges are given up.
+pub fn start_asker(socket: &Path, uid: u32, gid: u32) -> io::Result<Engine> {
+    let told = |why: &str| io::Error::other(format!("{} {why}", socket.display()));
+    let there = std::fs::metadata(socket).map_err(|error| told(&format!("cannot be reached: {error}")))?;
+    if !there.file_type().is_socket() {
+        return Err(told("is no socket"));
+    }
+    let by_group = there.mode() & 0o020 != 0;
+    let (uid, gid) = if by_group { (uid, there.gid()) } else { (there.uid(), gid) };
+    Engine::start(socket.to_path_buf(), || {
+        become_user(uid, gid, &[])?;
+        reach::confine_to_nothing()?;
+        calls::allow_asking()
     })
 }
 

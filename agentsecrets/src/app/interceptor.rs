@@ -24,6 +24,7 @@ use crate::connection::ebpf::{Flows, SELF_TEST};
 use crate::connection::room::Room;
 use crate::connection::transparent::Transparent;
 use crate::identity::closer::Look;
+use crate::identity::engine::Engine;
 use crate::identity::hierarchy::Hierarchy;
 use crate::identity::process::{Containers, Identifier};
 use crate::identity::witness::Witness;
@@ -144,6 +145,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     let witness = sees.then(|| harden::start_witness(order.uid, order.gid)).transpose();
     let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
     let witness = witness.map(Arc::new);
+    let engine = order.service.as_ref().and_then(|service| service.engine.as_ref());
+    let engine = engine.map(|socket| harden::start_asker(socket, order.uid, order.gid)).transpose();
+    let engine = engine.map_err(|error| failed("cannot ask the engine", error))?;
     harden::drop_privileges(order.uid, order.gid)
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
@@ -163,7 +167,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     let mut keeper =
         Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), sys::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", error))?;
-    let identifier = identifier(&order, witness.clone())?;
+    let identifier = identifier(&order, witness.clone(), engine)?;
     reach::confine(&order.home, &order.cgroup_root)
         .map_err(|error| failed("cannot confine ourselves", error))?;
 
@@ -220,17 +224,25 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
 }
 
 /// Who will say whom connections are from.
-fn identifier(order: &Order, witness: Option<Arc<Witness>>) -> Result<Identifier, Failure> {
+fn identifier(
+    order: &Order,
+    witness: Option<Arc<Witness>>,
+    engine: Option<Engine>,
+) -> Result<Identifier, Failure> {
     let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
     match (&order.service, witness) {
-        (None, Some(witness)) => Ok(Identifier::new(witness, cgroup, order.session.as_str().into(), agent)),
+        (None, Some(witness)) => {
+            let identifier = Identifier::new(witness, cgroup, order.session.as_str().into(), agent);
+            Ok(identifier.asked_by(order.asked_by))
+        }
         (None, None) => Err(broken("nobody sees the run's processes")),
         (Some(service), witness) => {
             let hierarchy = Hierarchy::new(order.cgroup_root.clone(), cgroup);
             let find = |id| hierarchy.path(id).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
             let ours = service.ours.map(find).transpose();
             let ours = ours.map_err(|error| failed("our own cgroup cannot be found", error))?;
-            let containers = Containers { hierarchy, ours: ours.map(|ours| ours.as_ref().to_owned()) };
+            let ours = ours.map(|ours| ours.as_ref().to_owned());
+            let containers = Containers { hierarchy, ours, engine: engine.map(Arc::new) };
             Ok(Identifier::of_containers(containers, witness, agent))
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
+use crate::identity::lineage::Born;
 use crate::identity::pod::Pod;
 use crate::policy::narrow::Narrow;
 
@@ -29,6 +30,9 @@ pub struct Order {
     pub narrow: Narrow,
     /// The agent entry that `run --agent` named.
     pub agent: Option<AgentName>,
+    /// The process that asked for the run, where that is not one that the launcher descends from.
+    #[serde(default)]
+    pub asked_by: Option<Born>,
     /// The session's id: one run is one session.
     pub session: String,
     /// The bpffs folder with the pinned maps.
@@ -60,6 +64,9 @@ pub struct Service {
     pub ours: Option<u64>,
     /// Whether agents' processes can be looked at: they are in our pid namespace.
     pub processes: bool,
+    /// The socket of the engine that says which images their containers are of.
+    #[serde(default)]
+    pub engine: Option<PathBuf>,
     /// A packet socket, as an inherited descriptor, on which we hear of a node's pods.
     #[serde(default)]
     pub pods: Option<i32>,

@@ -202,7 +202,8 @@ impl Record {
             tidy(&mut process.exe, LONGEST_URL);
             tidy(&mut process.cgroup, LONGEST_URL);
             tidy(&mut process.sha256, LONGEST_TEXT);
-            for text in [&mut process.container, &mut process.pod].into_iter().flatten() {
+            let (container, pod) = (&mut process.container, &mut process.pod);
+            for text in [container, pod, &mut process.image, &mut process.image_id].into_iter().flatten() {
                 tidy(text, LONGEST_TEXT);
             }
         }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
 use crate::connection::ebpf::EbpfError;
-use crate::launch::sidecar::{NotServed, Sidecar, serve};
+use crate::launch::sidecar::{NotServed, Sidecar, hold_network, serve};
 use crate::launch::{NoInterceptor, place::NoPlace};
 
 /// Guard agents in other containers: what is started in this one's cgroup goes through here.
@@ -33,10 +33,19 @@ pub(super) struct Args {
     /// Prove agents' programs too: they share our pid namespace, and we have CAP_SYS_PTRACE
     #[arg(long)]
     processes: bool,
+    /// Only hold the network that a service and its agents share, until told to end
+    #[arg(long, exclusive = true)]
+    network: bool,
+    /// Ask this engine which images agents' containers are of, for `match: { image: … }`
+    #[arg(long, value_name = "unix:///SOCKET", value_parser = socket)]
+    engine: Option<PathBuf>,
 }
 
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    if args.network {
+        return hold_network().map(|()| ExitCode::SUCCESS).map_err(failure);
+    }
     let wanted = Sidecar {
         home: context.home.clone(),
         project: context.project.clone(),
@@ -48,6 +57,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         public: args.public,
         user: args.user,
         processes: args.processes,
+        engine: args.engine,
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
     serve(&wanted, &interceptor).map(|()| ExitCode::SUCCESS).map_err(failure)
@@ -59,6 +69,14 @@ pub(super) fn user(text: &str) -> Result<(u32, u32), String> {
     match parsed {
         Some((uid, gid)) if uid != 0 && gid != 0 => Ok((uid, gid)),
         _ => Err(format!("'{text}' is no user such as 65532:65532; root handles no agent's traffic")),
+    }
+}
+
+/// The file of a socket.
+fn socket(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(path.into()),
+        _ => Err(format!("'{text}' is no socket of this machine such as unix:///var/run/docker.sock")),
     }
 }
 

@@ -119,6 +119,9 @@ fn print(known: &Known) {
     if let Some(container) = &known.process.container {
         row("container", container);
     }
+    if let Some(image) = known.process.image.as_ref().or(known.process.image_id.as_ref()) {
+        row("image", image);
+    }
     if let Some(pod) = &known.process.pod {
         row("pod", pod);
     }

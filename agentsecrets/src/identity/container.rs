@@ -2,6 +2,9 @@
 //! can change nothing above itself. The outermost one counts. Below a user's own service manager the path
 //! is that user's to choose, and proves nothing.
 
+use std::fmt::Display;
+use std::io;
+
 /// Digits of a container's id, as every engine gives it.
 const ID: usize = 64;
 /// What engines write before it: Docker, containerd and CRI-O for Kubernetes, Podman, nerdctl.
@@ -14,6 +17,12 @@ pub struct Container<'a> {
     pub id: &'a str,
     /// The uid of the Kubernetes pod that it is in, as the path has it (with `_` for `-` under systemd).
     pod: Option<&'a str>,
+}
+
+/// The path in the unified hierarchy of the process `who`: its id, or `self`. `None` where it is in none.
+pub fn cgroup_of(who: impl Display) -> io::Result<Option<String>> {
+    let table = std::fs::read_to_string(format!("/proc/{who}/cgroup"))?;
+    Ok(table.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned))
 }
 
 impl<'a> Container<'a> {
@@ -42,6 +51,11 @@ impl<'a> Container<'a> {
 /// Whether `text` can be the beginning of an id that is long enough to mean one container.
 pub fn is_id(text: &str) -> bool {
     (12..=ID).contains(&text.len()) && is_hex(text)
+}
+
+/// Whether `text` is an id from its beginning to its end.
+pub fn is_whole_id(text: &str) -> bool {
+    text.len() == ID && is_hex(text)
 }
 
 /// `docker-<id>.scope`, `<id>`, `…:cri-containerd:<id>`.

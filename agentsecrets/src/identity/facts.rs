@@ -21,6 +21,12 @@ pub struct ProcessFacts {
     pub cgroup: String,
     /// Its container's id, where it is in one.
     pub container: Option<String>,
+    /// What that was asked to be made from, where its engine was asked and it was a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The digest by which the engine keeps that image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
     /// Its pod's uid, where it is in one.
     pub pod: Option<String>,
 }
@@ -36,6 +42,8 @@ impl From<&Process> for ProcessFacts {
             uid: process.uid,
             cgroup: process.cgroup.clone(),
             container: container.map(|container| container.id.to_owned()),
+            image: process.image.as_ref().and_then(|image| image.name.as_ref()).map(ToString::to_string),
+            image_id: process.image.as_ref().map(|image| image.id.clone()),
             pod: container.and_then(|container| container.pod()),
         }
     }

@@ -70,5 +70,5 @@ pub(super) async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityE
         return Err(IdentityError::Changed);
     }
     let Program { start_time, uid } = program;
-    Ok(Process { pid, start_time, exe, sha256, uid, cgroup: String::new(), here: true })
+    Ok(Process { pid, start_time, exe, sha256, uid, cgroup: String::new(), image: None, here: true })
 }

@@ -3,12 +3,17 @@
 
 pub mod closer;
 pub mod container;
+#[cfg(target_os = "linux")]
+pub mod engine;
 pub mod executable;
 mod facts;
 #[cfg(target_os = "linux")]
 pub mod hierarchy;
 #[cfg(target_os = "linux")]
 mod holder;
+pub mod image;
+#[cfg(target_os = "linux")]
+mod line;
 pub mod lineage;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -71,7 +76,10 @@ pub struct Standing {
     pub is_issued: bool,
     /// The pod that it is in, where a cluster tells of it.
     pub pod: Option<Arc<pod::Known>>,
-    /// Itself and the processes that it descends from, as they were when that was asked for first.
+    /// The process that asked the daemon for the run that it is in.
+    pub asked_by: Option<lineage::Born>,
+    /// Itself and the processes that it descends from, as they were when that was asked for first; then the one
+    /// that asked for the run, and those that this one descends from.
     pub lineage: Arc<OnceLock<lineage::Lineage>>,
 }
 
@@ -85,6 +93,7 @@ impl Caller {
             sha256: String::new(),
             uid: u32::MAX,
             cgroup: String::new(),
+            image: None,
             here: false,
         };
         let standing = Standing { is_issued: true, ..Standing::default() };
@@ -92,7 +101,7 @@ impl Caller {
     }
 
     /// Somebody in a run, for the tests of later stages.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn for_test() -> Self {
         let (process, standing) = (Arc::new(Process::for_test()), Standing::default());
         Self { process, agent: None, session: "s".into(), is_ours: true, standing }
@@ -125,6 +134,9 @@ pub struct Process {
     pub uid: u32,
     /// Path of its cgroup in the unified hierarchy; elsewhere than on Linux it is empty.
     pub cgroup: String,
+    /// The image of its container, where an engine was asked and said so.
+    #[serde(default)]
+    pub image: Option<Arc<image::Image>>,
     /// Whether that executable is the file which lies at its path for us, too. In a mount namespace of its
     /// own a program can have any file at any path.
     pub here: bool,
@@ -132,11 +144,11 @@ pub struct Process {
 
 impl Process {
     /// Somebody, for the tests of later stages.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn for_test() -> Self {
         let (exe, sha256) = ("/usr/bin/python3.11".into(), "ab".repeat(32));
         let cgroup = "/agents.slice/run-1".to_owned();
-        Self { pid: 7, start_time: 9, exe, sha256, uid: 1000, cgroup, here: true }
+        Self { pid: 7, start_time: 9, exe, sha256, uid: 1000, cgroup, image: None, here: true }
     }
 
     /// The container that it is in.

@@ -12,8 +12,12 @@ use agentsecrets_ebpf::Snapshot;
 use crate::base::name::AgentName;
 use crate::base::sys;
 
-use super::executable::{Hashes, sha256};
+use super::container::Container;
+use super::engine::Engine;
+use super::executable::{Hashes, hash};
 use super::hierarchy::{Hierarchy, is_below};
+use super::image::Image;
+use super::lineage::Born;
 use super::pod::Known;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process, Standing};
@@ -27,6 +31,7 @@ pub struct Identifier {
     hashes: Hashes,
     session: Arc<str>,
     agent: Option<AgentName>,
+    asked_by: Option<Born>,
     pod: Option<Arc<Known>>,
 }
 
@@ -45,6 +50,8 @@ pub struct Containers {
     pub hierarchy: Hierarchy,
     /// Our own cgroup in it, if we are there.
     pub ours: Option<String>,
+    /// Who says which images they are of.
+    pub engine: Option<Arc<Engine>>,
 }
 
 impl Identifier {
@@ -55,13 +62,14 @@ impl Identifier {
         session: Arc<str>,
         agent: Option<AgentName>,
     ) -> Self {
-        Self {
-            sight: Sight::Run(witness.into(), cgroup),
-            hashes: Hashes::default(),
-            session,
-            agent,
-            pod: None,
-        }
+        let (sight, hashes) = (Sight::Run(witness.into(), cgroup), Hashes::default());
+        Self { sight, hashes, session, agent, asked_by: None, pod: None }
+    }
+
+    /// The same for a run that the daemon started because the process `asked_by` asked for it.
+    #[must_use]
+    pub fn asked_by(self, asked_by: Option<Born>) -> Self {
+        Self { asked_by, ..self }
     }
 
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
@@ -71,7 +79,7 @@ impl Identifier {
         agent: Option<AgentName>,
     ) -> Self {
         let sight = Sight::Containers(Arc::new(containers), witness);
-        Self { sight, hashes: Hashes::default(), session: "".into(), agent, pod: None }
+        Self { sight, hashes: Hashes::default(), session: "".into(), agent, asked_by: None, pod: None }
     }
 
     /// For those of these containers that are in the cgroup `cgroup`, which is that of the pod of which `known`
@@ -81,13 +89,13 @@ impl Identifier {
         let sight = match &self.sight {
             Sight::Containers(containers, witness) => {
                 let hierarchy = containers.hierarchy.part(cgroup);
-                let ours = containers.ours.clone();
-                Sight::Containers(Arc::new(Containers { hierarchy, ours }), witness.clone())
+                let (ours, engine) = (containers.ours.clone(), containers.engine.clone());
+                Sight::Containers(Arc::new(Containers { hierarchy, ours, engine }), witness.clone())
             }
             Sight::Run(witness, _) => Sight::Run(witness.clone(), cgroup),
         };
         let (hashes, session, agent) = (self.hashes.clone(), self.session.clone(), self.agent.clone());
-        Self { sight, hashes, session, agent, pod: Some(known) }
+        Self { sight, hashes, session, agent, asked_by: self.asked_by, pod: Some(known) }
     }
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
@@ -99,13 +107,13 @@ impl Identifier {
             }
             Sight::Containers(containers, witness) => {
                 let (containers, id) = (containers.clone(), snapshot.cgroup);
-                let cgroup = tokio::task::spawn_blocking(move || containers.agent(id)).await;
-                let cgroup = cgroup.map_err(std::io::Error::other)??;
+                let found = tokio::task::spawn_blocking(move || containers.agent(id)).await;
+                let (cgroup, image) = found.map_err(std::io::Error::other)??;
                 let process = match (witness, snapshot.tgid_here) {
                     (Some(witness), here @ 1..) => self.look_at(witness, here, snapshot, |_| true).await?,
                     _ => unseen(snapshot),
                 };
-                Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), ..process }
+                Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), image, ..process }
             }
         };
         let pod = self.pod.as_ref().filter(|known| is_in(&process, known)).cloned();
@@ -114,7 +122,7 @@ impl Identifier {
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
-            standing: Standing { pod, ..Standing::default() },
+            standing: Standing { pod, asked_by: self.asked_by, ..Standing::default() },
         })
     }
 
@@ -147,10 +155,15 @@ impl Identifier {
 }
 
 impl Containers {
-    /// The path of the agent's cgroup with this id.
-    fn agent(&self, id: u64) -> Result<Arc<str>, IdentityError> {
+    /// The path of the agent's cgroup with this id, and the image of its container.
+    fn agent(&self, id: u64) -> Result<(Arc<str>, Option<Arc<Image>>), IdentityError> {
         let path = self.hierarchy.path(id)?.ok_or(IdentityError::Gone)?;
-        if self.is_ours(&path) { Err(IdentityError::Elsewhere) } else { Ok(path) }
+        if self.is_ours(&path) {
+            return Err(IdentityError::Elsewhere);
+        }
+        let image = Container::of(&path).zip(self.engine.as_deref());
+        let image = image.and_then(|(container, engine)| engine.image(container.id));
+        Ok((path, image))
     }
 
     fn is_ours(&self, path: &str) -> bool {
@@ -173,6 +186,7 @@ fn unseen(snapshot: &Snapshot) -> Process {
         sha256: String::new(),
         uid: snapshot.uid,
         cgroup: String::new(),
+        image: None,
         here: false,
     }
 }
@@ -206,11 +220,11 @@ pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
     let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
     let metadata = file.metadata()?;
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    let sha256 = sha256(file)?;
+    let sha256 = hash(file)?;
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, image: None, here })
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
@@ -233,7 +247,7 @@ async fn prove(
         return Err(IdentityError::Gone);
     }
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, here })
+    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, image: None, here })
 }
 
 fn same_file(one: &Metadata, other: &Metadata) -> bool {

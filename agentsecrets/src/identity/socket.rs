@@ -70,6 +70,7 @@ mod tests {
                 sha256,
                 uid: self.0,
                 cgroup: "/".into(),
+                image: None,
                 here: true,
             })
         }

@@ -68,5 +68,14 @@ async fn examine(program: &Program, hashes: &Hashes) -> Result<Process, Identity
     if !program.lives()? {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid: program.pid(), start_time, exe, sha256, uid, cgroup: String::new(), here: true })
+    Ok(Process {
+        pid: program.pid(),
+        start_time,
+        exe,
+        sha256,
+        uid,
+        cgroup: String::new(),
+        image: None,
+        here: true,
+    })
 }

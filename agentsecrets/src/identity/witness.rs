@@ -6,31 +6,23 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-
-use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
-use nix::sys::time::TimeVal;
-use nix::unistd::setsid;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::closer::{self, Ancestor, Look, Looked, Script};
+use super::container::cgroup_of;
+use super::line::{Answer, Line, unclear};
 use super::lineage::start_of;
 use super::{IdentityError, Process, holder};
-use crate::base::sys::{process, terminal};
 
-/// Longer than any answer: two paths of the longest kind, and numbers.
-const LONGEST: usize = 16 * 1024;
-/// How long an answer may take, in seconds.
-const PATIENCE: i64 = 5;
-/// A question: its number, what is asked, and of which process and socket.
-const QUESTION: usize = 8 + 1 + 4 + 8;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is asked.
 const WHO: u8 = b'?';
@@ -56,27 +48,17 @@ pub enum Witness {
     /// This process itself.
     Here,
     /// The process at the other end.
-    There(Mutex<Line>),
+    There(Elsewhere),
 }
 
 /// The line to a witness.
-pub struct Line {
-    socket: OwnedFd,
-    asked: u64,
-}
+pub struct Elsewhere(Mutex<Line>);
 
 impl Witness {
     /// Forks the witness, which gives up by `confine` what it does not need. The calling process must have
     /// one thread; the witness ends when the last copy of the line closes.
     pub fn start(confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        process::fork(|| match testify(&theirs, confine) {
-            Ok(()) => 0,
-            Err(_) => 1,
-        })?;
-        setsockopt(&ours, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE, 0))?;
-        Ok(Self::There(Mutex::new(Line { socket: ours, asked: 0 })))
+        Ok(Self::There(Elsewhere(Mutex::new(Line::start(PATIENCE, confine, answered)?))))
     }
 
     /// Looks at the process `pid`. What it says holds for the process that had this id then.
@@ -84,7 +66,7 @@ impl Witness {
         match self {
             Self::Here => look(pid),
             Self::There(line) => {
-                let (answer, file) = ask(line, WHO, pid, 0)?;
+                let (answer, file) = line.ask(WHO, pid, 0)?;
                 understood(&answer, file)
             }
         }
@@ -94,7 +76,7 @@ impl Witness {
     pub fn holder(&self, inode: u64) -> Result<u32, IdentityError> {
         match self {
             Self::Here => holder::holder(inode),
-            Self::There(line) => holding(&ask(line, HOLDER, 0, inode)?.0),
+            Self::There(line) => holding(&line.ask(HOLDER, 0, inode)?.0),
         }
     }
 
@@ -102,7 +84,7 @@ impl Witness {
     pub fn holds(&self, pid: u32, inode: u64) -> Result<(), IdentityError> {
         match self {
             Self::Here => holder::holds(pid, inode).then_some(()).ok_or(IdentityError::Gone),
-            Self::There(line) => holding(&ask(line, HOLDS, pid, inode)?.0).map(drop),
+            Self::There(line) => holding(&line.ask(HOLDS, pid, inode)?.0).map(drop),
         }
     }
 
@@ -115,7 +97,7 @@ impl Witness {
         let (start_time, seen) = match self {
             Self::Here => here(process.pid)?,
             Self::There(line) => {
-                let (answer, _) = ask(line, kind, process.pid, 0)?;
+                let (answer, _) = line.ask(kind, process.pid, 0)?;
                 serde_json::from_slice(&answer).map_err(|_| unclear())?
             }
         };
@@ -142,60 +124,21 @@ impl Look for Witness {
     }
 }
 
-fn ask(
-    line: &Mutex<Line>,
-    kind: u8,
-    pid: u32,
-    inode: u64,
-) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
-    line.lock().unwrap_or_else(PoisonError::into_inner).ask(kind, pid, inode)
-}
-
-impl Line {
-    fn ask(&mut self, kind: u8, pid: u32, inode: u64) -> Result<(Vec<u8>, Option<OwnedFd>), IdentityError> {
-        self.asked += 1;
-        let question =
-            [&self.asked.to_be_bytes()[..], &[kind], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
-        terminal::send(&self.socket, &question, None)?;
-        let mut buffer = vec![0; LONGEST];
-        loop {
-            let (length, file) = terminal::receive(&self.socket, &mut buffer)?;
-            let answer = buffer.get(..length).unwrap_or_default();
-            if answer.is_empty() {
-                return Err(io::Error::other("the witness is gone").into());
-            }
-            let Some((number, answer)) = answer.split_first_chunk() else { return Err(unclear()) };
-            // An answer to a question that we gave up on is not an answer to this one.
-            if u64::from_be_bytes(*number) == self.asked {
-                return Ok((told(answer)?.to_vec(), file));
-            }
-        }
-    }
-}
-
-/// The life of the witness.
-fn testify(socket: &OwnedFd, confine: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    SigSet::all().thread_block()?;
-    setsid()?;
-    process::close_all_but(&[socket.as_fd()])?;
-    std::env::set_current_dir("/")?;
-    confine()?;
-    // After the change of user, which undoes it. The line tells, too, when there is nobody left to answer.
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let mut question = [0; QUESTION];
-    loop {
-        if terminal::receive(socket, &mut question)?.0 != question.len() {
-            return Ok(());
-        }
-        let (mut answer, file) = answered(&question);
-        answer.splice(..0, question.iter().take(8).copied());
-        terminal::send(socket, &answer, file.as_ref())?;
+impl Elsewhere {
+    /// Asks about a process and a socket.
+    fn ask(&self, kind: u8, pid: u32, inode: u64) -> Result<Answer, IdentityError> {
+        let question = [&[kind][..], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, file) = line.ask(&question)?;
+        Ok((told(&answer)?.to_vec(), file))
     }
 }
 
 /// The answer to a question, and a file that goes with it.
-fn answered(question: &[u8; QUESTION]) -> (Vec<u8>, Option<OwnedFd>) {
-    let [_, _, _, _, _, _, _, _, kind, a, b, c, d, inode @ ..] = *question;
+fn answered(question: &[u8]) -> Answer {
+    let parts =
+        question.split_first_chunk::<5>().and_then(|(head, rest)| Some((*head, rest.try_into().ok()?)));
+    let Some(([kind, a, b, c, d], inode)) = parts else { return (b"-".to_vec(), None) };
     let (pid, inode) = (u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(inode));
     let held = |pid: u32| (pid.to_be_bytes().to_vec(), None);
     let answer = match kind {
@@ -239,7 +182,7 @@ fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
 
 /// What an answer says of who holds a socket.
 fn holding(answer: &[u8]) -> Result<u32, IdentityError> {
-    answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())
+    Ok(answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())?)
 }
 
 /// What an answer says of who a process is.
@@ -256,19 +199,14 @@ fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityErro
     })
 }
 
-fn unclear() -> IdentityError {
-    io::Error::other("the witness cannot be understood").into()
-}
-
 /// Looks at a process with the rights of this one.
 fn look(pid: u32) -> Result<Seen, IdentityError> {
     let start_time = start_of(pid).ok_or(IdentityError::Gone)?;
     let link = format!("/proc/{pid}/exe");
     let file = File::open(&link)?;
     let exe = std::fs::read_link(&link)?;
-    let table = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let cgroup = table.lines().find_map(|line| line.strip_prefix("0::")).ok_or(IdentityError::Elsewhere)?;
-    Ok(Seen { start_time, exe, cgroup: cgroup.to_owned(), file })
+    let cgroup = cgroup_of(pid)?.ok_or(IdentityError::Elsewhere)?;
+    Ok(Seen { start_time, exe, cgroup, file })
 }
 
 #[cfg(test)]
@@ -278,20 +216,8 @@ mod tests {
 
     use super::*;
 
-    /// A witness without a process of its own: tests have threads, and cannot fork.
     fn witness() -> Witness {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        std::thread::spawn(move || {
-            let mut question = [0; QUESTION];
-            while terminal::receive(&theirs, &mut question).is_ok_and(|(length, _)| length == QUESTION) {
-                // An answer that is late, and then the right one.
-                let _ = terminal::send(&theirs, &[&0u64.to_be_bytes()[..], b"-"].concat(), None);
-                let (answer, file) = answered(&question);
-                terminal::send(&theirs, &[&question[..8], &answer].concat(), file.as_ref()).unwrap();
-            }
-        });
-        Witness::There(Mutex::new(Line { socket: ours, asked: 0 }))
+        Witness::There(Elsewhere(Mutex::new(Line::to_thread(answered))))
     }
 
     #[test]
@@ -309,15 +235,7 @@ mod tests {
         assert!(witness.holds(pid, inode).is_ok() && witness.holds(1, inode).is_err());
         drop(listener);
         assert!(matches!(witness.holder(inode), Err(IdentityError::Nobody)));
-        let process = Process {
-            pid,
-            start_time: start_of(pid).unwrap(),
-            exe: "/x".into(),
-            sha256: String::new(),
-            uid: 0,
-            cgroup: "/".into(),
-            here: true,
-        };
+        let process = Process { pid, start_time: start_of(pid).unwrap(), ..Process::for_test() };
         assert_eq!(witness.ancestry(&process).unwrap(), Witness::Here.ancestry(&process).unwrap());
         assert_eq!(witness.script(&process).unwrap(), Witness::Here.script(&process).unwrap());
         let recycled = Process { start_time: 1, ..process };

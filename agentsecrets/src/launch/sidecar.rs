@@ -52,6 +52,8 @@ pub struct Sidecar {
     pub user: Option<(u32, u32)>,
     /// Whether agents are in our pid namespace and their programs are to be proven.
     pub processes: bool,
+    /// The socket of the engine that says which images agents' containers are of.
+    pub engine: Option<PathBuf>,
 }
 
 /// Why nothing is guarded.
@@ -104,6 +106,17 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     ended
 }
 
+/// Waits to be told to end. The network of a container is gone with it, and those that share it are cut off for good:
+/// so it is that of one which does nothing.
+pub fn hold_network() -> Result<(), NotServed> {
+    let asked = to_end();
+    asked
+        .thread_block()
+        .and_then(|()| asked.wait())
+        .map_err(|error| step("wait for signals")(error.into()))?;
+    Ok(())
+}
+
 /// Who owns our state, and so serves: policy and secrets may be another's, for it to read.
 pub(super) fn owner(home: &Home) -> Result<(u32, u32), NotServed> {
     let audit = home.audit();
@@ -149,6 +162,7 @@ fn order(
         environment: wanted.environment.clone(),
         narrow: wanted.narrow.clone(),
         agent: wanted.agent.clone(),
+        asked_by: None,
         session: String::new(),
         pins: kept.pins.clone(),
         cgroup: place.cgroup.clone(),
@@ -156,7 +170,12 @@ fn order(
         listeners: numbers(&sockets.listeners),
         dns_udp: numbers(&sockets.dns_udp),
         dns_tcp: numbers(&sockets.dns_tcp),
-        service: Some(Service { ours: Some(ours), processes: wanted.processes, pods: None }),
+        service: Some(Service {
+            ours: Some(ours),
+            processes: wanted.processes,
+            engine: wanted.engine.clone(),
+            pods: None,
+        }),
         uid,
         gid,
     }
@@ -187,7 +206,7 @@ pub(super) fn show(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Until a signal asks us to end, or the interceptor does.
 fn wait(interceptor: &mut Interceptor) -> Result<(), NotServed> {
-    let asked = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    let asked = to_end();
     let signals = asked.thread_block().and_then(|()| SignalFd::new(&asked));
     let signals = signals.map_err(|error| step("wait for signals")(error.into()))?;
     loop {
@@ -208,6 +227,11 @@ fn wait(interceptor: &mut Interceptor) -> Result<(), NotServed> {
             return Err(NotServed::Ended);
         }
     }
+}
+
+/// The signals that ask us to end.
+fn to_end() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT])
 }
 
 /// Device and inode of our pid namespace.

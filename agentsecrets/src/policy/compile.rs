@@ -16,6 +16,7 @@ use serde_yaml::Spanned;
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::identity::container::is_id;
+use crate::identity::image::Wanted;
 use crate::tls::verify::Roots;
 
 use super::ask::{Area, Place};
@@ -175,20 +176,22 @@ impl Findings {
             || facts.uid.is_some()
             || facts.cgroup.is_some()
             || facts.container.is_some()
+            || facts.image.is_some()
             || facts.pod.is_some();
         if !named && !session && !token && !trusted {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 container, pod, session: true, token: true, trusted: true, or leave 'match' out",
+                 container, image, pod, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
         Match {
-            exe: facts.exe.as_ref().and_then(|text| self.pattern(text)),
+            exe: facts.exe.as_ref().and_then(|text| self.keep(text, super::program::glob(&text.value))),
             sha256: facts.sha256.as_ref().and_then(|text| self.keep(text, sha256(&text.value))),
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
             container: facts.container.as_ref().and_then(|text| self.keep(text, container(&text.value))),
+            image: facts.image.as_ref().and_then(|text| self.keep(text, image(&text.value))),
             session,
             token,
             trusted,
@@ -433,6 +436,10 @@ fn container(text: &str) -> Result<String, String> {
         "'{}' is no container id: give 12 to 64 lower-case hex digits; names are an engine's to change",
         shown(text)
     ))
+}
+
+fn image(text: &str) -> Result<Wanted, String> {
+    text.parse().map_err(|why| format!("image '{}' {why}", shown(text)))
 }
 
 fn sha256(text: &str) -> Result<String, String> {

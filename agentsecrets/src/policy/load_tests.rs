@@ -27,6 +27,7 @@ agents:
       sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
       uid: 1000
       cgroup: /agents.slice/**
+      image: ghcr.io/acme/agent:1
       pod: { namespace: prod, service_account: agent, labels: { app: agent } }
       session: true
       token: true
@@ -60,8 +61,17 @@ agents:
     let secrets: Vec<_> = agent.secrets().map(|name| name.as_str()).collect();
     assert_eq!(secrets, ["OTHER", "STRIPE_KEY", "THIRD"]);
     assert_eq!((agent.inbound(), agent.env(), agent.rules()), (&[8080][..], false, 5));
-    assert_eq!(&*agent.rules[0].id, "coder/1 (policy.yaml:16)");
+    assert_eq!(&*agent.rules[0].id, "coder/1 (policy.yaml:17)");
     assert_eq!(agent.rules[0].max_body, Some(10 << 20));
+}
+
+#[test]
+fn an_image_without_a_version_or_that_is_none_is_refused() {
+    for (image, told) in [("python", "names no version"), ("'Acme/a:1'", "is no name"), ("", "")] {
+        let text = format!("version: 1\nagents:\n  - name: a\n    match:\n      image: {image}\n");
+        let problems = refused(&text);
+        assert!(problems[0].0 == 5 && problems[0].1.contains(told), "{image}: {problems:?}");
+    }
 }
 
 #[test]

@@ -9,9 +9,11 @@ use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use crate::base::host::Host;
 use crate::identity::Caller;
+use crate::identity::image::Wanted;
 
 use super::narrow::covers;
 use super::pods::PodFacts;
+use super::program;
 use super::scale::shown;
 
 /// What stands behind `host:`.
@@ -168,6 +170,7 @@ pub(super) struct Match {
     pub cgroup: Option<GlobMatcher>,
     /// The beginning of its id.
     pub container: Option<String>,
+    pub image: Option<Wanted>,
     pub session: bool,
     pub token: bool,
     pub trusted: bool,
@@ -178,11 +181,11 @@ impl Match {
     /// The first fact that does not hold, or `None` if all hold.
     pub(super) fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
         let process = &caller.process;
-        let exe =
-            |glob: &GlobMatcher| is_plain(&process.exe.to_string_lossy()) && glob.is_match(&process.exe);
+        let exe = |glob: &GlobMatcher| program::holds(glob, &process.exe.to_string_lossy());
         let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
+        let image = |wanted: &Wanted| process.image.as_ref().is_some_and(|image| wanted.is(image));
         if self.uid.is_some_and(|uid| uid != process.uid) {
             Some("uid")
         } else if !self.exe.as_ref().is_none_or(exe) {
@@ -191,6 +194,8 @@ impl Match {
             Some("cgroup")
         } else if !self.container.as_ref().is_none_or(container) {
             Some("container")
+        } else if !self.image.as_ref().is_none_or(image) {
+            Some("image")
         } else if !self.pod.as_ref().is_none_or(|facts| facts.hold_for(caller)) {
             Some("pod")
         } else if self.sha256.as_ref().is_some_and(|hash| *hash != process.sha256) {

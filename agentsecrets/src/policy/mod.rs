@@ -34,6 +34,7 @@ pub mod place;
 #[cfg(test)]
 mod places_tests;
 pub(crate) mod pods;
+mod program;
 pub mod rules;
 pub(crate) mod scale;
 pub mod signing;

@@ -55,6 +55,8 @@ pub(super) struct Match {
     #[serde(default, deserialize_with = "given")]
     pub container: Option<Text>,
     #[serde(default, deserialize_with = "given")]
+    pub image: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
     pub pod: Option<Spanned<Pod>>,
     #[serde(default, deserialize_with = "given")]
     pub session: Option<bool>,

@@ -10,7 +10,7 @@ use http::Method;
 use crate::base::host::Host;
 use crate::base::name::{AgentName, SecretName};
 use crate::base::refusal::{Refusal, Slug};
-use crate::identity::Caller;
+use crate::identity::{Caller, Process};
 use crate::tls::verify::Roots;
 
 use super::ask::{Area, Spot};
@@ -144,7 +144,7 @@ impl Policy {
         let Some(name) = &caller.agent else {
             let holds = self.agents.iter().find(|agent| agent.fails_by(caller).is_none());
             return holds.ok_or_else(|| {
-                denied(format!("no agent entry of {} holds for {}", self.file, caller.process.exe.display()))
+                denied(format!("no agent entry of {} holds for {}", self.file, program(&caller.process)))
             });
         };
         let Some(agent) = self.agent(name) else {
@@ -155,7 +155,7 @@ impl Policy {
             Some(fact) => Err(denied(format!(
                 "this program is not agent '{name}': 'match.{fact}' of {} does not hold for {}",
                 self.file,
-                caller.process.exe.display()
+                program(&caller.process)
             ))),
         }
     }
@@ -195,6 +195,14 @@ pub(super) fn naming<'a>(agents: impl Iterator<Item = &'a Agent>, host: &Host) -
         }
     }
     best
+}
+
+/// What a refusal calls a process: its program, unless that is out of sight.
+fn program(process: &Process) -> String {
+    match process.container() {
+        Some(container) if process.exe.as_os_str().is_empty() => format!("container {}", container.id),
+        _ => process.exe.display().to_string(),
+    }
 }
 
 impl Agent {

@@ -1,5 +1,5 @@
-//! The image as an archive in the OCI's layout, which every engine and tool of theirs reads: one layer with the
-//! program, the roots that servers prove themselves by, and empty folders to mount things on.
+//! The image as an archive in the OCI's layout, with the list that `docker load` of older engines looks for: one layer
+//! with the program, the roots that servers prove themselves by, and empty folders to mount things on.
 
 use std::fs;
 
@@ -38,11 +38,18 @@ pub(super) fn archive(release: &Release) -> Result<Vec<u8>> {
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [entry],
     });
+    let path = |bytes: &[u8]| format!("blobs/sha256/{}", sha256(bytes));
+    let listed = json!([{
+        "Config": path(&config),
+        "RepoTags": [format!("agentsecrets:{}", release.version)],
+        "Layers": [path(&packed)],
+    }]);
     let mut tree = Tree::default();
+    tree.file("manifest.json", serde_json::to_vec(&listed)?, 0o644);
     tree.file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#, 0o644);
     tree.file("index.json", serde_json::to_vec(&index)?, 0o644);
     for blob in [packed, config, manifest] {
-        tree.file(&format!("blobs/sha256/{}", sha256(&blob)), blob, 0o644);
+        tree.file(&path(&blob), blob, 0o644);
     }
     tree.tar(release.epoch)
 }

@@ -186,6 +186,7 @@ fn order(
         environment: wanted.environment.clone(),
         narrow: wanted.narrow.clone(),
         agent: None,
+        asked_by: None,
         session: String::new(),
         pins: shared.pins().to_path_buf(),
         cgroup: path_below(&wanted.cgroups, kubepods),
@@ -193,7 +194,7 @@ fn order(
         listeners: Vec::new(),
         dns_udp: Vec::new(),
         dns_tcp: Vec::new(),
-        service: Some(Service { ours: None, processes: true, pods: Some(pods.as_raw_fd()) }),
+        service: Some(Service { ours: None, processes: true, engine: None, pods: Some(pods.as_raw_fd()) }),
         uid,
         gid,
     })
