@@ -138,6 +138,27 @@ fn a_pod_that_could_get_around_us_is_held_and_not_served_and_is_told_why() {
     assert!(pod.is_offline());
 }
 
+/// Labels are the choice of whoever writes a pod, and there may be very many.
+#[test]
+fn a_pod_with_more_labels_than_can_be_told_of_is_offline_and_harms_nobody_else() {
+    let cluster = Cluster::new(Driver::Systemd);
+    let service = cluster.service();
+    let (pod, other) = (cluster.pod("prod", "agent", &[LABEL]), cluster.pod("prod", "agent", &[LABEL]));
+    service.serves(2);
+    let mut many = object(&pod.uid, "prod", "agent", &[LABEL], NODE);
+    for number in 0..4000 {
+        many["metadata"]["labels"][format!("label-{number}")] = "a value of some length".into();
+    }
+    cluster.api.put(many.clone());
+    service
+        .until("it says why", |status| status.failed.get(&pod.uid).is_some_and(|why| why.contains("labels")));
+    assert!(pod.is_offline());
+    assert_eq!(other.status("STRIPE_KEY"), "200");
+    cluster.api.put(object(&pod.uid, "prod", "agent", &[LABEL], NODE));
+    service.serves(2);
+    assert_eq!(pod.status("STRIPE_KEY"), "200");
+}
+
 /// Whoever is on its way into a pod is in the node's network for a moment: no doors are made there.
 #[test]
 fn the_nodes_own_network_is_never_taken_for_a_pods() {
