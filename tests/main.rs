@@ -27,5 +27,6 @@ mod signing;
 mod spine;
 mod stores;
 mod support;
+mod systems;
 mod tls;
 mod trust;

@@ -11,7 +11,7 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 
 use crate::address::{self, Words};
-use crate::state::{self, INBOUND, OWN_FLOWS, dns_port, egress_netns, listener_port};
+use crate::state::{self, OWN_FLOWS, dns_port, egress_netns, listener_port};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -60,7 +60,7 @@ fn passes(ctx: &SkBuffContext) -> Option<bool> {
                 return Some(true);
             }
             let flags: u8 = ctx.load(packet.transport + 13).ok()?;
-            if is_answer(from, flags) {
+            if is_answer(ctx, from, flags) {
                 return Some(true);
             }
             if !stays {
@@ -103,9 +103,9 @@ fn parse(ctx: &SkBuffContext) -> Option<Packet> {
 
 /// From a port that policy opened, and not the beginning of a connection.
 #[inline(always)]
-fn is_answer(from: u16, flags: u8) -> bool {
-    // SAFETY: the value is one byte that nobody reads.
-    flags & (ACK | RST) != 0 && unsafe { INBOUND.get(from) }.is_some()
+fn is_answer(ctx: &SkBuffContext, from: u16, flags: u8) -> bool {
+    // SAFETY: the program's own context.
+    flags & (ACK | RST) != 0 && unsafe { state::is_inbound(ctx.skb.skb, from) }
 }
 
 /// Whether the packet belongs to a connection of the agent to itself. Nothing but a bare SYN goes before

@@ -59,6 +59,18 @@ pub struct Flow {
     pub padding: [u8; 4],
 }
 
+/// A port of an agent from which answers may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Inbound {
+    /// The id of the hooked cgroup whose port it is; 0 where one cgroup alone is hooked.
+    pub cgroup: u64,
+    /// The port, in host byte order.
+    pub port: u16,
+    /// Zero.
+    pub padding: [u8; 6],
+}
+
 /// An address that leads nowhere (192.0.2.0/24 is for documentation): what we send there from our own cgroup
 /// is treated as an agent's, so that we can see whether the hooks are in force.
 pub const SELF_TEST: [u8; 4] = [192, 0, 2, 1];
@@ -75,6 +87,9 @@ pub mod globals {
     /// `u32`: how deep the cgroups are that stand directly below the one that is hooked, each an agent of its
     /// own (or ourselves); 0 where that is not known, and all are one agent.
     pub const AGENT_LEVEL: &str = "AGENT_LEVEL";
+    /// `u32`: how deep the hooked cgroups are, or one less, where one set of programs hooks many; 0 where it
+    /// hooks one.
+    pub const HOOKED_LEVEL: &str = "HOOKED_LEVEL";
     /// `u32`: 1 if our own processes are below the hooked cgroup too, in a cgroup that `OURS` names.
     pub const BESIDE: &str = "BESIDE";
     /// `[u64; 2]`: device and inode of the pid namespace in which processes can be looked at; zeroes for
@@ -105,5 +120,6 @@ mod tests {
         assert_eq!(size_of::<Snapshot>(), 8 + 8 + 8 + 6 * 4);
         assert_eq!(size_of::<Origin>(), size_of::<Snapshot>() + 16 + 2 + 6);
         assert_eq!(size_of::<Flow>(), 8 + 16 + 16 + 2 + 2 + 4);
+        assert_eq!(size_of::<Inbound>(), 8 + 2 + 6);
     }
 }

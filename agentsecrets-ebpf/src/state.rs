@@ -4,8 +4,8 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use agentsecrets_ebpf::{Flow, Origin};
-use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE};
+use agentsecrets_ebpf::{Flow, Inbound, Origin};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get, bpf_skb_ancestor_cgroup_id,
@@ -55,9 +55,9 @@ pub const OPEN: u8 = 2;
 #[map]
 pub static OWN_FLOWS: LruHashMap<Flow, u8> = LruHashMap::with_max_entries(65_536, 0);
 
-/// The agent's ports from which answers may leave.
+/// The agents' ports from which answers may leave.
 #[map]
-pub static INBOUND: HashMap<u16, u8> = HashMap::with_max_entries(1024, 0);
+static INBOUND: HashMap<Inbound, u8> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// Our own cgroups, where they stand beside agents'.
 #[map]
@@ -71,6 +71,8 @@ static DNS_PORT: u16 = 0;
 static EGRESS_NETNS: u32 = 0;
 #[unsafe(no_mangle)]
 static AGENT_LEVEL: u32 = 0;
+#[unsafe(no_mangle)]
+static HOOKED_LEVEL: u32 = 0;
 #[unsafe(no_mangle)]
 static BESIDE: u32 = 0;
 #[unsafe(no_mangle)]
@@ -118,6 +120,29 @@ pub fn egress_netns() -> bool {
 fn agent_level() -> u32 {
     // SAFETY: as above.
     unsafe { ptr::read_volatile(&raw const AGENT_LEVEL) }
+}
+
+/// Whether policy opened `port` of the agent whose socket sends a packet.
+///
+/// # Safety
+/// `skb` is the context of a program that sees a packet leave.
+#[inline(always)]
+pub unsafe fn is_inbound(skb: *mut __sk_buff, port: u16) -> bool {
+    // SAFETY: a live static; volatile because user space writes it before loading.
+    let level = unsafe { ptr::read_volatile(&raw const HOOKED_LEVEL) };
+    if level == 0 {
+        return is_open(0, port);
+    }
+    // Pods of the best quality of service are a folder nearer to the root than the others.
+    // SAFETY: the context, as the caller says.
+    let of = |level: u32| unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) };
+    is_open(of(level), port) || is_open(of(level + 1), port)
+}
+
+#[inline(always)]
+fn is_open(cgroup: u64, port: u16) -> bool {
+    // SAFETY: the value is one byte that nobody reads.
+    unsafe { INBOUND.get(Inbound { cgroup, port, padding: [0; 6] }) }.is_some()
 }
 
 /// Whether our own processes are hooked too.

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         agent: Some("tested".parse().expect("a name")),
         user: None,
         person: None,
+        asked_by: None,
         variables: std::env::vars_os().collect(),
         ttl: None,
         command: Vec::new(),

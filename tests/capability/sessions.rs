@@ -31,10 +31,11 @@ fn begun(program: &mut std::process::Command) -> Child {
 }
 
 #[track_caller]
-pub(super) fn ends_soon(child: &mut Child) {
+pub(super) fn ends_soon(child: &mut Child) -> Duration {
     let asked = Instant::now();
     assert_ne!(child.wait().unwrap().code(), Some(0), "it was broken off");
     assert!(asked.elapsed() < SOON, "after {:?}", asked.elapsed());
+    asked.elapsed()
 }
 
 /// It takes a moment, and longer where other tests run beside.
@@ -168,10 +169,11 @@ fn uses_run_out_and_a_restart_gives_no_new_ones() {
 }
 
 #[test]
-fn ending_it_in_mid_download_closes_the_connection_soon_and_the_record_says_why() {
+fn ending_it_in_mid_download_closes_the_connection_within_a_second_and_the_record_says_why() {
     let world = World::new();
     let proxy = Proxy::of(&world);
-    for version in ["--http1.1", "--http2"] {
+    let mut took = Vec::new();
+    for version in ["--http1.1", "--http2", "--http1.1", "--http2"] {
         let id = own_session(&world, &[]);
         until("it holds", || {
             spend(&world, &proxy, &[]);
@@ -179,11 +181,13 @@ fn ending_it_in_mid_download_closes_the_connection_soon_and_the_record_says_why(
         });
         let mut curl = held(&world, &proxy, &[version]);
         person(&world, &["session", "end", &id]).ok();
-        ends_soon(&mut curl);
+        took.push(ends_soon(&mut curl));
         let record = world.home.audit().pop().unwrap();
         assert_eq!((&record["status"], &record["session_id"]), (&json!("ERROR"), &json!(id)), "{record}");
         assert!(record["reason"].as_str().unwrap().starts_with("session_ended"), "{record}");
     }
+    // A machine that is busy with other tests is slow at times, not at every time.
+    assert!(took.iter().min() < Some(&Duration::from_secs(1)), "{took:?}");
 }
 
 #[test]

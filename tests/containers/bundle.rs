@@ -1,14 +1,12 @@
-//! What an engine makes of a service: the OCI configuration that `runc` is given, with the mounts, users,
-//! capabilities, namespaces and system calls that Docker would give it.
+//! What a container is to be, whoever's engine it is of, and what `runc` is told of it: the mounts, users,
+//! capabilities, namespaces and system calls.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::compose::Service;
-
-/// What Docker gives a container that says nothing.
+/// What a container has that says nothing, of Docker as of containerd.
 const USUAL_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -26,71 +24,80 @@ const USUAL_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-/// Where a container is put, beside what its service says.
-pub(crate) struct Placed<'a> {
-    pub(crate) id: &'a str,
-    pub(crate) root: &'a Path,
-    pub(crate) netns: PathBuf,
-    /// What each of the service's volumes and secrets leads to: source, place, whether it is read-only.
-    pub(crate) mounts: Vec<(PathBuf, String, bool)>,
+/// A container, as an engine has made up its mind about it.
+#[derive(Debug, Clone)]
+pub(crate) struct Bundle {
+    /// 64 hex digits.
+    pub(crate) id: String,
+    /// Whether its image is that of the service; else it is an agent's.
+    pub(crate) is_ours: bool,
+    pub(crate) user: (u32, u32),
+    pub(crate) capabilities: BTreeSet<String>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) read_only: bool,
+    pub(crate) working_dir: String,
     pub(crate) command: Vec<String>,
     pub(crate) environment: Vec<String>,
-    /// The pid namespace to share, if one is.
-    pub(crate) pids: Option<PathBuf>,
+    /// What is mounted: source, place, whether it is read-only.
+    pub(crate) mounts: Vec<(PathBuf, String, bool)>,
+    /// Its cgroup, in the whole tree.
+    pub(crate) cgroup: String,
+    /// The namespaces that it has with others, by what `runc` calls them; all else is its own.
+    pub(crate) shared: Vec<(&'static str, PathBuf)>,
+    /// What says in it whether it is well.
+    pub(crate) check: Vec<String>,
 }
 
-/// The configuration of `service`.
-pub(crate) fn configuration(service: &Service, placed: &Placed<'_>) -> Value {
-    let capabilities = capabilities(service);
-    let (uid, gid) = service.user.split_once(':').unwrap();
-    let (uid, gid): (u32, u32) = (uid.parse().unwrap(), gid.parse().unwrap());
+/// Those of a container that drops and adds these.
+pub(crate) fn capabilities(drop: &[String], add: &[String]) -> BTreeSet<String> {
+    assert_eq!(drop, ["ALL"]);
+    let usual = USUAL_CAPABILITIES.iter().filter(|_| !drop.iter().any(|name| name == "ALL"));
+    let names = usual.copied().chain(add.iter().map(String::as_str));
+    names.map(|name| format!("CAP_{name}")).collect()
+}
+
+/// What `runc` is told of a container whose files are at `root`.
+pub(crate) fn configuration(bundle: &Bundle, root: &Path) -> Value {
+    let Bundle { capabilities, user: (uid, gid), .. } = bundle;
     // Who is not root has them within bounds alone.
-    let held: Vec<String> = if uid == 0 { capabilities.iter().cloned().collect() } else { Vec::new() };
-    let mut pids = json!({ "type": "pid" });
-    if let Some(shared) = &placed.pids {
-        pids["path"] = json!(shared);
-    }
-    json!({
+    let held: Vec<&String> = if *uid == 0 { capabilities.iter().collect() } else { Vec::new() };
+    let namespaces = ["pid", "ipc", "uts", "mount", "cgroup", "network"].map(|kind| {
+        let shared = bundle.shared.iter().find(|(shared, _)| *shared == kind);
+        shared.map_or_else(|| json!({ "type": kind }), |(_, path)| json!({ "type": kind, "path": path }))
+    });
+    let mut configuration = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false,
             "user": { "uid": uid, "gid": gid },
-            "args": placed.command,
-            "env": placed.environment,
-            "cwd": service.working_dir.as_deref().unwrap_or("/"),
+            "args": bundle.command,
+            "env": bundle.environment,
+            "cwd": bundle.working_dir,
             "capabilities": {
                 "bounding": capabilities, "effective": held, "permitted": held, "inheritable": [], "ambient": [],
             },
-            "noNewPrivileges": service.security_opt.iter().any(|option| option == "no-new-privileges:true"),
+            "noNewPrivileges": bundle.no_new_privileges,
         },
-        "root": { "path": placed.root, "readonly": service.read_only },
-        "hostname": "container",
-        "mounts": mounts(placed),
+        "root": { "path": root, "readonly": bundle.read_only },
+        "mounts": mounts(&bundle.mounts),
         "linux": {
-            "cgroupsPath": format!("/{}/docker-{}.scope", service.cgroup_parent, placed.id),
-            "namespaces": [
-                pids, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "cgroup" },
-                { "type": "network", "path": placed.netns },
-            ],
-            "seccomp": seccomp(&capabilities),
+            "cgroupsPath": bundle.cgroup,
+            "namespaces": namespaces,
+            "seccomp": seccomp(capabilities),
             "maskedPaths": [
                 "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
                 "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
             ],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
-    })
+    });
+    if bundle.shared.iter().all(|(kind, _)| *kind != "uts") {
+        configuration["hostname"] = "container".into();
+    }
+    configuration
 }
 
-/// Those of `cap_drop` and `cap_add`.
-pub(crate) fn capabilities(service: &Service) -> BTreeSet<String> {
-    assert_eq!(service.cap_drop, ["ALL"]);
-    let usual = USUAL_CAPABILITIES.iter().filter(|_| !service.cap_drop.iter().any(|name| name == "ALL"));
-    let names = usual.copied().chain(service.cap_add.iter().map(String::as_str));
-    names.map(|name| format!("CAP_{name}")).collect()
-}
-
-fn mounts(placed: &Placed<'_>) -> Vec<Value> {
+fn mounts(given: &[(PathBuf, String, bool)]) -> Vec<Value> {
     let of = |kind: &str, at: &str, options: &[&str]| json!({ "destination": at, "type": kind, "source": kind, "options": options });
     let mut mounts = vec![
         of("proc", "/proc", &["nosuid", "noexec", "nodev"]),
@@ -101,7 +108,7 @@ fn mounts(placed: &Placed<'_>) -> Vec<Value> {
         of("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
         of("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
     ];
-    for (source, at, read_only) in &placed.mounts {
+    for (source, at, read_only) in given {
         let access = if *read_only { "ro" } else { "rw" };
         mounts.push(
             json!({ "destination": at, "type": "bind", "source": source, "options": ["rbind", "rprivate", access] }),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::engine::SECRET;
+use super::site::SECRET;
 use super::{Engine, deploy, file};
 use crate::support::process::{command, finish};
 
@@ -96,7 +96,7 @@ fn the_image_for_arm64_runs_on_an_emulated_one() {
 fn the_image_serves_an_agent_with_nothing_but_what_is_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut engine = Engine::new();
-    engine.image = Some(unpacked(&made(".oci.tar"), folder.path()));
+    engine.site.image = Some(unpacked(&made(".oci.tar"), folder.path()));
     let (service, agent) = (engine.service(), engine.agent());
     let answer = agent.curl(&[], &engine.url("/echo")).ok();
     assert_eq!(engine.api.only().header("authorization"), format!("Bearer {SECRET}"));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::dist::{made, unpacked};
-use super::engine::SECRET;
+use super::site::{SECRET, Site};
 use super::{Engine, compose, deploy, file};
 use crate::support::process::{Outcome, command, finish};
 
@@ -73,7 +73,7 @@ impl<'a> Docker<'a> {
         let archive = format!("@{}", made(".oci.tar").display());
         let said = self.api(&[&TAR[..], &[&archive, "/images/load"]].concat()).ok();
         assert!(said.contains("Loaded image: agentsecrets:"), "{said}");
-        Engine::stand_in(&self.engine.path("agent"));
+        Site::stand_in(&self.engine.path("agent"));
         for name in ["acme/agent", "acme/other"] {
             self.imports(&self.engine.path("agent"), name, "1");
         }

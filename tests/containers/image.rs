@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::Engine;
-use super::engine::Container;
+use super::site::Container;
 
 /// The group that may use the socket.
 const GROUP: u32 = 991;

@@ -2,10 +2,10 @@
 
 use std::process::Stdio;
 
-use super::Engine;
+use super::{Engine, site};
 
 /// Tries to get out without end, and says so once.
-const TRIES: &str = r"
+pub(crate) const TRIES: &str = r"
 import socket, sys
 print('trying', flush=True)
 while True:
@@ -90,11 +90,7 @@ fn an_upgrade_leaves_no_moment_without_hooks() {
     for turn in 0..5 {
         let [pins] = engine.pins().try_into().unwrap();
         drop(running.take());
-        // As if its programs were others.
-        let name = pins.file_name().unwrap().to_str().unwrap();
-        let mut parts: Vec<&str> = name.split('-').collect();
-        parts[1] = "0000000000000000";
-        std::fs::rename(&pins, pins.with_file_name(parts.join("-"))).unwrap();
+        site::of_another_version(&pins);
         running = Some(engine.service());
         let [now] = engine.pins().try_into().unwrap();
         assert!(now.file_name().unwrap().to_str().unwrap().starts_with(&format!("{}-", turn + 1)), "{now:?}");

@@ -1,18 +1,19 @@
 //! Agents in containers: the services of `deploy/compose.yaml`, started by a real container runtime with exactly
 //! the mounts, users, capabilities, namespaces and system calls that the file gives them.
 
-mod bundle;
+pub(crate) mod bundle;
 mod capabilities;
 mod compose;
 mod dist;
 mod docker;
 mod engine;
 mod files;
-mod held;
+pub(crate) mod held;
 mod image;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod rotation;
 mod several;
+pub(crate) mod site;
 mod spending;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use super::Engine;
-use super::engine::SECRET;
+use super::site::SECRET;
 use crate::support::process::until;
 
 const NEXT: &str = "sk_live_N3xtV4lu3ThatT0okItsPl4ce00";

@@ -1,7 +1,7 @@
 //! An agent's call gets its credential, and what is said of the caller is what the kernel says.
 
 use super::Engine;
-use super::engine::SECRET;
+use super::site::SECRET;
 use crate::support::process::until;
 
 #[test]

@@ -7,6 +7,7 @@ mod life;
 mod people;
 mod ran;
 mod tricks;
+mod verbs;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

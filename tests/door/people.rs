@@ -241,6 +241,23 @@ fn a_trusted_service_has_what_its_pin_names_and_does_nothing_else() {
     let called = deploy(&["call", "--url", "https://api.test/", "--bearer", "API_KEY"]);
     assert_refused(&called);
     assert!(called.stderr.contains("needs your presence"), "{called:?}");
+    // The exec provider is told afterwards what is asked for, and gives what the pin names.
+    let asks = br#"{"protocolVersion":1,"provider":"x","ids":["API_KEY","OTHER"]}"#;
+    let given = finish_with(&mut service.holding(&asked(&["exec"])), asks).json();
+    assert_eq!(given["values"], serde_json::json!({ "API_KEY": SECRET }), "{given}");
+    assert!(given["errors"]["OTHER"]["message"].is_string(), "{given}");
+    // A pin without the cgroup holds for it too, by what its arguments say; where nobody is asked that is too little.
+    let script = machine.inside("opt/ask.sh");
+    std::fs::write(&script, format!("#!/bin/sh\nexec {PROGRAM} exec\n")).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let loose = ["trust", "add", "/opt/deploy", "--secrets", "OTHER", "--script", "/opt/ask.sh"];
+    finish(&mut machine.for_user(ALICE, &loose)).ok();
+    let scripted = machine.user(ALICE, &["/opt/deploy", "/opt/ask.sh"]);
+    let given = finish_with(&mut service.holding(&scripted), asks).json();
+    assert_eq!(given["values"], serde_json::json!({ "API_KEY": SECRET }), "{given}");
+    let why = given["errors"]["OTHER"]["message"].as_str().unwrap();
+    assert!(why.contains("as a service alone"), "{why}");
+    assert_refused(&finish_with(&mut asked(&["exec"]), asks));
     // From elsewhere, for another secret, for another act, or as another program: no.
     assert_refused(&finish(&mut asked(&spend)));
     for words in [
@@ -253,6 +270,26 @@ fn a_trusted_service_has_what_its_pin_names_and_does_nothing_else() {
     }
     let copied = "cp /opt/deploy ~/deploy; exec ~/deploy /opt/agentsecrets env --only API_KEY -- env";
     assert_refused(&finish(&mut service.holding(&machine.user(ALICE, &["sh", "-c", copied]))));
+}
+
+#[test]
+fn a_program_is_trusted_where_it_lies_and_what_lies_in_a_closed_home_is_told_to_move() {
+    let machine = Machine::new();
+    machine.presence(ALICE);
+    finish(&mut machine.root(&["cp", "/usr/bin/sort", "/opt/deploy"])).ok();
+    let add = |folder: &str, program: &str| {
+        let script = format!("cd {folder} && {PROGRAM} trust add {program} --secrets API_KEY");
+        machine.present(&machine.user(ALICE, &["sh", "-c", &script]))
+    };
+    // By a path of the caller's folder, and by a name that the caller's shell would find.
+    let (code, shown) = add("/opt", "./deploy");
+    assert!(code == Some(0) && shown.contains("trusted /opt/deploy as"), "{shown}");
+    let (code, shown) = add("/opt", "sort");
+    assert!(code == Some(0) && shown.contains("trusted /usr/bin/sort as"), "{shown}");
+    finish(&mut machine.user(ALICE, &["cp", "/usr/bin/sort", "/home/alice/tool"])).ok();
+    let (code, shown) = add("/home/alice", "./tool");
+    assert!(code == Some(1) && shown.contains("/home/alice/tool cannot be read"), "{shown}");
+    assert!(shown.contains("outside of a closed home"), "{shown}");
 }
 
 /// A cgroup of root's, as a service has one.

@@ -1,11 +1,14 @@
 //! `run` and `env` for people who are not root: the daemon starts them, as who asked and nobody else.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+
+use serde_json::json;
 
 use super::*;
 use crate::spine::World;
 use crate::support::memory;
+use crate::support::process::until;
 
 /// A machine whose daemon trusts the servers of `world`, and where alice's agents may spend a secret there.
 fn with(world: &World) -> Machine {
@@ -166,4 +169,95 @@ fn the_project_file_of_the_working_folder_narrows_and_chooses_though_only_the_pe
     assert_eq!(status["environment"], "staging");
     let run = ["sh", "-c", "cd ~ && exec /opt/agentsecrets run -- sh -c 'echo =$API_KEY'"];
     assert_eq!(finish(&mut machine.user(ALICE, &run)).ok(), "=\n");
+}
+
+#[test]
+fn what_speaks_for_a_model_outside_run_is_started_as_an_agent() {
+    let world = World::new();
+    let machine = with(&world);
+    let asked = json!({"url": world.url("/bridge"), "method": "GET", "injections": {"bearer": "API_KEY"}});
+    let bridge = &mut machine.alice(&["mcp", "bridge", "proxy.call"]);
+    let told = finish_with(bridge, asked.to_string().as_bytes()).json();
+    assert_eq!(told["data"]["status_code"], 200, "{told}");
+    let status = finish_with(&mut machine.alice(&["mcp", "bridge", "status"]), b"{}").json();
+    assert_eq!(status["data"]["environment"]["active"], "development", "{status}");
+
+    let mut serve = machine.alice(&["mcp", "serve", "--agent", "coder"]);
+    let mut serve = serve.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut says, mut hears) = (serve.stdin.take().unwrap(), BufReader::new(serve.stdout.take().unwrap()));
+    let mut ask = |id: u32, method: &str, params: serde_json::Value| {
+        let line = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        writeln!(says, "{line}").unwrap();
+        let mut answer = String::new();
+        hears.read_line(&mut answer).unwrap();
+        answer
+    };
+    let client = json!({"name": "test", "version": "1"});
+    ask(1, "initialize", json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}));
+    let call = json!({"url": world.url("/serve"), "injections": {"bearer": "API_KEY"}});
+    let answer = ask(2, "tools/call", json!({"name": "api_call", "arguments": call}));
+    assert!(answer.contains("HTTP 200") && !answer.contains(SECRET), "{answer}");
+    drop(says);
+    assert!(serve.wait().unwrap().success());
+
+    let paths: Vec<String> = world.api.received().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/bridge", "/serve"]);
+    // Each in a run, which is a session.
+    let requests = finish(&mut machine.for_user(ALICE, &["audit", "list", "--json"])).ok();
+    let of_runs = requests.lines().filter(|line| line.contains("\"session_id\":\"")).count();
+    assert_eq!((of_runs, requests.lines().count()), (2, 2), "{requests}");
+}
+
+/// A shell's script in which `ask` is an agent's request with the secret, whose status is printed.
+fn shell(machine: &Machine, world: &World, script: &str) -> Command {
+    let ask = format!(
+        "ask() {{ {PROGRAM} run -- curl -sS -o /dev/null -w '%{{http_code}} ' \
+         -H 'Authorization: Bearer AS_SECRET_API_KEY' {}; }}",
+        world.url("/echo")
+    );
+    machine.user(ALICE, &["sh", "-c", &format!("{ask}; {script}")])
+}
+
+#[test]
+fn a_session_of_the_persons_shell_bounds_what_is_run_from_it() {
+    let world = World::new();
+    let machine = with(&world);
+    machine.presence(ALICE);
+    let free = finish(&mut shell(&machine, &world, "ask"));
+    assert_eq!(free.stdout, "200 ", "{free:?}");
+    let start = format!("{PROGRAM} session start --secrets OTHER >/dev/null && ask; echo end");
+    let (_, shown) = machine.present(&shell(&machine, &world, &start));
+    assert!(shown.contains("403 end"), "{shown}");
+    let elsewhere = finish(&mut shell(&machine, &world, "ask"));
+    assert_eq!(elsewhere.stdout, "200 ", "{elsewhere:?}");
+}
+
+#[test]
+fn a_request_that_is_held_is_approved_by_the_person_and_by_nobody_else() {
+    let world = World::new();
+    let machine = with(&world);
+    machine.presence(ALICE);
+    machine.policy(
+        ALICE,
+        &format!(
+            "version: 1\nagents:\n  - name: coder\n    allow:\n      - {{ host: api.test, ports: [{}], private: true, \
+             secrets: [API_KEY], approve: {{ wait: 60s }} }}\n",
+            world.api.port()
+        ),
+    );
+    let mut asking = shell(&machine, &world, "ask").stdout(Stdio::piped()).spawn().unwrap();
+    let mut id = String::new();
+    until("it is held", || {
+        let held = finish(&mut machine.for_user(ALICE, &["approvals", "--json"])).json();
+        id = held[0]["id"].as_str().unwrap_or_default().to_owned();
+        !id.is_empty()
+    });
+    assert_refused(&finish(&mut machine.alice(&["approve", &id])));
+    assert!(world.api.received().is_empty());
+    let (code, shown) = machine.present(&machine.alice(&["approve", &id]));
+    assert_eq!(code, Some(0), "{shown}");
+    let mut status = String::new();
+    std::io::Read::read_to_string(asking.stdout.as_mut().unwrap(), &mut status).unwrap();
+    asking.wait().unwrap();
+    assert_eq!(status, "200 ");
 }

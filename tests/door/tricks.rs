@@ -22,7 +22,9 @@ def door():
 def send(s, body, fds):
     data = struct.pack(">I", len(body)) + body
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    s.sendall(data[s.sendmsg([data], rights):])
+    rest = data[s.sendmsg([data], rights):]
+    if rest:  # to send nothing fails once the other side has answered and gone
+        s.sendall(rest)
 def reply(s):
     line = s.makefile().readline()
     print(line, end="", flush=True)
@@ -40,7 +42,7 @@ pub(super) fn protocol(script: &str) -> String {
 }
 
 /// A machine where alice has a secret and a passphrase.
-fn guarded() -> Machine {
+pub(super) fn guarded() -> Machine {
     let machine = Machine::new();
     machine.presence(ALICE);
     machine.store(ALICE, "API_KEY", SECRET);
@@ -57,38 +59,6 @@ fn gets_nothing(machine: &Machine, wanted: &mut Command) -> Outcome {
     let list = finish(&mut machine.for_user(ALICE, &["secrets", "list"])).ok();
     assert!(list.contains("API_KEY") && !list.contains("EVIL"), "{list}");
     outcome
-}
-
-/// Every verb that shows values or gives rights.
-const VERBS: &[&[&str]] = &[
-    &["secrets", "list"],
-    &["secrets", "get", "API_KEY"],
-    &["secrets", "get", "API_KEY", "--reveal"],
-    &["secrets", "set", "EVIL"],
-    &["secrets", "set", "EVIL=a-value-of-some-length"],
-    &["secrets", "delete", "API_KEY"],
-    &["secrets", "import", "/etc/hostname"],
-    &["call", "--url", "https://api.test/", "--bearer", "API_KEY"],
-    &["env", "--", "env"],
-    &["policy", "set", "/etc/hostname"],
-    &["environment", "switch", "production"],
-    &["environment", "copy", "development", "production"],
-    &["project", "use", "other"],
-    &["audit", "list"],
-    &["audit", "export"],
-    &["proxy", "logs"],
-    &["presence", "set"],
-    &["presence", "forget"],
-];
-
-#[test]
-fn every_verb_that_shows_values_or_gives_rights_is_refused() {
-    let machine = guarded();
-    for words in VERBS {
-        let outcome = gets_nothing(&machine, &mut machine.alice(words));
-        let refused = outcome.code == Some(4) && outcome.stderr.contains("needs your presence");
-        assert!(refused, "{words:?}: {outcome:?}");
-    }
 }
 
 #[test]
@@ -117,27 +87,6 @@ fn a_home_a_key_and_roots_of_its_own_change_nothing() {
         let mut with = command("nsenter");
         with.args(&words[..at]).args(["env", &inner]).args(&words[at..]);
         assert_refused(&gets_nothing(&machine, &mut with));
-    }
-}
-
-#[test]
-fn a_library_preloaded_into_our_client_changes_nothing() {
-    let machine = guarded();
-    // It makes our client believe to be the daemon's own user, or root, at a terminal.
-    let code = "#include <unistd.h>\n#include <stdlib.h>\n\
-        int isatty(int fd) { return 1; }\n\
-        static unsigned who(void) { return atoi(getenv(\"WHO\")); }\n\
-        uid_t getuid(void) { return who(); }\nuid_t geteuid(void) { return who(); }\n";
-    fs::write(machine.inside("home/alice/lib.c"), code).unwrap();
-    finish(&mut machine.root(&["gcc", "-shared", "-fPIC", "-o", "/opt/lib.so", "/home/alice/lib.c"])).ok();
-    for who in [KEEPER, 0] {
-        for words in [&["secrets", "get", "API_KEY", "--reveal"][..], &["secrets", "list"]] {
-            let (who, preload) = (format!("WHO={who}"), "LD_PRELOAD=/opt/lib.so");
-            let line = [&["env", &who, preload, "SUDO_UID=70001", PROGRAM], words].concat();
-            let preloaded = finish(&mut machine.user(ALICE, &["env", &who, preload, "id", "-u"])).ok();
-            assert_eq!(format!("WHO={}", preloaded.trim()), who, "the library is at work");
-            gets_nothing(&machine, &mut machine.user(ALICE, &line));
-        }
     }
 }
 

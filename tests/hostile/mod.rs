@@ -10,6 +10,7 @@ mod loopback;
 mod names;
 mod options;
 mod others;
+mod ours;
 mod outside;
 mod range;
 mod sockets;

@@ -7,7 +7,9 @@ use super::{file, helm, rendered};
 #[test]
 fn every_file_of_values_is_linted_and_its_manifests_are_valid_in_the_three_newest_releases() {
     let said = helm(&["check"]).ok();
-    assert_eq!(said.lines().count(), 12, "{said}");
+    let files = std::fs::read_dir(file("helm/agentsecrets/ci")).unwrap().count();
+    assert_eq!(said.lines().count(), files, "{said}");
+    assert!(files >= 15);
 }
 
 #[test]
@@ -29,6 +31,10 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
         ("mode: injector\ninjector: { failurePolicy: fail }", "failurePolicy"),
         ("mode: injector\ninjector: { namespaceSelector: null }", "namespaceSelector"),
         ("mode: injector\ninjector: { replicas: 0 }", "replicas"),
+        ("mode: node\nnode: { label: guard }", "label"),
+        ("mode: node\nnode: { namespaces: [Prod] }", "namespaces"),
+        ("mode: node\nnode: { kubelet: var/lib/kubelet }", "kubelet"),
+        ("mode: node\nnode: { hostNetwork: true }", "hostNetwork"),
         ("image: { digest: latest }", "digest"),
         ("policy: { policy: { version: 2 } }", "version"),
     ] {
@@ -64,7 +70,7 @@ fn the_agents_container_holds_no_value_no_privilege_and_nothing_of_the_sidecars(
 }
 
 #[test]
-fn no_manifest_holds_a_secrets_value_and_the_webhooks_rights_are_over_its_own_objects_alone() {
+fn no_manifest_holds_a_secrets_value_and_rights_are_over_our_own_objects_or_to_read_pods_alone() {
     for entry in std::fs::read_dir(file("helm/agentsecrets/ci")).unwrap() {
         for manifest in rendered(&entry.unwrap().path()) {
             let holds = manifest["kind"] == "Secret"
@@ -73,6 +79,11 @@ fn no_manifest_holds_a_secrets_value_and_the_webhooks_rights_are_over_its_own_ob
             let kind = manifest["kind"].as_str().unwrap();
             for rule in manifest["rules"].as_array().into_iter().flatten().filter(|_| kind.ends_with("Role"))
             {
+                if *rule
+                    == serde_json::json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] })
+                {
+                    continue;
+                }
                 assert!(rule["resourceNames"].as_array().is_some_and(|names| names.len() == 1), "{manifest}");
                 assert_eq!(rule["verbs"], serde_json::json!(["get", "update"]), "{manifest}");
             }
@@ -91,6 +102,34 @@ fn the_policy_that_the_chart_writes_is_one() {
     let policy = agentsecrets::policy::Policy::load(&folder.path().join("policy.yaml")).unwrap();
     assert_eq!(policy.agents()[0].name().as_str(), "coder");
     agentsecrets::app::config::Config::load(&folder.path().join("config.yaml")).unwrap();
+}
+
+#[test]
+fn a_nodes_service_has_what_its_test_found_it_to_need_and_pods_nothing_of_the_nodes() {
+    let manifests = rendered(&file("helm/agentsecrets/ci/node.yaml"));
+    let pod = &of_kind(&manifests, "DaemonSet")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let granted = container["securityContext"]["capabilities"]["add"].as_array().unwrap();
+    let granted: Vec<_> = granted.iter().map(|name| name.as_str().unwrap().to_lowercase()).collect();
+    assert_eq!(granted, super::node::GRANTED);
+    assert_eq!(container["securityContext"]["capabilities"]["drop"], serde_json::json!(["ALL"]));
+    assert!(container["securityContext"].get("privileged").is_none());
+    assert_eq!(pod["hostPID"], true);
+    assert!(pod.get("hostNetwork").is_none() && pod.get("initContainers").is_none());
+    // What is mounted of the node: the tree of cgroups to read, our pins, pods' volumes.
+    let volumes = pod["volumes"].as_array().unwrap().iter();
+    let paths: Vec<_> = volumes.filter_map(|volume| volume["hostPath"]["path"].as_str()).collect();
+    assert_eq!(paths, ["/sys/fs/cgroup", "/sys/fs/bpf/agentsecrets", "/var/lib/kubelet/pods"]);
+    assert_eq!(container["volumeMounts"][0]["readOnly"], true);
+    // The program takes the words that the chart gives it.
+    let words: Vec<_> =
+        container["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    let mut started = crate::support::process::command(crate::support::home::AGENTSECRETS);
+    let folder = tempfile::tempdir().unwrap();
+    started.args(words).env("NODE_NAME", "worker").env("AGENTSECRETS_HOME", folder.path());
+    let said = crate::support::process::finish(&mut started);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("no cgroup of pods in /host/cgroup"), "{said:?}");
 }
 
 fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {

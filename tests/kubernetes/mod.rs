@@ -2,6 +2,8 @@
 
 mod certificates;
 mod chart;
+mod node;
+mod pod;
 mod webhook;
 
 use std::path::Path;

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::mem::offset_of;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, ChildStdout, Stdio};
 
+use agentsecrets_ebpf::{Flow, Origin};
+use aya::maps::{HashMap, Map, MapData};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -120,7 +124,7 @@ impl Attacker {
         fs::write(arena.at("speaker.py"), SPEAKER).unwrap();
         let (tool, speaker, port) = (arena.at("tool"), arena.at("speaker.py"), arena.world.api.port());
         let script = format!(
-            "mkfifo orders end; exec 3<&0
+            "rm -f orders end; mkfifo orders end; exec 3<&0
             {attacks} {attack} api.test {port} {tool} orders /usr/bin/python3 {speaker} api.test:{port} <&3 4> end &
             cat end 3<&-"
         );
@@ -181,30 +185,71 @@ impl Drop for Attacker {
     }
 }
 
-#[test]
-fn who_connects_and_then_becomes_the_trusted_program_is_not_it() {
-    let arena = Arena::new();
-    arena.trust(&["add", &arena.at("tool"), "--secrets", "API_KEY"]).ok();
-    let mut attacker = Attacker::start(&arena, "become");
+/// When the process `pid` started, in ticks of 10 ms since boot.
+fn started(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap()
+}
+
+/// Has the kernel's records of connections that wait for the interceptor say what is true of the process `pid` now:
+/// its start and its executable. That undoes what is known of who it was when it connected, and nothing else.
+fn forget_who_connected(attacker: &Attacker, pid: u32) {
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let run =
+        cgroup.split('/').find_map(|part| part.trim().strip_prefix("agentsecrets-")).unwrap().to_owned();
+    let view = format!("/proc/{}/root/sys/fs/bpf/agentsecrets/{run}/FLOWS", attacker.agent.child.id());
+    let map = Map::HashMap(MapData::from_pin(view).unwrap());
+    let mut flows: HashMap<_, [u8; size_of::<Flow>()], [u8; size_of::<Origin>()]> =
+        HashMap::try_from(map).unwrap();
+    let ticks = started(pid);
+    let inode = fs::metadata(format!("/proc/{pid}/exe")).unwrap().ino();
+    let records: Vec<_> = flows.iter().map(Result::unwrap).collect();
+    assert!(!records.is_empty(), "no connection waits");
+    for (flow, mut origin) in records {
+        origin[offset_of!(Origin, snapshot.start_boottime)..][..8]
+            .copy_from_slice(&(ticks * 10_000_000).to_ne_bytes());
+        origin[offset_of!(Origin, snapshot.exe_inode)..][..8].copy_from_slice(&inode.to_ne_bytes());
+        flows.insert(flow, origin, 0).unwrap();
+    }
+}
+
+/// What an attacker is told that connected and became the trusted program; with or without what the kernel
+/// recorded of it when it connected.
+fn becoming_the_trusted_program(arena: &Arena, is_recorded: bool) -> String {
+    let mut attacker = Attacker::start(arena, "become");
     // So that nobody looks at it before it has become another.
     attacker.stop_interceptor();
     attacker.tell("connect");
     assert_eq!(attacker.hears(), "became");
-    assert_eq!(attacker.running(&arena.at("tool")).len(), 1);
+    let [trusted] = attacker.running(&arena.at("tool"))[..] else { panic!("one trusted program") };
+    if !is_recorded {
+        forget_who_connected(&attacker, trusted);
+    }
     attacker.resume_interceptor();
     attacker.tell("speak");
-    let told = attacker.hears();
-    assert!(told.starts_with("spoken 403 "), "{told}");
-    assert!(told.contains("runs another program than when it connected"), "{told}");
-    assert_eq!(arena.spent(), Vec::<String>::new());
+    attacker.hears()
 }
 
 #[test]
-fn a_trusted_program_that_gets_the_id_of_one_that_connected_and_ended_is_not_it() {
+fn who_connects_and_then_becomes_the_trusted_program_is_not_it() {
     let arena = Arena::new();
     arena.trust(&["add", &arena.at("tool"), "--secrets", "API_KEY"]).ok();
-    let mut attacker = Attacker::start(&arena, "leave");
+    let told = becoming_the_trusted_program(&arena, true);
+    assert!(told.starts_with("spoken 403 "), "{told}");
+    assert!(told.contains("runs another program than when it connected"), "{told}");
+    assert_eq!(arena.spent(), Vec::<String>::new());
+    let told = becoming_the_trusted_program(&arena, false);
+    assert!(told.starts_with("spoken 200"), "without the record the attack does not bite: {told}");
+    assert_eq!(arena.spent(), ["/spoken"]);
+}
+
+/// What an attacker is told that connected and ended, and whose id a trusted program has now.
+fn getting_the_id_of_who_connected(arena: &Arena, is_recorded: bool) -> String {
+    let mut attacker = Attacker::start(arena, "leave");
     let connector = attacker.running(&arena.at("attacks")).remove(0);
+    // Within one tick the two would be told apart by their programs alone.
+    let uptime = || fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().replace('.', "");
+    until("a tick has passed", || uptime().parse::<u64>().unwrap() > started(connector) + 1);
     attacker.stop_interceptor();
     attacker.tell("connect");
     assert_eq!(attacker.hears(), "left");
@@ -223,10 +268,23 @@ fn a_trusted_program_that_gets_the_id_of_one_that_connected_and_ended_is_not_it(
         attacker.tell("no");
         assert_eq!(attacker.hears(), "again");
     }
+    if !is_recorded {
+        forget_who_connected(&attacker, connector);
+    }
     attacker.resume_interceptor();
     attacker.tell("yes");
-    let told = attacker.hears();
+    attacker.hears()
+}
+
+#[test]
+fn a_trusted_program_that_gets_the_id_of_one_that_connected_and_ended_is_not_it() {
+    let arena = Arena::new();
+    arena.trust(&["add", &arena.at("tool"), "--secrets", "API_KEY"]).ok();
+    let told = getting_the_id_of_who_connected(&arena, true);
     assert!(told.starts_with("spoken 403 "), "{told}");
     assert!(told.contains("the process that connected is gone"), "{told}");
     assert_eq!(arena.spent(), Vec::<String>::new());
+    let told = getting_the_id_of_who_connected(&arena, false);
+    assert!(told.starts_with("spoken 200"), "without the record the attack does not bite: {told}");
+    assert_eq!(arena.spent(), ["/spoken"]);
 }

@@ -54,6 +54,29 @@ fn a_program_is_trusted_listed_refused_once_it_changed_and_trusted_again() {
 }
 
 #[test]
+fn a_pinned_program_that_became_a_link_is_told_of_and_can_be_trusted_no_longer() {
+    let arena = Arena::new();
+    let (tool, other) = (arena.at("tool"), arena.at("other"));
+    arena.trust(&["add", &tool, "--secrets", "API_KEY"]).ok();
+    fs::rename(&tool, &other).unwrap();
+    std::os::unix::fs::symlink(&other, &tool).unwrap();
+    assert_eq!(arena.statuses("ask link $tool"), super::expected(&[("link", "403")]));
+    let why = listed(&arena)[0]["why"].as_str().unwrap().to_owned();
+    let update = arena.trust(&["update", &tool]);
+    assert_eq!(update.code, Some(1), "{update:?}");
+    for told in [&why, &update.stderr] {
+        let (what, fix) =
+            (format!("{tool} is a link to {other} now"), format!("agentsecrets trust remove {tool}"));
+        assert!(told.contains(&what) && told.contains(&fix), "{told}");
+    }
+    assert_eq!(arena.trust(&["remove", &other]).code, Some(3), "it is another program");
+    arena.trust(&["remove", &tool]).ok();
+    arena.trust(&["add", &tool, "--secrets", "API_KEY"]).ok();
+    assert_eq!(listed(&arena)[0]["path"], other);
+    assert_eq!(arena.statuses("ask link $tool"), super::expected(&[("link", "200")]));
+}
+
+#[test]
 fn a_package_vouches_for_what_it_brought_and_for_nothing_else() {
     let arena = Arena::new();
     let sort = fs::canonicalize("/usr/bin/sort").unwrap();

@@ -100,6 +100,16 @@ fn newer(package: &str, folder: &Path) -> Result<()> {
     fs::remove_dir_all(&apt).with_context(|| format!("cannot remove {}", apt.display()))
 }
 
+/// Installs what the tests of the Windows program run as an agent there.
+pub(crate) fn for_windows() -> Result<()> {
+    let list = root().join("tests/systems/python.txt");
+    complete("windows", &read(&list)?, |folder| {
+        let mut pip = pip("install");
+        pip.args(["--only-binary", ":all:", "--platform", "win_amd64", "--root-user-action", "ignore"]);
+        run(pip.arg("--target").arg(folder).arg("--requirement").arg(&list))
+    })
+}
+
 /// Fills `folder` with the test vectors, which only the source of `botocore`, a requirement, holds.
 fn vectors(botocore: &str, folder: &Path) -> Result<()> {
     run(pip("download").args(["--no-binary", ":all:", botocore, "--dest"]).arg(folder))?;

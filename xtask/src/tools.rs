@@ -101,6 +101,9 @@ pub(crate) const FOR_OTHER_SYSTEMS: &[Tool] = &[
     ("mingw", &["x86_64-w64-mingw32-gcc", "--version"], "gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64"),
 ];
 
+/// What the tests of the Windows program call.
+pub(crate) const FOR_WINE: &[Tool] = &[CURL, ("Wine", &["test", "-x", "/usr/lib/wine/wine64"], "wine64")];
+
 /// Installs what is missing of `tools`, and says so. Without root it fails with the command that does.
 pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let missing = missing(tools);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,7 @@ use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
 use super::order::{Answer, Order};
+use super::pods::{self, Served};
 use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
@@ -80,7 +82,7 @@ struct Prepared {
 pub fn serve() -> Result<(), Failure> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(broken)?);
     match prepare(&control) {
-        Ok((prepared, identifier)) => {
+        Ok((prepared, identifier, pods)) => {
             answer(
                 &control,
                 &Answer::Ready {
@@ -90,7 +92,7 @@ pub fn serve() -> Result<(), Failure> {
                     hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
                 },
             )?;
-            work(prepared, identifier, control)
+            work(prepared, identifier, pods, control)
         }
         Err(failure) => answer(
             &control,
@@ -118,7 +120,7 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
 }
 
 /// In this order: what needs privileges, then giving them up, then what touches the person's files.
-fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
+fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd>), Failure> {
     let mut line = String::new();
     BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
     let order: Order = serde_json::from_str(&line).map_err(broken)?;
@@ -133,6 +135,8 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
     let listeners = inherit(&order.listeners)?.into_iter().map(TcpListener::from).collect();
     let dns_udp = inherit(&order.dns_udp)?.into_iter().map(UdpSocket::from).collect();
     let dns_tcp = inherit(&order.dns_tcp)?.into_iter().map(TcpListener::from).collect();
+    let pods = order.service.as_ref().and_then(|service| service.pods);
+    let pods = pods.map(sys::inherited).transpose().map_err(broken)?;
     let sees = order.service.as_ref().is_none_or(|service| service.processes);
     let witness = sees.then(|| harden::start_witness(order.uid, order.gid)).transpose();
     let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
@@ -212,7 +216,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier), Failure> {
         inbound,
         alarms: Arc::default(),
     };
-    Ok((prepared, identifier))
+    Ok((prepared, identifier, pods))
 }
 
 /// Who will say whom connections are from.
@@ -223,14 +227,18 @@ fn identifier(
 ) -> Result<Identifier, Failure> {
     let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
     match (&order.service, witness) {
-        (None, Some(witness)) => Ok(Identifier::new(witness, cgroup, order.session.as_str().into(), agent)),
+        (None, Some(witness)) => {
+            let identifier = Identifier::new(witness, cgroup, order.session.as_str().into(), agent);
+            Ok(identifier.asked_by(order.asked_by))
+        }
         (None, None) => Err(broken("nobody sees the run's processes")),
         (Some(service), witness) => {
             let hierarchy = Hierarchy::new(order.cgroup_root.clone(), cgroup);
-            let ours =
-                hierarchy.path(service.ours).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
+            let find = |id| hierarchy.path(id).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
+            let ours = service.ours.map(find).transpose();
             let ours = ours.map_err(|error| failed("our own cgroup cannot be found", error))?;
-            let containers = Containers { hierarchy, ours: ours.as_ref().to_owned(), engine };
+            let ours = ours.map(|ours| ours.as_ref().to_owned());
+            let containers = Containers { hierarchy, ours, engine: engine.map(Arc::new) };
             Ok(Identifier::of_containers(containers, witness, agent))
         }
     }
@@ -260,7 +268,12 @@ fn introduce(
 }
 
 /// One thread per core, each with a runtime of its own, all taking connections from the same sockets.
-fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> Result<(), Failure> {
+fn work(
+    prepared: Prepared,
+    identifier: Identifier,
+    mut pods: Option<OwnedFd>,
+    mut control: UnixStream,
+) -> Result<(), Failure> {
     let prepared = Arc::new(prepared);
     let stop = CancellationToken::new();
     let resolver = Arc::new(Resolver::system());
@@ -273,7 +286,9 @@ fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> 
     let identifier = Arc::new(identifier);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut threads = Vec::new();
-    for core in 0..cores {
+    let (workers, served): (Vec<_>, Vec<_>) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
+    for (core, served) in served.into_iter().enumerate() {
+        let (workers, pods) = (workers.clone(), pods.take());
         let (prepared, resolver, wallets) = (prepared.clone(), resolver.clone(), wallets.clone());
         let (identifier, stop) = (identifier.clone(), stop.clone());
         let run = move || -> io::Result<()> {
@@ -282,11 +297,15 @@ fn work(prepared: Prepared, identifier: Identifier, mut control: UnixStream) -> 
                 // With this one thread there, work that blocks waits where no other thread can be made.
                 tokio::task::spawn_blocking(|| {}).await.map_err(io::Error::other)?;
                 if core == 0 {
-                    tokio::spawn(answer_names(prepared.clone(), resolver.clone())?);
+                    tokio::spawn(answer_all_names(&prepared, resolver.clone())?);
                     watch(&prepared.policy, prepared.store.clone(), &wallets);
                     tokio::spawn(end_on_signal(stop.clone())?);
                 }
-                serve_connections(&prepared, resolver, wallets, identifier, stop).await
+                if let Some(pods) = pods {
+                    let (policy, identifier) = (prepared.policy.clone(), identifier.clone());
+                    tokio::spawn(pods::follow(pods, policy, identifier, workers, stop.clone()));
+                }
+                serve_connections(&prepared, resolver, wallets, identifier, served, stop).await
             })
         };
         let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(run);
@@ -341,10 +360,11 @@ async fn serve_connections(
     resolver: Arc<Resolver>,
     wallets: Arc<Wallets>,
     identifier: Arc<Identifier>,
+    mut served: mpsc::UnboundedReceiver<Served>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let timeouts = prepared.config.timeouts;
-    let upstream = Upstream::new(prepared.upstream_tls.clone(), resolver, prepared.own_addresses()?)
+    let upstream = Upstream::new(prepared.upstream_tls.clone(), resolver.clone(), prepared.own_addresses()?)
         .with_patience(Patience { connect: timeouts.connect, answer: timeouts.answer });
     let tasks = TaskTracker::new();
     let pipeline = Arc::new(Pipeline {
@@ -361,36 +381,81 @@ async fn serve_connections(
         tasks: tasks.clone(),
     });
     let intercept = Arc::new(Intercept { pipeline, leaves: prepared.leaves.clone() });
+    let doors = Doors { intercept, room: prepared.room.clone(), tasks: tasks.clone(), stop: stop.clone() };
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
-        let (intercept, room, identifier) = (intercept.clone(), prepared.room.clone(), identifier.clone());
-        let (tasks, stop) = (tasks.clone(), stop.clone());
-        tokio::spawn(async move {
-            loop {
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
-                    () = stop.cancelled() => return,
-                };
-                if accepted.destination.ip() == IpAddr::from(SELF_TEST)
-                    && identifier.is_us(&accepted.snapshot)
-                {
-                    tasks.spawn(answer_self_test(accepted.stream));
-                    continue;
-                }
-                match room.enter() {
-                    Some(place) => {
-                        let (intercept, identifier) = (intercept.clone(), identifier.clone());
-                        tasks.spawn(async move { intercept.connection(accepted, &identifier, place).await });
-                    }
-                    None => intercept.no_room(accepted, identifier.clone()),
-                }
-            }
-        });
+        tokio::spawn(doors.clone().accept(listener, identifier.clone(), CancellationToken::new()));
     }
-    stop.cancelled().await;
+    loop {
+        let pod = tokio::select! {
+            pod = served.recv() => pod,
+            () = stop.cancelled() => break,
+        };
+        let Some(pod) = pod else {
+            stop.cancelled().await;
+            break;
+        };
+        if let Err(error) = serve_pod(prepared, &resolver, &doors, pod) {
+            tracing::error!(%error, "a pod cannot be served");
+        }
+    }
     // What is under way may finish; what does not is broken off, and its record says so.
     tasks.close();
     let _ = tokio::time::timeout(timeouts.drain, tasks.wait()).await;
+    Ok(())
+}
+
+/// What taking connections takes.
+#[derive(Clone)]
+struct Doors {
+    intercept: Arc<Intercept>,
+    room: Arc<Room>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Doors {
+    /// Takes connections until we end, or until `over`, which breaks off those that are under way.
+    async fn accept(self, listener: Transparent, identifier: Arc<Identifier>, over: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => return,
+                () = over.cancelled() => return,
+            };
+            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.snapshot) {
+                self.tasks.spawn(answer_self_test(accepted.stream));
+                continue;
+            }
+            match self.room.enter() {
+                Some(place) => {
+                    let (intercept, identifier) = (self.intercept.clone(), identifier.clone());
+                    let over = over.clone();
+                    self.tasks.spawn(async move {
+                        let serving = intercept.connection(accepted, &identifier, place);
+                        let _ = over.run_until_cancelled(serving).await;
+                    });
+                }
+                None => self.intercept.no_room(accepted, identifier.clone()),
+            }
+        }
+    }
+}
+
+/// Takes connections and answers questions of one of a node's pods until it is over.
+fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: Served) -> io::Result<()> {
+    let Served { listeners, dns_udp, dns_tcp, identifier, known, over } = pod;
+    for listener in listeners {
+        let listener = Transparent::new(listener, prepared.flows.clone())?;
+        tokio::spawn(doors.clone().accept(listener, identifier.clone(), over.clone()));
+    }
+    let (budget, policy) = (Budget::default(), prepared.policy.clone());
+    let allows = move |host: &Host| {
+        let naming = known.get().map(|pod| policy.get().naming_in(&pod, host));
+        naming.is_some_and(|naming| budget.admits(&host.to_string(), &naming))
+    };
+    let names = answer_names(dns_udp, dns_tcp, allows, resolver.clone())?;
+    tokio::spawn(async move { over.run_until_cancelled(names).await });
     Ok(())
 }
 
@@ -401,31 +466,39 @@ async fn answer_self_test(mut stream: tokio::net::TcpStream) {
     let _ = stream.write_all(super::order::HELD).await;
 }
 
-/// Our resolver, for the agents' questions.
-fn answer_names(
-    prepared: Arc<Prepared>,
+/// Our resolver, for the questions of all agents that come to our own doors.
+fn answer_all_names(
+    prepared: &Arc<Prepared>,
     resolver: Arc<Resolver>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let udp = prepared.dns_udp.iter().map(|socket| {
-        let socket = socket.try_clone()?;
-        socket.set_nonblocking(true)?;
-        tokio::net::UdpSocket::from_std(socket)
-    });
-    let udp = udp.collect::<io::Result<Vec<_>>>()?;
-    let tcp = prepared.dns_tcp.iter().map(|listener| {
-        let listener = listener.try_clone()?;
-        listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(listener)
-    });
-    let tcp = tcp.collect::<io::Result<Vec<_>>>()?;
-    let budget = Budget::default();
+    let udp = prepared.dns_udp.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
+    let tcp = prepared.dns_tcp.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+    let (prepared, budget) = (prepared.clone(), Budget::default());
     let allows = move |host: &Host| {
         let naming = prepared.policy.get().naming(prepared.order.agent.as_ref(), host);
         budget.admits(&host.to_string(), &naming)
     };
-    Ok(async move {
-        names::serve(udp, tcp, allows, resolver).await;
-    })
+    answer_names(udp, tcp, allows, resolver)
+}
+
+/// Our resolver, for the names that an agent is allowed.
+fn answer_names(
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+    allows: impl Fn(&Host) -> bool + Send + Sync + 'static,
+    resolver: Arc<Resolver>,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let udp = udp.into_iter().map(|socket| {
+        socket.set_nonblocking(true)?;
+        tokio::net::UdpSocket::from_std(socket)
+    });
+    let udp = udp.collect::<io::Result<Vec<_>>>()?;
+    let tcp = tcp.into_iter().map(|listener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    });
+    let tcp = tcp.collect::<io::Result<Vec<_>>>()?;
+    Ok(names::serve(udp, tcp, allows, resolver))
 }
 
 impl Prepared {

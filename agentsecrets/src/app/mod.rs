@@ -13,6 +13,8 @@ pub mod health;
 #[cfg(target_os = "linux")]
 pub mod interceptor;
 pub mod order;
+#[cfg(target_os = "linux")]
+mod pods;
 pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod reach;

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
+use crate::identity::lineage::Born;
+use crate::identity::pod::Pod;
 use crate::policy::narrow::Narrow;
 
 /// What is answered to ourselves when we ask what becomes of an agent's connection.
@@ -28,6 +30,9 @@ pub struct Order {
     pub narrow: Narrow,
     /// The agent entry that `run --agent` named.
     pub agent: Option<AgentName>,
+    /// The process that asked for the run, where that is not one that the launcher descends from.
+    #[serde(default)]
+    pub asked_by: Option<Born>,
     /// The session's id: one run is one session.
     pub session: String,
     /// The bpffs folder with the pinned maps.
@@ -55,14 +60,50 @@ pub struct Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// The id of the cgroup that holds our own processes, directly below that of the agents'.
-    pub ours: u64,
+    /// The id of the cgroup that holds our own processes, directly below that of the agents', if they are there.
+    pub ours: Option<u64>,
     /// Whether agents' processes can be looked at: they are in our pid namespace.
     pub processes: bool,
     /// The socket of the engine that says which images their containers are of.
     #[serde(default)]
     pub engine: Option<PathBuf>,
+    /// A packet socket, as an inherited descriptor, on which we hear of a node's pods.
+    #[serde(default)]
+    pub pods: Option<i32>,
 }
+
+/// What is said of a node's pods.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// This pod is to be served. Its sockets come with the word: listeners, then the resolver's datagram sockets,
+    /// then its listeners, as many of each as `sockets` says.
+    Serve {
+        /// What the cluster says of it.
+        pod: Pod,
+        /// Its cgroup, as a path in the unified hierarchy.
+        cgroup: String,
+        /// How many sockets there are of each kind.
+        sockets: [usize; 3],
+    },
+    /// The cluster says something else of it now.
+    Known(Pod),
+    /// The pod with this uid is served no longer.
+    Gone(String),
+}
+
+/// What is answered: the ports on which others may reach the pod with this uid.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// Which pod.
+    pub uid: String,
+    /// Its ports.
+    pub inbound: Vec<u16>,
+}
+
+/// The longest word, in bytes: a packet socket takes it whole.
+pub const LONGEST_WORD: usize = 128 * 1024;
 
 /// The interceptor's answer.
 #[derive(Debug, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
 use crate::base::files;
 use crate::base::name::{AgentName, SecretName};
-use crate::base::sys::Version;
+use crate::base::sys::{self, Version};
 use crate::policy::derived::How;
 use crate::policy::grant::{Spend, Style};
 
@@ -276,7 +276,7 @@ impl Shared {
         let tail = &mut *tail;
         wait_for(&tail.log, &self.files.log)?;
         let written = self.write(tail, line);
-        let unlocked = tail.log.unlock().map_err(failed());
+        let unlocked = sys::unlock(&tail.log).map_err(failed());
         written.and(unlocked)
     }
 
@@ -337,7 +337,7 @@ impl Shared {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         wait_for(&tail.log, &self.files.log)?;
         let found = self.find_end(&mut tail);
-        let unlocked = tail.log.unlock().map_err(at(&self.files.log));
+        let unlocked = sys::unlock(&tail.log).map_err(at(&self.files.log));
         found.and(unlocked)
     }
 
@@ -444,7 +444,7 @@ fn is_held(file: &File) -> bool {
 pub(super) fn wait_for(file: &File, path: &Path) -> Result<(), AuditError> {
     let started = Instant::now();
     loop {
-        match file.try_lock() {
+        match sys::try_lock(file) {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(at(path)(error)),
             Err(TryLockError::WouldBlock) if started.elapsed() > PATIENCE => return Err(AuditError::Busy),

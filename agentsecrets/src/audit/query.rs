@@ -11,6 +11,7 @@ use super::chain::{ChainKey, FIRST};
 use super::log::{is_alive, wait_for};
 use super::record::{Record, Status};
 use super::{AuditError, Files, at};
+use crate::base::sys;
 
 /// The reason given for an intent that no outcome followed.
 const NO_OUTCOME: &str = "no outcome was written: the process ended";
@@ -167,6 +168,6 @@ fn open(files: &Files) -> Result<(File, u64), AuditError> {
     let log = File::open(&files.log).map_err(at(&files.log))?;
     wait_for(&log, &files.log)?;
     let length = log.metadata().map(|metadata| metadata.len());
-    log.unlock().map_err(at(&files.log))?;
+    sys::unlock(&log).map_err(at(&files.log))?;
     Ok((log, length.map_err(at(&files.log))?))
 }

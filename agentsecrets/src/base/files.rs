@@ -42,6 +42,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     private_folder(folder)?;
     // tempfile makes its files 0600.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    sys::make_private(file.path())?;
     file.write_all(bytes)?;
     sys::give(file.as_file(), folder)?;
     file.as_file().sync_all()?;
@@ -70,6 +71,9 @@ pub fn append(path: &Path) -> io::Result<File> {
     }
     let new = !path.exists();
     let file = sys::append(path)?;
+    if new {
+        sys::make_private(path)?;
+    }
     if let Some(folder) = path.parent().filter(|_| new) {
         sys::give(&file, folder)?;
     }

@@ -15,7 +15,7 @@ use crate::base::name::AgentName;
 use crate::base::refusal::Slug;
 use crate::base::shown::{self, Shown};
 use crate::exchange::target::{Scheme, Target};
-use crate::identity::{Caller, IdentityError, Process, Standing};
+use crate::identity::{Caller, IdentityError, Process};
 use crate::policy::ask::Ask;
 use crate::policy::bounds::Bounds;
 use crate::policy::grant::{Spend, Style};
@@ -25,9 +25,9 @@ fn name(text: &str) -> AgentName {
 }
 
 fn caller(agent: Option<&str>, session: &str, cgroup: &str) -> Result<Caller, IdentityError> {
-    let process = Process { pid: 1, cgroup: cgroup.into(), ..(*Caller::issued().process).clone() };
+    let process = Process { pid: 1, cgroup: cgroup.into(), ..Process::for_test() };
     let (process, agent) = (Arc::new(process), agent.map(name));
-    Ok(Caller { process, agent, session: session.into(), is_ours: true, standing: Standing::default() })
+    Ok(Caller { process, agent, session: session.into(), ..Caller::for_test() })
 }
 
 fn in_cgroup(path: &str) -> Session {

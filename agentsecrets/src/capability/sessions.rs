@@ -282,7 +282,8 @@ impl Roll {
         let process = &caller.process;
         let mut found = Vec::new();
         if !self.trees.is_empty() {
-            let line = caller.standing.lineage.get_or_init(|| Lineage::of(process));
+            let standing = &caller.standing;
+            let line = standing.lineage.get_or_init(|| Lineage::of(process).then(standing.asked_by));
             found.extend(line.iter().filter_map(|born| self.trees.get(born)).flatten());
             found.retain(|entry| entry.is_in_its_container(process));
         }

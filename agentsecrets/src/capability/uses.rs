@@ -22,7 +22,8 @@ pub fn used(path: &Path) -> io::Result<u64> {
 
 /// Counts one use more, unless there were `most` already. Blocks. Whether it may be used.
 pub fn charge(path: &Path, most: u64) -> io::Result<bool> {
-    let mut file = OpenOptions::new().append(true).open(path)?;
+    // Some systems lock for nobody who may only append.
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
     file.lock()?;
     if file.metadata()?.len() >= most {
         return Ok(false);

@@ -80,6 +80,14 @@ struct Filter {
     environment: Option<Environment>,
 }
 
+impl Args {
+    /// Whether it writes to a file that it names.
+    #[cfg(target_os = "linux")]
+    pub(super) fn writes_a_file(&self) -> bool {
+        matches!(&self.verb, Verb::Export { output: Some(_) })
+    }
+}
+
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let folder = context.home.audit();

@@ -113,6 +113,10 @@ fn home(context: &Context) -> Finding {
 fn configuration(context: &Context) -> Finding {
     let path = context.home.config();
     match Config::load(&path) {
+        Ok(config) if config.strict && !cfg!(target_os = "linux") => Finding::bad(
+            "the configuration is strict, for which there is no daemon here: nothing is done until it is not",
+            "take `strict: true` out of config.yaml",
+        ),
         Ok(_) if path.exists() => Finding::good(format!("the configuration is valid ({})", path.display())),
         Ok(_) => Finding::good("there is no configuration: its defaults hold"),
         Err(error) => Finding::bad(

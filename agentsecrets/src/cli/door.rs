@@ -9,7 +9,7 @@ use clap::{CommandFactory, FromArgMatches};
 use super::scope::project_file::ProjectFile;
 use super::{Cli, Exit, Failure, Verb};
 use crate::base::home::Home;
-use crate::base::name::SecretName;
+use crate::base::name::{Environment, Project, SecretName};
 use crate::base::sys;
 use crate::capability::trust::Trust;
 use crate::capability::trust::pins::Pin;
@@ -30,7 +30,10 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
     if nix::unistd::geteuid() == system.uid {
         return Ok(None);
     }
-    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut arguments = match &cli.verb {
+        Verb::Mcp(args) if args.speaks() => in_a_run(args, &cli.global)?,
+        _ => std::env::args_os().skip(1).collect(),
+    };
     // The caller's choice, which is the same as a flag, and all that is taken of the caller's variables.
     let variable =
         |names: [&str; 2]| names.into_iter().filter_map(std::env::var_os).find(|it| !it.is_empty());
@@ -46,10 +49,31 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
     let passed = Passed {
         arguments,
         files: files(&cli.verb),
+        places: match &cli.verb {
+            Verb::Trust(args) => args.places(),
+            _ => Vec::new(),
+        },
         project_file: folder.and_then(|folder| ProjectFile::locate(&folder)),
-        starts_a_command: start(&cli.verb) != Start::Daemon,
+        starts_a_command: start(&cli.verb) != Start::Daemon
+            || matches!(&cli.verb, Verb::Mcp(args) if args.speaks()),
     };
     pass(passed).map(Some)
+}
+
+/// The command line by which what speaks for an agent is started as one: outside of `run` nothing proves for
+/// longer than a moment which program started it, and a run takes no presence.
+fn in_a_run(args: &super::mcp::Args, global: &super::Global) -> Result<Vec<OsString>, Failure> {
+    let program = sys::own_program().map_err(|error| Failure::new(Exit::Ours, error))?;
+    let mut line: Vec<OsString> = vec!["run".into()];
+    line.extend(args.agent().into_iter().flat_map(|agent| ["--agent".into(), agent.as_str().into()]));
+    line.extend(["--".into(), program.into()]);
+    line.extend(std::env::args_os().skip(1));
+    let chosen = [
+        ("--project", global.project.as_ref().map(Project::as_str)),
+        ("--environment", global.environment.as_ref().map(Environment::as_str)),
+    ];
+    let chosen = chosen.into_iter().filter_map(|(flag, value)| Some([flag.into(), value?.into()]));
+    Ok(chosen.flatten().chain(line).collect())
 }
 
 /// Whether a verb is never for the door: what is a service or a part of one, what is about the caller's own
@@ -72,6 +96,8 @@ pub(super) fn need(verb: &Verb) -> Need {
         local if is_local(local) => Need::Nothing,
         Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => Need::Nothing,
         Verb::Policy(args) => args.need(),
+        // Which environment applies.
+        Verb::Mcp(args) if args.asks_for_status() => Need::Nothing,
         // It gives an agent what policy gives it, and no more to anybody; a session is asked for by `match`.
         Verb::Run(_) => Need::Nothing,
         Verb::Interceptor(_) | Verb::Daemon(_) | Verb::Whoami(_) => Need::Nothing,
@@ -124,13 +150,8 @@ fn understand(arguments: &[OsString]) -> Result<judge::Verb, Failure> {
     if is_local(&cli.verb) {
         return Err(Failure::new(Exit::Usage, format!("`{words}` is not for the door")));
     }
-    if words.starts_with("secrets vault") {
-        let what = "the vault is the daemon's, which has its key: root looks after it";
-        return Err(Failure::new(Exit::Usage, what).hint("see /var/lib/agentsecrets, as root"));
-    }
-    if matches!(cli.verb, Verb::Proxy(_)) && words != "proxy logs" && words != "proxy status" {
-        let what = "the explicit proxy does not serve through the daemon: it knows programs of its own user";
-        return Err(Failure::new(Exit::Usage, what).hint("agentsecrets run -- COMMAND"));
+    if let Some((what, instead)) = not_offered(&words, &cli.verb) {
+        return Err(Failure::new(Exit::Denied, what).hint(instead));
     }
     let secrets: Vec<SecretName> = match &cli.verb {
         Verb::Secrets(args) => args.names(),
@@ -142,15 +163,50 @@ fn understand(arguments: &[OsString]) -> Result<judge::Verb, Failure> {
     Ok(judge::Verb { need: need(&cli.verb), start: start(&cli.verb), words, environment, secrets })
 }
 
-/// Verbs by which a trusted program may spend what they name, and nothing else: `call` would fill any
-/// placeholder that stands in what it sends.
-const TRUSTED: &[&str] = &["env", "secrets get"];
+/// What is not offered through the door: why, and what is done instead.
+fn not_offered(words: &str, verb: &Verb) -> Option<(&'static str, &'static str)> {
+    match words {
+        "secrets vault backup" | "secrets vault restore" => Some((
+            "the vault of a strict machine and the key that opens it are the daemon's, and are kept together",
+            "sudo cp -a /var/lib/agentsecrets/UID FOLDER, and back the same way",
+        )),
+        "secrets vault passphrase" | "secrets vault key" => Some((
+            "the vault of a strict machine is opened by a key of the daemon's, while nobody is there",
+            "your own passphrase at the door is changed by: agentsecrets presence set",
+        )),
+        "proxy start" | "proxy stop" | "proxy env" => Some((
+            "a strict machine has no explicit proxy: that knows the programs of its own user alone, who is the daemon's",
+            "agentsecrets run -- COMMAND, which needs neither a proxy nor your presence",
+        )),
+        "audit export" if matches!(verb, Verb::Audit(args) if args.writes_a_file()) => {
+            Some(("the daemon writes no file of yours", "agentsecrets audit export > FILE"))
+        }
+        _ if matches!(verb, Verb::Mcp(args) if args.speaks()) => Some((
+            "what speaks for an agent is started as one on a strict machine",
+            "agentsecrets run -- agentsecrets mcp serve",
+        )),
+        _ => None,
+    }
+}
 
-/// Whether the person trusts the program of `process` with every secret that `verb` names. Any program of the
-/// person's user can become a trusted one after it connected, or be loaded into it: so the pin must bind it to
-/// a cgroup, into which root alone moves processes.
+/// Verbs by which a trusted program may spend what it is trusted for, and nothing else: `call` would fill any
+/// placeholder that stands in what it sends.
+const TRUSTED: &[&str] = &["env", "exec", "secrets get"];
+
+/// Whether the person trusts the program of `process` with every secret that `verb` names. `exec` is told the
+/// names later, and then asks for each of them.
 fn is_trusted(home: &Home, process: &Process, verb: &judge::Verb) -> bool {
-    if verb.secrets.is_empty() || !TRUSTED.contains(&&*verb.words) || !is_roots(&process.cgroup) {
+    let named = if verb.words == "exec" { None } else { Some(&*verb.secrets) };
+    TRUSTED.contains(&&*verb.words)
+        && named.is_none_or(|secrets| !secrets.is_empty())
+        && is_service(home, process, named.unwrap_or_default())
+}
+
+/// Whether `process` is a trusted program that runs as a service, with a pin for every one of `secrets`. Any
+/// program of the person's user can become a trusted one after it connected, or be loaded into it: so the pin
+/// must bind it to a cgroup, into which root alone moves processes.
+pub(super) fn is_service(home: &Home, process: &Process, secrets: &[SecretName]) -> bool {
+    if !is_roots(&process.cgroup) {
         return false;
     }
     // Pins that are not understood are none.
@@ -164,9 +220,8 @@ fn is_trusted(home: &Home, process: &Process, verb: &judge::Verb) -> bool {
     };
     let standing = trust.standing(&caller);
     let holds = |pin: &Pin| pin.cgroup.is_some() && pin.interpreter.is_none() && pin.script.is_none();
-    verb.secrets
-        .iter()
-        .all(|secret| standing.holding().iter().any(|pin| holds(pin) && pin.secrets.contains(secret)))
+    let pins: Vec<_> = standing.holding().iter().filter(|pin| holds(pin)).collect();
+    !pins.is_empty() && secrets.iter().all(|secret| pins.iter().any(|pin| pin.secrets.contains(secret)))
 }
 
 /// Whether root alone moves processes into the cgroup at `path`, which is not that of everybody.

@@ -103,7 +103,8 @@ fn start(
     signals: Signals,
     asked: Option<&Context>,
 ) -> Result<ExitCode, Failure> {
-    let mut command = Command::new(args.command.first().map_or(Default::default(), OsString::as_os_str));
+    let program = args.command.first().map_or(Default::default(), OsString::as_os_str);
+    let mut command = Command::new(sys::runnable(program));
     command.args(args.command.iter().skip(1));
     let person = as_who_asked(&mut command, asked)?;
     command.envs(variables.iter().map(Variable::as_pair));

@@ -32,6 +32,7 @@ enum Verb {
     #[command(after_help = "Example: agentsecrets environment switch production")]
     Switch {
         /// Its name
+        #[arg(id = "switched", value_name = "ENVIRONMENT")]
         environment: Environment,
     },
     /// Copy secrets into an environment that has none of these names
@@ -95,6 +96,7 @@ fn switch(environment: &Environment, context: &Context) -> Result<ExitCode, Fail
     user.remember(environment);
     match &context.scope.file {
         Some(file) => {
+            context.may_write_project_file()?;
             ProjectFile::write(Some(file), file, &[("environment", environment.as_str())])?;
             user.save(&context.home)?;
             eprintln!("{environment} applies from now on, as {} says", file.display());

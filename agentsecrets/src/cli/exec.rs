@@ -179,6 +179,16 @@ fn permitted(
         // What is left open in general is known here.
         why.replace("trust add PROGRAM", &format!("trust add {path}"))
     })?;
+    // Where nobody was there to be asked, that must be certain.
+    #[cfg(target_os = "linux")]
+    if context.ticket.as_ref().is_some_and(|ticket| ticket.by_trust)
+        && !super::door::is_service(&context.home, &caller.process, std::slice::from_ref(&name))
+    {
+        return Err(format!(
+            "{path} has '{name}' on a strict machine as a service alone: agentsecrets trust add {path} --secrets \
+             {name} --cgroup CGROUP"
+        ));
+    }
     if !context.scope.narrow.leaves(&name) {
         return Err(format!("{} leaves {name} out of its `secrets`", context.scope.narrow.file));
     }

@@ -19,9 +19,10 @@ use crate::base::followed::Followed;
 use crate::kubernetes::fragment::FragmentFile;
 use crate::kubernetes::keep::{Places, keep};
 use crate::kubernetes::webhook::Webhook;
+use crate::launch::node::{self, Node, Selection, Status};
 use crate::tls;
 
-/// What a cluster runs: the webhook that puts the sidecar into pods.
+/// What a cluster runs: the webhook that puts the sidecar into pods, and the service that guards a node's.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  agentsecrets kubernetes webhook --sidecar sidecar.yaml --secret webhook-ca \\\n    \
@@ -36,6 +37,56 @@ pub(super) struct Args {
 enum Verb {
     /// Put the sidecar into labelled pods, and refuse those that could get around it
     Webhook(WebhookArgs),
+    /// Guard the labelled pods of this node: nothing needs to be put into them
+    Node(NodeArgs),
+    /// How the pods of this node stand, by the file that `node` writes
+    Status(StatusArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agentsecrets kubernetes node --node worker-3 --user 64646:64646\n\n\
+    The chart's mode `node` starts it on every node with all that it needs. It takes CAP_BPF, CAP_NET_ADMIN,\n\
+    CAP_PERFMON, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN and CAP_SYS_PTRACE, and the node's process ids; guarded\n\
+    pods stay held when it ends.")]
+struct NodeArgs {
+    /// This node's name, as the cluster has it
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node: String,
+    /// The label of pods that are guarded
+    #[arg(long, value_name = "NAME=VALUE", default_value = "agentsecrets.dev/guard=true")]
+    label: node::Label,
+    /// A namespace whose pods are looked at; may be given several times [default: every namespace]
+    #[arg(long = "namespace", value_name = "NAME")]
+    namespaces: Vec<String>,
+    /// Where the host's tree of cgroups is mounted
+    #[arg(long, value_name = "FOLDER", default_value = "/host/cgroup")]
+    cgroups: PathBuf,
+    /// The cgroup of all pods in that tree [default: where kubelets make it]
+    #[arg(long, value_name = "PATH")]
+    kubepods: Option<String>,
+    /// The folder for pins, on the host's bpffs
+    #[arg(long, value_name = "FOLDER", default_value = "/host/bpf")]
+    pins: PathBuf,
+    /// The node's own network, which is no pod's: we are among its processes
+    #[arg(long, value_name = "FILE", default_value = "/proc/1/ns/net")]
+    network: PathBuf,
+    /// The kubelet's folder of pods: certificates are put into their volumes called `agentsecrets-public`
+    #[arg(long, value_name = "FOLDER")]
+    volumes: Option<PathBuf>,
+    /// As whom to serve, as numbers [default: the owner of our state]
+    #[arg(long, value_name = "UID:GID", value_parser = super::sidecar::user)]
+    user: Option<(u32, u32)>,
+    /// Where to say how the pods stand
+    #[arg(long, value_name = "FILE")]
+    status: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  agentsecrets kubernetes status --json")]
+struct StatusArgs {
+    /// The file that `node --status` writes
+    #[arg(long, value_name = "FILE", default_value = "/run/agentsecrets/node.json")]
+    status: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,10 +121,65 @@ struct WebhookArgs {
 }
 
 /// Runs the verb.
-pub(super) fn run(args: Args, _context: &Context) -> Result<ExitCode, Failure> {
-    let Verb::Webhook(args) = args.verb;
+pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    let args = match args.verb {
+        Verb::Webhook(args) => args,
+        Verb::Node(args) => return guard(args, context),
+        Verb::Status(args) => return status(&args.status, context.json),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(|error| failed("cannot start threads", error))?.block_on(webhook(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn guard(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let wanted = Node {
+        home: context.home.clone(),
+        project: context.project.clone(),
+        environment: context.environment.clone(),
+        narrow: context.scope.narrow.clone(),
+        name: args.node,
+        selection: Selection::new(args.label, args.namespaces, args.user.map(|(uid, _)| uid)),
+        cgroups: args.cgroups,
+        kubepods: args.kubepods,
+        pins: args.pins,
+        network: args.network,
+        volumes: args.volumes,
+        user: args.user,
+        status: args.status,
+    };
+    let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
+    let client = async || kube::Client::try_default().await;
+    node::serve(&wanted, client, &interceptor).map(|()| ExitCode::SUCCESS).map_err(super::sidecar::failure)
+}
+
+fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
+    let unreachable = |error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Unreachable, format!("{}: {error}", file.display()))
+            .hint("`agentsecrets kubernetes node --status FILE` writes it")
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| unreachable(&error))?;
+    let status: Status = serde_json::from_str(&text).map_err(|error| unreachable(&error))?;
+    if json {
+        println!("{text}");
+    } else {
+        let Status { known, guarded, served, held, .. } = status;
+        println!(
+            "{known} pods, {guarded} guarded, {served} of them served, {held} held until they are known"
+        );
+        for (uid, why) in &status.failed {
+            println!("{uid}: {why}");
+        }
+        for uid in &status.late {
+            println!("{uid}: ran before it was guarded; restart it");
+        }
+    }
+    let lives = crate::identity::lineage::start_of(status.pid).is_some();
+    if !status.listed || !lives {
+        let why =
+            if lives { "the cluster has not told of every pod yet" } else { "nobody serves any longer" };
+        return Err(unreachable(&why));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

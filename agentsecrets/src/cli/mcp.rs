@@ -112,6 +112,27 @@ impl Args {
         matches!(self.verb, Verb::Install { .. } | Verb::Uninstall { .. })
     }
 
+    /// Whether it speaks for an agent.
+    #[cfg(target_os = "linux")]
+    pub(super) fn speaks(&self) -> bool {
+        matches!(self.verb, Verb::Serve { .. } | Verb::Bridge { what: Asked::Call })
+    }
+
+    /// Whether it only asks which environment applies.
+    #[cfg(target_os = "linux")]
+    pub(super) fn asks_for_status(&self) -> bool {
+        matches!(self.verb, Verb::Bridge { what: Asked::Status })
+    }
+
+    /// The agent entry that is meant.
+    #[cfg(target_os = "linux")]
+    pub(super) fn agent(&self) -> Option<&AgentName> {
+        match &self.verb {
+            Verb::Serve { agent } => agent.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether it acts for the person, and so not for an agent.
     pub(super) fn is_administrative(&self) -> bool {
         match self.verb {
@@ -194,9 +215,7 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
         return Err(usage(format!("the request is larger than {} MiB", LARGEST >> 20)));
     }
     let asked = bridge::Asked::read(&text).map_err(usage)?;
-    // The daemon was given the project file of the caller's own folder.
-    let is_apart = inside_agent() || context.is_at_the_door();
-    let there = asked.path.as_deref().filter(|_| !is_apart).map(|path| context.within(path));
+    let there = asked.path.as_deref().filter(|_| !inside_agent()).map(|path| context.within(path));
     let there = there.transpose()?;
     let context = there.as_ref().unwrap_or(context);
     if let Some(expected) = asked.environment.as_ref().filter(|expected| **expected != context.environment) {

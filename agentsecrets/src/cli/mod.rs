@@ -54,7 +54,6 @@ use crate::base::name::{Environment, Project};
 use scope::Scope;
 use scope::project_file::ProjectFile;
 
-#[cfg(target_os = "linux")]
 use crate::app::config::Config;
 #[cfg(target_os = "linux")]
 use crate::door::ticket::Ticket;
@@ -268,7 +267,6 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     #[cfg(not(target_os = "linux"))]
     let context = Context::new(cli.global, &cli.verb);
     let context = context.map_err(|failure| if runs { failure.ending(Exit::Ours) } else { failure })?;
-    #[cfg(target_os = "linux")]
     context.guard(&cli.verb)?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),
@@ -366,6 +364,24 @@ impl Context {
         .hint("sudo agentsecrets daemon install"))
     }
 
+    /// Where the configuration is strict there must be a daemon, which only Linux has: nothing else is done.
+    #[cfg(not(target_os = "linux"))]
+    fn guard(&self, verb: &Verb) -> Result<(), Failure> {
+        if matches!(verb, Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_)) {
+            return Ok(());
+        }
+        let config = Config::load(&self.home.config()).map_err(|error| {
+            let what = format!("the configuration is not valid, and so may be strict: {error}");
+            Failure::new(Exit::Failure, what).hint("agentsecrets doctor")
+        })?;
+        if !config.strict {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Denied, "the configuration is strict, and only Linux has the daemon for that").hint(
+            "take `strict: true` out of config.yaml, and know that any program of yours can then ask as you can",
+        ))
+    }
+
     /// Who asked for this, as the kernel says.
     #[cfg(target_os = "linux")]
     pub(crate) fn caller(&self) -> Option<std::sync::Arc<Process>> {
@@ -374,6 +390,19 @@ impl Context {
             None => return who_called(),
         };
         process.map(std::sync::Arc::new)
+    }
+
+    /// The program that started this command, or the one that asked the daemon for it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn starter(&self) -> Option<std::sync::Arc<Process>> {
+        let asked = self.ticket.as_ref().and_then(|ticket| ticket.started_by.clone());
+        asked.map_or_else(|| self.caller(), |process| Some(std::sync::Arc::new(process)))
+    }
+
+    /// The program that started this command.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn starter(&self) -> Option<std::sync::Arc<crate::identity::Process>> {
+        who_called()
     }
 
     /// Who asked for this, as the system says.
@@ -402,6 +431,16 @@ impl Context {
         agent: Option<crate::base::name::AgentName>,
     ) -> Result<crate::identity::Caller, crate::identity::IdentityError> {
         crate::identity::who_started_us_as(agent).await
+    }
+
+    /// Fails where the daemon acts for who asked: it would write with its own rights, not the caller's.
+    fn may_write_project_file(&self) -> Result<(), Failure> {
+        if !self.is_at_the_door() {
+            return Ok(());
+        }
+        let what = "the daemon writes no file of yours, and so no project file";
+        Err(Failure::new(Exit::Denied, what)
+            .hint("write .agentsecrets/project.json yourself, or choose elsewhere than below such a file"))
     }
 
     /// Whether the daemon acts for who asked.

@@ -136,6 +136,7 @@ fn use_project(name: &Project, here: bool, context: &Context) -> Result<ExitCode
     let working = std::env::current_dir().map_err(|error| Failure::new(Exit::Failure, error))?;
     match &context.scope.file {
         file if here || file.is_some() => {
+            context.may_write_project_file()?;
             let file = file.as_deref().filter(|file| !here || file.starts_with(&working));
             let written = ProjectFile::write(file, &working, &[("project", name.as_str())])?;
             eprintln!("{name} applies from now on, as {} says", written.display());

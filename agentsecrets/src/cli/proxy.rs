@@ -70,8 +70,41 @@ enum Verb {
         env: Option<Environment>,
     },
     /// Print the variables by which a shell's programs use the proxy and trust it
-    #[command(after_help = "Example: eval \"$(agentsecrets proxy env)\"")]
-    Env,
+    #[command(after_help = "Examples:
+  eval \"$(agentsecrets proxy env)\"
+  agentsecrets proxy env --shell powershell | Out-String | Invoke-Expression")]
+    Env {
+        /// The shell that is to read them
+        #[arg(long, value_enum, default_value = if cfg!(windows) { "powershell" } else { "sh" })]
+        shell: Shell,
+    },
+}
+
+/// Whose words for a variable are printed.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Shell {
+    Sh,
+    #[value(name = "powershell")]
+    PowerShell,
+    Cmd,
+}
+
+impl Shell {
+    fn sets(self, name: &str, value: &str) -> String {
+        match self {
+            Self::Sh => format!("export {name}='{}'", value.replace('\'', r"'\''")),
+            Self::PowerShell => {
+                // It takes typographic quotes for quotes.
+                let quoted = value.chars().fold(String::new(), |mut quoted, letter| {
+                    let times = if ['\'', '‘', '’', '‚', '‛'].contains(&letter) { 2 } else { 1 };
+                    quoted.extend(std::iter::repeat_n(letter, times));
+                    quoted
+                });
+                format!("$env:{name} = '{quoted}'")
+            }
+            Self::Cmd => format!("set \"{name}={value}\""),
+        }
+    }
 }
 
 /// Runs the verb.
@@ -83,7 +116,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         Verb::Stop => stop(context),
         Verb::Status => status(context),
         Verb::Logs { last, secret, env } => audit::requests(last, secret, env, context),
-        Verb::Env => variables(context),
+        Verb::Env { shell } => variables(shell, context),
     }
 }
 
@@ -99,9 +132,7 @@ fn start(port: u16, context: &Context) -> Result<ExitCode, Failure> {
         BufReader::new(output).read_line(&mut said).map_err(failed)?;
     }
     if let Some(where_) = said.trim_end().strip_prefix(READY) {
-        eprintln!(
-            "the proxy listens on{where_}; for a shell's programs, run: eval \"$(agentsecrets proxy env)\""
-        );
+        eprintln!("the proxy listens on{where_}; for a shell's programs, run: {}", sys::USE_PROXY);
         return Ok(ExitCode::SUCCESS);
     }
     // It has said why.
@@ -185,7 +216,7 @@ fn status(context: &Context) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-fn variables(context: &Context) -> Result<ExitCode, Failure> {
+fn variables(shell: Shell, context: &Context) -> Result<ExitCode, Failure> {
     let Running { port, .. } = running(context)?;
     let (proxy, here) = (format!("http://127.0.0.1:{port}"), "localhost,127.0.0.1,::1");
     let bundle = context.home.proxy_bundle().display().to_string();
@@ -204,7 +235,7 @@ fn variables(context: &Context) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     for (name, value) in variables {
-        println!("export {name}='{}'", value.replace('\'', r"'\''"));
+        println!("{}", shell.sets(name, value));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -220,4 +251,17 @@ fn found(context: &Context) -> Result<Option<Running>, Failure> {
         let path = Instance::path(&context.home);
         Failure::new(Exit::Failure, format!("{} cannot be read: {error}", path.display()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shell_is_told_in_its_own_words() {
+        let said = |shell: Shell| shell.sets("CA", r"C:\it's ’here’\ca.pem");
+        assert_eq!(said(Shell::Sh), r"export CA='C:\it'\''s ’here’\ca.pem'");
+        assert_eq!(said(Shell::PowerShell), r"$env:CA = 'C:\it''s ’’here’’\ca.pem'");
+        assert_eq!(said(Shell::Cmd), r#"set "CA=C:\it's ’here’\ca.pem""#);
+    }
 }

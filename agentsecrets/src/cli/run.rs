@@ -41,6 +41,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
             file.display()
         );
     }
+    let asked_by = context.ticket.as_ref().map(|ticket| (ticket.process.pid, ticket.process.start_time));
     let (person, variables) = match &context.ticket {
         Some(ticket) => {
             let person = match (ticket.by_root, ticket.uid) {
@@ -62,6 +63,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     };
     let wanted = Run {
         person,
+        asked_by,
         variables,
         home: context.home.clone(),
         project: context.project.clone(),

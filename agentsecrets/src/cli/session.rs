@@ -16,7 +16,7 @@ use crate::base::shown;
 use crate::capability::clock;
 use crate::capability::sessions::{Session, Sessions, Who, hierarchy};
 use crate::capability::{registry, token, uses};
-use crate::identity::container::Container;
+use crate::identity::container::{self, Container};
 use crate::identity::lineage;
 
 /// Start, list and end sessions.
@@ -155,16 +155,15 @@ fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
         let wrong = || Failure::new(Exit::Usage, "a container is named by its whole id, 64 digits of hex");
         return is_whole.then(|| Who::Container { id: id.clone() }).ok_or_else(wrong);
     }
-    let asked = || match context.caller() {
+    let asked = || match context.starter() {
         Some(process) => Ok(process.pid),
         None => crate::identity::parent_id().map_err(|error| Failure::new(Exit::Failure, error)),
     };
     let pid = start.pid.map_or_else(asked, Ok)?;
     let start_time = lineage::start_of(pid)
         .ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no process {pid}")))?;
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-    let container = Container::of(cgroup).map(|container| container.id.to_owned());
+    let cgroup = container::cgroup_of(pid).ok().flatten().unwrap_or_default();
+    let container = Container::of(&cgroup).map(|container| container.id.to_owned());
     Ok(Who::Tree { pid, start_time, container })
 }
 

@@ -64,7 +64,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 /// `UID:GID`, neither of which is root's.
-fn user(text: &str) -> Result<(u32, u32), String> {
+pub(super) fn user(text: &str) -> Result<(u32, u32), String> {
     let parsed = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
     match parsed {
         Some((uid, gid)) if uid != 0 && gid != 0 => Ok((uid, gid)),
@@ -80,7 +80,7 @@ fn socket(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn failure(error: NotServed) -> Failure {
+pub(super) fn failure(error: NotServed) -> Failure {
     let failure = |exit| Failure::new(exit, &error);
     match &error {
         NotServed::NoPlace(NoPlace::NoTree | NoPlace::NotFound) => failure(Exit::Failure)

@@ -2,6 +2,7 @@
 //! trust.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -91,6 +92,22 @@ struct Add {
     /// Only if a package vouches for it
     #[arg(long)]
     from_package: bool,
+}
+
+impl Args {
+    /// The programs and scripts that are named, each with where it lies for who named it.
+    #[cfg(target_os = "linux")]
+    pub(super) fn places(&self) -> Vec<(PathBuf, PathBuf)> {
+        let (program, script) = match &self.verb {
+            Verb::Add(add) => (Some(&add.program), add.script.as_ref()),
+            Verb::Remove { program, script } => (Some(program), script.as_ref()),
+            Verb::Update { program, .. } => (program.as_ref(), None),
+            Verb::List => (None, None),
+        };
+        let program = program.map(|program| (program.clone(), found(program)));
+        let named = program.into_iter().chain(script.map(|script| (script.clone(), script.clone())));
+        named.filter_map(|(named, place)| Some((named, std::path::absolute(place).ok()?))).collect()
+    }
 }
 
 /// Runs the verb.
@@ -239,7 +256,7 @@ pub(super) fn state(pin: &Pin) -> (&'static str, Option<String>) {
             Err(error) => return ("missing", Some(format!("{path} cannot be read: {error}"))),
             // A link took its place.
             Ok(now) if now.path != file.path => {
-                return ("changed", Some(format!("{path} is a link to {} now", shown(&now.path))));
+                return ("changed", Some(format!("{path} is {}", a_link(&file.path, &now.path))));
             }
             Ok(now) if now.sha256 != file.sha256 => {
                 let changed = file.changed_to(&now.sha256);
@@ -257,9 +274,10 @@ pub(super) fn state(pin: &Pin) -> (&'static str, Option<String>) {
 }
 
 fn remove(program: &Path, script: Option<&Path>, context: &Context) -> Result<ExitCode, Failure> {
-    let (program, script) = (named(&found(program)), script.map(named));
-    let gone = change_pins(context, |pins| {
-        let gone: Vec<Pin> = pins.all().to_vec();
+    let found = found(program);
+    let (program, gone) = change_pins(context, |pins| {
+        let (program, gone) = (meant(&found, pins), pins.all().to_vec());
+        let script = script.map(|script| meant(script, pins));
         if pins.remove(&program, script.as_deref()) == 0 {
             return Err(unknown(&program));
         }
@@ -268,7 +286,7 @@ fn remove(program: &Path, script: Option<&Path>, context: &Context) -> Result<Ex
         record(context, "trust remove", &program, &secrets)?;
         let reserved: BTreeSet<SecretName> =
             pins.all().iter().flat_map(|pin| pin.secrets.iter().cloned()).collect();
-        Ok(secrets.difference(&reserved).cloned().collect::<BTreeSet<_>>())
+        Ok((program, secrets.difference(&reserved).cloned().collect::<BTreeSet<_>>()))
     })?;
     eprintln!("{} is trusted no longer", shown(&program));
     if !gone.is_empty() {
@@ -278,9 +296,10 @@ fn remove(program: &Path, script: Option<&Path>, context: &Context) -> Result<Ex
 }
 
 fn update(program: Option<&Path>, from_package: bool, context: &Context) -> Result<ExitCode, Failure> {
-    let program = program.map(|program| named(&found(program)));
+    let found = program.map(found);
     let mut told = Vec::new();
     let kept = change_pins(context, |pins| {
+        let program = found.as_deref().map(|found| meant(found, pins));
         let is_meant = |pin: &Pin| program.as_ref().is_none_or(|program| pin.program.path == *program);
         if let Some(program) = &program
             && !pins.all().iter().any(is_meant)
@@ -329,10 +348,9 @@ fn renewed(pin: &Pin, from_package: bool) -> Result<Option<Pin>, Failure> {
         // A package vouches for the program, and for nothing that it runs.
         *script = if from_package { script.clone() } else { pinned(&script.path)? };
     }
-    if new.program.path != pin.program.path {
-        let (before, now) = (shown(&pin.program.path), shown(&new.program.path));
-        return Err(Failure::new(Exit::Failure, format!("{before} is a link to {now} now"))
-            .hint(format!("agentsecrets trust remove {before}; agentsecrets trust add {now}")));
+    if let Some((before, now)) = pin.files().zip(new.files()).find(|(before, now)| before.path != now.path) {
+        let what = format!("{} is {}", shown(&before.path), a_link(&pin.program.path, &now.path));
+        return Err(Failure::new(Exit::Failure, what));
     }
     if new.files().eq(pin.files()) {
         return Ok(None);
@@ -358,6 +376,12 @@ fn change(before: &Pin, now: &Pin) -> String {
     format!("{}{by}", files.collect::<Vec<_>>().join("; "))
 }
 
+/// What is told of a file that is a link now: what it leads to is another program than the pinned one.
+fn a_link(program: &Path, to: &Path) -> String {
+    let (program, to) = (shown(program), shown(to));
+    format!("a link to {to} now; agentsecrets trust remove {program}, and trust add what is meant")
+}
+
 /// The package that vouches for the file at `path`, as it is told.
 fn vouched(path: &Path) -> Result<String, Failure> {
     let voucher = vouch(path).map_err(|error| {
@@ -372,8 +396,15 @@ fn vouched(path: &Path) -> Result<String, Failure> {
 /// The file at `path` as it is now.
 fn pinned(path: &Path) -> Result<Pinned, Failure> {
     Pinned::now(path).map_err(|error| {
-        let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failure };
-        Failure::new(exit, format!("{} cannot be read: {error}", shown(path)))
+        let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::Failure };
+        let failure = Failure::new(exit, format!("{} cannot be read: {error}", shown(path)));
+        match error.kind() {
+            ErrorKind::PermissionDenied => failure.hint(
+                "a program is known again where whoever keeps the pins may look at it: on a strict machine that is \
+                 the daemon's user, so put it outside of a closed home, such as into /usr/local/bin",
+            ),
+            _ => failure,
+        }
     })
 }
 
@@ -391,6 +422,15 @@ fn found(program: &Path) -> PathBuf {
 /// The path under which a file is pinned; one that is gone has no links to follow.
 fn named(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The path under which the file at `path` is pinned; one that is a link now is meant, not where that leads.
+fn meant(path: &Path, pins: &Pins) -> PathBuf {
+    let there = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = there.parent().and_then(|folder| folder.canonicalize().ok());
+    let beside = folder.zip(there.file_name()).map(|(folder, name)| folder.join(name));
+    let is_pinned = |path: &PathBuf| pins.all().iter().flat_map(Pin::files).any(|file| file.path == *path);
+    [Some(there), beside].into_iter().flatten().find(is_pinned).unwrap_or_else(|| named(path))
 }
 
 fn unknown(program: &Path) -> Failure {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,9 @@ pub struct Passed {
     pub arguments: Vec<OsString>,
     /// Files that arguments name, to be opened with the caller's own rights.
     pub files: Vec<PathBuf>,
+    /// What arguments name and is looked at where it lies, with where that is: the caller's folder, and the folders
+    /// where a shell would look for it, are not the daemon's.
+    pub places: Vec<(PathBuf, PathBuf)>,
     /// The project file that applies.
     pub project_file: Option<PathBuf>,
     /// Whether a command will be started, in the caller's environment and folder.
@@ -88,6 +91,16 @@ fn connect() -> Result<UnixStream, Failure> {
 /// The request, and what it carries.
 fn prepare(passed: Passed) -> Result<(Request, Vec<OwnedFd>), Failure> {
     let mut request = Request { version: VERSION, arguments: passed.arguments, ..Request::default() };
+    for (named, place) in passed.places {
+        if let Some((argument, from)) = argument(&request.arguments, &named)
+            && let Some(word) = request.arguments.get_mut(argument)
+        {
+            let mut bytes = std::mem::take(word).into_vec();
+            bytes.truncate(from);
+            bytes.extend_from_slice(place.as_os_str().as_bytes());
+            *word = OsString::from_vec(bytes);
+        }
+    }
     let mut carried: Vec<OwnedFd> = Vec::new();
     let mut carry = |role: Role, file: File| {
         request.carried.push(role);
@@ -105,12 +118,7 @@ fn prepare(passed: Passed) -> Result<(Request, Vec<OwnedFd>), Failure> {
         carry(Role::ProjectFile(path), file);
     }
     for path in passed.files {
-        let words = request.arguments.iter().enumerate();
-        let found = words.rev().find_map(|(at, word)| {
-            let start = word.as_bytes().strip_suffix(path.as_os_str().as_bytes())?;
-            (start.is_empty() || start.ends_with(b"=")).then_some((at, start.len()))
-        });
-        let Some((argument, from)) = found else { continue };
+        let Some((argument, from)) = argument(&request.arguments, &path) else { continue };
         let file = File::open(&path).map_err(|error| cannot(&path, error))?;
         request.carried.push(Role::File(argument, from));
         carried.push(file.into());
@@ -130,6 +138,14 @@ fn prepare(passed: Passed) -> Result<(Request, Vec<OwnedFd>), Failure> {
         request.acting_for = crate::launch::who_called_sudo().map(|user| user.uid.as_raw());
     }
     Ok((request, carried))
+}
+
+/// The argument that names `path`, and from which of its bytes on.
+fn argument(arguments: &[OsString], path: &Path) -> Option<(usize, usize)> {
+    arguments.iter().enumerate().rev().find_map(|(at, word)| {
+        let start = word.as_bytes().strip_suffix(path.as_os_str().as_bytes())?;
+        (start.is_empty() || start.ends_with(b"=")).then_some((at, start.len()))
+    })
 }
 
 /// The standard descriptor `number`; where it is closed, one that leads nowhere.

@@ -85,13 +85,22 @@ pub struct Question<'a> {
     pub terminals: Vec<BorrowedFd<'a>>,
 }
 
+/// What the judge says of an act that may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leave {
+    /// How the verb is started.
+    pub start: Start,
+    /// Whether a trusted program has it done, and nobody was there to be asked.
+    pub by_trust: bool,
+}
+
 /// Judges. The answer is how the verb is started.
-pub fn judge(question: &Question<'_>, verbs: &Verbs) -> Result<Start, Failure> {
+pub fn judge(question: &Question<'_>, verbs: &Verbs) -> Result<Leave, Failure> {
     let verb = (verbs.understand)(question.arguments)?;
     let cannot = |error: &dyn std::fmt::Display| Failure::new(Exit::Failure, format!("the door: {error}"));
     home::make_key(question.person).map_err(|error| cannot(&error))?;
     if verb.need == Need::Nothing {
-        return Ok(verb.start);
+        return Ok(Leave { start: verb.start, by_trust: false });
     }
     let home = Home::at(&home::of(question.person));
     let may = may(question, &verb, verbs, &home);
@@ -100,7 +109,7 @@ pub fn judge(question: &Question<'_>, verbs: &Verbs) -> Result<Start, Failure> {
         Ok(_) => (Status::Ok, None),
         Err(failure) => (Status::Blocked, Some(failure.what().to_owned())),
     };
-    let mut notes: Vec<String> = may.iter().map(|why| (*why).to_owned()).collect();
+    let mut notes: Vec<String> = may.iter().map(|why| why.shown().to_owned()).collect();
     if let Some(parent) = &question.peer.started_by {
         notes.push(format!(
             "started by {} (pid {}, sha256 {})",
@@ -120,20 +129,37 @@ pub fn judge(question: &Question<'_>, verbs: &Verbs) -> Result<Start, Failure> {
         notes,
     };
     log.administrative(act).map_err(|error| cannot(&error))?;
-    may.map(|_| verb.start)
+    may.map(|why| Leave { start: verb.start, by_trust: why == Why::Trusted })
 }
 
-/// Why it may be done.
-fn may(question: &Question<'_>, verb: &Verb, verbs: &Verbs, home: &Home) -> Result<&'static str, Failure> {
+/// Why something may be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Root,
+    Trusted,
+    Present,
+}
+
+impl Why {
+    fn shown(self) -> &'static str {
+        match self {
+            Self::Root => "by root or the daemon's user",
+            Self::Trusted => "by a trusted program",
+            Self::Present => "by the person, present",
+        }
+    }
+}
+
+fn may(question: &Question<'_>, verb: &Verb, verbs: &Verbs, home: &Home) -> Result<Why, Failure> {
     let peer = question.peer;
     if peer.uid.is_root() || peer.uid == question.system.uid {
-        return Ok("by root or the daemon's user");
+        return Ok(Why::Root);
     }
     let callers = std::iter::once(&peer.process).chain(&peer.started_by);
     if callers.into_iter().any(|process| (verbs.is_trusted)(home, process, verb)) {
-        return Ok("by a trusted program");
+        return Ok(Why::Trusted);
     }
-    present(question, verb).map(|()| "by the person, present")
+    present(question, verb).map(|()| Why::Present)
 }
 
 /// Has the person prove presence at a terminal.

@@ -19,6 +19,7 @@ use super::judge::Verbs;
 use super::system::System;
 use super::usher;
 use crate::base::sys::process;
+use crate::identity::executable::remember_ourselves;
 
 /// How long to wait when a connection cannot be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,6 +32,8 @@ pub fn start(listener: &UnixListener, porter: Option<Pid>, system: &System, verb
     caught.thread_block()?;
     let signals = SignalFd::with_flags(&caught, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     listener.set_nonblocking(true)?;
+    // What comes to the door is nearly always this program.
+    let _ = remember_ourselves();
     let mut ushers = HashSet::new();
     loop {
         let listening = if ushers.len() < MOST { PollFlags::POLLIN } else { PollFlags::empty() };

@@ -29,6 +29,8 @@ pub struct Ticket {
     pub gid: u32,
     /// Whether root asked, who may do more.
     pub by_root: bool,
+    /// Whether a trusted program asked, and nobody was there.
+    pub by_trust: bool,
     /// The process that asked.
     pub process: Process,
     /// The process that started that one.

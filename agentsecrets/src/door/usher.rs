@@ -21,7 +21,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchdir, pipe2, setsid};
 
 use super::home;
-use super::judge::{Question, Start, Verbs, judge};
+use super::judge::{Leave, Question, Start, Verbs, judge};
 use super::peer::Peer;
 use super::request::{Asked, Reply, Role};
 use super::system::System;
@@ -89,11 +89,12 @@ fn usher(client: &UnixStream, asked: &Asked, system: &System, verbs: &Verbs) -> 
         None => peer.uid,
     };
     home::make(system, person).map_err(|error| failed(&error))?;
-    let start = match hear(client, asked, &peer, person, system, verbs).map_err(|error| failed(&error))? {
-        Ok(start) => start,
+    let leave = match hear(client, asked, &peer, person, system, verbs).map_err(|error| failed(&error))? {
+        Ok(leave) => leave,
         Err(exit) => return Ok(exit),
     };
-    let verb = Verb { asked, peer: &peer, person, system, start };
+    let start = leave.start;
+    let verb = Verb { asked, peer: &peer, person, system, leave };
     let child = process::fork(|| verb.become_it()).map_err(|error| failed(&error))?;
     // What is passed on from here on takes at most the right to signal the verb.
     let kept: &[Capability] = if start == Start::Launcher { &[Capability::CAP_KILL] } else { &[] };
@@ -101,7 +102,7 @@ fn usher(client: &UnixStream, asked: &Asked, system: &System, verbs: &Verbs) -> 
     accompany(client, child).map_err(|error| failed(&error))
 }
 
-/// Has the judge's word: how to start the verb, or the exit code of a refusal that has been told.
+/// Has the judge's word, in two bytes: how to start the verb, or the exit code of a refusal that has been told.
 fn hear(
     client: &UnixStream,
     asked: &Asked,
@@ -109,7 +110,7 @@ fn hear(
     person: Uid,
     system: &System,
     verbs: &Verbs,
-) -> io::Result<Result<Start, u8>> {
+) -> io::Result<Result<Leave, u8>> {
     let (word, say) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let judging = process::fork(|| {
         let terminal = asked.find(|role| matches!(role, Role::Terminal).then_some(()));
@@ -127,7 +128,9 @@ fn hear(
         };
         let judged = prepare(asked, person, system).map_err(|error| Failure::new(Exit::Failure, error));
         match judged.and_then(|()| judge(&question, verbs)) {
-            Ok(start) => u8::from(nix::unistd::write(&say, &[start as u8]).is_err()),
+            Ok(Leave { start, by_trust }) => {
+                u8::from(nix::unistd::write(&say, &[start as u8, u8::from(by_trust)]).is_err())
+            }
             Err(failure) => {
                 failure.report();
                 failure.exit() as u8
@@ -136,14 +139,15 @@ fn hear(
     })?;
     drop(say);
     let exit = accompany(client, judging)?;
-    let mut said = [0];
-    match (exit, nix::unistd::read(&word, &mut said)?, said) {
-        (0, 1, [0]) => Ok(Ok(Start::Daemon)),
-        (0, 1, [1]) => Ok(Ok(Start::Launcher)),
-        (0, 1, [2]) => Ok(Ok(Start::Giver)),
+    let mut said = [0; 2];
+    let start = match (exit, nix::unistd::read(&word, &mut said)?, said[0]) {
+        (0, 2, 0) => Start::Daemon,
+        (0, 2, 1) => Start::Launcher,
+        (0, 2, 2) => Start::Giver,
         // It understood the command line as one that only explains itself.
-        (exit, ..) => Ok(Err(exit)),
-    }
+        (exit, ..) => return Ok(Err(exit)),
+    };
+    Ok(Ok(Leave { start, by_trust: said[1] == 1 }))
 }
 
 /// Makes the calling process one that may judge: the daemon's user, with the client's descriptors.
@@ -173,7 +177,7 @@ struct Verb<'a> {
     peer: &'a Peer,
     person: Uid,
     system: &'a System,
-    start: Start,
+    leave: Leave,
 }
 
 impl Verb<'_> {
@@ -185,7 +189,7 @@ impl Verb<'_> {
     }
 
     fn execute(&self) -> io::Result<()> {
-        let Self { asked, person, system, start, .. } = self;
+        let Self { asked, person, system, leave: Leave { start, by_trust }, .. } = self;
         take_standard(asked)?;
         // No terminal controls it, so that it can type into none, and none can end it.
         setsid()?;
@@ -215,6 +219,7 @@ impl Verb<'_> {
                 .unwrap_or(if self.peer.uid == *person { self.peer.gid } else { Gid::from_raw(65534) })
                 .as_raw(),
             by_root: self.peer.uid.is_root(),
+            by_trust: *by_trust,
             process: self.peer.process.clone(),
             started_by: self.peer.started_by.clone(),
             environment: if *start == Start::Daemon { Vec::new() } else { asked.request.environment.clone() },

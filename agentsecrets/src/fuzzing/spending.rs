@@ -13,7 +13,7 @@ use super::{Input, block_on, contains};
 use crate::base::secret::Secret;
 use crate::exchange::body::{self, Body};
 use crate::exchange::target::{Scheme, Target};
-use crate::identity::{Caller, Process};
+use crate::identity::Caller;
 use crate::inject::placeholder::Vocabulary;
 use crate::inject::{Outbound, Payload, References, Room, apply};
 use crate::policy::ask::{Ask, Place};
@@ -67,14 +67,14 @@ pub(super) fn placeholder(bytes: &[u8]) {
     let target = Target { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: 443 };
     let (method, path) = (&parts.method, parts.uri.path());
     let ask = Ask { target: &target, method, path, references: &[], websocket: false };
-    let reading = reading(&RULES, &caller(), &Ask { references: references.all(), ..ask });
+    let reading = reading(&RULES, &Caller::for_test(), &Ask { references: references.all(), ..ask });
     let room = Room::default();
     let Ok(body) = block_on(Payload::read(&parts, body, reading.as_ref(), &room)) else { return };
     if references.and_of_body(&body, &VOCABULARY).is_err() {
         return;
     }
     let ask = Ask { references: references.all(), ..ask };
-    let Decision::Allow(grant) = decide(&RULES, &Unbounded, &caller(), &ask) else { return };
+    let Decision::Allow(grant) = decide(&RULES, &Unbounded, &Caller::for_test(), &ask) else { return };
     let values =
         VALUES.iter().map(|(name, value)| (name.parse().unwrap(), Arc::new(Secret::new(value.to_vec()))));
     let patterns = Patterns::build(&[]);
@@ -206,7 +206,7 @@ pub(super) fn policy(bytes: &[u8]) {
         }
     };
     let path = parts.next().and_then(|path| std::str::from_utf8(path).ok()).unwrap_or("/v1/a");
-    let caller = caller();
+    let caller = Caller::for_test();
     for name in ["api.test", "a.b.example.com", "192.0.2.1"] {
         let target = Target { scheme: Scheme::Https, host: name.parse().unwrap(), port: 443 };
         let ask = Ask { target: &target, method: &Method::GET, path, references: &[], websocket: false };
@@ -226,25 +226,5 @@ fn one_reading(path: &str) {
     let lower = path.to_ascii_lowercase();
     for trick in ["%2f", "%5c", "%2e", "%25", "%00", "%3b", "\\", ";", "//", "/../", "/./", "\n"] {
         assert!(!lower.contains(trick), "{path:?}");
-    }
-}
-
-fn caller() -> Caller {
-    let process = Process {
-        pid: 4711,
-        start_time: 1,
-        exe: "/usr/bin/python3".into(),
-        sha256: "0".repeat(64),
-        uid: 1000,
-        cgroup: "/agentsecrets/1".into(),
-        image: None,
-        here: true,
-    };
-    Caller {
-        process: Arc::new(process),
-        agent: None,
-        session: "session".into(),
-        is_ours: true,
-        standing: Default::default(),
     }
 }

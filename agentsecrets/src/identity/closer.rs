@@ -57,6 +57,7 @@ mod linux {
     use std::path::Path;
 
     use super::{Ancestor, IdentityError, Process, Script};
+    use crate::identity::container::cgroup_of;
     use crate::identity::executable::sha256;
     use crate::identity::lineage::{Lineage, start_of};
 
@@ -110,7 +111,8 @@ mod linux {
         let above = line.iter().skip(1).take(MOST_ANCESTORS).map(|(pid, start_time)| {
             let exe = read_link(format!("/proc/{pid}/exe")).ok();
             let exe = exe.map(|exe| exe.to_string_lossy().chars().take(LONGEST_PATH).collect());
-            let cgroup = cgroup(*pid).unwrap_or_default().chars().take(LONGEST_PATH).collect();
+            let cgroup = cgroup_of(pid).ok().flatten().unwrap_or_default();
+            let cgroup = cgroup.chars().take(LONGEST_PATH).collect();
             Ancestor { pid: *pid, start_time: *start_time, exe, cgroup }
         });
         Ok((started, above.collect()))
@@ -120,18 +122,14 @@ mod linux {
     pub(in crate::identity) fn inside(pid: u32, who: &Process) -> Result<u32, IdentityError> {
         let ids =
             std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let mut there = ids.filter(|id| cgroup(*id).is_some_and(|cgroup| cgroup == who.cgroup));
+        let mut there =
+            ids.filter(|id| cgroup_of(id).is_ok_and(|cgroup| cgroup.as_ref() == Some(&who.cgroup)));
         let is_it = |id: &u32| {
             let status = read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
             let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
             ids.and_then(|ids| ids.split_ascii_whitespace().last()?.parse().ok()) == Some(pid)
         };
         there.find(is_it).ok_or(IdentityError::Gone)
-    }
-
-    fn cgroup(pid: u32) -> Option<String> {
-        let table = read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        table.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
     }
 
     #[cfg(test)]

@@ -2,6 +2,9 @@
 //! can change nothing above itself. The outermost one counts. Below a user's own service manager the path
 //! is that user's to choose, and proves nothing.
 
+use std::fmt::Display;
+use std::io;
+
 /// Digits of a container's id, as every engine gives it.
 const ID: usize = 64;
 /// What engines write before it: Docker, containerd and CRI-O for Kubernetes, Podman, nerdctl.
@@ -16,6 +19,12 @@ pub struct Container<'a> {
     pod: Option<&'a str>,
 }
 
+/// The path in the unified hierarchy of the process `who`: its id, or `self`. `None` where it is in none.
+pub fn cgroup_of(who: impl Display) -> io::Result<Option<String>> {
+    let table = std::fs::read_to_string(format!("/proc/{who}/cgroup"))?;
+    Ok(table.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned))
+}
+
 impl<'a> Container<'a> {
     /// The outermost container on a path of the unified hierarchy, such as
     /// `/system.slice/docker-<id>.scope`.
@@ -28,14 +37,14 @@ impl<'a> Container<'a> {
             if let Some(id) = id(part) {
                 return Some(Self { id, pod });
             }
-            pod = pod_uid(part).or(pod);
+            pod = uid(part).or(pod);
         }
         None
     }
 
     /// The uid of its pod, as Kubernetes writes it.
     pub fn pod(&self) -> Option<String> {
-        self.pod.map(|uid| uid.replace('_', "-"))
+        self.pod.map(dashed)
     }
 }
 
@@ -59,8 +68,17 @@ fn id(part: &str) -> Option<&str> {
     (known && is_hex(id)).then_some(id)
 }
 
+/// The uid of the pod that a folder of this name is the cgroup of, as Kubernetes writes it.
+pub fn pod_uid(folder: &str) -> Option<String> {
+    uid(folder).map(dashed)
+}
+
+fn dashed(uid: &str) -> String {
+    uid.replace('_', "-")
+}
+
 /// `pod<uid>`, `kubepods-burstable-pod<uid>.slice`. A static pod's uid is 32 digits.
-fn pod_uid(part: &str) -> Option<&str> {
+fn uid(part: &str) -> Option<&str> {
     let part = part.strip_suffix(".slice").unwrap_or(part);
     let (before, uid) = part.rsplit_once("pod")?;
     let named = before.is_empty() || (before.starts_with("kube") && before.ends_with('-'));

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -18,7 +18,11 @@ const MOST_FILES: u64 = 4096;
 /// second change within the same step would not show.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// Hashes of executables.
+/// Our own program, for a process whose callers are mostly that, and its children.
+static OWN: OnceLock<(Version, String)> = OnceLock::new();
+
+/// Hashes of executables. A copy remembers the same ones.
+#[derive(Clone)]
 pub struct Hashes {
     known: Cache<Version, Arc<str>>,
 }
@@ -51,6 +55,26 @@ impl Hashes {
 fn is_settled(metadata: &Metadata) -> bool {
     let age = last_change(metadata).and_then(|changed| SystemTime::now().duration_since(changed).ok());
     age.is_some_and(|age| age > SETTLED)
+}
+
+/// Hashes our own program once, for `hash` in this process and in those that it forks.
+#[cfg(target_os = "linux")]
+pub fn remember_ourselves() -> io::Result<()> {
+    let file = File::open("/proc/self/exe")?;
+    let version = Version::of(&file)?;
+    if is_settled(&file.metadata()?) {
+        let _ = OWN.set((version, sha256(file)?));
+    }
+    Ok(())
+}
+
+/// SHA-256 of the open `file`, which is known if it is our own program as it was remembered.
+pub fn hash(file: File) -> io::Result<String> {
+    let version = Version::of(&file)?;
+    match OWN.get() {
+        Some((own, hash)) if *own == version => Ok(hash.clone()),
+        _ => sha256(file),
+    }
 }
 
 /// SHA-256 of what `file` holds from here on, in lower-case hex.

@@ -16,6 +16,7 @@ const MOST_KNOWN: u64 = 4096;
 const MOST_LOOKED_AT: usize = 10_000;
 
 /// The part of the tree that is below one cgroup.
+#[derive(Clone)]
 pub struct Hierarchy {
     root: PathBuf,
     below: String,
@@ -28,11 +29,17 @@ impl Hierarchy {
         Self { root, below, known: Cache::new(MOST_KNOWN) }
     }
 
+    /// What is below the cgroup `below` of the same tree; both remember for each other.
+    #[must_use]
+    pub fn part(&self, below: String) -> Self {
+        Self { below, ..self.clone() }
+    }
+
     /// The path of the cgroup with this id, if it is below and exists.
     pub fn path(&self, id: u64) -> io::Result<Option<Arc<str>>> {
         // A known one may be gone, but its id will never be another's.
         if let Some(path) = self.known.get(&id) {
-            return Ok(Some(path));
+            return Ok(Some(path).filter(|path| is_below(path, &self.below)));
         }
         let found = search(&self.root.join(self.below.trim_start_matches('/')), id)?;
         let path = found.as_deref().and_then(|found| path_in(&self.root, found));
@@ -42,6 +49,11 @@ impl Hierarchy {
         }
         Ok(path)
     }
+}
+
+/// Whether the path `cgroup` is `above` or below it.
+pub fn is_below(cgroup: &str, above: &str) -> bool {
+    cgroup.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The folder with this inode, `top` or below it.
@@ -91,5 +103,8 @@ mod tests {
         }
         assert_eq!(tree.path(id("others/three")).unwrap(), None);
         assert_eq!(tree.path(1).unwrap(), None);
+        let part = tree.part("/ours/one".to_owned());
+        assert_eq!(part.path(id("ours/one")).unwrap().as_deref(), Some("/ours/one"));
+        assert_eq!(part.path(id("ours/two/deep")).unwrap(), None, "known to the whole, and not in this part");
     }
 }

@@ -25,6 +25,12 @@ impl Lineage {
         Self::by(first, look)
     }
 
+    /// Followed by that of the process which asked for what it is in, if there is one.
+    pub fn then(mut self, asked_by: Option<Born>) -> Self {
+        self.0.extend(asked_by.map(Self::since).unwrap_or_default().0);
+        self
+    }
+
     fn by(first: Born, look: impl Fn(u32) -> Option<(u32, u64)>) -> Self {
         let mut line = Vec::new();
         let mut current = first;
@@ -120,8 +126,7 @@ mod tests {
         let pid = std::process::id();
         let started = start_of(pid).unwrap();
         assert!(lives((pid, started)) && !lives((pid, started + 1)));
-        let process =
-            Process { pid, start_time: started, ..(*crate::identity::Caller::issued().process).clone() };
+        let process = Process { pid, start_time: started, ..Process::for_test() };
         let parent = std::os::unix::process::parent_id();
         assert_eq!(Lineage::of(&process).iter().nth(1).map(|(pid, _)| *pid), Some(parent));
     }

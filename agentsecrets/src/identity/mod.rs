@@ -20,6 +20,7 @@ mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
 mod parent;
+pub mod pod;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod socket;
@@ -73,7 +74,12 @@ pub struct Standing {
     pub trusted: bool,
     /// Whether a token alone says who it is, since the system cannot.
     pub is_issued: bool,
-    /// Itself and the processes that it descends from, as they were when that was asked for first.
+    /// The pod that it is in, where a cluster tells of it.
+    pub pod: Option<Arc<pod::Known>>,
+    /// The process that asked the daemon for the run that it is in.
+    pub asked_by: Option<lineage::Born>,
+    /// Itself and the processes that it descends from, as they were when that was asked for first; then the one
+    /// that asked for the run, and those that this one descends from.
     pub lineage: Arc<OnceLock<lineage::Lineage>>,
 }
 
@@ -95,7 +101,7 @@ impl Caller {
     }
 
     /// Somebody in a run, for the tests of later stages.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn for_test() -> Self {
         let (process, standing) = (Arc::new(Process::for_test()), Standing::default());
         Self { process, agent: None, session: "s".into(), is_ours: true, standing }
@@ -138,7 +144,7 @@ pub struct Process {
 
 impl Process {
     /// Somebody, for the tests of later stages.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn for_test() -> Self {
         let (exe, sha256) = ("/usr/bin/python3.11".into(), "ab".repeat(32));
         let cgroup = "/agents.slice/run-1".to_owned();

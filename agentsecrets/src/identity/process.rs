@@ -14,9 +14,11 @@ use crate::base::sys;
 
 use super::container::Container;
 use super::engine::Engine;
-use super::executable::{Hashes, sha256};
-use super::hierarchy::Hierarchy;
+use super::executable::{Hashes, hash};
+use super::hierarchy::{Hierarchy, is_below};
 use super::image::Image;
+use super::lineage::Born;
+use super::pod::Known;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process, Standing};
 
@@ -29,6 +31,8 @@ pub struct Identifier {
     hashes: Hashes,
     session: Arc<str>,
     agent: Option<AgentName>,
+    asked_by: Option<Born>,
+    pod: Option<Arc<Known>>,
 }
 
 /// What can be seen of callers besides the kernel's snapshot.
@@ -40,13 +44,14 @@ enum Sight {
 }
 
 /// The containers behind a service.
+#[derive(Clone)]
 pub struct Containers {
     /// The part of the host's tree that is hooked.
     pub hierarchy: Hierarchy,
-    /// Our own cgroup in it.
-    pub ours: String,
+    /// Our own cgroup in it, if we are there.
+    pub ours: Option<String>,
     /// Who says which images they are of.
-    pub engine: Option<Engine>,
+    pub engine: Option<Arc<Engine>>,
 }
 
 impl Identifier {
@@ -57,7 +62,14 @@ impl Identifier {
         session: Arc<str>,
         agent: Option<AgentName>,
     ) -> Self {
-        Self { sight: Sight::Run(witness.into(), cgroup), hashes: Hashes::default(), session, agent }
+        let (sight, hashes) = (Sight::Run(witness.into(), cgroup), Hashes::default());
+        Self { sight, hashes, session, agent, asked_by: None, pod: None }
+    }
+
+    /// The same for a run that the daemon started because the process `asked_by` asked for it.
+    #[must_use]
+    pub fn asked_by(self, asked_by: Option<Born>) -> Self {
+        Self { asked_by, ..self }
     }
 
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
@@ -67,7 +79,23 @@ impl Identifier {
         agent: Option<AgentName>,
     ) -> Self {
         let sight = Sight::Containers(Arc::new(containers), witness);
-        Self { sight, hashes: Hashes::default(), session: "".into(), agent }
+        Self { sight, hashes: Hashes::default(), session: "".into(), agent, asked_by: None, pod: None }
+    }
+
+    /// For those of these containers that are in the cgroup `cgroup`, which is that of the pod of which `known`
+    /// says what the cluster does.
+    #[must_use]
+    pub fn for_pod(&self, cgroup: String, known: Arc<Known>) -> Self {
+        let sight = match &self.sight {
+            Sight::Containers(containers, witness) => {
+                let hierarchy = containers.hierarchy.part(cgroup);
+                let (ours, engine) = (containers.ours.clone(), containers.engine.clone());
+                Sight::Containers(Arc::new(Containers { hierarchy, ours, engine }), witness.clone())
+            }
+            Sight::Run(witness, _) => Sight::Run(witness.clone(), cgroup),
+        };
+        let (hashes, session, agent) = (self.hashes.clone(), self.session.clone(), self.agent.clone());
+        Self { sight, hashes, session, agent, asked_by: self.asked_by, pod: Some(known) }
     }
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
@@ -88,12 +116,13 @@ impl Identifier {
                 Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), image, ..process }
             }
         };
+        let pod = self.pod.as_ref().filter(|known| is_in(&process, known)).cloned();
         Ok(Caller {
             process: Arc::new(process),
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
-            standing: Standing::default(),
+            standing: Standing { pod, asked_by: self.asked_by, ..Standing::default() },
         })
     }
 
@@ -101,7 +130,7 @@ impl Identifier {
     pub fn is_us(&self, snapshot: &Snapshot) -> bool {
         let Sight::Containers(containers, _) = &self.sight else { return false };
         let path = containers.hierarchy.path(snapshot.cgroup);
-        path.is_ok_and(|path| path.is_some_and(|path| is_below(&path, &containers.ours)))
+        path.is_ok_and(|path| path.is_some_and(|path| containers.is_ours(&path)))
     }
 
     /// The process `pid`, if it is the one of `snapshot` and `is_there`.
@@ -129,18 +158,23 @@ impl Containers {
     /// The path of the agent's cgroup with this id, and the image of its container.
     fn agent(&self, id: u64) -> Result<(Arc<str>, Option<Arc<Image>>), IdentityError> {
         let path = self.hierarchy.path(id)?.ok_or(IdentityError::Gone)?;
-        if is_below(&path, &self.ours) {
+        if self.is_ours(&path) {
             return Err(IdentityError::Elsewhere);
         }
-        let image = Container::of(&path).zip(self.engine.as_ref());
+        let image = Container::of(&path).zip(self.engine.as_deref());
         let image = image.and_then(|(container, engine)| engine.image(container.id));
         Ok((path, image))
     }
+
+    fn is_ours(&self, path: &str) -> bool {
+        self.ours.as_ref().is_some_and(|ours| is_below(path, ours))
+    }
 }
 
-/// Whether the path `cgroup` is `above` or below it.
-fn is_below(cgroup: &str, above: &str) -> bool {
-    cgroup.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether the path of the process's cgroup has the uid of the pod that is `known`.
+fn is_in(process: &Process, known: &Known) -> bool {
+    let uid = process.container().and_then(|container| container.pod());
+    uid.is_some() && uid == known.get().map(|pod| pod.uid.clone())
 }
 
 /// What the kernel's snapshot says of a process by itself.
@@ -186,7 +220,7 @@ pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
     let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
     let metadata = file.metadata()?;
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    let sha256 = sha256(file)?;
+    let sha256 = hash(file)?;
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::closer::{self, Ancestor, Look, Looked, Script};
+use super::container::cgroup_of;
 use super::line::{Answer, Line, unclear};
 use super::lineage::start_of;
 use super::{IdentityError, Process, holder};
@@ -204,9 +205,8 @@ fn look(pid: u32) -> Result<Seen, IdentityError> {
     let link = format!("/proc/{pid}/exe");
     let file = File::open(&link)?;
     let exe = std::fs::read_link(&link)?;
-    let table = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let cgroup = table.lines().find_map(|line| line.strip_prefix("0::")).ok_or(IdentityError::Elsewhere)?;
-    Ok(Seen { start_time, exe, cgroup: cgroup.to_owned(), file })
+    let cgroup = cgroup_of(pid)?.ok_or(IdentityError::Elsewhere)?;
+    Ok(Seen { start_time, exe, cgroup, file })
 }
 
 #[cfg(test)]
@@ -235,16 +235,7 @@ mod tests {
         assert!(witness.holds(pid, inode).is_ok() && witness.holds(1, inode).is_err());
         drop(listener);
         assert!(matches!(witness.holder(inode), Err(IdentityError::Nobody)));
-        let process = Process {
-            pid,
-            start_time: start_of(pid).unwrap(),
-            exe: "/x".into(),
-            sha256: String::new(),
-            uid: 0,
-            cgroup: "/".into(),
-            image: None,
-            here: true,
-        };
+        let process = Process { pid, start_time: start_of(pid).unwrap(), ..Process::for_test() };
         assert_eq!(witness.ancestry(&process).unwrap(), Witness::Here.ancestry(&process).unwrap());
         assert_eq!(witness.script(&process).unwrap(), Witness::Here.script(&process).unwrap());
         let recycled = Process { start_time: 1, ..process };

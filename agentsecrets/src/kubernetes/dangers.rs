@@ -51,6 +51,23 @@ pub fn of_pod(pod: &Pod, fragment: &Fragment) -> Vec<String> {
     reasons
 }
 
+/// The same where nobody changes the pod on its way: what the webhook would set has to be there.
+pub fn of_unchanged(pod: &Pod, fragment: &Fragment) -> Vec<String> {
+    let mut reasons = of_pod(pod, fragment);
+    let Some(spec) = &pod.spec else { return reasons };
+    for container in agents(spec, fragment) {
+        let open = left_open(container.security_context.as_ref(), spec);
+        reasons.extend(open.map(|what| format!("container {}: it must set {what}", container.name)));
+    }
+    if spec.volumes.iter().flatten().any(|volume| is_of_the_account(&volume.name)) {
+        reasons.push(
+            "it must set automountServiceAccountToken: false: no agent holds a token of the cluster"
+                .to_owned(),
+        );
+    }
+    reasons
+}
+
 /// Whether a volume of this name is the one with the token of the pod's account. The API server adds it, and
 /// mounts it in every container, before it asks us.
 pub fn is_of_the_account(volume: &str) -> bool {
@@ -178,13 +195,16 @@ fn of_ephemeral(container: &EphemeralContainer, spec: &PodSpec, fragment: &Fragm
         reasons
             .push(format!("container {name}: targetContainerName: it would share the sidecar's processes"));
     }
-    reasons.extend(left_open(container, spec).map(|what| format!("container {name}: it must set {what}")));
+    let open = left_open(container.security_context.as_ref(), spec);
+    reasons.extend(open.map(|what| format!("container {name}: it must set {what}")));
     reasons
 }
 
-/// What a container for debugging has to say itself, and does not: the API server takes no change of it from us.
-fn left_open(container: &EphemeralContainer, spec: &PodSpec) -> impl Iterator<Item = &'static str> + use<> {
-    let context = container.security_context.as_ref();
+/// What a container that we cannot change, such as one for debugging, has to say itself, and does not.
+fn left_open(
+    context: Option<&SecurityContext>,
+    spec: &PodSpec,
+) -> impl Iterator<Item = &'static str> + use<> {
     let dropped = context.and_then(|context| context.capabilities.as_ref());
     let mut dropped = dropped.and_then(|it| it.drop.as_ref()).into_iter().flatten();
     let pods = spec.security_context.as_ref().and_then(|pod| pod.run_as_non_root);

@@ -12,6 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::container::cgroup_of;
+
 /// The cgroup of one run, which need not exist.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cgroup {
@@ -143,11 +145,7 @@ pub fn is_agents(path: &str) -> bool {
 
 /// Our own path in the unified hierarchy.
 pub(super) fn own() -> io::Result<String> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .map(str::to_string)
-        .ok_or_else(|| io::Error::other("the process is in no cgroup v2"))
+    cgroup_of("self")?.ok_or_else(|| io::Error::other("the process is in no cgroup v2"))
 }
 
 fn processes(folder: &Path) -> io::Result<Vec<Pid>> {

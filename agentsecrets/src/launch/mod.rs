@@ -12,6 +12,7 @@ pub mod janitor;
 pub mod java;
 pub mod leftovers;
 pub mod mounts;
+pub mod node;
 pub mod ours;
 pub mod place;
 pub mod report;
@@ -48,6 +49,7 @@ use crate::base::sys::process;
 use crate::capability::registry::RegistryError;
 use crate::capability::sessions::{Session, Who};
 use crate::connection::ebpf::{self, EbpfError};
+use crate::identity::lineage::Born;
 use crate::policy::narrow::Narrow;
 use crate::tls::bundle::bundle;
 
@@ -85,6 +87,8 @@ pub struct Run {
     pub user: Option<String>,
     /// Who asked for it, where that is not said by `sudo`.
     pub person: Option<nix::unistd::User>,
+    /// The process that asked for it, where that is not one that this one descends from.
+    pub asked_by: Option<Born>,
     /// The environment of who asked for it.
     pub variables: Vec<(OsString, OsString)>,
     /// How long it may run.
@@ -256,6 +260,7 @@ fn order(run: &Run, id: &str, leftovers: &Leftovers, sockets: &Sockets) -> Order
         environment: run.environment.clone(),
         narrow: run.narrow.clone(),
         agent: run.agent.clone(),
+        asked_by: run.asked_by,
         session: id.to_string(),
         pins: leftovers.pins.clone(),
         cgroup: leftovers.cgroup.path.clone(),

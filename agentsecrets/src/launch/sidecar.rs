@@ -118,7 +118,7 @@ pub fn hold_network() -> Result<(), NotServed> {
 }
 
 /// Who owns our state, and so serves: policy and secrets may be another's, for it to read.
-fn owner(home: &Home) -> Result<(u32, u32), NotServed> {
+pub(super) fn owner(home: &Home) -> Result<(u32, u32), NotServed> {
     let audit = home.audit();
     let state = audit.parent().unwrap_or(&audit);
     let owned = fs::metadata(state).map_err(step("find the folder of our state"))?;
@@ -162,6 +162,7 @@ fn order(
         environment: wanted.environment.clone(),
         narrow: wanted.narrow.clone(),
         agent: wanted.agent.clone(),
+        asked_by: None,
         session: String::new(),
         pins: kept.pins.clone(),
         cgroup: place.cgroup.clone(),
@@ -169,7 +170,12 @@ fn order(
         listeners: numbers(&sockets.listeners),
         dns_udp: numbers(&sockets.dns_udp),
         dns_tcp: numbers(&sockets.dns_tcp),
-        service: Some(Service { ours, processes: wanted.processes, engine: wanted.engine.clone() }),
+        service: Some(Service {
+            ours: Some(ours),
+            processes: wanted.processes,
+            engine: wanted.engine.clone(),
+            pods: None,
+        }),
         uid,
         gid,
     }
@@ -189,7 +195,7 @@ fn introduce(wanted: &Sidecar, kept: &Kept, ready: &Ready) -> Result<(), NotServ
 }
 
 /// Puts a file in place that anybody may read, whole or not at all.
-fn show(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn show(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -229,11 +235,11 @@ fn to_end() -> SigSet {
 }
 
 /// Device and inode of our pid namespace.
-fn pid_namespace() -> io::Result<(u64, u64)> {
+pub(super) fn pid_namespace() -> io::Result<(u64, u64)> {
     let namespace = fs::metadata("/proc/self/ns/pid")?;
     Ok((namespace.dev(), namespace.ino()))
 }
 
-fn step(step: &'static str) -> impl FnOnce(io::Error) -> NotServed {
+pub(super) fn step(step: &'static str) -> impl FnOnce(io::Error) -> NotServed {
     move |error| NotServed::Step(step, error)
 }

@@ -74,7 +74,7 @@ impl Findings {
         self.errors.push(Problem { line: at.referenced.line(), message: message.to_string() });
     }
 
-    fn warn<T>(&mut self, at: &Spanned<T>, message: impl Display) {
+    pub(super) fn warn<T>(&mut self, at: &Spanned<T>, message: impl Display) {
         self.warnings.push(Problem { line: at.referenced.line(), message: message.to_string() });
     }
 
@@ -140,6 +140,8 @@ impl Findings {
             rules.iter().flat_map(|rule| rule.secrets.iter().cloned().chain(injected(rule))).collect();
         secrets.sort();
         secrets.dedup();
+        let pod = entry.matches.as_ref().and_then(|facts| facts.value.pod.as_ref());
+        pod.iter().for_each(|pod| self.not_by_labels_alone(pod, &secrets));
         let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
         let taken = rules.iter().filter_map(|rule| rule.taking.as_ref()).flat_map(|taking| &taking.captures);
         let captured: Vec<SecretName> = taken.map(|(_, name)| name.clone()).collect();
@@ -169,25 +171,14 @@ impl Findings {
         let session = facts.session == Some(true);
         let token = facts.token == Some(true);
         let trusted = facts.trusted == Some(true);
-        let mut unprovable = None;
-        if let Some(pod) = &facts.pod {
-            let model::Pod { namespace, service_account, labels } = &pod.value;
-            if namespace.is_none()
-                && service_account.is_none()
-                && labels.as_ref().is_none_or(|l| l.is_empty())
-            {
-                self.error(pod, "'pod' names nothing: give namespace, service_account or labels");
-            }
-            self.warn(pod, "pods cannot be proven yet: this entry holds for nobody");
-            unprovable = Some("pod");
-        }
         let named = facts.exe.is_some()
             || facts.sha256.is_some()
             || facts.uid.is_some()
             || facts.cgroup.is_some()
             || facts.container.is_some()
-            || facts.image.is_some();
-        if !named && !session && !token && !trusted && unprovable.is_none() {
+            || facts.image.is_some()
+            || facts.pod.is_some();
+        if !named && !session && !token && !trusted {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
@@ -195,7 +186,7 @@ impl Findings {
             );
         }
         Match {
-            exe: facts.exe.as_ref().and_then(|text| self.pattern(text)),
+            exe: facts.exe.as_ref().and_then(|text| self.keep(text, super::program::glob(&text.value))),
             sha256: facts.sha256.as_ref().and_then(|text| self.keep(text, sha256(&text.value))),
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
@@ -204,7 +195,7 @@ impl Findings {
             session,
             token,
             trusted,
-            unprovable,
+            pod: facts.pod.as_ref().map(|pod| self.pod(pod)),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{Policy, decide};
 use crate::base::host::Host;
 use crate::base::refusal::Slug;
 use crate::exchange::target::{Scheme, Target};
-use crate::identity::{Caller, Process};
+use crate::identity::Caller;
 
 const POLICY: &str = r#"version: 1
 agents:
@@ -57,13 +57,8 @@ fn policy(text: &str) -> Policy {
 }
 
 fn caller(agent: Option<&str>, session: &str) -> Caller {
-    Caller {
-        process: Arc::new(Process::for_test()),
-        agent: agent.map(|name| name.parse().unwrap()),
-        session: session.into(),
-        is_ours: !session.is_empty(),
-        standing: Default::default(),
-    }
+    let agent = agent.map(|name| name.parse().unwrap());
+    Caller { agent, session: session.into(), is_ours: !session.is_empty(), ..Caller::for_test() }
 }
 
 fn target(url: &str) -> (Target, String) {

@@ -12,6 +12,8 @@ use crate::identity::Caller;
 use crate::identity::image::Wanted;
 
 use super::narrow::covers;
+use super::pods::PodFacts;
+use super::program;
 use super::scale::shown;
 
 /// What stands behind `host:`.
@@ -172,23 +174,19 @@ pub(super) struct Match {
     pub session: bool,
     pub token: bool,
     pub trusted: bool,
-    /// A fact that is asked for and that nothing here can prove yet.
-    pub unprovable: Option<&'static str>,
+    pub pod: Option<PodFacts>,
 }
 
 impl Match {
     /// The first fact that does not hold, or `None` if all hold.
     pub(super) fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
         let process = &caller.process;
-        let exe =
-            |glob: &GlobMatcher| is_plain(&process.exe.to_string_lossy()) && glob.is_match(&process.exe);
+        let exe = |glob: &GlobMatcher| program::holds(glob, &process.exe.to_string_lossy());
         let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
         let image = |wanted: &Wanted| process.image.as_ref().is_some_and(|image| wanted.is(image));
-        if self.unprovable.is_some() {
-            self.unprovable
-        } else if self.uid.is_some_and(|uid| uid != process.uid) {
+        if self.uid.is_some_and(|uid| uid != process.uid) {
             Some("uid")
         } else if !self.exe.as_ref().is_none_or(exe) {
             Some("exe")
@@ -198,6 +196,8 @@ impl Match {
             Some("container")
         } else if !self.image.as_ref().is_none_or(image) {
             Some("image")
+        } else if !self.pod.as_ref().is_none_or(|facts| facts.hold_for(caller)) {
+            Some("pod")
         } else if self.sha256.as_ref().is_some_and(|hash| *hash != process.sha256) {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {

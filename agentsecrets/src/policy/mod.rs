@@ -33,6 +33,8 @@ mod person;
 pub mod place;
 #[cfg(test)]
 mod places_tests;
+pub(crate) mod pods;
+mod program;
 pub mod rules;
 pub(crate) mod scale;
 pub mod signing;

@@ -70,11 +70,11 @@ pub(super) struct Match {
 #[serde(deny_unknown_fields)]
 pub(super) struct Pod {
     #[serde(default, deserialize_with = "given")]
-    pub namespace: Option<String>,
+    pub namespace: Option<Text>,
     #[serde(default, deserialize_with = "given")]
-    pub service_account: Option<String>,
+    pub service_account: Option<Text>,
     #[serde(default, deserialize_with = "given")]
-    pub labels: Option<BTreeMap<String, String>>,
+    pub labels: Option<Spanned<BTreeMap<String, Text>>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -130,16 +130,7 @@ impl Policy {
 
     /// How the rules of `agent` (of any agent, where none is given) name `host`.
     pub fn naming(&self, agent: Option<&AgentName>, host: &Host) -> Naming {
-        let agents = self.agents.iter().filter(|entry| agent.is_none_or(|name| entry.name == *name));
-        let mut best = Naming::Nowhere;
-        for entry in agents {
-            match entry.hosts.naming(host) {
-                Naming::Exactly => return Naming::Exactly,
-                below @ Naming::Below(_) => best = below,
-                Naming::Nowhere => {}
-            }
-        }
-        best
+        naming(self.agents.iter().filter(|entry| agent.is_none_or(|name| entry.name == *name)), host)
     }
 
     /// The entry that `caller` acts under: the one that `run --agent` named if its `match` holds, else
@@ -191,6 +182,19 @@ impl Policy {
             }
         }
     }
+}
+
+/// How the rules of `agents` name `host`.
+pub(super) fn naming<'a>(agents: impl Iterator<Item = &'a Agent>, host: &Host) -> Naming {
+    let mut best = Naming::Nowhere;
+    for entry in agents {
+        match entry.hosts.naming(host) {
+            Naming::Exactly => return Naming::Exactly,
+            below @ Naming::Below(_) => best = below,
+            Naming::Nowhere => {}
+        }
+    }
+    best
 }
 
 /// What a refusal calls a process: its program, unless that is out of sight.

@@ -14,10 +14,33 @@ use super::choice::Command;
 use super::{Entry, Key, LARGEST_VALUE, Store, StoreError, read_only};
 use crate::base::name::{Environment, Project};
 use crate::base::secret::Secret;
+use crate::base::sys;
 
 /// Variables that programs need to find their files and other programs.
-const PASSED: &[&str] =
-    &["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SYSTEMROOT", "TZ", "USER", "XDG_RUNTIME_DIR"];
+const PASSED: &[&str] = if cfg!(windows) {
+    &[
+        "APPDATA",
+        "COMSPEC",
+        "HOMEDRIVE",
+        "HOMEPATH",
+        "LOCALAPPDATA",
+        "PATH",
+        "PATHEXT",
+        "PROGRAMDATA",
+        "PROGRAMFILES",
+        "SYSTEMDRIVE",
+        "SYSTEMROOT",
+        "TEMP",
+        "TMP",
+        "USERDOMAIN",
+        "USERNAME",
+        "USERPROFILE",
+    ]
+} else {
+    &["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TZ", "USER", "XDG_RUNTIME_DIR"]
+};
+/// How programs end a line.
+const NEWLINE: &[u8] = if cfg!(windows) { b"\r\n" } else { b"\n" };
 /// How often a program that has closed its output is looked at until it ends.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -95,7 +118,7 @@ impl Store for Commands {
 
 impl Commands {
     fn start(&self, program: &str, arguments: &[String]) -> Result<Child, StoreError> {
-        let mut command = std::process::Command::new(program);
+        let mut command = std::process::Command::new(sys::runnable(program.as_ref()));
         let passed = PASSED.iter().copied().chain(self.settings.env.iter().map(String::as_str));
         command
             .args(arguments)
@@ -157,7 +180,8 @@ impl Commands {
             Ok(bytes) => bytes.map_err(io)?,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(late()),
         };
-        let value = Secret::new(bytes.strip_suffix(b"\n").unwrap_or(&bytes).to_vec());
+        let line = bytes.strip_suffix(NEWLINE).or_else(|| bytes.strip_suffix(b"\n"));
+        let value = Secret::new(line.unwrap_or(&bytes).to_vec());
         if bytes.len() > LARGEST_VALUE + 1 {
             // It would wait for a reader for ever.
             kill(child);

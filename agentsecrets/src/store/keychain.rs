@@ -33,8 +33,6 @@ use crate::base::secret::Secret;
 const SERVICE: &str = "AgentSecrets";
 /// The service of the items that hold placeholders, which not every keychain can keep beside a value.
 const PLACEHOLDERS: &str = "AgentSecrets placeholders";
-/// The attribute that says when a value was set, where the keychain keeps attributes.
-const UPDATED: &str = "updated";
 
 /// The keychain of the user that this process runs as.
 pub(super) struct Keychain;
@@ -81,7 +79,9 @@ impl Store for Keychain {
             }
             let mut entries = Vec::new();
             for (name, item) in items(SERVICE, project, environment)? {
-                let updated = system::attributes(&item)?.remove(UPDATED);
+                let updated = system::attributes(&item)?
+                    .remove(system::UPDATED)
+                    .filter(|when| when.parse::<jiff::Timestamp>().is_ok());
                 let (placeholder, environment) = (placeholders.remove(&name), environment.clone());
                 entries.push(Entry { name, environment, updated, placeholder, store: self.name() });
             }
@@ -100,7 +100,7 @@ impl Store for Keychain {
             item.set_secret(value.expose())?;
             let now = format!("{:.0}", jiff::Timestamp::now());
             // A note for people: not every keychain keeps one.
-            let _ = item.update_attributes(&HashMap::from([(UPDATED, now.as_str())]));
+            let _ = item.update_attributes(&HashMap::from([(system::UPDATED, now.as_str())]));
             let beside = self::item(PLACEHOLDERS, key)?;
             match placeholder {
                 Some(placeholder) => beside.set_password(placeholder),

@@ -50,7 +50,12 @@ pub enum TlsError {
 pub fn client_config(extra_roots: &[CertificateDer<'_>]) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = super::provider();
     let roots = extra_roots.iter().cloned().map(CertificateDer::into_owned);
-    let verifier = Verifier::new_with_extra_roots(roots, provider.clone()).map_err(TlsError::NoRoots)?;
+    let verifier = match extra_roots {
+        // Windows keeps added roots in a place of their own, which must not be an empty one.
+        [] => Verifier::new(provider.clone()),
+        _ => Verifier::new_with_extra_roots(roots, provider.clone()),
+    };
+    let verifier = verifier.map_err(TlsError::NoRoots)?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Unsupported)?

@@ -19,6 +19,7 @@ use hickory_resolver::{Hosts, TokioResolver};
 use moka::sync::Cache;
 
 use crate::base::host::Host;
+use crate::base::sys;
 
 /// How long a name may take, all servers and attempts together.
 /// Less than the five seconds after which most clients ask again.
@@ -30,6 +31,8 @@ const MOST_GIVEN: u64 = 16 * 1024;
 const GIVEN: Duration = Duration::from_secs(600);
 /// How long an answer is used at most, whatever its server says.
 const LONGEST: Duration = Duration::from_secs(300);
+/// How long a machine's name servers are taken for the same, where no file says when they change.
+const WITHOUT_FILE: Duration = Duration::from_secs(30);
 /// How long it is remembered at most that a name does not exist.
 const LONGEST_NEGATIVE: Duration = Duration::from_secs(10);
 
@@ -85,7 +88,7 @@ pub enum ResolveError {
 impl Resolver {
     /// With the system's files. Nothing is read before the first name is asked for.
     pub fn system() -> Self {
-        Self::with_files("/etc/hosts".into(), "/etc/resolv.conf".into())
+        Self::with_files(sys::hosts_file(), "/etc/resolv.conf".into())
     }
 
     fn with_files(hosts: PathBuf, servers: PathBuf) -> Self {
@@ -318,10 +321,10 @@ fn build(config: ResolverConfig, system: ResolverOpts) -> Result<Servers, Resolv
         .map_err(|error| ResolveError::NoServers(error.to_string()))
 }
 
-/// What was read from a file, kept until the file changes.
+/// What was read from a file, kept until the file changes; what the system says without a file, for a while.
 struct Watched<T> {
     path: PathBuf,
-    read: Mutex<Option<(Version, Arc<T>)>>,
+    read: Mutex<Option<(Version, Instant, Arc<T>)>>,
 }
 
 /// Tells one state of a file from another; its length too, as clocks are coarse.
@@ -336,14 +339,15 @@ impl<T> Watched<T> {
         let now: Version =
             std::fs::metadata(&self.path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((version, value)) = &*read
+        if let Some((version, since, value)) = &*read
             && *version == now
+            && (now.is_some() || since.elapsed() < WITHOUT_FILE)
         {
             return Ok(value.clone());
         }
         // What cannot be read is tried again next time.
         let value = Arc::new(load(&self.path)?);
-        *read = Some((now, value.clone()));
+        *read = Some((now, Instant::now(), value.clone()));
         Ok(value)
     }
 }
@@ -362,7 +366,7 @@ impl Resolver {
             let config = ResolverConfig::from_name_servers(vec![config]);
             let built = build(config, ResolverOpts::default()).ok().map(Arc::new);
             *resolver.servers.read.lock().unwrap_or_else(PoisonError::into_inner) =
-                built.map(|built| (None, built));
+                built.map(|built| (None, Instant::now(), built));
         }
         resolver
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::mem::zeroed;
+use std::mem::{offset_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -212,6 +212,12 @@ struct TcpSocket {
     _address: u64,
 }
 
-// The sizes that the system's own header gives them.
-const _: () = assert!(size_of::<vinfo_stat>() == 136 && size_of::<TcpSocket>() == 120);
-const _: () = assert!(size_of::<SocketOfDescriptor>() == 792);
+// What `cargo xtask systems` finds in the system's own header, by its own compiler: see `xtask/src/systems/macos.c`.
+const _: () = {
+    assert!(size_of::<vinfo_stat>() == 136 && size_of::<SocketOfDescriptor>() == 792);
+    assert!(offset_of!(SocketOfDescriptor, kind) == 256 && offset_of!(SocketOfDescriptor, tcp) == 264);
+    assert!(size_of::<TcpSocket>() == 120 && offset_of!(TcpSocket, state) == 80);
+    assert!(offset_of!(TcpSocket, other_port) == 0 && offset_of!(TcpSocket, own_port) == 4);
+    assert!(offset_of!(TcpSocket, version) == 24 && offset_of!(TcpSocket, other_address) == 32);
+    assert!(offset_of!(TcpSocket, own_address) == 48);
+};

@@ -3,6 +3,8 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use tokio::io::unix::AsyncFd;
+
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 /// The most descriptors that the kernel lets one message carry. With room for all of them none is cut off,
@@ -39,6 +41,12 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Piece> {
         }
     }
     Ok(Piece { length: message.bytes, descriptors })
+}
+
+/// A descriptor that a task waits for. It must not block.
+pub fn awaited(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: it stays the same descriptor until it is dropped, and is closed after it was taken off.
+    unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
 }
 
 /// A descriptor of the process that made the connection, whoever gets its id later.

@@ -1,12 +1,12 @@
 //! What Linux and macOS have in common: modes of files, signals, terminals that are left.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +33,19 @@ impl Version {
     }
 }
 
+/// What to start for a program of this name: the system finds it.
+pub fn runnable(program: &OsStr) -> &OsStr {
+    program
+}
+
+/// The file of names that the system knows by itself.
+pub fn hosts_file() -> PathBuf {
+    "/etc/hosts".into()
+}
+
+/// What a person types so that a shell's programs use the proxy.
+pub const USE_PROXY: &str = "eval \"$(agentsecrets proxy env)\"";
+
 /// When a file last changed, by a clock that nobody sets but root.
 pub fn last_change(metadata: &Metadata) -> Option<SystemTime> {
     let changed = u64::try_from(metadata.ctime()).map(Duration::from_secs).ok()?;
@@ -57,6 +70,21 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
 /// Opens `path` for appending; a new file is its owner's alone.
 pub fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)
+}
+
+/// Locks a file that others read meanwhile.
+pub fn try_lock(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
+}
+
+/// Gives up that lock.
+pub fn unlock(file: &File) -> io::Result<()> {
+    file.unlock()
+}
+
+/// Nothing: a new file of ours is its owner's alone from the start.
+pub fn make_private(_file: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Gives a new file or folder to the owner of the folder that it is in, where we are another user and may.

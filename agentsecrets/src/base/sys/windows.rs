@@ -4,13 +4,15 @@
 mod ending;
 mod files;
 mod programs;
+mod runnable;
 
 pub use ending::{Ending, ask_to_end, leave_terminal, prepare_to_leave};
 pub use files::{
     append, check_private, check_private_folder, create_private_folder, give, give_as, give_folder,
-    sync_folder,
+    make_private, sync_folder, try_lock, unlock,
 };
 pub use programs::{Program, caller_of, parent};
+pub use runnable::runnable;
 
 /// Nothing: whoever may open this process may read it, and what is swapped or dumped is the system's choice.
 /// The manual's "Other systems" says so.
@@ -21,6 +23,15 @@ pub fn conceal() -> std::io::Result<()> {
 /// Nothing, likewise.
 pub fn protect_memory() -> std::io::Result<()> {
     Ok(())
+}
+
+/// What a person types so that a shell's programs use the proxy.
+pub const USE_PROXY: &str = "agentsecrets proxy env | Out-String | Invoke-Expression";
+
+/// The file of names that the system knows by itself.
+pub fn hosts_file() -> std::path::PathBuf {
+    let system = std::env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into());
+    std::path::Path::new(&system).join(r"System32\drivers\etc\hosts")
 }
 
 /// How a person finds out who listens on a port.

@@ -105,6 +105,11 @@ const FUNCTIONS: &[(&str, &str)] = &[
 /// The largest file whose functions are looked at, in bytes.
 const LARGEST: u64 = 512 << 20;
 
+/// How every program begins that Linux runs by itself. Those of other systems are known by name alone.
+const ELF: &[u8] = b"\x7fELF";
+/// What a program is that cannot be looked into.
+const PERHAPS: &str = "perhaps: its functions cannot be looked at";
+
 /// What the program at `path` is if it is an interpreter; `package` is the name of the one that it came in.
 pub fn kind(path: &Path, package: Option<&str>) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
@@ -137,12 +142,19 @@ fn bare(name: &str) -> &str {
     }
 }
 
+/// What the functions of the program at `path` say. One that cannot be looked into may be anything.
 fn by_functions(path: &Path) -> Option<&'static str> {
-    if std::fs::metadata(path).ok()?.len() > LARGEST {
+    let bytes = match std::fs::metadata(path) {
+        Ok(file) if file.len() <= LARGEST => std::fs::read(path),
+        Ok(_) => return Some(PERHAPS),
+        Err(error) => Err(error),
+    };
+    let Ok(bytes) = bytes else { return Some(PERHAPS) };
+    // What a script's first line names is the program that runs, and never the script.
+    if !bytes.starts_with(ELF) {
         return None;
     }
-    let bytes = std::fs::read(path).ok()?;
-    let file = object::File::parse(&*bytes).ok()?;
+    let Ok(file) = object::File::parse(&*bytes) else { return Some(PERHAPS) };
     let mut symbols = file.dynamic_symbols().filter_map(|symbol| symbol.name().ok());
     symbols.find_map(|name| FUNCTIONS.iter().find(|(function, _)| *function == name)).map(|(_, kind)| *kind)
 }
@@ -176,7 +188,8 @@ mod tests {
             ("/usr/bin/curl", Some("curl")),
             ("/usr/bin/nodecode", None),
         ] {
-            assert_eq!(kind(Path::new(path), package), None, "{path} {package:?}");
+            let name = path.rsplit('/').next().unwrap();
+            assert_eq!(by_name(name).or_else(|| package.and_then(by_name)), None, "{path} {package:?}");
         }
         assert!(obliges(Path::new("/usr/bin/curl")) && !obliges(Path::new("/usr/bin/claude")));
     }
@@ -190,5 +203,24 @@ mod tests {
             std::fs::copy(program, &copy).unwrap();
             assert_eq!(kind(&copy, None).as_deref(), is, "{program}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_cannot_be_looked_into_may_be_an_interpreter() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let large = at("large", &std::fs::read("/usr/bin/sort").unwrap());
+        std::fs::File::options().write(true).open(&large).unwrap().set_len(LARGEST + 1).unwrap();
+        for path in
+            [large, at("cut", b"\x7fELF\x02\x01"), folder.path().join("gone"), folder.path().to_owned()]
+        {
+            assert_eq!(kind(&path, None).as_deref(), Some(PERHAPS), "{}", path.display());
+        }
+        assert_eq!(kind(&at("script", b"#!/bin/sh\n"), None), None);
     }
 }

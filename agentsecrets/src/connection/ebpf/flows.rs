@@ -78,6 +78,24 @@ impl Flows {
         }
     }
 
+    /// Forgets what was never taken in the network namespace of that cookie, which is gone.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn forget(&self, netns_cookie: u64) -> Result<(), EbpfError> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale: Vec<Key> = map.keys().flatten().filter(|key: &Key| key.0.netns == netns_cookie).collect();
+        for key in stale {
+            match map.remove(&key) {
+                Err(error) if !is_absent(&error) => {
+                    return Err(failed("forgetting a connection's record", error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the record of an accepted connection, and makes sure that it is of this connection: one that
     /// was reset in the meantime may have left its addresses to another.
     ///

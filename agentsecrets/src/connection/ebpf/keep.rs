@@ -92,12 +92,16 @@ impl Keep {
         same.then_some(Ports { listener, dns })
     }
 
-    /// Whether every hook is there, and attached to the cgroup as it is now: one that was removed and made
-    /// again has another id.
     fn holds(&self, pins: &Path) -> bool {
-        let Ok(cgroup) = self.cgroup.metadata() else { return false };
-        PROGRAMS.iter().all(|(name, _)| link::cgroup(&pins.join(name)).is_ok_and(|id| id == cgroup.ino()))
+        hold(pins, &self.cgroup)
     }
+}
+
+/// Whether every hook is there, and attached to the cgroup as it is now: one that was removed and made
+/// again has another id.
+pub(super) fn hold(pins: &Path, cgroup: &Path) -> bool {
+    let Ok(cgroup) = cgroup.metadata() else { return false };
+    PROGRAMS.iter().all(|(name, _)| link::cgroup(&pins.join(name)).is_ok_and(|id| id == cgroup.ino()))
 }
 
 /// Removes the pins below `all` whose cgroup is gone for good: they hold nothing, and nobody will take them

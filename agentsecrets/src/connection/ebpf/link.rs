@@ -65,8 +65,8 @@ pub(super) fn create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: Hook
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
 
-/// Gives a link a name on a bpffs, under which it outlives us.
-pub(super) fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
+/// Gives a link or a program a name on a bpffs, under which it outlives us.
+pub(super) fn pin(link: impl AsFd, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes =
         ObjectPin { path: path.as_ptr() as u64, object: link.as_fd().as_raw_fd().cast_unsigned(), flags: 0 };
@@ -97,11 +97,7 @@ struct LinkInfo {
 /// The id of the cgroup that a pinned link is attached to; 0 once that cgroup is gone, and the link with
 /// it.
 pub(super) fn cgroup(path: &Path) -> io::Result<u64> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let attributes = ObjectPin { path: path.as_ptr() as u64, object: 0, flags: 0 };
-    let found = call(BPF_OBJ_GET, &attributes)?;
-    // SAFETY: the call made this descriptor, and nobody else has it.
-    let link = unsafe { OwnedFd::from_raw_fd(found) };
+    let link = pinned(path)?;
     let mut info = LinkInfo::default();
     let attributes = ObjectInfo {
         object: link.as_raw_fd().cast_unsigned(),
@@ -110,6 +106,15 @@ pub(super) fn cgroup(path: &Path) -> io::Result<u64> {
     };
     call(BPF_OBJ_GET_INFO_BY_FD, &attributes)?;
     Ok(info.cgroup)
+}
+
+/// What is pinned at `path`.
+pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = ObjectPin { path: path.as_ptr() as u64, object: 0, flags: 0 };
+    let found = call(BPF_OBJ_GET, &attributes)?;
+    // SAFETY: the call made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(found) })
 }
 
 fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {

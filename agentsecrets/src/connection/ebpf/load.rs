@@ -4,11 +4,11 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use agentsecrets_ebpf::globals;
+use agentsecrets_ebpf::{Inbound, globals};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::pin::PinError;
 use aya::programs::{Program, ProgramError};
@@ -22,11 +22,11 @@ use super::{EbpfError, OBJECT, offsets};
 /// Pinned map of connections on their way to the listener.
 pub(super) const FLOWS: &str = "FLOWS";
 /// Pinned map of ports from which answers may leave.
-const INBOUND: &str = "INBOUND";
+pub(super) const INBOUND: &str = "INBOUND";
 /// Pinned map of our own cgroups beside the agents'.
 const OURS: &str = "OURS";
 /// The pinned maps.
-const MAPS: [&str; 3] = [FLOWS, INBOUND, OURS];
+pub(super) const MAPS: [&str; 3] = [FLOWS, INBOUND, OURS];
 /// The drop of everything that the other programs did not lead somewhere.
 pub(super) const EGRESS: &str = "as_egress";
 /// The programs in the order in which they are attached.
@@ -103,27 +103,46 @@ pub fn attach_beside(
     if !is_cgroup2(cgroup) {
         return Err(EbpfError::NoCgroup2 { path: cgroup.to_path_buf() });
     }
-    let folder = File::open(cgroup)
-        .map_err(|error| EbpfError::call(format!("opening {}", cgroup.display()), error))?;
-    let ebpf = load(Settings { ports, level: level_below(cgroup), beside })?;
+    let processes = beside.and_then(|beside| beside.processes);
+    let settings =
+        Settings { ports, level: level_below(cgroup), hooked: 0, beside: beside.is_some(), processes };
+    let ebpf = load(settings)?;
     let unfinished = Unfinished::make(pins)?;
-    for name in MAPS {
-        let map = ebpf.map(name).ok_or_else(|| incomplete(name))?;
-        map.pin(pins.join(name)).map_err(|error| pinning(&pins.join(name), error))?;
-    }
+    pin_maps(&ebpf, pins)?;
     allow_inbound(pins, inbound)?;
     if let Some(beside) = beside {
         let_pass(pins, beside.ours)?;
     }
-    for (name, hook) in PROGRAMS {
-        let program = ebpf.program(name).ok_or_else(|| incomplete(name))?;
-        let program = program.fd().map_err(|error| refused(name, error))?;
-        let attached = link::create(program.as_fd(), folder.as_fd(), hook)
+    let programs = PROGRAMS.iter().map(|(name, _)| fd(&ebpf, name)).collect::<Result<Vec<_>, _>>()?;
+    hook(cgroup, pins, &programs)?;
+    Ok(unfinished.finish())
+}
+
+/// Pins the maps that user space reads or writes.
+pub(super) fn pin_maps(ebpf: &Ebpf, pins: &Path) -> Result<(), EbpfError> {
+    MAPS.iter().try_for_each(|name| {
+        let map = ebpf.map(name).ok_or_else(|| incomplete(name))?;
+        map.pin(pins.join(name)).map_err(|error| pinning(&pins.join(name), error))
+    })
+}
+
+/// Attaches `programs`, which are [`PROGRAMS`], to `cgroup`, and pins each link.
+pub(super) fn hook(cgroup: &Path, pins: &Path, programs: &[BorrowedFd<'_>]) -> Result<(), EbpfError> {
+    let folder = File::open(cgroup)
+        .map_err(|error| EbpfError::call(format!("opening {}", cgroup.display()), error))?;
+    for ((name, hook), program) in PROGRAMS.into_iter().zip(programs) {
+        let attached = link::create(*program, folder.as_fd(), hook)
             .map_err(|error| EbpfError::call(format!("attaching the program {name}"), error))?;
         let path = pins.join(name);
         link::pin(&attached, &path).map_err(|source| EbpfError::Pin { path, source })?;
     }
-    Ok(unfinished.finish())
+    Ok(())
+}
+
+/// The descriptor of a loaded program.
+pub(super) fn fd<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, EbpfError> {
+    let program = ebpf.program(name).ok_or_else(|| incomplete(name))?;
+    Ok(program.fd().map_err(|error| refused(name, error))?.as_fd())
 }
 
 /// Lets answers leave from these TCP ports of the agent, and from no others.
@@ -131,10 +150,27 @@ pub fn attach_beside(
 /// # Errors
 /// When the pin cannot be opened or the table is full.
 pub fn allow_inbound(pins: &Path, ports: &[u16]) -> Result<(), EbpfError> {
+    allow_inbound_of(pins, 0, ports)
+}
+
+/// The same for the hooked cgroup with this id, where the programs hook several.
+///
+/// # Errors
+/// When the pin cannot be opened or the table is full.
+pub(super) fn allow_inbound_of(pins: &Path, cgroup: u64, ports: &[u16]) -> Result<(), EbpfError> {
     let path = pins.join(INBOUND);
     let failed = |error| failed(format!("opening ports through {}", path.display()), error);
-    make_it(&path, ports).map_err(failed)
+    let keys: Vec<_> =
+        ports.iter().map(|&port| Door(Inbound { cgroup, port, ..Inbound::default() })).collect();
+    make_it(&path, &keys, |door| door.0.cgroup == cgroup).map_err(failed)
 }
+
+#[derive(Clone, Copy, PartialEq)]
+#[repr(transparent)]
+struct Door(Inbound);
+
+// SAFETY: integers without hidden bytes, as a test in their crate shows; every bit pattern is one.
+unsafe impl aya::Pod for Door {}
 
 /// Lets the sockets of our own cgroup alone, and of no other.
 ///
@@ -143,14 +179,20 @@ pub fn allow_inbound(pins: &Path, ports: &[u16]) -> Result<(), EbpfError> {
 pub(super) fn let_pass(pins: &Path, ours: u64) -> Result<(), EbpfError> {
     let path = pins.join(OURS);
     let failed = |error| failed(format!("naming our cgroup through {}", path.display()), error);
-    make_it(&path, &[ours]).map_err(failed)
+    make_it(&path, &[ours], |_| true).map_err(failed)
 }
 
-/// Leaves in a pinned table these keys alone: what an earlier process put there may be wanted no longer.
-fn make_it<K: aya::Pod + PartialEq>(pin: &Path, keys: &[K]) -> Result<(), MapError> {
+/// Leaves in a pinned table, of those that `concern` us, these keys alone: what an earlier process put there
+/// may be wanted no longer.
+fn make_it<K: aya::Pod + PartialEq>(
+    pin: &Path,
+    keys: &[K],
+    concern: impl Fn(&K) -> bool,
+) -> Result<(), MapError> {
     let mut map = HashMap::<_, K, u8>::try_from(Map::HashMap(MapData::from_pin(pin)?))?;
     let before: Vec<K> = map.keys().collect::<Result<_, _>>()?;
-    before.iter().filter(|key| !keys.contains(key)).try_for_each(|key| map.remove(key))?;
+    let stale = before.iter().filter(|key| concern(key) && !keys.contains(key));
+    stale.into_iter().try_for_each(|key| map.remove(key))?;
     keys.iter().try_for_each(|key| map.insert(key, 1, 0))
 }
 
@@ -177,7 +219,8 @@ pub fn detach(pins: &Path) -> Result<(), EbpfError> {
 
 /// Loads every program and lets go of it.
 pub(super) fn verify() -> Result<(), EbpfError> {
-    load(Settings { ports: Ports { listener: 1, dns: 2 }, level: 0, beside: None }).map(|_| ())
+    let ports = Ports { listener: 1, dns: 2 };
+    load(Settings { ports, level: 0, hooked: 0, beside: false, processes: None }).map(|_| ())
 }
 
 /// How deep the cgroups directly below `cgroup` are, if the whole hierarchy can be seen.
@@ -193,16 +236,21 @@ const WHOLE: u64 = 1;
 
 /// What the programs are told before they are loaded.
 #[derive(Clone, Copy)]
-struct Settings {
-    ports: Ports,
+pub(super) struct Settings {
+    pub(super) ports: Ports,
     /// How deep agents' cgroups are; 0 where that is not known.
-    level: u32,
-    beside: Option<Beside>,
+    pub(super) level: u32,
+    /// How deep the hooked cgroups are, or one less, where these are many; else 0.
+    pub(super) hooked: u32,
+    /// Whether our own processes are hooked too.
+    pub(super) beside: bool,
+    /// Device and inode of the pid namespace in which agents' processes can be looked at, if there is one.
+    pub(super) processes: Option<(u64, u64)>,
 }
 
 /// An older kernel does not tell the egress program the network namespace; own flows then go without it,
 /// which only two namespaces with the same agent in both could confuse.
-fn load(settings: Settings) -> Result<Ebpf, EbpfError> {
+pub(super) fn load(settings: Settings) -> Result<Ebpf, EbpfError> {
     match load_with(settings, 1) {
         Err(EbpfError::Refused { program, .. }) if program == EGRESS => load_with(settings, 0),
         loaded => loaded,
@@ -210,17 +258,18 @@ fn load(settings: Settings) -> Result<Ebpf, EbpfError> {
 }
 
 fn load_with(settings: Settings, egress_netns: u32) -> Result<Ebpf, EbpfError> {
-    let Settings { ports, level, beside } = settings;
+    let Settings { ports, level, hooked, beside, processes } = settings;
     let offsets = offsets::of_kernel()?;
-    let (device, inode) = beside.and_then(|beside| beside.processes).unwrap_or_default();
+    let (device, inode) = processes.unwrap_or_default();
     let pid_namespace = [device, inode];
-    let beside = u32::from(beside.is_some());
+    let beside = u32::from(beside);
     let mut ebpf = EbpfLoader::new()
         .btf(None)
         .override_global(globals::LISTENER_PORT, &ports.listener, true)
         .override_global(globals::DNS_PORT, &ports.dns, true)
         .override_global(globals::EGRESS_NETNS, &egress_netns, true)
         .override_global(globals::AGENT_LEVEL, &level, true)
+        .override_global(globals::HOOKED_LEVEL, &hooked, true)
         .override_global(globals::BESIDE, &beside, true)
         .override_global(globals::PID_NAMESPACE, &pid_namespace[..], true)
         .override_global(globals::OFFSETS, &offsets[..], true)
@@ -248,12 +297,12 @@ fn load_with(settings: Settings, egress_netns: u32) -> Result<Ebpf, EbpfError> {
 }
 
 /// Pins that are taken back unless the attachment is finished.
-struct Unfinished {
+pub(super) struct Unfinished {
     pins: Option<PathBuf>,
 }
 
 impl Unfinished {
-    fn make(pins: &Path) -> Result<Self, EbpfError> {
+    pub(super) fn make(pins: &Path) -> Result<Self, EbpfError> {
         let made = |source| EbpfError::Pin { path: pins.to_path_buf(), source };
         let above = pins.parent().unwrap_or(pins);
         DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(made)?;
@@ -264,7 +313,7 @@ impl Unfinished {
         Ok(Self { pins: Some(pins.to_path_buf()) })
     }
 
-    fn finish(mut self) -> Attachment {
+    pub(super) fn finish(mut self) -> Attachment {
         Attachment { pins: self.pins.take().unwrap_or_default() }
     }
 }
@@ -277,7 +326,7 @@ impl Drop for Unfinished {
     }
 }
 
-fn absent_is_fine(path: &Path, removed: io::Result<()>) -> Result<(), EbpfError> {
+pub(super) fn absent_is_fine(path: &Path, removed: io::Result<()>) -> Result<(), EbpfError> {
     match removed {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(EbpfError::Pin { path: path.to_path_buf(), source })
@@ -312,7 +361,7 @@ fn refused(name: &str, error: ProgramError) -> EbpfError {
     }
 }
 
-fn pinning(path: &Path, error: PinError) -> EbpfError {
+pub(super) fn pinning(path: &Path, error: PinError) -> EbpfError {
     match error {
         PinError::SyscallError(call) => EbpfError::Pin { path: path.to_path_buf(), source: call.io_error },
         other => EbpfError::Pin { path: path.to_path_buf(), source: io::Error::other(other.to_string()) },
@@ -331,10 +380,12 @@ mod tests {
     #[test]
     fn the_programs_load_on_old_kernels_way_too() {
         let ports = Ports { listener: 1, dns: 2 };
-        let beside = Beside { ours: 1, processes: Some((4, 5)) };
-        for (level, beside) in [(0, None), (2, None), (2, Some(beside))] {
+        let processes = Some((4, 5));
+        for (level, hooked, beside, processes) in
+            [(0, 0, false, None), (2, 0, false, None), (2, 0, true, processes), (0, 2, false, processes)]
+        {
             for egress_netns in [0, 1] {
-                load_with(Settings { ports, level, beside }, egress_netns).unwrap();
+                load_with(Settings { ports, level, hooked, beside, processes }, egress_netns).unwrap();
             }
         }
     }

@@ -10,6 +10,7 @@ mod link;
 mod load;
 mod offsets;
 mod probe;
+mod shared;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use flows::{Flows, original};
 pub use keep::{Keep, Kept, collect};
 pub use load::{Attachment, Beside, Ports, allow_inbound, attach, attach_beside, detach};
 pub use probe::{cgroup2_mount, is_bpffs, mount_bpffs, probe};
+pub use shared::{Hooks, Shared};
 
 /// The programs, built by `cargo xtask ebpf` from `agentsecrets-ebpf/src`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../agentsecrets-ebpf/agentsecrets-ebpf.o");

@@ -58,6 +58,7 @@ pub(super) fn hide(view: &View<'_>) -> io::Result<()> {
     paths.push(PathBuf::from("/dev/console"));
     paths.push(PathBuf::from(format!("/tmp/tmux-{}", view.user.uid)));
     paths.extend(agents_of_keys(&view.user.home));
+    paths.extend(keychains(&view.user.home));
     paths.extend(mounts::table()?.into_iter().filter(is_control).map(|mount| mount.point));
     paths.extend(listening_sockets()?);
     // Parents first; what lies below a covered folder is gone, and no longer found.
@@ -88,6 +89,13 @@ fn agents_of_keys(home: &Path) -> Vec<PathBuf> {
         paths.push(home.join(".gnupg").join(socket));
     }
     paths
+}
+
+/// Where keychains keep what they hold: encrypted, but by a password that can be guessed at leisure.
+fn keychains(home: &Path) -> Vec<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let folders = data.into_iter().chain([home.join(".local/share")]);
+    folders.flat_map(|folder| [folder.join("keyrings"), folder.join("kwalletd")]).collect()
 }
 
 /// The resolver's configuration, where it lies in the covered folder of systemd: without it some clients

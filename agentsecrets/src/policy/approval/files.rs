@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::By;
-#[cfg(unix)]
-use crate::base::files::check_private;
-use crate::base::files::private_folder;
+use crate::base::files::{check_private, private_folder};
 use crate::base::name::SecretName;
 
 /// The largest file that is read, in bytes.
@@ -295,6 +293,6 @@ fn check_owner(file: &File, path: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn check_owner(_file: &File, _path: &Path) -> io::Result<()> {
-    Ok(())
+fn check_owner(file: &File, path: &Path) -> io::Result<()> {
+    check_private(file, path)
 }

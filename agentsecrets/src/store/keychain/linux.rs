@@ -7,6 +7,8 @@ use std::error::Error;
 use keyring_core::{Entry as Item, Result as Told};
 use zbus_secret_service_keyring_store::Store;
 
+/// The attribute that says when a value was set.
+pub(super) const UPDATED: &str = "updated";
 /// What to do where it is locked.
 pub(super) const TO_UNLOCK: &str = "unlock it in your desktop's password manager, or with \
     `gnome-keyring-daemon --replace --unlock`; without a desktop";

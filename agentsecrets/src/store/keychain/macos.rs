@@ -5,6 +5,8 @@ use std::error::Error;
 
 use keyring_core::{Entry as Item, Error as Failed, Result as Told};
 
+/// No attribute says when a value was set.
+pub(super) const UPDATED: &str = "updated";
 /// What to do where it is locked.
 pub(super) const TO_UNLOCK: &str = "unlock it in Keychain Access, or with `security unlock-keychain`, and allow \
     agentsecrets the item; over SSH, where nobody can be asked";

@@ -6,6 +6,8 @@ use std::error::Error;
 
 use keyring_core::{Entry as Item, Error as Failed, Result as Told};
 
+/// The attribute that says when a value was set: there are no others than it has by itself.
+pub(super) const UPDATED: &str = "comment";
 /// What to do where it is locked.
 pub(super) const TO_UNLOCK: &str =
     "log on at the machine or by remote desktop; in a service or over SSH, where no credentials are loaded";

@@ -1,7 +1,7 @@
-//! Access lists: a folder of ours is for its user, the system and administrators, and so is what is made in
-//! it. A file that matters is refused where its list lets in anybody else.
+//! Access lists: a folder of ours is for its user, the system and administrators, and so is every file, whatever the
+//! folder says that it is in. A file that matters is refused where its list lets in anybody else.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::mem::offset_of;
 use std::os::windows::fs::OpenOptionsExt;
@@ -9,25 +9,28 @@ use std::os::windows::io::AsRawHandle;
 use std::path::Path;
 use std::ptr::null_mut;
 
-use windows_sys::Win32::Foundation::{ERROR_SUCCESS, LocalFree};
+use windows_sys::Win32::Foundation::{ERROR_LOCK_VIOLATION, ERROR_SUCCESS, LocalFree};
 use windows_sys::Win32::Security::Authorization::{
     ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1, SE_FILE_OBJECT,
 };
 use windows_sys::Win32::Security::{
     ACCESS_ALLOWED_ACE, ACE_HEADER, ACL, DACL_SECURITY_INFORMATION, EqualSid, GetAce, INHERIT_ONLY_ACE,
-    IsWellKnownSid, OWNER_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR, PSID, SECURITY_ATTRIBUTES,
-    WinBuiltinAdministratorsSid, WinCreatorOwnerRightsSid, WinCreatorOwnerSid, WinLocalSystemSid,
+    IsWellKnownSid, OWNER_SECURITY_INFORMATION, PROTECTED_DACL_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR,
+    PSID, SECURITY_ATTRIBUTES, SetFileSecurityW, WinBuiltinAdministratorsSid, WinCreatorOwnerRightsSid,
+    WinCreatorOwnerSid, WinLocalSystemSid,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     BY_HANDLE_FILE_INFORMATION, CreateDirectoryW, FILE_APPEND_DATA, FILE_FLAG_BACKUP_SEMANTICS,
     FILE_GENERIC_READ, FILE_GENERIC_WRITE, FILE_READ_DATA, FILE_WRITE_DATA, GetFileInformationByHandle,
-    READ_CONTROL,
+    LockFile, READ_CONTROL, UnlockFile,
 };
 
 use super::super::Version;
 use super::programs::own_sid;
 use super::{done, wide};
 
+/// The upper half of a place that no file reaches.
+const FAR: u32 = 1 << 30;
 /// The kind of an entry that allows.
 const ALLOWS: u8 = 0;
 /// An entry may speak of rights as a class; these are "all" and "read" and "write".
@@ -52,33 +55,57 @@ impl Version {
     }
 }
 
-/// Makes a folder that is for its user, the system and administrators alone, as what is made in it will be.
+/// Makes a folder that is for its user, the system and administrators alone, as what others make in it will be.
 pub fn create_private_folder(folder: &Path) -> io::Result<()> {
-    let user = own_sid()?.text()?;
-    let list = wide(format!("D:P(A;OICI;FA;;;{user})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"));
-    let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    // SAFETY: the text ends in a zero; the system allocates the descriptor, which is freed below.
-    done(unsafe {
-        ConvertStringSecurityDescriptorToSecurityDescriptorW(
-            list.as_ptr(),
-            SDDL_REVISION_1,
-            &raw mut descriptor,
-            null_mut(),
-        )
-    })?;
+    let private = Private::new("OICI")?;
     let attributes = SECURITY_ATTRIBUTES {
         nLength: size_of::<SECURITY_ATTRIBUTES>() as u32,
-        lpSecurityDescriptor: descriptor,
+        lpSecurityDescriptor: private.0,
         bInheritHandle: 0,
     };
     // SAFETY: the path ends in a zero, and the attributes and their descriptor live across the call.
-    let made = done(unsafe { CreateDirectoryW(wide(folder).as_ptr(), &raw const attributes) });
-    // SAFETY: the system allocated it for us, and nothing refers to it any more.
-    unsafe { LocalFree(descriptor) };
-    made
+    done(unsafe { CreateDirectoryW(wide(folder).as_ptr(), &raw const attributes) })
 }
 
-/// Opens `path` for appending; a new file is for whom its folder is. Opened for writing anywhere, since a
+/// Makes a new file, in which nothing stands yet, one for its user, the system and administrators alone.
+pub fn make_private(file: &Path) -> io::Result<()> {
+    let (private, path) = (Private::new("")?, wide(file));
+    let what = DACL_SECURITY_INFORMATION | PROTECTED_DACL_SECURITY_INFORMATION;
+    // SAFETY: the path ends in a zero, and the descriptor lives across the call.
+    done(unsafe { SetFileSecurityW(path.as_ptr(), what, private.0) })
+}
+
+/// A descriptor whose list lets in our user, the system and administrators alone.
+struct Private(PSECURITY_DESCRIPTOR);
+
+impl Private {
+    /// `inherits` says to what in a folder it applies.
+    fn new(inherits: &str) -> io::Result<Self> {
+        let user = own_sid()?.text()?;
+        let entries = [&user, "SY", "BA"].map(|who| format!("(A;{inherits};FA;;;{who})"));
+        let list = wide(format!("D:P{}", entries.concat()));
+        let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
+        // SAFETY: the text ends in a zero; the system allocates the descriptor, which is freed when this is dropped.
+        done(unsafe {
+            ConvertStringSecurityDescriptorToSecurityDescriptorW(
+                list.as_ptr(),
+                SDDL_REVISION_1,
+                &raw mut descriptor,
+                null_mut(),
+            )
+        })?;
+        Ok(Self(descriptor))
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // SAFETY: the system allocated it for us, and nothing refers to it any more.
+        unsafe { LocalFree(self.0) };
+    }
+}
+
+/// Opens `path` for appending. Opened for writing anywhere, since a
 /// file opened for appending alone cannot be cut.
 pub fn append(path: &Path) -> io::Result<File> {
     let access = FILE_GENERIC_READ | FILE_GENERIC_WRITE;
@@ -87,7 +114,25 @@ pub fn append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Nothing: a new file belongs to whom its folder is for, whoever made it.
+/// Locks a file that others read meanwhile. What is locked here nobody else can read, so it is a byte where no file
+/// reaches.
+pub fn try_lock(file: &File) -> Result<(), TryLockError> {
+    // SAFETY: takes no pointer, and the handle is open.
+    match done(unsafe { LockFile(file.as_raw_handle(), 0, FAR, 1, 0) }) {
+        Err(error) if error.raw_os_error() == Some(ERROR_LOCK_VIOLATION as i32) => {
+            Err(TryLockError::WouldBlock)
+        }
+        locked => locked.map_err(TryLockError::Error),
+    }
+}
+
+/// Gives up that lock.
+pub fn unlock(file: &File) -> io::Result<()> {
+    // SAFETY: takes no pointer, and the handle is open.
+    done(unsafe { UnlockFile(file.as_raw_handle(), 0, FAR, 1, 0) })
+}
+
+/// Nothing: a new file belongs to who made it.
 pub fn give(_new: &File, _folder: &Path) -> io::Result<()> {
     Ok(())
 }

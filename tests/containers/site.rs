@@ -1,0 +1,343 @@
+//! Where containers run, whoever's engine starts them: one network, with a server on the other side of a wire that
+//! is watched, and `runc`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::bundle::{Bundle, configuration};
+use super::deploy;
+use crate::support::capture::{Capture, Packet};
+use crate::support::certificate::Authority;
+use crate::support::home::AGENTSECRETS;
+use crate::support::netns::Netns;
+use crate::support::process::{Outcome, command, finish};
+use crate::support::upstream::{Options, Upstream};
+
+/// The secret that is spent.
+pub(crate) const SECRET: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
+
+/// One network, and what runs in it.
+pub(crate) struct Site {
+    folder: tempfile::TempDir,
+    pub(crate) netns: Netns,
+    capture: Capture,
+    pub(crate) api: Upstream,
+    authority: Authority,
+    /// As whom the service serves.
+    serves: u32,
+    /// The unpacked image of the service; none for what stands for it.
+    pub(crate) image: Option<PathBuf>,
+}
+
+/// A running container; dropping it kills and removes it.
+pub(crate) struct Container<'a> {
+    site: &'a Site,
+    pub(crate) id: String,
+    cgroup: String,
+    check: Vec<String>,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+/// The id of a new container.
+pub(crate) fn new_id() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("{number:016x}{}", "0123456789abcdef".repeat(3))
+}
+
+impl Site {
+    /// An empty one, for a service that serves as the user `serves`.
+    pub(crate) fn new(serves: u32) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("agentsecrets-containers-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let netns = Netns::new();
+        // Whatever leaves comes by the wire's end.
+        let via = netns.here4().to_string();
+        finish(command("ip").args(["-n", netns.name(), "route", "add", "default", "via", &via])).ok();
+        let authority = Authority::new();
+        let api = Upstream::start(Options::https(&authority, &["api.test"]).at((netns.here4(), 0)));
+        let capture = Capture::start(&netns);
+        let site = Self { folder, netns, capture, api, authority, serves, image: None };
+        site.write("hosts", &format!("127.0.0.1 localhost\n{} api.test\n", site.netns.here4()));
+        site.write("ca.pem", &site.authority.pem());
+        site
+    }
+
+    /// A file or folder of the site.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://api.test:{}{path}", self.api.port())
+    }
+
+    /// The network of the containers.
+    pub(crate) fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/run/netns/{}", self.netns.name()))
+    }
+
+    /// The packets with `word` that left the containers' network; what stays on its loopback device is seen too,
+    /// and left out.
+    pub(crate) fn left(&self, word: &str) -> Vec<Packet> {
+        let stays = |packet: &Packet| packet.destination.is_loopback() || packet.source.is_loopback();
+        let ours = [IpAddr::from(self.netns.here4()), self.netns.here6().into()];
+        let mut packets = self.capture.packets();
+        let holds = |packet: &Packet| packet.payload.windows(word.len()).any(|part| part == word.as_bytes());
+        packets.retain(|packet| !stays(packet) && !ours.contains(&packet.source) && holds(packet));
+        packets
+    }
+
+    /// The packets toward `address`, whatever they carry.
+    pub(crate) fn left_for(&self, address: IpAddr) -> Vec<Packet> {
+        let mut packets = self.capture.packets();
+        packets.retain(|packet| packet.destination == address);
+        packets
+    }
+
+    /// What a container of the service's image finds in its environment, or one of an agent's.
+    pub(crate) fn environment(&self, is_ours: bool) -> Vec<String> {
+        let said: Value = serde_json::from_str(&fs::read_to_string(deploy("image.json")).unwrap()).unwrap();
+        let of_image = said["Env"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+        let of_agent = vec!["PATH=/usr/bin:/bin".to_owned()];
+        let mut environment: Vec<String> = if is_ours { of_image.collect() } else { of_agent };
+        environment.push("AGENTSECRETS_UPSTREAM_CA=/test/ca.pem".to_owned());
+        environment
+    }
+
+    /// Starts a container.
+    pub(crate) fn start(&self, mut bundle: Bundle) -> Container<'_> {
+        let folder = self.path(&format!("bundles/{}", bundle.id));
+        let root = folder.join("root");
+        let ours = [(self.path("hosts"), "/etc/hosts"), (self.path("ca.pem"), "/test/ca.pem")];
+        let mut mounts: Vec<_> = ours.map(|(source, at)| (source, at.to_owned(), true)).into();
+        match self.image.as_ref().filter(|_| bundle.is_ours) {
+            Some(image) => {
+                fs::create_dir_all(&folder).unwrap();
+                finish(command("cp").arg("-a").arg(image).arg(&root)).ok();
+            }
+            None => {
+                Self::stand_in(&root);
+                let machines = [("/usr", "/usr"), ("/etc/ssl", "/etc/ssl"), (AGENTSECRETS, "/agentsecrets")];
+                mounts.extend(machines.map(|(source, at)| (source.into(), at.to_owned(), true)));
+            }
+        }
+        mounts.append(&mut bundle.mounts);
+        bundle.mounts = mounts;
+        fs::write(folder.join("config.json"), configuration(&bundle, &root).to_string()).unwrap();
+        let errors = fs::File::create(folder.join("stderr")).unwrap();
+        let mut runc = self.runc(&["run", "--bundle"]);
+        runc.arg(&folder).arg(&bundle.id).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
+        let mut child = runc.spawn().unwrap();
+        let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let Bundle { id, cgroup, check, .. } = bundle;
+        Container { site: self, id, cgroup, check, child, input, output }
+    }
+
+    /// What stands for an image: the machine's own programs, and ours.
+    pub(crate) fn stand_in(root: &Path) {
+        for folder in
+            ["usr", "etc/ssl", "proc", "sys", "dev", "tmp", "run", "host", "test", "var/lib", "workspace"]
+        {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            symlink(format!("usr/{name}"), root.join(name)).unwrap();
+        }
+        for name in ["agentsecrets", "etc/hosts", "etc/resolv.conf", "test/ca.pem"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+    }
+
+    /// `runc`, as on a machine whose cgroups are of version 2 alone.
+    fn runc(&self, arguments: &[&str]) -> Command {
+        let script = "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec \"$@\"";
+        let mut runc = command("unshare");
+        runc.args(["--mount", "sh", "-c", script, "sh", "runc", "--root"]).arg(self.path("runc"));
+        runc.args(arguments);
+        runc
+    }
+}
+
+/// The folder of a cgroup.
+pub(crate) fn cgroup(path: &str) -> PathBuf {
+    agentsecrets::connection::ebpf::cgroup2_mount().unwrap().join(path.trim_start_matches('/'))
+}
+
+/// The folders of pins that are there for the hooks of a cgroup.
+pub(crate) fn pins(cgroup: &str) -> Vec<PathBuf> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, cgroup.as_bytes());
+    let name: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let all = fs::read_dir(Path::new("/sys/fs/bpf/agentsecrets").join(name)).into_iter().flatten();
+    let mut all: Vec<_> = all.map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
+/// Renames a folder of pins, as if its programs were of another version.
+pub(crate) fn of_another_version(pins: &Path) {
+    let name = pins.file_name().unwrap().to_str().unwrap();
+    let mut parts: Vec<&str> = name.split('-').collect();
+    parts[1] = "0000000000000000";
+    fs::rename(pins, pins.with_file_name(parts.join("-"))).unwrap();
+}
+
+/// Removes the hooks of a cgroup, and the cgroup.
+pub(crate) fn remove(path: &str) {
+    for pins in pins(path) {
+        let _ = agentsecrets::connection::ebpf::detach(&pins);
+        let _ = fs::remove_dir(pins.parent().unwrap());
+    }
+    let _ = fs::remove_dir(cgroup(path));
+}
+
+impl Container<'_> {
+    /// Runs a program in the container to its end.
+    pub(crate) fn exec<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Outcome {
+        let mut runc = self.site.runc(&["exec"]);
+        finish(runc.arg(&self.id).args(words))
+    }
+
+    /// The same, as another user.
+    pub(crate) fn exec_as(&self, user: &str, words: &[&str]) -> Outcome {
+        let mut runc = self.site.runc(&["exec", "--user", user]);
+        finish(runc.arg(&self.id).args(words))
+    }
+
+    /// A program in the container, to be started by the test.
+    pub(crate) fn beside(&self, words: &[&str]) -> Command {
+        let mut runc = self.site.runc(&["exec"]);
+        runc.arg(&self.id).args(words);
+        runc
+    }
+
+    /// curl, with the placeholder as its bearer token.
+    pub(crate) fn curl(&self, more: &[&str], url: &str) -> Outcome {
+        let curl = ["curl", "-sS", "-m", "20", "-H", "Authorization: Bearer AS_SECRET_STRIPE_KEY"];
+        self.exec(curl.iter().chain(more).chain([&url]))
+    }
+
+    /// The status code that curl is answered with.
+    #[track_caller]
+    pub(crate) fn status(&self, url: &str) -> String {
+        let outcome = self.curl(&["-o", "/dev/null", "-w", "%{http_code}"], url);
+        assert!(outcome.stderr.is_empty(), "{outcome:?}");
+        outcome.stdout
+    }
+
+    /// The next line that its first process prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the container ended: {}", self.errors());
+        line.trim_end().to_owned()
+    }
+
+    /// All that its first process prints until it ends.
+    pub(crate) fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    /// What its first process said on standard error.
+    pub(crate) fn errors(&self) -> String {
+        fs::read_to_string(self.site.path(&format!("bundles/{}/stderr", self.id))).unwrap()
+    }
+
+    /// Lets the health check of its service pass, which must come to pass soon.
+    pub(crate) fn wait_until_healthy(&self) {
+        let end = Instant::now() + Duration::from_secs(40);
+        loop {
+            let outcome = self.exec(&self.check);
+            if outcome.code == Some(0) {
+                return;
+            }
+            assert!(Instant::now() < end, "not healthy: {outcome:?}; {}", self.errors());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The service's records, oldest first.
+    #[track_caller]
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        let user = format!("{0}:{0}", self.site.serves);
+        let lines = self.exec_as(&user, &["/agentsecrets", "audit", "list", "--json"]).ok();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The host's id of its first process.
+    pub(crate) fn pid(&self) -> u32 {
+        let state = finish(self.site.runc(&["state"]).arg(&self.id)).json();
+        u32::try_from(state["pid"].as_u64().unwrap()).unwrap()
+    }
+
+    /// The status files of its processes that live; one that asks for its health comes and goes.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let pids = fs::read_to_string(cgroup(&self.cgroup).join("cgroup.procs")).unwrap();
+        let statuses = pids.lines().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        statuses.filter(|status| !status.contains("\nState:\tZ")).collect()
+    }
+
+    /// The id of its cgroup.
+    pub(crate) fn cgroup(&self) -> u64 {
+        fs::metadata(cgroup(&self.cgroup)).unwrap().ino()
+    }
+
+    /// Asks its first process to end, and says how it did.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        finish(self.site.runc(&["kill"]).args([&self.id, "TERM"])).ok();
+        self.child.wait().unwrap().code()
+    }
+
+    /// Waits until its first process has ended by itself, and says how it did.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Waits until its first process has failed, and gives what that said.
+    pub(crate) fn end(mut self) -> String {
+        assert_eq!(self.ended(), Some(1), "{}", self.errors());
+        self.errors()
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(self) {}
+
+    /// Tells its first process to end, and waits for it.
+    pub(crate) fn finish(mut self) {
+        let _ = self.input.take().unwrap().write_all(b"end\n");
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        // Nothing here may panic: a test that failed is ending already.
+        let mut runc = self.site.runc(&["delete", "--force"]);
+        let _ = runc.arg(&self.id).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(self.site.path(&format!("bundles/{}/root", self.id)));
+    }
+}

@@ -1,0 +1,236 @@
+//! Many pods on a node: what they cost, and what is left of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use aya::programs::{ProgramInfo, loaded_links};
+use serde_json::{Value, json};
+
+use super::{Cluster, Driver, LABEL, NODE, Pod, Service, object, uid};
+use crate::support::process::until;
+
+/// How many links there are to the programs that a service has loaded.
+pub(super) fn links(cluster: &Cluster) -> usize {
+    let folders = fs::read_dir(cluster.pins.join("programs")).unwrap();
+    let pins = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    let pins = pins.map(|pin| pin.unwrap().path());
+    let pins = pins.filter(|pin| pin.file_name().unwrap().to_str().unwrap().starts_with("as_"));
+    let programs: BTreeSet<_> = pins.map(|pin| ProgramInfo::from_pin(pin).unwrap().id()).collect();
+    assert_eq!(programs.len(), 14);
+    loaded_links().flatten().filter(|link| programs.contains(&link.program_id())).count()
+}
+
+/// What the service holds of the system.
+#[derive(Debug, PartialEq, Eq, Clone)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    watched: usize,
+    hooked: Vec<String>,
+}
+
+fn held(cluster: &Cluster, service: &Service) -> Held {
+    // Connections to servers are kept for a while, whoever they were made for.
+    let connected: BTreeSet<_> = ["tcp", "tcp6"]
+        .iter()
+        .flat_map(|table| {
+            fs::read_to_string(format!("/proc/self/net/{table}"))
+                .unwrap()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .filter(|line| line.split_whitespace().nth(3) == Some("01"))
+        .map(|line| format!("socket:[{}]", line.split_whitespace().nth(9).unwrap()))
+        .collect();
+    let count = |what: &str| {
+        let kept = |entry: &fs::DirEntry| {
+            let leads = fs::read_link(entry.path()).unwrap_or_default();
+            !connected.contains(leads.to_str().unwrap())
+        };
+        let all = |pid: &u32| fs::read_dir(format!("/proc/{pid}/{what}")).into_iter().flatten().flatten();
+        let of = |pid: &u32| all(pid).filter(kept).count();
+        service.processes().iter().map(of).sum()
+    };
+    let (descriptors, threads) = (count("fd"), count("task"));
+    Held { descriptors, threads, watched: service.now().watched, hooked: cluster.hooked() }
+}
+
+/// Memory that the service's processes have to themselves, in KiB: the launcher's, and the others'.
+fn memory(service: &Service) -> (u64, u64) {
+    let of = |pid: &u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let lines = text.lines().filter(|line| line.starts_with("Private_"));
+        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>()
+    };
+    let processes = service.processes();
+    (of(&processes[0]), processes[1..].iter().map(of).sum())
+}
+
+/// A pod as large as they are: with what the API server, the scheduler and the kubelet write into it.
+fn realistic(uid: &str) -> Value {
+    let mut pod =
+        object(uid, "prod", "agent", &[LABEL, ("app", "coder"), ("pod-template-hash", "6d4b75cb6d")], NODE);
+    let field = |name: &str| json!({ format!("f:{name}"): {}, "f:env": { ".": {}, "k:{\"name\":\"A\"}": { ".": {}, "f:name": {}, "f:value": {} } } });
+    pod["metadata"]["managedFields"] = (0..3)
+        .map(|number| json!({ "manager": "kubelet", "operation": "Update", "apiVersion": "v1", "time": "2026-11-25T20:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:spec": { "f:containers": { format!("k:{number}"): (0..8).map(|it| field(&format!("field{it}"))).collect::<Vec<_>>() } } } }))
+        .collect();
+    let env: Vec<_> = (0..20)
+        .map(|it| json!({ "name": format!("VARIABLE_{it}"), "value": "a value of some length" }))
+        .collect();
+    pod["spec"]["containers"][0]["env"] = json!(env);
+    pod["status"] = json!({ "phase": "Running", "podIP": "10.1.2.3", "conditions": (0..5).map(|it| json!({
+        "type": format!("Condition{it}"), "status": "True", "lastTransitionTime": "2026-11-25T20:00:00Z" })).collect::<Vec<_>>() });
+    pod
+}
+
+fn crowd<'a>(cluster: &'a Cluster, count: usize) -> Vec<Pod<'a>> {
+    let uids: Vec<_> = (0..count).map(|_| uid()).collect();
+    uids.iter().for_each(|uid| cluster.api.put(realistic(uid)));
+    // The kubelet makes the cgroup; volumes and the network take it longer than hooks may take us.
+    let make = |uid: String| {
+        let made = Instant::now();
+        let mut pod = cluster.cgroup("burstable", uid);
+        let links = cluster.pins.join("hooked").join(&pod.uid);
+        until("it is hooked", || {
+            fs::read_dir(&links)
+                .is_ok_and(|kinds| kinds.flatten().any(|kind| kind.path().join("as_connect6").exists()))
+        });
+        let took = made.elapsed();
+        pod.sandbox();
+        (pod, took)
+    };
+    let (pods, mut took): (Vec<_>, Vec<_>) = uids.into_iter().map(make).unzip();
+    took.sort_unstable();
+    println!(
+        "hooked after {:.1?} (median), {:.1?} (longest) from the making of the cgroup",
+        took[count / 2],
+        took[count - 1]
+    );
+    pods
+}
+
+/// Pods come, change, start again and go, `count` of them; prints what that cost.
+fn come_and_go(count: usize) {
+    let cluster = Cluster::new(Driver::Systemd);
+    let service = cluster.service();
+    // What a first pod makes for good is no residue of the others.
+    {
+        let first = cluster.pod("prod", "agent", &[LABEL]);
+        service.serves(1);
+        assert_eq!(first.status("STRIPE_KEY"), "200");
+        cluster.api.delete(&first.uid);
+    }
+    service.until("it is gone", |status| status.known == 0);
+    let before = settled(&cluster, &service);
+    let (asked, lean) = (cluster.api.asked(), memory(&service));
+
+    let began = Instant::now();
+    let mut pods = crowd(&cluster, count);
+    service.serves(count);
+    let took = began.elapsed();
+    assert_eq!(service.now().late, [""; 0], "every one was held before it ran");
+    assert!(service.now().failed.is_empty(), "{:?}", service.now().failed);
+    assert_eq!(links(&cluster), 14 * count);
+    let programs: BTreeSet<_> = fs::read_dir(cluster.pins.join("programs"))
+        .unwrap()
+        .collect::<Result<Vec<_>, _>>()
+        .unwrap()
+        .iter()
+        .map(|entry| entry.path())
+        .collect();
+    assert_eq!(programs.len(), 1, "they share one set of programs");
+    let full = memory(&service);
+    let now = cluster.api.asked();
+    for pod in [0, count / 2, count - 1].map(|index| &pods[index]) {
+        assert_eq!(pod.status("STRIPE_KEY"), "200");
+    }
+    // A tenth start again, a tenth get other labels.
+    let some = count / 10;
+    for pod in &mut pods[..some] {
+        pod.end_sandbox();
+    }
+    service.serves(count - some);
+    for pod in &mut pods[..some] {
+        pod.sandbox();
+    }
+    for pod in &pods[some..2 * some] {
+        cluster.api.put(object(&pod.uid, "prod", "other", &[LABEL], NODE));
+    }
+    service.serves(count);
+    until("its account counts", || pods[some].status("STRIPE_KEY") == "403");
+    assert_eq!(pods[0].status("STRIPE_KEY"), "200");
+    // All go at once.
+    let began = Instant::now();
+    for pod in pods.drain(..) {
+        cluster.api.delete(&pod.uid);
+    }
+    service.until("all are gone", |status| status.known == 0);
+    let went = began.elapsed();
+    assert_eq!(settled(&cluster, &service), before, "nothing of them is left");
+    assert_eq!(links(&cluster), 0);
+    let flows = ebpf_flows(&cluster);
+    assert_eq!(flows, 0, "records of connections");
+
+    let per = |after: u64, before: u64| (after.saturating_sub(before) as f64) / count as f64;
+    let pod_bytes = realistic(&uid()).to_string().len();
+    let (nodes, all) = (1_000_u64, 30_000_u64);
+    println!("node of {count} pods: served in {took:.1?}, gone in {went:.1?}");
+    println!(
+        "memory: launcher {} KiB + {:.1} KiB a pod, interceptor {} KiB + {:.1} KiB a pod",
+        lean.0,
+        per(full.0, lean.0),
+        lean.1,
+        per(full.1, lean.1)
+    );
+    println!(
+        "API server: {} list, {} watch open, {} KiB told for {count} pods of {pod_bytes} bytes",
+        now.lists,
+        now.watching,
+        (now.sent - asked.sent) / 1024
+    );
+    println!("kernel: one set of programs and tables, 14 links a pod");
+    println!(
+        "{nodes} nodes, {all} pods: {nodes} watches; {:.1} requests a second to renew them (one in 290 s each);",
+        nodes as f64 / 290.0
+    );
+    println!(
+        "  each change of a pod goes to one node: {} MiB when all pods are told of once",
+        all as usize * pod_bytes / (1 << 20)
+    );
+}
+
+/// What is held once it no longer changes.
+fn settled(cluster: &Cluster, service: &Service) -> Held {
+    let mut last = held(cluster, service);
+    let mut since = Instant::now();
+    until("it settles", || {
+        let now = held(cluster, service);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > Duration::from_millis(500)
+    });
+    last
+}
+
+/// How many records of connections there are.
+fn ebpf_flows(cluster: &Cluster) -> usize {
+    let folder = fs::read_dir(cluster.pins.join("programs")).unwrap().next().unwrap().unwrap().path();
+    let data = aya::maps::MapData::from_pin(folder.join("FLOWS")).unwrap();
+    let map: aya::maps::HashMap<_, [u8; 48], [u8; 72]> = aya::maps::Map::HashMap(data).try_into().unwrap();
+    map.keys().count()
+}
+
+#[test]
+fn pods_come_change_start_again_and_go_and_nothing_of_them_is_left() {
+    come_and_go(40);
+}
+
+#[test]
+#[ignore = "half a thousand networks take a while to make and to end"]
+fn five_hundred_pods_come_change_start_again_and_go_and_nothing_of_them_is_left() {
+    come_and_go(500);
+}

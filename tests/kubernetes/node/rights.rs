@@ -1,0 +1,43 @@
+//! With exactly the capabilities that the chart grants, and no fewer.
+
+use std::process::Command;
+
+use super::{Cluster, Driver, LABEL};
+use crate::support::process::until;
+
+/// What the chart grants.
+pub(crate) const GRANTED: [&str; 4] = ["setgid", "setuid", "sys_admin", "sys_ptrace"];
+
+/// The service, with these capabilities alone.
+fn with(cluster: &Cluster, capabilities: &[&str]) -> Command {
+    let service = cluster.command();
+    let mut bound = Command::new("setpriv");
+    let set: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    bound.arg(format!("--bounding-set=-all{set}")).arg(service.get_program()).args(service.get_args());
+    bound.env_clear();
+    for (name, value) in service.get_envs() {
+        if let Some(value) = value {
+            bound.env(name, value);
+        }
+    }
+    bound.current_dir("/tmp");
+    bound
+}
+
+#[test]
+fn what_the_chart_grants_is_enough_and_each_of_it_is_needed() {
+    for missing in [None].into_iter().chain(GRANTED.map(Some)) {
+        let cluster = Cluster::new(Driver::Systemd);
+        let granted: Vec<_> = GRANTED.into_iter().filter(|name| Some(*name) != missing).collect();
+        let mut service = cluster.start(with(&cluster, &granted));
+        let pod = cluster.pod("prod", "agent", &[LABEL]);
+        let mut ended = false;
+        until("it serves or does not", || {
+            ended = service.child.try_wait().unwrap().is_some();
+            let now = service.now();
+            ended || now.served == 1 || (now.listed && missing.is_some() && cluster.errors().contains("pod"))
+        });
+        let serves = !ended && service.now().served == 1 && pod.status("STRIPE_KEY") == "200";
+        assert_eq!(serves, missing.is_none(), "without {missing:?}: {}", cluster.errors());
+    }
+}

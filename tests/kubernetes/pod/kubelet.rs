@@ -1,0 +1,270 @@
+//! The part of a kubelet and of containerd that these tests need: a pod's cgroup under either driver, its sandbox
+//! whose namespaces its containers share, its volumes, and its containers in their order.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use super::spec::{Container as Wanted, PodSpec, Volume};
+use crate::containers::bundle::{Bundle, capabilities};
+use crate::containers::site::{self, Container, SECRET, Site};
+
+/// As whom the chart has the sidecar serve.
+const SERVES: u32 = 64646;
+/// As whom the agent's image runs, where the pod does not say.
+const OF_THE_IMAGE: u32 = 1000;
+
+/// Held while the cgroups above those of pods are made or removed, which pods have in common.
+static ABOVE: Mutex<()> = Mutex::new(());
+
+/// How a kubelet and its runtime name cgroups.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Driver {
+    Systemd,
+    Cgroupfs,
+}
+
+/// A pod, as it was scheduled to this node.
+pub(super) struct Pod {
+    pub(super) site: Site,
+    pub(super) spec: PodSpec,
+    pub(super) uid: String,
+    driver: Driver,
+    /// Its cgroup.
+    pub(super) cgroup: String,
+}
+
+impl Deref for Pod {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+/// A pod whose sandbox is there.
+pub(super) struct Sandbox<'a> {
+    pod: &'a Pod,
+    namespaces: Vec<(&'static str, PathBuf)>,
+    _pause: Container<'a>,
+}
+
+impl Pod {
+    /// What `make` makes of values with a policy for the server of the new pod: the pod, and the data of the
+    /// ConfigMaps of its namespace.
+    pub(super) fn new(driver: Driver, make: impl FnOnce(&Value) -> (Value, Objects)) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let site = Site::new(SERVES);
+        let allow = json!({ "host": "api.test", "ports": [site.api.port()], "private": true, "secrets": ["STRIPE_KEY"] });
+        let (spec, objects) = make(&json!({
+            "agent": { "image": "agent", "command": ["/bin/sh", "-c", "echo started; read line"] },
+            "secrets": { "existingSecret": "agent-secrets", "names": ["STRIPE_KEY"] },
+            "policy": { "policy": { "version": 1, "agents": [{ "name": "coder", "allow": [allow] }] } },
+        }));
+        let spec: PodSpec = serde_json::from_value(spec).unwrap();
+        assert!(!spec.automount_service_account_token);
+        let number = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let uid = format!("{:08x}-{:04x}-4abc-8def-0123456789ab", number.0, number.1);
+        // Some of it is requested and not all is limited: burstable.
+        let cgroup = match driver {
+            Driver::Systemd => format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
+                uid.replace('-', "_")
+            ),
+            Driver::Cgroupfs => format!("/kubepods/burstable/pod{uid}"),
+        };
+        let above = ABOVE.lock();
+        fs::create_dir_all(site::cgroup(&cgroup)).unwrap();
+        drop(above);
+        let pod = Self { site, spec, uid, driver, cgroup };
+        for volume in &pod.spec.volumes {
+            pod.make(volume, &objects);
+        }
+        pod
+    }
+
+    /// The folders of pins that are there for it.
+    pub(super) fn pins(&self) -> Vec<PathBuf> {
+        site::pins(&self.cgroup)
+    }
+
+    /// Starts its sandbox: one process that does nothing, and the namespaces that containers share.
+    pub(super) fn sandbox(&self) -> Sandbox<'_> {
+        let id = site::new_id();
+        let mut pause = self.site.start(Bundle {
+            is_ours: false,
+            user: (65535, 65535),
+            capabilities: capabilities(&["ALL".to_owned()], &[]),
+            no_new_privileges: true,
+            read_only: true,
+            working_dir: "/".to_owned(),
+            command: ["/bin/sh", "-c", "echo started; read line"].map(str::to_owned).to_vec(),
+            environment: self.environment(false),
+            mounts: Vec::new(),
+            cgroup: self.cgroup_of(&id),
+            shared: vec![("network", self.network())],
+            check: Vec::new(),
+            id,
+        });
+        assert_eq!(pause.line(), "started");
+        let namespace = |kind: &str| PathBuf::from(format!("/proc/{}/ns/{kind}", pause.pid()));
+        let namespaces = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")]
+            .map(|(of, kind)| (of, namespace(kind)))
+            .to_vec();
+        Sandbox { pod: self, namespaces, _pause: pause }
+    }
+
+    /// The sidecar that the pod begins with.
+    pub(super) fn sidecar(&self) -> &Wanted {
+        let first = &self.spec.init_containers[0];
+        assert_eq!((first.name.as_str(), first.restart_policy.as_deref()), ("agentsecrets", Some("Always")));
+        first
+    }
+
+    /// Writes a volume of files as a kubelet does, which replaces all of them at once.
+    pub(super) fn write_files(&self, volume: &str, files: &BTreeMap<String, String>, mode: u32) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let folder = self.path("pod-volumes").join(volume);
+        let name = format!("..2026_11_25_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let data = folder.join(&name);
+        fs::create_dir_all(&data).unwrap();
+        for (key, text) in files {
+            fs::write(data.join(key), text).unwrap();
+            fs::set_permissions(data.join(key), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let before = fs::read_link(folder.join("..data"));
+        symlink(&name, folder.join("..data_tmp")).unwrap();
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        for key in files.keys().filter(|key| folder.join(key).symlink_metadata().is_err()) {
+            symlink(Path::new("..data").join(key), folder.join(key)).unwrap();
+        }
+        if let Ok(before) = before {
+            fs::remove_dir_all(folder.join(before)).unwrap();
+        }
+    }
+
+    fn cgroup_of(&self, id: &str) -> String {
+        match self.driver {
+            Driver::Systemd => format!("{}/cri-containerd-{id}.scope", self.cgroup),
+            Driver::Cgroupfs => format!("{}/{id}", self.cgroup),
+        }
+    }
+
+    /// Makes what a volume leads to.
+    fn make(&self, volume: &Volume, objects: &Objects) {
+        let place = self.place(volume);
+        match (&volume.host_path, &volume.config_map, &volume.empty_dir, &volume.secret) {
+            (Some(host), None, None, None) => match &*host.kind {
+                "Directory" => assert!(place.is_dir()),
+                "DirectoryOrCreate" => fs::create_dir_all(&place).unwrap(),
+                other => panic!("{other}"),
+            },
+            (None, Some(map), None, None) => self.write_files(&volume.name, &objects[&map.name], 0o644),
+            (None, None, Some(_), None) => {
+                fs::create_dir_all(&place).unwrap();
+                fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+            }
+            (None, None, None, Some(secret)) => {
+                assert_eq!(secret.secret_name, "agent-secrets");
+                let files = BTreeMap::from([("STRIPE_KEY".to_owned(), SECRET.to_owned())]);
+                self.write_files(&volume.name, &files, secret.default_mode);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn place(&self, volume: &Volume) -> PathBuf {
+        let host = volume.host_path.as_ref().map(|host| PathBuf::from(&host.path));
+        host.unwrap_or_else(|| self.path("pod-volumes").join(&volume.name))
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _above = ABOVE.lock();
+        site::remove(&self.cgroup);
+        for above in Path::new(&self.cgroup).ancestors().skip(1).filter(|above| above.parent().is_some()) {
+            let _ = fs::remove_dir(site::cgroup(above.to_str().unwrap()));
+        }
+    }
+}
+
+/// The data of a namespace's ConfigMaps.
+pub(super) type Objects = BTreeMap<String, BTreeMap<String, String>>;
+
+impl<'a> Sandbox<'a> {
+    /// Starts the pod as a kubelet does, and gives its containers: each that is to stay is waited for until its probe
+    /// passes, each other until it has succeeded.
+    pub(super) fn start(&self) -> Vec<Container<'a>> {
+        let mut running = Vec::new();
+        for wanted in &self.pod.spec.init_containers {
+            let mut container = self.container(wanted);
+            if wanted.restart_policy.is_some() {
+                container.wait_until_healthy();
+                running.push(container);
+            } else {
+                assert_eq!(container.ended(), Some(0), "{}", container.errors());
+            }
+        }
+        running.extend(self.pod.spec.containers.iter().map(|wanted| self.agent(wanted)));
+        running
+    }
+
+    /// Starts the sidecar, and waits until its probe passes.
+    pub(super) fn sidecar(&self) -> Container<'a> {
+        let sidecar = self.container(self.pod.sidecar());
+        sidecar.wait_until_healthy();
+        sidecar
+    }
+
+    /// Starts a container that says that it has started.
+    pub(super) fn agent(&self, wanted: &Wanted) -> Container<'a> {
+        let mut agent = self.container(wanted);
+        assert_eq!(agent.line(), "started");
+        agent
+    }
+
+    /// Starts a container, and does not wait.
+    pub(super) fn container(&self, wanted: &Wanted) -> Container<'a> {
+        let (pod, context) = (self.pod, &wanted.security_context);
+        let id = site::new_id();
+        let is_ours = wanted.image != "agent";
+        let image: Value =
+            serde_json::from_str(&fs::read_to_string(crate::containers::deploy("image.json")).unwrap())
+                .unwrap();
+        let entrypoint =
+            image["Entrypoint"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned());
+        let command = if wanted.command.is_empty() { entrypoint.collect() } else { wanted.command.clone() };
+        let user = context.run_as_user.unwrap_or(OF_THE_IMAGE);
+        assert!(user != 0 || !context.run_as_non_root, "a kubelet does not start it");
+        assert_eq!(context.seccomp_profile.kind, "RuntimeDefault");
+        let probe = wanted.startup_probe.as_ref();
+        let mut environment = pod.environment(is_ours);
+        environment.extend(wanted.env.iter().map(|variable| format!("{}={}", variable.name, variable.value)));
+        let mounts = wanted.volume_mounts.iter().map(|mount| {
+            let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name).unwrap();
+            (pod.place(volume), mount.mount_path.clone(), mount.read_only)
+        });
+        pod.site.start(Bundle {
+            is_ours,
+            user: (user, context.run_as_group.unwrap_or(user)),
+            capabilities: capabilities(&context.capabilities.drop, &context.capabilities.add),
+            no_new_privileges: !context.allow_privilege_escalation,
+            read_only: context.read_only_root_filesystem,
+            working_dir: wanted.working_dir.clone().unwrap_or_else(|| "/".to_owned()),
+            command: command.into_iter().chain(wanted.args.iter().cloned()).collect(),
+            environment,
+            mounts: mounts.collect(),
+            cgroup: pod.cgroup_of(&id),
+            shared: self.namespaces.clone(),
+            check: probe.map(|probe| probe.exec.command.clone()).unwrap_or_default(),
+            id,
+        })
+    }
+}

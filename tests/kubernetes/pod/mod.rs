@@ -1,0 +1,64 @@
+//! A pod without a cluster: what the chart renders and what the webhook makes of a pod, started by a real container
+//! runtime with exactly the mounts, users, capabilities, namespaces and system calls that a kubelet would ask for.
+
+mod calls;
+mod held;
+mod kubelet;
+mod lifecycle;
+mod others;
+mod spec;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use kubelet::{Driver, Objects, Pod};
+
+use super::rendered;
+
+/// The pod of the chart's own agent.
+fn of_chart(driver: Driver) -> Pod {
+    of_values(driver, &json!({}))
+}
+
+/// The same with values of one's own beside.
+fn of_values(driver: Driver, more: &Value) -> Pod {
+    Pod::new(driver, |values| {
+        let mut values = values.clone();
+        json_patch::merge(&mut values, more);
+        let manifests = render(&values);
+        let deployment = manifests.iter().find(|it| it["kind"] == "Deployment").unwrap();
+        (deployment["spec"]["template"]["spec"].clone(), config_maps(&manifests))
+    })
+}
+
+/// `pod`, as the webhook changes it, with the policy that the chart writes.
+fn injected(driver: Driver, pod: &Value) -> Pod {
+    Pod::new(driver, |values| {
+        let mut objects = config_maps(&render(values));
+        let mut injector = values.clone();
+        json_patch::merge(&mut injector, &json!({ "mode": "injector", "agent": null, "policy": null }));
+        objects.extend(config_maps(&render(&injector)));
+        let fragment = &objects["demo-agentsecrets-sidecar"]["sidecar.yaml"];
+        let fragment =
+            agentsecrets::kubernetes::fragment::Fragment::parse(fragment, "fragment".as_ref()).unwrap();
+        let pod = serde_json::from_value(pod.clone()).unwrap();
+        let pod = agentsecrets::kubernetes::inject::inject(pod, &fragment).unwrap();
+        (serde_json::to_value(pod.spec).unwrap(), objects)
+    })
+}
+
+fn render(values: &Value) -> Vec<Value> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, values.to_string()).unwrap();
+    rendered(file.path())
+}
+
+fn config_maps(manifests: &[Value]) -> Objects {
+    let maps = manifests.iter().filter(|it| it["kind"] == "ConfigMap");
+    maps.map(|map| {
+        let data: BTreeMap<String, String> = serde_json::from_value(map["data"].clone()).unwrap();
+        (map["metadata"]["name"].as_str().unwrap().to_owned(), data)
+    })
+    .collect()
+}
