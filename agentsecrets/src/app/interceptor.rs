@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,6 +52,10 @@ use super::{calls, harden, reach};
 
 /// How often the run's session is looked at.
 const SESSION_INTERVAL: Duration = Duration::from_millis(200);
+/// A node's pod may hold this part of the connections that there is room for.
+const SHARE: usize = 4;
+/// Descriptors that the sockets in pods' networks take.
+const IN_PODS: u64 = 4096;
 /// The longest order we read, in bytes.
 const LONGEST_ORDER: u64 = 1 << 20;
 
@@ -81,32 +85,17 @@ pub fn serve() -> Result<(), Failure> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(broken)?);
     match prepare(&control) {
         Ok((prepared, identifier, pods)) => {
-            answer(
-                &control,
-                &Answer::Ready {
-                    authority: prepared.leaves.authority().pem().to_owned(),
-                    placeholders: prepared.placeholders.clone(),
-                    inbound: prepared.inbound.clone(),
-                    hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
-                },
-            )?;
+            let ready = Answer::Ready {
+                authority: prepared.leaves.authority().pem().to_owned(),
+                placeholders: prepared.placeholders.clone(),
+                inbound: prepared.inbound.clone(),
+                hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
+            };
+            ready.tell(&control).map_err(broken)?;
             work(prepared, identifier, pods, control)
         }
-        Err(failure) => answer(
-            &control,
-            &Answer::Failed {
-                exit: failure.exit() as u8,
-                what: failure.what().to_owned(),
-                hint: failure.advice().map(str::to_owned),
-            },
-        ),
+        Err(failure) => Answer::failed(&failure).tell(&control).map_err(broken),
     }
-}
-
-fn answer(mut control: &UnixStream, answer: &Answer) -> Result<(), Failure> {
-    let mut line = serde_json::to_vec(answer).map_err(broken)?;
-    line.push(b'\n');
-    control.write_all(&line).map_err(broken)
 }
 
 fn broken(error: impl std::fmt::Display) -> Failure {
@@ -202,7 +191,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
         order,
         config,
         records: Arc::new(records),
-        room: Room::for_descriptors(descriptors),
+        room: Room::for_descriptors(descriptors.saturating_sub(if pods.is_some() { IN_PODS } else { 0 })),
         listeners,
         dns_udp,
         dns_tcp,
@@ -368,7 +357,8 @@ async fn serve_connections(
     let doors = Doors { intercept, room: prepared.room.clone(), tasks: tasks.clone(), stop: stop.clone() };
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.records.clone())?;
-        tokio::spawn(doors.clone().accept(listener, identifier.clone(), CancellationToken::new()));
+        let all = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        tokio::spawn(doors.clone().accept(listener, identifier.clone(), all, CancellationToken::new()));
     }
     loop {
         let pod = tokio::select! {
@@ -399,8 +389,15 @@ struct Doors {
 }
 
 impl Doors {
-    /// Takes connections until we end, or until `over`, which breaks off those that are under way.
-    async fn accept(self, listener: Transparent, identifier: Arc<Identifier>, over: CancellationToken) {
+    /// Takes as many connections at once as `share` allows, until we end or until `over`, which breaks off those
+    /// that are under way.
+    async fn accept(
+        self,
+        listener: Transparent,
+        identifier: Arc<Identifier>,
+        share: Arc<Semaphore>,
+        over: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -411,13 +408,15 @@ impl Doors {
                 self.tasks.spawn(answer_self_test(accepted.stream));
                 continue;
             }
-            match self.room.enter() {
-                Some(place) => {
+            let one = share.clone().try_acquire_owned().ok();
+            match one.and_then(|one| Some((one, self.room.enter()?))) {
+                Some((one, place)) => {
                     let (intercept, identifier) = (self.intercept.clone(), identifier.clone());
                     let over = over.clone();
                     self.tasks.spawn(async move {
                         let serving = intercept.connection(accepted, &identifier, place);
                         let _ = over.run_until_cancelled(serving).await;
+                        drop(one);
                     });
                 }
                 None => self.intercept.no_room(accepted, identifier.clone()),
@@ -429,9 +428,11 @@ impl Doors {
 /// Takes connections and answers questions of one of a node's pods until it is over.
 fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: Served) -> io::Result<()> {
     let Served { listeners, dns_udp, dns_tcp, identifier, known, over } = pod;
+    // Whoever takes all that it can get leaves room for the others.
+    let share = Arc::new(Semaphore::new(prepared.room.most() / SHARE));
     for listener in listeners {
         let listener = Transparent::new(listener, prepared.records.clone())?;
-        tokio::spawn(doors.clone().accept(listener, identifier.clone(), over.clone()));
+        tokio::spawn(doors.clone().accept(listener, identifier.clone(), share.clone(), over.clone()));
     }
     let (budget, policy) = (Budget::default(), prepared.policy.clone());
     let allows = move |host: &Host| {

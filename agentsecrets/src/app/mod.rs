@@ -21,3 +21,4 @@ pub mod reach;
 #[cfg(target_os = "linux")]
 mod running;
 pub mod stages;
+pub mod stream;

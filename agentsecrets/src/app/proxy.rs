@@ -196,7 +196,7 @@ fn claim(home: &Home) -> Result<Instance, Failure> {
 }
 
 fn bind(port: u16) -> Result<TcpListener, Failure> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
+    sys::listen((Ipv4Addr::LOCALHOST, port).into()).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => Failure::new(
             Exit::Failure,
             format!("another program listens on 127.0.0.1:{port}"),

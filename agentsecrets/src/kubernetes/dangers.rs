@@ -59,6 +59,11 @@ pub fn of_unchanged(pod: &Pod, fragment: &Fragment) -> Vec<String> {
         let open = left_open(container.security_context.as_ref(), spec);
         reasons.extend(open.map(|what| format!("container {}: it must set {what}", container.name)));
     }
+    if let Some(class) = &spec.runtime_class_name {
+        reasons.push(format!(
+            "runtimeClassName {class}: a network of the runtime's own cannot be held from outside"
+        ));
+    }
     if spec.volumes.iter().flatten().any(|volume| is_of_the_account(&volume.name)) {
         reasons.push(
             "it must set automountServiceAccountToken: false: no agent holds a token of the cluster"

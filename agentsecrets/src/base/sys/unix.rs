@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -70,6 +71,11 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
 /// Opens `path` for appending; a new file is its owner's alone.
 pub fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)
+}
+
+/// Listens at `address`, which nobody else can then.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
 }
 
 /// Locks a file that others read meanwhile.

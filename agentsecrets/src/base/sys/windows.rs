@@ -3,6 +3,7 @@
 
 mod ending;
 mod files;
+mod listen;
 mod programs;
 mod runnable;
 
@@ -11,6 +12,7 @@ pub use files::{
     append, check_private, check_private_folder, create_private_folder, give, give_as, give_folder,
     make_private, sync_folder, try_lock, unlock,
 };
+pub use listen::listen;
 pub use programs::{Program, caller_of, parent};
 pub use runnable::runnable;
 
