@@ -119,6 +119,10 @@ impl Identifier {
                 let ends = Ends { theirs, ours: wanted };
                 let user = tokio::task::spawn_blocking(move || user_of(ends)).await;
                 let uid = user.map_err(std::io::Error::other)??;
+                // The kernel's tracker may take a connection of ours for an agent's that is over.
+                if uid == nix::unistd::geteuid().as_raw() {
+                    return Err(IdentityError::Ourselves);
+                }
                 Ok(self.proven(unseen(&Snapshot { uid, ..Snapshot::default() })))
             }
         }
@@ -323,6 +327,15 @@ mod tests {
         let caller = identifier("").identify(&own_snapshot()).await.unwrap();
         assert_eq!(caller.process.exe, std::env::current_exe().unwrap());
         assert_eq!(caller.process.sha256.len(), 64);
+    }
+
+    #[tokio::test]
+    async fn our_own_connection_is_no_agents_where_sockets_are_all_that_is_seen() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, wanted) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let caller = Identifier::of_sockets(None).caller(&Trace::Ends { theirs, wanted }).await;
+        assert!(matches!(caller, Err(IdentityError::Ourselves)));
     }
 
     #[tokio::test]
