@@ -85,7 +85,7 @@ enum Verb {
 enum Shell {
     Sh,
     #[value(name = "powershell")]
-    PowerShell,
+    Power,
     Cmd,
 }
 
@@ -93,7 +93,7 @@ impl Shell {
     fn sets(self, name: &str, value: &str) -> String {
         match self {
             Self::Sh => format!("export {name}='{}'", value.replace('\'', r"'\''")),
-            Self::PowerShell => {
+            Self::Power => {
                 // It takes typographic quotes for quotes.
                 let quoted = value.chars().fold(String::new(), |mut quoted, letter| {
                     let times = if ['\'', '‘', '’', '‚', '‛'].contains(&letter) { 2 } else { 1 };
@@ -261,7 +261,7 @@ mod tests {
     fn each_shell_is_told_in_its_own_words() {
         let said = |shell: Shell| shell.sets("CA", r"C:\it's ’here’\ca.pem");
         assert_eq!(said(Shell::Sh), r"export CA='C:\it'\''s ’here’\ca.pem'");
-        assert_eq!(said(Shell::PowerShell), r"$env:CA = 'C:\it''s ’’here’’\ca.pem'");
+        assert_eq!(said(Shell::Power), r"$env:CA = 'C:\it''s ’’here’’\ca.pem'");
         assert_eq!(said(Shell::Cmd), r#"set "CA=C:\it's ’here’\ca.pem""#);
     }
 }
