@@ -26,6 +26,7 @@ mod secrets;
 mod signing;
 mod spine;
 mod stores;
+mod stream;
 mod support;
 mod systems;
 mod tls;

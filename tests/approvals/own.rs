@@ -84,7 +84,15 @@ fn by_guessing_files() {
 done
 ln -s "$home/approvals" $own/link; ls $own/link/ 2>/dev/null
 for digit in 1 2 3 4 5 6 7 8 9; do for pid in /proc/$digit*; do ls "$pid/root$home/approvals" 2>/dev/null; done; done"#;
-    let (said, status) = Attempt::new("10s").by(attempt, None);
+    let held = Attempt::new("10s");
+    let home = held.world.home.path();
+    let script = format!(
+        "home=$1; id=none; own=$(mktemp -d); install -d -m 700 $home/approvals; touch $home/approvals/none.json; {attempt}; rm -rf $own"
+    );
+    let outside = finish(command("sh").args(["-c", &script, "sh"]).arg(&home)).stdout;
+    assert!(outside.contains("none.json"), "the attempt does not bite: {outside}");
+    std::fs::remove_file(home.join("approvals/none.json")).unwrap();
+    let (said, status) = held.by(attempt, None);
     assert_eq!((said.trim(), &*status), ("", "403"));
 }
 

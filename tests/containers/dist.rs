@@ -28,7 +28,7 @@ fn json(path: &Path) -> Value {
 }
 
 /// The image's files, unpacked as an engine does.
-fn unpacked(image: &Path, into: &Path) -> PathBuf {
+pub(super) fn unpacked(image: &Path, into: &Path) -> PathBuf {
     let (archive, root) = (into.join("archive"), into.join("root"));
     for folder in [&archive, &root] {
         fs::create_dir(folder).unwrap();

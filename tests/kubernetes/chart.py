@@ -3,10 +3,14 @@
 chart.py CHART render [VALUES]   prints the manifests, one JSON object a line
 chart.py CHART check             lints and renders every file of ci/ and of the arguments that follow
 chart.py CHART refuse VALUES     prints why the chart refuses these values
+chart.py CHART reuse OLD VALUES  renders with the values of an older release, as `helm upgrade --reuse-values` does:
+                                 what is newer in the chart's own values is not there
 """
 
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import helm_python
@@ -41,6 +45,14 @@ def check(folder, chart, files):
 
 def main():
     folder, verb, *rest = Path(sys.argv[1]), *sys.argv[2:]
+    if verb == "reuse":
+        with tempfile.TemporaryDirectory() as place:
+            older = Path(shutil.copytree(folder, Path(place) / "agentsecrets"))
+            shutil.copy(rest[0], older / "values.yaml")
+            with helm_python.Chart.load(older) as chart:
+                for document in manifests(chart, yaml.safe_load(Path(rest[1]).read_text())):
+                    print(json.dumps(document))
+        return
     with helm_python.Chart.load(folder) as chart:
         values = yaml.safe_load(Path(rest[0]).read_text()) if rest and verb != "check" else {}
         match verb:

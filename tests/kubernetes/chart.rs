@@ -28,6 +28,10 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
         ("sidecar: { user: root }", "user"),
         ("sidecar: { user: '0:0' }", "user"),
         ("sidecar: { pins: /tmp }", "pins"),
+        ("capture: iptables", "capture"),
+        ("mode: node\ncapture: nftables", "capture: nftables is the sidecar's"),
+        ("sidecar: { seccompProfile: { type: Localhost } }", "localhostProfile"),
+        ("sidecar: { seccompProfile: { type: RuntimeDefault, localhostProfile: x } }", "seccompProfile"),
         ("mode: injector\ninjector: { failurePolicy: fail }", "failurePolicy"),
         ("mode: injector\ninjector: { namespaceSelector: null }", "namespaceSelector"),
         ("mode: injector\ninjector: { replicas: 0 }", "replicas"),
@@ -42,6 +46,20 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
         std::fs::write(&values_file, values).unwrap();
         let said = helm(&["refuse", values_file.path().to_str().unwrap()]).ok();
         assert!(said.contains(why), "{values}: {said}");
+    }
+}
+
+/// `helm upgrade --reuse-values` gives a new chart the old one's values, in which what is newer is not.
+#[test]
+fn values_of_the_previous_release_mean_what_they_meant() {
+    let before = file("tests/kubernetes/values-0.1.0.yaml");
+    for name in
+        ["sidecar", "sidecar-command", "sidecar-names", "injector", "injector-selected", "injector-one"]
+    {
+        let values = file(&format!("helm/agentsecrets/ci/{name}.yaml"));
+        let said = helm(&["reuse", before.to_str().unwrap(), values.to_str().unwrap()]).ok();
+        let again: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(again, rendered(&values), "{name}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A cluster's view: the chart as Helm renders it, the webhook as the API server calls it.
 
+mod admission;
 mod certificates;
 mod chart;
 mod node;

@@ -42,6 +42,7 @@ impl Server {
         let chain: String = leaf.chain.iter().map(|certificate| block("CERTIFICATE", certificate)).collect();
         std::fs::write(&pem, chain + &block("PRIVATE KEY", leaf.key.secret_der())).unwrap();
         let mut server = command(PYTHON);
+        server.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-clients/stream"));
         let mut child = server.arg(path(program)).arg(&pem).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

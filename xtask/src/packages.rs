@@ -1,5 +1,5 @@
 //! The packages whose clients the tests run as agents: exactly the versions that `tests/clients`, `tests/mcp`,
-//! `tests/signing` and `tests/kubernetes` name, in a folder below `target`. They are readable to all, since agents
+//! `tests/signing`, `tests/kubernetes` and `tests/stream` name, in a folder below `target`. They are readable to all, since agents
 //! run as nobody. Beside them lie Compose and Docker as they are now, from a newer Debian
 //! than this machine may be.
 
@@ -30,6 +30,7 @@ pub(crate) fn install() -> Result<()> {
         ("mcp", list("mcp")),
         ("signing", signing.clone()),
         ("kubernetes", list("kubernetes")),
+        ("stream", list("stream")),
     ] {
         complete(name, &read(&list)?, |folder| {
             let mut pip = pip("install");

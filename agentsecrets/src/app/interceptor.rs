@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +22,7 @@ use crate::base::sys;
 use crate::capability::Capabilities;
 use crate::connection::ebpf::{Flows, SELF_TEST};
 use crate::connection::room::Room;
-use crate::connection::transparent::Transparent;
+use crate::connection::transparent::{Records, Transparent};
 use crate::identity::closer::Look;
 use crate::identity::engine::Engine;
 use crate::identity::hierarchy::Hierarchy;
@@ -54,6 +54,10 @@ use super::{calls, harden, reach};
 const BLOCKING_THREADS: usize = 4;
 /// How often the run's session is looked at.
 const SESSION_INTERVAL: Duration = Duration::from_millis(200);
+/// A node's pod may hold this part of the connections that there is room for.
+const SHARE: usize = 4;
+/// Descriptors that the sockets in pods' networks take.
+const IN_PODS: u64 = 4096;
 /// The longest order we read, in bytes.
 const LONGEST_ORDER: u64 = 1 << 20;
 
@@ -61,7 +65,7 @@ const LONGEST_ORDER: u64 = 1 << 20;
 struct Prepared {
     order: Order,
     config: Config,
-    flows: Arc<Flows>,
+    records: Arc<Records>,
     room: Arc<Room>,
     listeners: Vec<TcpListener>,
     dns_udp: Vec<UdpSocket>,
@@ -83,32 +87,17 @@ pub fn serve() -> Result<(), Failure> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(broken)?);
     match prepare(&control) {
         Ok((prepared, identifier, pods)) => {
-            answer(
-                &control,
-                &Answer::Ready {
-                    authority: prepared.leaves.authority().pem().to_owned(),
-                    placeholders: prepared.placeholders.clone(),
-                    inbound: prepared.inbound.clone(),
-                    hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
-                },
-            )?;
+            let ready = Answer::Ready {
+                authority: prepared.leaves.authority().pem().to_owned(),
+                placeholders: prepared.placeholders.clone(),
+                inbound: prepared.inbound.clone(),
+                hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
+            };
+            ready.tell(&control).map_err(broken)?;
             work(prepared, identifier, pods, control)
         }
-        Err(failure) => answer(
-            &control,
-            &Answer::Failed {
-                exit: failure.exit() as u8,
-                what: failure.what().to_owned(),
-                hint: failure.advice().map(str::to_owned),
-            },
-        ),
+        Err(failure) => Answer::failed(&failure).tell(&control).map_err(broken),
     }
-}
-
-fn answer(mut control: &UnixStream, answer: &Answer) -> Result<(), Failure> {
-    let mut line = serde_json::to_vec(answer).map_err(broken)?;
-    line.push(b'\n');
-    control.write_all(&line).map_err(broken)
 }
 
 fn broken(error: impl std::fmt::Display) -> Failure {
@@ -127,8 +116,11 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
     let descriptors =
         sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
-    let flows =
-        Flows::open(&order.pins).map_err(|error| failed("cannot open the kernel's records", error))?;
+    let records = match &order.pins {
+        Some(pins) => Flows::open(pins).map(Records::Programs),
+        None => Ok(Records::Tracker),
+    };
+    let records = records.map_err(|error| failed("cannot open the kernel's records", error))?;
     let inherit = |fds: &[i32]| -> Result<Vec<OwnedFd>, Failure> {
         fds.iter().map(|fd| sys::inherited(*fd)).collect::<io::Result<_>>().map_err(broken)
     };
@@ -181,7 +173,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
         Log::open(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
     // From here on the terminal is the agent's: its Ctrl-C must not end us before it.
     let _ = nix::unistd::setsid();
-    calls::allow_serving(true).map_err(|error| failed("cannot restrict ourselves", error))?;
+    calls::allow_serving(order.pins.is_some()).map_err(|error| failed("cannot restrict ourselves", error))?;
 
     let provider = tls::provider();
     let authority =
@@ -200,8 +192,8 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     let prepared = Prepared {
         order,
         config,
-        flows: Arc::new(flows),
-        room: Room::for_descriptors(descriptors),
+        records: Arc::new(records),
+        room: Room::for_descriptors(descriptors.saturating_sub(if pods.is_some() { IN_PODS } else { 0 })),
         listeners,
         dns_udp,
         dns_tcp,
@@ -232,6 +224,7 @@ fn identifier(
             Ok(identifier.asked_by(order.asked_by))
         }
         (None, None) => Err(broken("nobody sees the run's processes")),
+        (Some(_), _) if order.pins.is_none() => Ok(Identifier::of_sockets(agent)),
         (Some(service), witness) => {
             let hierarchy = Hierarchy::new(order.cgroup_root.clone(), cgroup);
             let find = |id| hierarchy.path(id).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
@@ -383,8 +376,9 @@ async fn serve_connections(
     let intercept = Arc::new(Intercept { pipeline, leaves: prepared.leaves.clone() });
     let doors = Doors { intercept, room: prepared.room.clone(), tasks: tasks.clone(), stop: stop.clone() };
     for listener in &prepared.listeners {
-        let listener = Transparent::new(listener.try_clone()?, prepared.flows.clone())?;
-        tokio::spawn(doors.clone().accept(listener, identifier.clone(), CancellationToken::new()));
+        let listener = Transparent::new(listener.try_clone()?, prepared.records.clone())?;
+        let all = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        tokio::spawn(doors.clone().accept(listener, identifier.clone(), all, CancellationToken::new()));
     }
     loop {
         let pod = tokio::select! {
@@ -415,25 +409,34 @@ struct Doors {
 }
 
 impl Doors {
-    /// Takes connections until we end, or until `over`, which breaks off those that are under way.
-    async fn accept(self, listener: Transparent, identifier: Arc<Identifier>, over: CancellationToken) {
+    /// Takes as many connections at once as `share` allows, until we end or until `over`, which breaks off those
+    /// that are under way.
+    async fn accept(
+        self,
+        listener: Transparent,
+        identifier: Arc<Identifier>,
+        share: Arc<Semaphore>,
+        over: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
                 () = over.cancelled() => return,
             };
-            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.snapshot) {
+            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.trace) {
                 self.tasks.spawn(answer_self_test(accepted.stream));
                 continue;
             }
-            match self.room.enter() {
-                Some(place) => {
+            let one = share.clone().try_acquire_owned().ok();
+            match one.and_then(|one| Some((one, self.room.enter()?))) {
+                Some((one, place)) => {
                     let (intercept, identifier) = (self.intercept.clone(), identifier.clone());
                     let over = over.clone();
                     self.tasks.spawn(async move {
                         let serving = intercept.connection(accepted, &identifier, place);
                         let _ = over.run_until_cancelled(serving).await;
+                        drop(one);
                     });
                 }
                 None => self.intercept.no_room(accepted, identifier.clone()),
@@ -445,9 +448,11 @@ impl Doors {
 /// Takes connections and answers questions of one of a node's pods until it is over.
 fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: Served) -> io::Result<()> {
     let Served { listeners, dns_udp, dns_tcp, identifier, known, over } = pod;
+    // Whoever takes all that it can get leaves room for the others.
+    let share = Arc::new(Semaphore::new(prepared.room.most() / SHARE));
     for listener in listeners {
-        let listener = Transparent::new(listener, prepared.flows.clone())?;
-        tokio::spawn(doors.clone().accept(listener, identifier.clone(), over.clone()));
+        let listener = Transparent::new(listener, prepared.records.clone())?;
+        tokio::spawn(doors.clone().accept(listener, identifier.clone(), share.clone(), over.clone()));
     }
     let (budget, policy) = (Budget::default(), prepared.policy.clone());
     let allows = move |host: &Host| {

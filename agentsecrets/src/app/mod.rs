@@ -19,3 +19,4 @@ pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod reach;
 pub mod stages;
+pub mod stream;

@@ -2,10 +2,12 @@
 //! control socket, which is the interceptor's standard input.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::failure::Failure;
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
 use crate::identity::lineage::Born;
@@ -35,8 +37,8 @@ pub struct Order {
     pub asked_by: Option<Born>,
     /// The session's id: one run is one session.
     pub session: String,
-    /// The bpffs folder with the pinned maps.
-    pub pins: PathBuf,
+    /// The bpffs folder with the pinned maps; none where rules lead connections to us, and not programs.
+    pub pins: Option<PathBuf>,
     /// The cgroup that holds every process of this run, as a path in the unified hierarchy.
     pub cgroup: String,
     /// Where the unified hierarchy is mounted.
@@ -129,4 +131,22 @@ pub enum Answer {
         /// What to do.
         hint: Option<String>,
     },
+}
+
+impl Answer {
+    /// That it cannot serve, and why.
+    pub fn failed(failure: &Failure) -> Self {
+        let hint = failure.advice().map(str::to_owned);
+        Self::Failed { exit: failure.exit() as u8, what: failure.what().to_owned(), hint }
+    }
+
+    /// Says it to the launcher.
+    ///
+    /// # Errors
+    /// When the launcher does not listen.
+    pub fn tell(&self, mut launcher: impl Write) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        launcher.write_all(&line)
+    }
 }

@@ -21,6 +21,7 @@
 mod anchor;
 mod chain;
 mod escape;
+pub mod follow;
 mod log;
 pub mod query;
 mod record;

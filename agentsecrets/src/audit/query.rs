@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 use super::anchor::Anchor;
 use super::chain::{ChainKey, FIRST};
@@ -23,14 +23,6 @@ pub struct Contents {
     pub records: Vec<Record>,
     /// The first thing that is wrong with the log; `None` if nothing is.
     pub fault: Option<AuditError>,
-}
-
-/// The log's new records, as they are written.
-#[derive(Debug)]
-pub struct Follower {
-    path: PathBuf,
-    position: u64,
-    unfinished: Vec<u8>,
 }
 
 /// Every record of the log in `folder`; none if there is no log.
@@ -74,33 +66,8 @@ pub fn export(folder: &Path, out: &mut dyn io::Write) -> io::Result<Result<u64, 
     Ok(walked.and_then(|walked| walked.fault.map_or(Ok(walked.lines), Err)))
 }
 
-impl Follower {
-    /// From the end of the log as it is now.
-    pub fn at_end(folder: &Path) -> Self {
-        let path = Files::of(folder).log;
-        let position = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        Self { path, position, unfinished: Vec::new() }
-    }
-
-    /// What was completed since the last call, intents left out.
-    pub fn fresh(&mut self) -> Result<Vec<Record>, AuditError> {
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(at(&self.path)(error)),
-        };
-        let read =
-            file.seek(SeekFrom::Start(self.position)).and_then(|_| file.read_to_end(&mut self.unfinished));
-        self.position += read.map_err(at(&self.path))? as u64;
-        let whole = self.unfinished.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let lines: Vec<u8> = self.unfinished.drain(..whole).collect();
-        let records = lines.split(|byte| *byte == b'\n').filter_map(parse);
-        Ok(records.filter(|record| record.status != Status::Intent).collect())
-    }
-}
-
 /// A line as a record that is safe to show, even if somebody else wrote the line.
-fn parse(line: &[u8]) -> Option<Record> {
+pub(super) fn parse(line: &[u8]) -> Option<Record> {
     let mut record: Record = serde_json::from_slice(line).ok()?;
     record.clean();
     Some(record)

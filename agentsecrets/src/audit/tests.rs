@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::query::{Follower, read, verify};
+use super::follow::{Bookmark, Follower};
+use super::query::{read, verify};
 use super::*;
 use crate::base::name::Environment;
 use crate::identity::Process;
@@ -342,6 +343,24 @@ fn a_follower_is_shown_what_is_completed() {
     assert!(follower.fresh().unwrap().is_empty());
     pending.finish(ok()).unwrap();
     assert_eq!(follower.fresh().unwrap()[0].method, "NEW");
+}
+
+#[test]
+fn a_follower_goes_on_from_a_place_that_was_kept_and_knows_a_log_that_is_another() {
+    let place = Place::with(&["ONE", "TWO"]);
+    let methods = |follower: &mut Follower| -> Vec<String> {
+        follower.fresh().unwrap().into_iter().map(|record| record.method).collect()
+    };
+    let mut follower = Follower::from(&place.folder(), Bookmark::default()).unwrap().unwrap();
+    assert_eq!(methods(&mut follower), ["ONE", "TWO"]);
+    let kept = follower.bookmark().clone();
+    place.open().begin(opening("THREE")).finish(ok()).unwrap();
+    let mut again = Follower::from(&place.folder(), kept.clone()).unwrap().unwrap();
+    assert_eq!(methods(&mut again), ["THREE"]);
+    // Another log has another line there, or none.
+    let other = Place::with(&["ONE", "TWO"]);
+    assert!(Follower::from(&other.folder(), kept.clone()).unwrap().is_none());
+    assert!(Follower::from(&Place::new().folder(), kept).unwrap().is_none());
 }
 
 #[test]

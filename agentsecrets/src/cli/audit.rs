@@ -1,5 +1,7 @@
 //! `agentsecrets audit`: reading the record of what agents did, and proving that nobody changed it.
 
+mod stream;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -11,7 +13,8 @@ use anstream::{AutoStream, eprintln};
 use anstyle::{AnsiColor, Style};
 
 use super::{Context, Exit, Failure};
-use crate::audit::query::{Follower, export, read, verify};
+use crate::audit::follow::Follower;
+use crate::audit::query::{export, read, verify};
 use crate::audit::{AuditError, Record, Status};
 use crate::base::name::{AgentName, Environment, SecretName};
 
@@ -62,6 +65,7 @@ enum Verb {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    Stream(stream::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,7 +88,11 @@ impl Args {
     /// Whether it writes to a file that it names.
     #[cfg(target_os = "linux")]
     pub(super) fn writes_a_file(&self) -> bool {
-        matches!(&self.verb, Verb::Export { output: Some(_) })
+        match &self.verb {
+            Verb::Export { output } => output.is_some(),
+            Verb::Stream(args) => args.writes_a_file(),
+            _ => false,
+        }
     }
 }
 
@@ -109,6 +117,7 @@ pub(super) fn requests(
 
 fn act(verb: Verb, folder: &Path, context: &Context) -> Result<(), Stop> {
     match verb {
+        Verb::Stream(args) => Ok(stream::run(args, context)?),
         Verb::List { filter, last } => list(folder, &filter, last.unwrap_or(usize::MAX), context.json),
         Verb::Tail { filter, last, follow: false } => list(folder, &filter, last, context.json),
         Verb::Tail { filter, last, follow: true } => tail(folder, &filter, last, context.json),
@@ -124,6 +133,7 @@ fn ended(done: Result<(), Stop>, folder: &Path) -> Result<ExitCode, Failure> {
         Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(Stop::Output(error)) => Err(Failure::new(Exit::Failure, error)),
         Err(Stop::Log(error)) => Err(failure(&error, folder)),
+        Err(Stop::Told(failure)) => Err(failure),
     }
 }
 
@@ -134,6 +144,14 @@ enum Stop {
     Output(#[from] io::Error),
     #[error(transparent)]
     Log(#[from] AuditError),
+    #[error("what went wrong is told already")]
+    Told(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Told(failure)
+    }
 }
 
 fn list(folder: &Path, filter: &Filter, last: usize, json: bool) -> Result<(), Stop> {

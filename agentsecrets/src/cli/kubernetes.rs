@@ -164,9 +164,7 @@ fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
         println!("{text}");
     } else {
         let Status { known, guarded, served, held, .. } = status;
-        println!(
-            "{known} pods, {guarded} guarded, {served} of them served, {held} held until they are known"
-        );
+        println!("pods: {known} known, {guarded} guarded, {served} served, {held} held until they are known");
         for (uid, why) in &status.failed {
             println!("{uid}: {why}");
         }

@@ -6,18 +6,23 @@ use std::process::ExitCode;
 use super::{Context, Exit, Failure};
 use crate::base::name::AgentName;
 use crate::connection::ebpf::EbpfError;
-use crate::launch::sidecar::{NotServed, Sidecar, hold_network, serve};
+use crate::launch::sidecar::{Capture, NotServed, Sidecar, hold_network, serve};
 use crate::launch::{NoInterceptor, place::NoPlace};
 
 /// Guard agents in other containers: what is started in this one's cgroup goes through here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agentsecrets sidecar --cgroup /agentsecrets.slice\n\n\
     deploy/compose.yaml starts it with all that it needs. It takes CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON,\n\
-    CAP_SETUID and CAP_SETGID, and gives them up before it serves; agents stay held when it ends.")]
+    CAP_SETUID and CAP_SETGID, and gives them up before it serves; agents stay held when it ends.\n\
+    With --capture nftables the agents share its network, CAP_BPF and CAP_PERFMON are not needed, and\n\
+    less is known of who calls: the manual's page on Kubernetes says what.")]
 pub(super) struct Args {
     /// The policy's agent entry, if all agents here are one [default: the first that matches]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
+    /// What leads agents' connections here: programs at their cgroup, or rules of the network shared with them
+    #[arg(long, value_name = "HOW", value_enum, default_value = "ebpf")]
+    capture: How,
     /// The cgroup to hook, as a path in the host's tree [default: the one that holds this container]
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
@@ -41,10 +46,22 @@ pub(super) struct Args {
     engine: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum How {
+    Ebpf,
+    Nftables,
+}
+
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     if args.network {
         return hold_network().map(|()| ExitCode::SUCCESS).map_err(failure);
+    }
+    let looks = args.cgroup.is_some() || args.processes || args.engine.is_some();
+    if looks && matches!(args.capture, How::Nftables) {
+        let what =
+            "--cgroup, --processes and --engine are of no use with --capture nftables, which sees sockets";
+        return Err(Failure::new(Exit::Usage, what));
     }
     let wanted = Sidecar {
         home: context.home.clone(),
@@ -52,6 +69,10 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         environment: context.environment.clone(),
         narrow: context.scope.narrow.clone(),
         agent: args.agent,
+        capture: match args.capture {
+            How::Ebpf => Capture::Ebpf,
+            How::Nftables => Capture::Nftables,
+        },
         cgroup: args.cgroup,
         pins: args.pins,
         public: args.public,

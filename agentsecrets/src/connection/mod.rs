@@ -5,6 +5,8 @@
 pub mod ebpf;
 pub mod ending;
 pub mod explicit;
+#[cfg(target_os = "linux")]
+pub mod nftables;
 pub mod room;
 pub mod sniff;
 #[cfg(target_os = "linux")]

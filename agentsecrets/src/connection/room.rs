@@ -45,6 +45,11 @@ impl Room {
         Self::new((descriptors.saturating_sub(OURS) / 2).clamp(1, MOST))
     }
 
+    /// How many connections there is room for.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// A place for a new connection, which is half open. Where all are taken, the connection that has
     /// been half open for longest loses its place; if there is none, there is no place.
     pub fn enter(self: &Arc<Self>) -> Option<Place> {

@@ -1,16 +1,18 @@
-//! Connections that the kernel sent to us. A connection without a record of the kernel's is reset,
-//! never guessed: whoever opened it is not an agent of ours.
+//! Connections that the kernel sent to us, by programs or by rules of ours. A connection without a record of the
+//! kernel's is reset, never guessed: whoever opened it is not an agent of ours.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
 use agentsecrets_ebpf::Snapshot;
 
-use super::ebpf::{Flows, original};
+use super::ebpf::{self, Flows};
 use super::ending::reset;
+use super::nftables;
 
 /// A connection that an agent opened and the kernel vouches for.
 pub struct Accepted {
@@ -18,23 +20,45 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// Where the agent wanted to go. Its port is the target's port; its address is for the record.
     pub destination: SocketAddr,
-    /// Who asked, as the kernel saw it in `connect`.
-    pub snapshot: Snapshot,
+    /// What tells who asked.
+    pub trace: Trace,
     /// When it was accepted.
     pub at: Instant,
 }
 
-/// A listening socket that the kernel programs redirect to.
+/// What the kernel keeps of who opened a connection.
+#[derive(Debug, Clone, Copy)]
+pub enum Trace {
+    /// What our programs saw in `connect`.
+    Snapshot(Snapshot),
+    /// Both ends of the agent's socket, as it has them: rules see no more.
+    Ends {
+        /// Its own.
+        theirs: SocketAddr,
+        /// Where it wanted to go.
+        wanted: SocketAddr,
+    },
+}
+
+/// Who keeps the records of connections.
+pub enum Records {
+    /// Our programs.
+    Programs(Flows),
+    /// The kernel's tracker of connections, where rules of ours lead them here.
+    Tracker,
+}
+
+/// A listening socket that agents' connections are led to.
 pub struct Transparent {
     listener: TcpListener,
-    flows: std::sync::Arc<Flows>,
+    records: Arc<Records>,
 }
 
 impl Transparent {
     /// Wraps a listening socket.
-    pub fn new(listener: std::net::TcpListener, flows: std::sync::Arc<Flows>) -> io::Result<Self> {
+    pub fn new(listener: std::net::TcpListener, records: Arc<Records>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, flows })
+        Ok(Self { listener: TcpListener::from_std(listener)?, records })
     }
 
     /// The next connection of an agent. Connections without a record are reset and passed over.
@@ -50,8 +74,8 @@ impl Transparent {
                 }
             };
             match self.recognise(&stream, peer) {
-                Ok(Some((destination, snapshot))) => {
-                    return Accepted { stream, destination, snapshot, at: Instant::now() };
+                Ok(Some((destination, trace))) => {
+                    return Accepted { stream, destination, trace, at: Instant::now() };
                 }
                 Ok(None) => {
                     tracing::warn!(%peer, "refused a connection that the kernel has no record of");
@@ -65,10 +89,18 @@ impl Transparent {
         }
     }
 
-    fn recognise(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<Option<(SocketAddr, Snapshot)>> {
+    fn recognise(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<Option<(SocketAddr, Trace)>> {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
-        let origin = self.flows.take_of(stream, peer, local).map_err(io::Error::other)?;
-        Ok(origin.map(|origin| (original(&origin), origin.snapshot)))
+        Ok(match &*self.records {
+            Records::Programs(flows) => {
+                let origin = flows.take_of(stream, peer, local).map_err(io::Error::other)?;
+                origin.map(|origin| (ebpf::original(&origin), Trace::Snapshot(origin.snapshot)))
+            }
+            Records::Tracker => {
+                let wanted = nftables::original(stream, local)?;
+                wanted.map(|wanted| (wanted, Trace::Ends { theirs: peer, wanted }))
+            }
+        })
     }
 }

@@ -4,6 +4,8 @@
 pub mod closer;
 pub mod container;
 #[cfg(target_os = "linux")]
+mod diagnosis;
+#[cfg(target_os = "linux")]
 pub mod engine;
 pub mod executable;
 mod facts;
@@ -107,10 +109,12 @@ impl Caller {
         Self { process, agent: None, session: "s".into(), is_ours: true, standing }
     }
 
-    /// Whose connections to servers it may share: those of its session, or of its process.
+    /// Whose connections to servers it may share: those of its session, or of its process, or of its user where
+    /// no more is known.
     pub fn isolation(&self) -> Arc<str> {
         match (&*self.session, &self.standing.token) {
             ("", Some(token)) if self.standing.is_issued => token.clone(),
+            ("", _) if self.process.pid == 0 => format!("user {}", self.process.uid).into(),
             ("", _) => format!("{}@{}", self.process.pid, self.process.start_time).into(),
             _ => self.session.clone(),
         }

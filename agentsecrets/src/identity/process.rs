@@ -11,14 +11,17 @@ use agentsecrets_ebpf::Snapshot;
 
 use crate::base::name::AgentName;
 use crate::base::sys;
+use crate::connection::transparent::Trace;
 
 use super::container::Container;
+use super::diagnosis::user_of;
 use super::engine::Engine;
 use super::executable::{Hashes, hash};
 use super::hierarchy::{Hierarchy, is_below};
 use super::image::Image;
 use super::lineage::Born;
 use super::pod::Known;
+use super::socket::Ends;
 use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process, Standing};
 
@@ -41,6 +44,8 @@ enum Sight {
     Run(Arc<Witness>, String),
     /// The host's tree of cgroups and, where they share our pid namespace, the processes.
     Containers(Arc<Containers>, Option<Arc<Witness>>),
+    /// The sockets of our own network, which say whose user's they are.
+    Sockets,
 }
 
 /// The containers behind a service.
@@ -93,9 +98,30 @@ impl Identifier {
                 Sight::Containers(Arc::new(Containers { hierarchy, ours, engine }), witness.clone())
             }
             Sight::Run(witness, _) => Sight::Run(witness.clone(), cgroup),
+            Sight::Sockets => Sight::Sockets,
         };
         let (hashes, session, agent) = (self.hashes.clone(), self.session.clone(), self.agent.clone());
         Self { sight, hashes, session, agent, asked_by: self.asked_by, pod: Some(known) }
+    }
+
+    /// For the containers of a pod, whose sockets are in our network, and of which nothing else is seen. No caller
+    /// is in a session.
+    pub fn of_sockets(agent: Option<AgentName>) -> Self {
+        let (hashes, session) = (Hashes::default(), "".into());
+        Self { sight: Sight::Sockets, hashes, session, agent, asked_by: None, pod: None }
+    }
+
+    /// Proves who made the connection of which the kernel kept `trace`.
+    pub async fn caller(&self, trace: &Trace) -> Result<Caller, IdentityError> {
+        match *trace {
+            Trace::Snapshot(snapshot) => self.identify(&snapshot).await,
+            Trace::Ends { theirs, wanted } => {
+                let ends = Ends { theirs, ours: wanted };
+                let user = tokio::task::spawn_blocking(move || user_of(ends)).await;
+                let uid = user.map_err(std::io::Error::other)??;
+                Ok(self.proven(unseen(&Snapshot { uid, ..Snapshot::default() })))
+            }
+        }
     }
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
@@ -115,19 +141,31 @@ impl Identifier {
                 };
                 Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), image, ..process }
             }
+            Sight::Sockets => return Err(IdentityError::Nobody),
         };
+        Ok(self.proven(process))
+    }
+
+    fn proven(&self, process: Process) -> Caller {
         let pod = self.pod.as_ref().filter(|known| is_in(&process, known)).cloned();
-        Ok(Caller {
+        Caller {
             process: Arc::new(process),
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
             standing: Standing { pod, asked_by: self.asked_by, ..Standing::default() },
-        })
+        }
     }
 
-    /// Whether it is not an agent that connected but a process of our own cgroup.
-    pub fn is_us(&self, snapshot: &Snapshot) -> bool {
+    /// Whether it is not an agent that connected but a process of our own: of our cgroup or, where that is not
+    /// seen, of root, which no agent is.
+    pub fn is_us(&self, trace: &Trace) -> bool {
+        let snapshot = match *trace {
+            Trace::Snapshot(snapshot) => snapshot,
+            Trace::Ends { theirs, wanted } => {
+                return user_of(Ends { theirs, ours: wanted }).is_ok_and(|user| user == 0);
+            }
+        };
         let Sight::Containers(containers, _) = &self.sight else { return false };
         let path = containers.hierarchy.path(snapshot.cgroup);
         path.is_ok_and(|path| path.is_some_and(|path| containers.is_ours(&path)))

@@ -59,6 +59,11 @@ pub fn of_unchanged(pod: &Pod, fragment: &Fragment) -> Vec<String> {
         let open = left_open(container.security_context.as_ref(), spec);
         reasons.extend(open.map(|what| format!("container {}: it must set {what}", container.name)));
     }
+    if let Some(class) = &spec.runtime_class_name {
+        reasons.push(format!(
+            "runtimeClassName {class}: a network of the runtime's own cannot be held from outside"
+        ));
+    }
     if spec.volumes.iter().flatten().any(|volume| is_of_the_account(&volume.name)) {
         reasons.push(
             "it must set automountServiceAccountToken: false: no agent holds a token of the cluster"
@@ -176,6 +181,7 @@ fn is_source_as_ever(source: &VolumeProjection) -> bool {
 fn of_container(container: &Container, spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
     let name = &container.name;
     let mut reasons = of_context(name, container.security_context.as_ref(), spec, fragment);
+    reasons.extend(of_user(name, container.security_context.as_ref(), spec, fragment));
     reasons.extend(of_environment(name, container.env.as_ref(), container.env_from.as_ref(), fragment));
     reasons.extend(of_mounts(name, container.volume_mounts.as_ref(), fragment));
     let devices = container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty());
@@ -189,6 +195,7 @@ fn of_container(container: &Container, spec: &PodSpec, fragment: &Fragment) -> V
 fn of_ephemeral(container: &EphemeralContainer, spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
     let name = &container.name;
     let mut reasons = of_context(name, container.security_context.as_ref(), spec, fragment);
+    reasons.extend(of_user(name, container.security_context.as_ref(), spec, fragment));
     reasons.extend(of_environment(name, container.env.as_ref(), container.env_from.as_ref(), fragment));
     reasons.extend(of_mounts(name, container.volume_mounts.as_ref(), fragment));
     if container.target_container_name.as_ref().is_some_and(|target| fragment.has_container(target)) {
@@ -247,6 +254,20 @@ fn of_context(
     reasons.extend(added.map(|capability| format!("container {name}: capability {capability}")));
     reasons.extend(as_the_sidecar(&format!("container {name}"), context.run_as_user, fragment));
     reasons
+}
+
+/// What has to say its user and does not.
+fn of_user(
+    name: &str,
+    context: Option<&SecurityContext>,
+    spec: &PodSpec,
+    fragment: &Fragment,
+) -> Option<String> {
+    let pods = spec.security_context.as_ref().and_then(|pod| pod.run_as_user);
+    let is_open = context.and_then(|context| context.run_as_user).or(pods).is_none();
+    (is_open && fragment.explicit_users).then(|| {
+        format!("container {name}: it must set runAsUser: its image's own user may be the sidecar's, which is let out")
+    })
 }
 
 fn as_the_sidecar(place: &str, uid: Option<i64>, fragment: &Fragment) -> Option<String> {

@@ -26,6 +26,10 @@ pub struct Fragment {
     pub secrets: Vec<String>,
     /// The uids as which the sidecar runs: no container of the agent may.
     pub uids: Vec<i64>,
+    /// Whether each container of the agent must say its user: an image's own, which is not seen, may be the
+    /// sidecar's, and that one is let out by rules of the network.
+    #[serde(default)]
+    pub explicit_users: bool,
 }
 
 /// What a container is given.

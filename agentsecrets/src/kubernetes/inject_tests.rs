@@ -92,6 +92,24 @@ fn a_pod_that_has_the_sidecar_stays_as_it_is() {
     assert_eq!(guarded(&filled).unwrap(), once);
 }
 
+/// Where rules let the sidecar's user out, an image whose user nobody sees could be that one.
+#[test]
+fn where_a_user_is_let_out_each_container_says_its_own() {
+    let text = format!("{FRAGMENT}explicitUsers: true\n");
+    let fragment = Fragment::parse(&text, Path::new("sidecar.yaml")).unwrap();
+    let judge = |change: fn(&mut Value)| {
+        let pod: Pod = serde_json::from_value(pod(change)).unwrap();
+        inject(pod, &fragment).map(drop).map_err(|reasons| reasons.join("; "))
+    };
+    let refused = judge(|_| {}).unwrap_err();
+    for name in ["clone", "agent"] {
+        assert!(refused.contains(&format!("container {name}: it must set runAsUser")), "{refused}");
+    }
+    judge(|pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 1000 })).unwrap();
+    let refused = judge(|pod| agent(pod)["securityContext"] = json!({ "runAsUser": 1000 })).unwrap_err();
+    assert!(refused.contains("container clone") && !refused.contains("container agent"), "{refused}");
+}
+
 #[test]
 fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
     type Change = fn(&mut Value);

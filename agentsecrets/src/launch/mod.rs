@@ -262,7 +262,7 @@ fn order(run: &Run, id: &str, leftovers: &Leftovers, sockets: &Sockets) -> Order
         agent: run.agent.clone(),
         asked_by: run.asked_by,
         session: id.to_string(),
-        pins: leftovers.pins.clone(),
+        pins: Some(leftovers.pins.clone()),
         cgroup: leftovers.cgroup.path.clone(),
         cgroup_root: leftovers.cgroup.root.clone(),
         listeners: numbers(&sockets.listeners),

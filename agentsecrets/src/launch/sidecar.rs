@@ -1,9 +1,10 @@
 //! `sidecar`: a service in a container that guards agents in other containers. It does not start them; it hooks
-//! the cgroup that holds them and itself, so that whatever is started there, now or later, has no way out
-//! but through it. This process has the few privileges that takes, and gives them up, with the user that
+//! the cgroup that holds them and itself, or rules the network that they share with it, so that whatever is
+//! started there, now or later, has no way out but through it. This process has the few privileges that takes, and gives them up, with the user that
 //! it is, before it says that it is ready; it never reads the policy, a secret or an agent's byte.
 
 use std::ffi::OsString;
+use std::fmt::{self, Display};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -25,7 +26,8 @@ use crate::app::order::{Order, Service};
 use crate::base::hex::hex;
 use crate::base::home::Home;
 use crate::base::name::{AgentName, Environment, Project};
-use crate::connection::ebpf::{self, Beside, EbpfError, Keep, Kept};
+use crate::connection::ebpf::{self, Beside, EbpfError, Keep, Kept, Ports};
+use crate::connection::nftables::{self, NoRules};
 use crate::policy::narrow::Narrow;
 use crate::tls;
 
@@ -42,6 +44,8 @@ pub struct Sidecar {
     pub narrow: Narrow,
     /// The policy's agent entry, if all agents here are one.
     pub agent: Option<AgentName>,
+    /// What leads connections here.
+    pub capture: Capture,
     /// The cgroup to hook, if it is not the one that holds our container.
     pub cgroup: Option<String>,
     /// The folder on a bpffs that holds the pins of all services of this machine.
@@ -56,6 +60,15 @@ pub struct Sidecar {
     pub engine: Option<PathBuf>,
 }
 
+/// What leads agents' connections to us, and holds them otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capture {
+    /// Programs in the kernel, at the cgroup that holds the agents.
+    Ebpf,
+    /// Rules of the network that the agents share with us.
+    Nftables,
+}
+
 /// Why nothing is guarded.
 #[derive(Debug, thiserror::Error)]
 pub enum NotServed {
@@ -65,6 +78,9 @@ pub enum NotServed {
     /// The kernel side of interception failed.
     #[error("cannot intercept: {0}")]
     Ebpf(#[from] EbpfError),
+    /// The kernel takes no rules.
+    #[error("cannot intercept: {0}")]
+    NoRules(#[from] NoRules),
     /// The interceptor does not serve.
     #[error(transparent)]
     NoInterceptor(#[from] NoInterceptor),
@@ -82,8 +98,58 @@ pub enum NotServed {
 /// Guards until it is told to end; agents are offline then, not free. `interceptor` is as for
 /// [`run`](super::run). The process must have one thread.
 pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed> {
-    let place = Place::find(wanted.cgroup.as_deref())?;
     let (uid, gid) = wanted.user.map_or_else(|| owner(&wanted.home), Ok)?;
+    let (hold, sockets) = match wanted.capture {
+        Capture::Ebpf => hook(wanted)?,
+        Capture::Nftables => rule(uid)?,
+    };
+    let order = order(wanted, &hold, &sockets, (uid, gid));
+    let (mut interceptor, ready) = Interceptor::start(interceptor, &order, sockets)?;
+    let prepared = introduce(wanted, &hold, &ready)
+        .and_then(|()| harden::drop_privileges(uid, gid).map_err(step("give up privileges")));
+    let ended = prepared.and_then(|()| {
+        eprintln!("agentsecrets: what is started in {hold} goes through here");
+        wait(&mut interceptor)
+    });
+    interceptor.finish();
+    ended
+}
+
+/// What holds agents: it is in force from before we serve, and when we are gone.
+enum Hold {
+    Programs { place: Place, kept: Kept, ours: u64 },
+    Rules { ports: Ports, passes: u32 },
+}
+
+impl Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Programs { place, .. } => f.write_str(&place.cgroup),
+            Self::Rules { .. } => f.write_str("this network"),
+        }
+    }
+}
+
+impl Hold {
+    /// Opens what policy opens.
+    fn allow_inbound(&self, ports: &[u16]) -> Result<(), NotServed> {
+        match self {
+            Self::Programs { kept, .. } => Ok(ebpf::allow_inbound(&kept.pins, ports)?),
+            Self::Rules { ports: doors, passes } => Ok(nftables::hold(*doors, *passes, ports)?),
+        }
+    }
+}
+
+/// Puts rules in force that let the user `passes` out; with the sockets that they lead to.
+fn rule(passes: u32) -> Result<(Hold, Sockets), NotServed> {
+    let sockets = Sockets::bind().map_err(step("listen on loopback"))?;
+    nftables::hold(sockets.ports, passes, &[])?;
+    Ok((Hold::Rules { ports: sockets.ports, passes }, sockets))
+}
+
+/// Hooks the cgroup around us; with the sockets that the hooks lead to.
+fn hook(wanted: &Sidecar) -> Result<(Hold, Sockets), NotServed> {
+    let place = Place::find(wanted.cgroup.as_deref())?;
     let ours = place.ours().map_err(step("find our own cgroup"))?;
     let processes = wanted.processes.then(pid_namespace).transpose();
     let beside = Beside { ours, processes: processes.map_err(step("find our pid namespace"))? };
@@ -94,16 +160,7 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     let pins = folder_of_pins(&wanted.pins, &place).map_err(step("make a folder for pins"))?;
     let keep = Keep::new(pins, place.folder(), beside);
     let (kept, sockets) = guard(&keep)?;
-    let order = order(wanted, &place, &kept, &sockets, ours, (uid, gid));
-    let (mut interceptor, ready) = Interceptor::start(interceptor, &order, sockets)?;
-    let prepared = introduce(wanted, &kept, &ready)
-        .and_then(|()| harden::drop_privileges(uid, gid).map_err(step("give up privileges")));
-    let ended = prepared.and_then(|()| {
-        eprintln!("agentsecrets: what is started in {} goes through here", place.cgroup);
-        wait(&mut interceptor)
-    });
-    interceptor.finish();
-    ended
+    Ok((Hold::Programs { place, kept, ours }, sockets))
 }
 
 /// Waits to be told to end. The network of a container is gone with it, and those that share it are cut off for good:
@@ -148,14 +205,13 @@ fn folder_of_pins(all: &Path, place: &Place) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn order(
-    wanted: &Sidecar,
-    place: &Place,
-    kept: &Kept,
-    sockets: &Sockets,
-    ours: u64,
-    (uid, gid): (u32, u32),
-) -> Order {
+fn order(wanted: &Sidecar, hold: &Hold, sockets: &Sockets, (uid, gid): (u32, u32)) -> Order {
+    let (pins, cgroup, cgroup_root, ours) = match hold {
+        Hold::Programs { place, kept, ours } => {
+            (Some(kept.pins.clone()), place.cgroup.clone(), place.root.clone(), Some(*ours))
+        }
+        Hold::Rules { .. } => Default::default(),
+    };
     Order {
         home: wanted.home.clone(),
         project: wanted.project.clone(),
@@ -164,14 +220,14 @@ fn order(
         agent: wanted.agent.clone(),
         asked_by: None,
         session: String::new(),
-        pins: kept.pins.clone(),
-        cgroup: place.cgroup.clone(),
-        cgroup_root: place.root.clone(),
+        pins,
+        cgroup,
+        cgroup_root,
         listeners: numbers(&sockets.listeners),
         dns_udp: numbers(&sockets.dns_udp),
         dns_tcp: numbers(&sockets.dns_tcp),
         service: Some(Service {
-            ours: Some(ours),
+            ours,
             processes: wanted.processes,
             engine: wanted.engine.clone(),
             pods: None,
@@ -182,8 +238,8 @@ fn order(
 }
 
 /// Opens what policy opens, and shows agents whom to trust.
-fn introduce(wanted: &Sidecar, kept: &Kept, ready: &Ready) -> Result<(), NotServed> {
-    ebpf::allow_inbound(&kept.pins, &ready.inbound)?;
+fn introduce(wanted: &Sidecar, hold: &Hold, ready: &Ready) -> Result<(), NotServed> {
+    hold.allow_inbound(&ready.inbound)?;
     let bundle = tls::bundle::bundle(&ready.authority);
     let java = java::trust_store(&bundle);
     for (name, bytes) in

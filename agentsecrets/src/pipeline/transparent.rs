@@ -14,10 +14,10 @@ use crate::identity::process::Identifier;
 impl Intercept {
     /// Serves one connection that the kernel sent to us until it ends.
     pub async fn connection(self: Arc<Self>, accepted: Accepted, identifier: &Identifier, mut place: Place) {
-        let Accepted { stream, destination, snapshot, .. } = accepted;
+        let Accepted { stream, destination, trace, .. } = accepted;
         let arrived = Arrived {
             destination: Destination::Address(destination),
-            caller: Arc::new(identifier.identify(&snapshot).await),
+            caller: Arc::new(identifier.caller(&trace).await),
             shown: Shown::default(),
         };
         let admitted = self.pipeline.capabilities.admit(&arrived.caller, &arrived.shown);
@@ -35,7 +35,7 @@ impl Intercept {
         let (intercept, destination) = (self.clone(), Destination::Address(accepted.destination));
         reset(accepted.stream);
         tokio::spawn(async move {
-            let caller = identifier.identify(&accepted.snapshot).await.ok();
+            let caller = identifier.caller(&accepted.trace).await.ok();
             intercept.record_broken(caller.as_ref(), &destination, &Broken::NoRoom.to_string());
         });
     }

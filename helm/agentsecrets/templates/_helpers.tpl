@@ -46,6 +46,16 @@ AWS_CA_BUNDLE BUNDLE_SSL_CA_CERT CARGO_HTTP_CAINFO CLOUDSDK_CORE_CUSTOM_CA_CERTS
 DENO_CERT NODE_EXTRA_CA_CERTS
 {{- end -}}
 
+{{- /* What is newer than a release whose values are used again has its default here. */ -}}
+{{- define "agentsecrets.capture" -}}
+{{- .Values.capture | default "ebpf" -}}
+{{- end -}}
+
+{{- /* Capabilities that reach past the hooks or the rules, or into the sidecar: those that the webhook refuses. */ -}}
+{{- define "agentsecrets.dangerous" -}}
+['ALL', 'BPF', 'CHECKPOINT_RESTORE', 'DAC_OVERRIDE', 'DAC_READ_SEARCH', 'MKNOD', 'NET_ADMIN', 'NET_RAW', 'PERFMON', 'SETPCAP', 'SETUID', 'SETGID', 'SYS_ADMIN', 'SYS_BOOT', 'SYS_CHROOT', 'SYS_MODULE', 'SYS_PTRACE', 'SYS_RAWIO']
+{{- end -}}
+
 {{- /* The name of what belongs to no namespace: releases of the same name may stand in several. */ -}}
 {{- define "agentsecrets.clusterName" -}}
 {{- printf "%s-injector-%s" (include "agentsecrets.fullname" .) (default "default" .Release.Namespace) | trunc 253 -}}

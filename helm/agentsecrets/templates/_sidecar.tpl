@@ -4,11 +4,11 @@
 - name: agentsecrets
   image: {{ include "agentsecrets.image" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  args: [sidecar, --user, {{ .Values.sidecar.user | quote }}]
+  args: [sidecar, --capture, {{ include "agentsecrets.capture" . }}, --user, {{ .Values.sidecar.user | quote }}]
   # Started before every other container, and again whenever it ends.
   restartPolicy: Always
   securityContext:
-    # Root loads the hooks; what reads traffic is another user, without any capability.
+    # Root loads the hooks or the rules; what reads traffic is another user, without any capability.
     runAsUser: 0
     runAsGroup: 0
     runAsNonRoot: false
@@ -16,10 +16,14 @@
     readOnlyRootFilesystem: true
     capabilities:
       drop: [ALL]
+      {{- if eq (include "agentsecrets.capture" .) "ebpf" }}
       add: [BPF, NET_ADMIN, PERFMON, SETGID, SETUID]
+      {{- else }}
+      add: [NET_ADMIN, SETGID, SETUID]
+      {{- end }}
     seccompProfile:
-      type: RuntimeDefault
-  # Hooks are in force, and a packet past them was refused: only then do other containers start.
+      {{- toYaml (.Values.sidecar.seccompProfile | default (dict "type" "RuntimeDefault")) | nindent 6 }}
+  # They are in force, and a packet past them was refused: only then do other containers start.
   startupProbe:
     exec:
       command: [/agentsecrets, health]
@@ -33,8 +37,10 @@
     {{- toYaml . | nindent 4 }}
   {{- end }}
   volumeMounts:
+    {{- if eq (include "agentsecrets.capture" .) "ebpf" }}
     - { name: agentsecrets-cgroup, mountPath: /host/cgroup, readOnly: true }
     - { name: agentsecrets-pins, mountPath: /host/bpf }
+    {{- end }}
     - { name: agentsecrets-policy, mountPath: /config/agentsecrets, readOnly: true }
     - { name: agentsecrets-state, mountPath: /var/lib/agentsecrets }
     - { name: agentsecrets-public, mountPath: /run/agentsecrets/public }
@@ -44,10 +50,12 @@
 {{- end -}}
 
 {{- define "agentsecrets.sidecar.volumes" -}}
+{{- if eq (include "agentsecrets.capture" .) "ebpf" }}
 - name: agentsecrets-cgroup
   hostPath: { path: {{ .Values.sidecar.cgroup | quote }}, type: Directory }
 - name: agentsecrets-pins
   hostPath: { path: {{ .Values.sidecar.pins | quote }}, type: DirectoryOrCreate }
+{{- end }}
 - name: agentsecrets-policy
   configMap: { name: {{ include "agentsecrets.configMap" . | quote }} }
 - name: agentsecrets-state

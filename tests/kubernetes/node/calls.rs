@@ -96,7 +96,37 @@ fn a_label_that_moves_counts_at_once_and_a_pod_that_was_guarded_stays_so() {
     let service = cluster.service();
     service.serves(1);
     assert_eq!(pod.status("STRIPE_KEY"), "403");
-    assert_eq!(cluster.hooked(), [pod.uid.clone()]);
+    assert_eq!(cluster.hooked(), [pod.uid.as_str()]);
+}
+
+#[test]
+fn a_pod_that_opens_all_the_connections_it_can_leaves_others_served() {
+    let cluster = Cluster::new(Driver::Systemd);
+    let service = cluster.service();
+    let (greedy, other) = (cluster.pod("prod", "agent", &[LABEL]), cluster.pod("prod", "agent", &[LABEL]));
+    service.serves(2);
+    // A connection that is broken off can be read to its end.
+    let takes = "import resource, select, socket, sys, time\n\
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)); held = []\n\
+        for _ in range(3500):\n\
+        \x20   s = socket.socket(); s.settimeout(10)\n\
+        \x20   try: s.connect(('198.51.100.7', 443)); held.append(s)\n\
+        \x20   except OSError: pass\n\
+        poll = select.poll(); left = len(held); end = time.time() + 30\n\
+        for s in held: poll.register(s, select.POLLIN)\n\
+        while left > 3000 and time.time() < end: time.sleep(0.1); left = len(held) - len(poll.poll(0))\n\
+        print(left, flush=True); sys.stdin.read()";
+    let mut program = greedy.program(&greedy.container(), &["/usr/bin/python3", "-c", takes]);
+    let mut child =
+        program.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    let held: usize = line.trim_end().parse().unwrap();
+    assert!((500..3000).contains(&held), "{held}");
+    assert_eq!(other.status("STRIPE_KEY"), "200");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// What one entry opens is not open in other pods.

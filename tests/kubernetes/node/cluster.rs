@@ -28,6 +28,26 @@ fn a_broken_connection_is_taken_up_where_it_broke_without_a_new_list() {
 }
 
 #[test]
+fn a_list_comes_in_pages_and_what_goes_while_it_is_read_is_gone() {
+    let cluster = Cluster::new(Driver::Systemd);
+    for _ in 0..1200 {
+        cluster.api.put(object(&uid(), "prod", "agent", &[], NODE));
+    }
+    let pod = cluster.pod("prod", "agent", &[LABEL]);
+    let service = cluster.service();
+    service.until("all are known", |status| status.known == 1201 && status.served == 1);
+    assert_eq!(cluster.api.asked().lists, 3);
+    assert_eq!(pod.status("STRIPE_KEY"), "200");
+    assert_eq!(cluster.hooked(), [pod.uid.as_str()], "the others are nobody's");
+    // Nobody hears that it was deleted: it is missing in the next list.
+    cluster.api.delete(&pod.uid);
+    cluster.api.forget_history();
+    cluster.api.break_connections();
+    service.until("it is no longer known", |status| status.served == 0);
+    assert!(pod.is_offline());
+}
+
+#[test]
 fn when_the_server_no_longer_knows_what_happened_the_list_is_asked_for_and_agreed_with() {
     let cluster = Cluster::new(Driver::Systemd);
     let service = cluster.service();
@@ -71,7 +91,7 @@ fn a_service_that_starts_without_an_api_server_serves_once_there_is_one() {
     cluster.api.is_down(false);
     service.serves(1);
     assert_eq!(pod.status("STRIPE_KEY"), "200");
-    assert!(status().ok().starts_with("1 pods, 1 guarded, 1 of them served"));
+    assert!(status().ok().starts_with("pods: 1 known, 1 guarded, 1 served"));
     service.kill();
     let dead = status();
     assert_eq!(dead.code, Some(6), "{dead:?}");

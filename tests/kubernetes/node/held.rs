@@ -105,6 +105,7 @@ fn a_pod_that_could_get_around_us_is_held_and_not_served_and_is_told_why() {
     for (patch, why) in [
         (json!({ "op": "add", "path": "/spec/hostNetwork", "value": true }), "hostNetwork"),
         (json!({ "op": "add", "path": "/spec/hostPID", "value": true }), "hostPID"),
+        (json!({ "op": "add", "path": "/spec/runtimeClassName", "value": "gvisor" }), "runtimeClassName"),
         (json!({ "op": "remove", "path": format!("{agent}/capabilities") }), "it must set capabilities.drop"),
         (json!({ "op": "remove", "path": "/spec/securityContext/runAsNonRoot" }), "it must set runAsNonRoot"),
         (
@@ -135,6 +136,27 @@ fn a_pod_that_could_get_around_us_is_held_and_not_served_and_is_told_why() {
     cluster.api.put(debugged);
     service.serves(0);
     assert!(pod.is_offline());
+}
+
+/// Labels are the choice of whoever writes a pod, and there may be very many.
+#[test]
+fn a_pod_with_more_labels_than_can_be_told_of_is_offline_and_harms_nobody_else() {
+    let cluster = Cluster::new(Driver::Systemd);
+    let service = cluster.service();
+    let (pod, other) = (cluster.pod("prod", "agent", &[LABEL]), cluster.pod("prod", "agent", &[LABEL]));
+    service.serves(2);
+    let mut many = object(&pod.uid, "prod", "agent", &[LABEL], NODE);
+    for number in 0..4000 {
+        many["metadata"]["labels"][format!("label-{number}")] = "a value of some length".into();
+    }
+    cluster.api.put(many.clone());
+    service
+        .until("it says why", |status| status.failed.get(&pod.uid).is_some_and(|why| why.contains("labels")));
+    assert!(pod.is_offline());
+    assert_eq!(other.status("STRIPE_KEY"), "200");
+    cluster.api.put(object(&pod.uid, "prod", "agent", &[LABEL], NODE));
+    service.serves(2);
+    assert_eq!(pod.status("STRIPE_KEY"), "200");
 }
 
 /// Whoever is on its way into a pod is in the node's network for a moment: no doors are made there.

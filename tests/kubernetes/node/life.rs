@@ -28,7 +28,7 @@ fn when_the_service_is_killed_pods_are_offline_until_it_is_there_again() {
     let mut expected = [one.uid.clone(), three.uid.clone()];
     expected.sort();
     assert_eq!(hooked, expected);
-    assert_eq!(service.now().late, [three.uid.clone()], "it ran while nobody held it");
+    assert_eq!(service.now().late, [three.uid.as_str()], "it ran while nobody held it");
 }
 
 /// Programs of another version stay in force until the new ones are.
@@ -87,7 +87,7 @@ fn a_pod_that_the_cluster_no_longer_knows_is_offline_and_stays_held() {
     cluster.api.delete(&pod.uid);
     service.serves(0);
     assert!(pod.is_offline());
-    assert_eq!(cluster.hooked(), [pod.uid.clone()]);
+    assert_eq!(cluster.hooked(), [pod.uid.as_str()]);
     drop(pod);
     until("nothing of it is left", || cluster.hooked().is_empty() && service.now().known == 0);
 }

@@ -4,6 +4,7 @@
 mod api;
 mod calls;
 mod cluster;
+mod contained;
 mod crowd;
 mod held;
 mod life;
@@ -82,6 +83,7 @@ impl Cluster {
         ebpf::mount_bpffs(Path::new("/sys/fs/bpf")).unwrap();
         let pins = Path::new("/sys/fs/bpf").join(format!("agentsecrets-node-{number}"));
         fs::create_dir(&pins).unwrap();
+        let pins = pins.join("node");
         let above = ebpf::cgroup2_mount().unwrap().join(format!("agentsecrets-node-{number}"));
         let authority = Authority::new();
         let server = Upstream::start(Options::https(&authority, &["api.test"]));
@@ -91,6 +93,7 @@ impl Cluster {
         let api = Api::start();
         fs::write(folder.path().join("kubeconfig"), api.kubeconfig()).unwrap();
         fs::create_dir(folder.path().join("secrets")).unwrap();
+        fs::create_dir(folder.path().join("pods")).unwrap();
         fs::write(folder.path().join("secrets/STRIPE_KEY"), SECRET).unwrap();
         fs::write(folder.path().join("secrets/OTHER_KEY"), OTHER).unwrap();
         home.configure(&format!(
@@ -145,7 +148,12 @@ impl Cluster {
         let kubepods = self.kubepods();
         let kubepods = kubepods.strip_prefix(&root).unwrap();
         let mut node = self.home.agentsecrets(["kubernetes", "node", "--node", NODE]);
-        node.arg("--cgroups").arg(&root).arg("--kubepods").arg(kubepods).arg("--pins").arg(&self.pins);
+        node.arg("--cgroups")
+            .arg(&root)
+            .arg("--kubepods")
+            .arg(kubepods)
+            .arg("--pins")
+            .arg(self.pins.parent().unwrap());
         node.arg("--volumes").arg(self.folder.path().join("pods")).arg("--status").arg(self.status());
         // The first process of a machine for tests may not be looked at.
         node.args(["--network", "/proc/self/ns/net"]);
@@ -174,7 +182,7 @@ impl Cluster {
     }
 
     fn errors(&self) -> String {
-        fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 
     fn audit(&self) -> Vec<Value> {
@@ -242,7 +250,7 @@ impl Drop for Cluster {
             let _ = fs::remove_dir(folder);
         }
         remove_cgroups(&self.above);
-        remove(&self.pins);
+        remove(self.pins.parent().unwrap());
         if std::thread::panicking() {
             eprintln!("{}", self.errors());
         }

@@ -32,14 +32,11 @@ fn an_agents_call_gets_its_credential_under_either_driver_of_cgroups() {
 fn a_pod_that_the_webhook_changed_gets_its_credential_too() {
     let started = ["/bin/sh", "-c", "echo started; read line"];
     let pod = injected(
-        Driver::Systemd,
-        &json!({
-            "metadata": { "name": "coder" },
-            "spec": { "containers": [
-                { "name": "one", "image": "agent", "command": started },
-                { "name": "two", "image": "agent", "command": started, "securityContext": { "runAsUser": 2000 } },
-            ] },
-        }),
+        "ebpf",
+        &json!({ "containers": [
+            { "name": "one", "image": "agent", "command": started },
+            { "name": "two", "image": "agent", "command": started, "securityContext": { "runAsUser": 2000 } },
+        ] }),
     );
     let sandbox = pod.sandbox();
     let [sidecar, one, two] = sandbox.start().try_into().ok().unwrap();

@@ -1,29 +1,29 @@
-//! No container of the pod gets out but through the sidecar, whenever it is started; one of another pod does.
+//! No container of the pod gets out but through the sidecar, whenever it is started.
 
 use serde_json::json;
 
 use super::kubelet::{Driver, Pod, Sandbox};
-use super::{injected, of_chart};
+use super::{injected, of_chart, of_values};
 use crate::containers::held::TRIES;
 use crate::containers::site::Container;
 use crate::support::upstream::{Options, Upstream};
 
 /// Servers on the other side of the wire, and where nobody answers.
-struct Outside<'a> {
+pub(super) struct Outside<'a> {
     pod: &'a Pod,
     plain: Upstream,
     plain6: Upstream,
 }
 
 impl<'a> Outside<'a> {
-    fn of(pod: &'a Pod) -> Self {
+    pub(super) fn of(pod: &'a Pod) -> Self {
         let plain = Upstream::start(Options::plain().at((pod.netns.here4(), 0)));
         let plain6 = Upstream::start(Options::plain().at((pod.netns.here6(), 0)));
         Self { pod, plain, plain6 }
     }
 
     /// The program that tries every way out, and where to.
-    fn tries(&self) -> Vec<String> {
+    pub(super) fn tries(&self) -> Vec<String> {
         let netns = &self.pod.netns;
         let (four, six) = (netns.here4().to_string(), netns.here6().to_string());
         let ports = [&self.plain, &self.plain6].map(|server| server.port().to_string());
@@ -38,7 +38,7 @@ impl<'a> Outside<'a> {
     }
 
     #[track_caller]
-    fn saw_nothing(&self, said: &str) {
+    pub(super) fn saw_nothing(&self, said: &str) {
         assert_eq!(self.pod.left("leak-").len(), 0, "{said}");
         assert_eq!((self.plain.connections(), self.plain6.connections(), self.knocks()), (0, 0, 0), "{said}");
         for refused in ["udp4 EPERM", "udp6 EPERM", "raw EPERM", "packet EPERM"] {
@@ -48,23 +48,23 @@ impl<'a> Outside<'a> {
 }
 
 #[test]
-fn an_agents_container_cannot_get_out_otherwise_and_one_without_hooks_can() {
-    for driver in [Driver::Systemd, Driver::Cgroupfs] {
-        let pod = of_chart(driver);
-        let outside = Outside::of(&pod);
-        let sandbox = pod.sandbox();
-        let [sidecar, agent] = sandbox.start().try_into().ok().unwrap();
-        outside.saw_nothing(&agent.exec(outside.tries()).ok());
-        drop((agent, sidecar));
-        // The same container, once the hooks are gone: so the test sees what it says.
-        for pins in pod.pins() {
-            agentsecrets::connection::ebpf::detach(&pins).unwrap();
-        }
-        let said = sandbox.agent(&pod.spec.containers[0]).exec(outside.tries()).ok();
+fn an_agents_container_cannot_get_out_otherwise_and_without_the_sidecar_it_can() {
+    let captures = [(Driver::Systemd, "ebpf"), (Driver::Cgroupfs, "ebpf"), (Driver::Systemd, "nftables")];
+    for (driver, capture) in captures {
+        let pod = of_values(driver, &json!({ "capture": capture }));
+        // In a network of the same kind, where there is no sidecar: so the test sees what it says.
+        let free = of_chart(driver);
+        let outside = Outside::of(&free);
+        let said = free.sandbox().agent(&free.spec.containers[0]).exec(outside.tries()).ok();
         for word in ["leak-by-tcp4", "leak-by-tcp6", "leak-by-udp4", "leak-by-udp6", "leak-by-dns"] {
-            assert!(!pod.left(word).is_empty(), "{word}: {said}");
+            assert!(!free.left(word).is_empty(), "{word}: {said}");
         }
         assert!(outside.knocks() > 0, "{said}");
+
+        let outside = Outside::of(&pod);
+        let sandbox = pod.sandbox();
+        let [_sidecar, agent] = sandbox.start().try_into().ok().unwrap();
+        outside.saw_nothing(&agent.exec(outside.tries()).ok());
     }
 }
 
@@ -72,39 +72,39 @@ fn an_agents_container_cannot_get_out_otherwise_and_one_without_hooks_can() {
 #[test]
 fn a_container_that_prepares_and_one_that_is_added_later_are_held_like_the_agent() {
     let started = ["/bin/sh", "-c", "echo started; read line"];
-    let pod = injected(
-        Driver::Systemd,
-        &json!({
-            "metadata": { "name": "coder" },
-            "spec": {
+    for capture in ["ebpf", "nftables"] {
+        let pod = injected(
+            capture,
+            &json!({
                 "initContainers": [{ "name": "prepare", "image": "agent" }],
                 "containers": [{ "name": "agent", "image": "agent", "command": started }],
-            },
-        }),
-    );
-    let outside = Outside::of(&pod);
-    let sandbox = pod.sandbox();
-    let sidecar = sandbox.sidecar();
-    let mut prepare = pod.spec.init_containers[1].clone();
-    assert_eq!(prepare.name, "prepare");
-    // It runs before the agent is there, and its call gets the credential.
-    let said = run(&sandbox, &mut prepare, &outside.tries());
-    outside.saw_nothing(&said);
-    let url = pod.url("/echo");
-    let call = ["curl", "-sS", "-m", "20", "-H", "Authorization: Bearer AS_SECRET_STRIPE_KEY", &url];
-    let said = run(&sandbox, &mut prepare, &call.map(str::to_owned));
-    assert!(said.contains("[REDACTED_BY_AGENTSECRETS]"), "{said}");
-    // As `kubectl debug` adds one, with another image's user and none of the variables.
-    let _agent = sandbox.agent(&pod.spec.containers[0]);
-    let mut debug = pod.spec.containers[0].clone();
-    (debug.name, debug.env, debug.volume_mounts) = ("debug".to_owned(), Vec::new(), Vec::new());
-    debug.security_context.run_as_user = Some(3000);
-    outside.saw_nothing(&run(&sandbox, &mut debug, &outside.tries()));
-    assert_eq!(sidecar.audit().iter().filter(|record| record["status"] == "OK").count(), 1);
+                "securityContext": { "runAsUser": 1000 },
+            }),
+        );
+        let outside = Outside::of(&pod);
+        let sandbox = pod.sandbox();
+        let sidecar = sandbox.sidecar();
+        let mut prepare = pod.spec.init_containers[1].clone();
+        assert_eq!(prepare.name, "prepare");
+        // It runs before the agent is there, and its call gets the credential.
+        let said = run(&sandbox, &mut prepare, &outside.tries());
+        outside.saw_nothing(&said);
+        let url = pod.url("/echo");
+        let call = ["curl", "-sS", "-m", "20", "-H", "Authorization: Bearer AS_SECRET_STRIPE_KEY", &url];
+        let said = run(&sandbox, &mut prepare, &call.map(str::to_owned));
+        assert!(said.contains("[REDACTED_BY_AGENTSECRETS]"), "{said}");
+        // As `kubectl debug` adds one, with another user and none of the variables.
+        let _agent = sandbox.agent(&pod.spec.containers[0]);
+        let mut debug = pod.spec.containers[0].clone();
+        (debug.name, debug.env, debug.volume_mounts) = ("debug".to_owned(), Vec::new(), Vec::new());
+        debug.security_context.run_as_user = Some(3000);
+        outside.saw_nothing(&run(&sandbox, &mut debug, &outside.tries()));
+        assert_eq!(sidecar.audit().iter().filter(|record| record["status"] == "OK").count(), 1);
+    }
 }
 
 /// Runs a container to its end: what it printed.
-fn run(sandbox: &Sandbox<'_>, wanted: &mut super::spec::Container, words: &[String]) -> String {
+pub(super) fn run(sandbox: &Sandbox<'_>, wanted: &mut super::spec::Container, words: &[String]) -> String {
     wanted.command = words.to_vec();
     let mut container: Container<'_> = sandbox.container(wanted);
     let said = container.rest();

@@ -241,7 +241,7 @@ impl<'a> Sandbox<'a> {
         let entrypoint =
             image["Entrypoint"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned());
         let command = if wanted.command.is_empty() { entrypoint.collect() } else { wanted.command.clone() };
-        let user = context.run_as_user.unwrap_or(OF_THE_IMAGE);
+        let user = context.run_as_user.or(pod.spec.security_context.run_as_user).unwrap_or(OF_THE_IMAGE);
         assert!(user != 0 || !context.run_as_non_root, "a kubelet does not start it");
         assert_eq!(context.seccomp_profile.kind, "RuntimeDefault");
         let probe = wanted.startup_probe.as_ref();

@@ -5,6 +5,7 @@ mod calls;
 mod held;
 mod kubelet;
 mod lifecycle;
+mod nftables;
 mod others;
 mod spec;
 
@@ -32,17 +33,19 @@ fn of_values(driver: Driver, more: &Value) -> Pod {
     })
 }
 
-/// `pod`, as the webhook changes it, with the policy that the chart writes.
-fn injected(driver: Driver, pod: &Value) -> Pod {
-    Pod::new(driver, |values| {
+/// A pod with these containers, as the webhook changes it, with the policy that the chart writes.
+fn injected(capture: &str, containers: &Value) -> Pod {
+    Pod::new(Driver::Systemd, |values| {
         let mut objects = config_maps(&render(values));
         let mut injector = values.clone();
+        injector["capture"] = capture.into();
         json_patch::merge(&mut injector, &json!({ "mode": "injector", "agent": null, "policy": null }));
         objects.extend(config_maps(&render(&injector)));
         let fragment = &objects["demo-agentsecrets-sidecar"]["sidecar.yaml"];
         let fragment =
             agentsecrets::kubernetes::fragment::Fragment::parse(fragment, "fragment".as_ref()).unwrap();
-        let pod = serde_json::from_value(pod.clone()).unwrap();
+        let pod = json!({ "metadata": { "name": "coder" }, "spec": containers });
+        let pod = serde_json::from_value(pod).unwrap();
         let pod = agentsecrets::kubernetes::inject::inject(pod, &fragment).unwrap();
         (serde_json::to_value(pod.spec).unwrap(), objects)
     })

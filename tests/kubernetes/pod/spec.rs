@@ -14,6 +14,15 @@ pub(super) struct PodSpec {
     pub(super) init_containers: Vec<Container>,
     pub(super) containers: Vec<Container>,
     pub(super) volumes: Vec<Volume>,
+    #[serde(default)]
+    pub(super) security_context: PodContext,
+}
+
+/// What holds for each container that says nothing else.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct PodContext {
+    pub(super) run_as_user: Option<u32>,
 }
 
 /// A container of it.

@@ -92,7 +92,9 @@ impl Selection {
         let container = Given { env: Vec::new(), volume_mounts: Vec::new() };
         let (init_containers, volumes, secrets) = Default::default();
         let uids = serves.into_iter().map(i64::from).collect();
-        Self { label, namespaces, ours: Fragment { init_containers, volumes, container, secrets, uids } }
+        let explicit_users = false;
+        let ours = Fragment { init_containers, volumes, container, secrets, uids, explicit_users };
+        Self { label, namespaces, ours }
     }
 
     fn holds(&self, pod: &Pod) -> bool {

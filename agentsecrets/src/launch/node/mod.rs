@@ -97,7 +97,9 @@ pub fn serve(
     }
     let networks = Networks::of_node(&wanted.network).map_err(step("find the node's own network"))?;
     let processes = pid_namespace().map_err(step("find our pid namespace"))?;
-    let shared = Shared::open(&wanted.pins, &kubepods, DOORS, Some(processes))?;
+    // Apart from those of services in pods, who clear away what they find among theirs.
+    let pins = wanted.pins.join("node");
+    let shared = Shared::open(&pins, &kubepods, DOORS, Some(processes))?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
     let (ours, theirs) = pair.map_err(|error| step("speak with the interceptor")(error.into()))?;
@@ -186,7 +188,7 @@ fn order(
         agent: None,
         asked_by: None,
         session: String::new(),
-        pins: shared.pins().to_path_buf(),
+        pins: Some(shared.pins().to_path_buf()),
         cgroup: path_below(&wanted.cgroups, kubepods),
         cgroup_root: wanted.cgroups.clone(),
         listeners: Vec::new(),

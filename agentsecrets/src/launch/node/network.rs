@@ -15,6 +15,10 @@ use crate::base::sys;
 use crate::connection::ebpf::Ports;
 use crate::identity::lineage::start_of;
 
+/// Below a pod's folder are its containers', and in some of those one of the engine's. What a container makes
+/// deeper down is no place to look for what came before it.
+const DEEPEST: usize = 2;
+
 /// What tells the node's own network from others.
 pub(super) struct Networks {
     nodes: u64,
@@ -75,12 +79,16 @@ pub(super) fn is_populated(folder: &Path) -> bool {
     events.lines().any(|line| line == "populated 1")
 }
 
-/// The processes in and below `folder`, each with the folder that it is in. A pod has few folders.
+/// The processes in and below `folder`, each with the folder that it is in.
 fn processes(folder: &Path) -> Vec<(u32, PathBuf)> {
+    below(folder, DEEPEST)
+}
+
+fn below(folder: &Path, deep: usize) -> Vec<(u32, PathBuf)> {
     let mut found: Vec<_> = listed(folder).into_iter().map(|pid| (pid, folder.to_path_buf())).collect();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(processes(&entry.path()));
+        if deep > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(below(&entry.path(), deep - 1));
         }
     }
     found

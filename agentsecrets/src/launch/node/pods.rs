@@ -139,7 +139,11 @@ impl Pods {
                 let changed = entry.told.as_ref().is_none_or(|before| before.pod != told.pod);
                 entry.told = Some(told);
                 if entry.served.is_some() && changed {
-                    self.say(&known, &[])?;
+                    match self.words.say(&known, &[]) {
+                        // What cannot be said of it is not known, and nothing is served by it.
+                        Err(error) if error.kind() == io::ErrorKind::InvalidData => self.close(&uid)?,
+                        said => said.map_err(step("tell the interceptor"))?,
+                    }
                 }
                 self.settle(&uid)?;
             }
@@ -258,8 +262,11 @@ impl Pods {
             }
         }
         // One that was removed meanwhile cannot be watched, and need not be.
-        if self.tree.watch(uid, folder).is_err() && folder.exists() {
+        if let Err(error) = self.tree.watch(uid, folder)
+            && folder.exists()
+        {
             self.again.insert(uid.to_owned());
+            self.fails(uid, &format!("its cgroup cannot be watched: {error}"))?;
         }
         Ok(true)
     }
@@ -324,7 +331,7 @@ impl Pods {
     /// Ends the doors.
     fn close(&mut self, uid: &str) -> Result<(), NotServed> {
         let Some(served) = self.all.get_mut(uid).and_then(|entry| entry.served.take()) else { return Ok(()) };
-        self.say(&Word::Gone(uid.to_owned()), &[])?;
+        self.words.say(&Word::Gone(uid.to_owned()), &[]).map_err(step("tell the interceptor"))?;
         self.flows.forget(served.cookie)?;
         Ok(())
     }
@@ -336,16 +343,6 @@ impl Pods {
         let Some(hooks) = self.all.get_mut(uid).and_then(|entry| entry.hooks.take()) else { return Ok(()) };
         self.shared.allow_inbound(hooks.id, &[])?;
         Ok(self.shared.unhook(uid)?)
-    }
-
-    fn say(&self, word: &Word, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), NotServed> {
-        match self.words.say(word, descriptors) {
-            // What it does not hear of, it must not go on with.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(step("tell the interceptor of a pod's labels")(error))
-            }
-            said => said.map_err(step("tell the interceptor")),
-        }
     }
 }
 

@@ -1,0 +1,305 @@
+//! Records as OpenTelemetry's logs, by OTLP over HTTP. What a collector cannot take now is sent again until it
+//! can; what it says it will never take ends the stream.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use percent_encoding::percent_decode_str;
+use prost::Message;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::audit::{Record, Status};
+
+/// How many records go in one request.
+const MOST: usize = 512;
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait after a failure, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The largest answer that is read, in bytes.
+const LARGEST_ANSWER: usize = 64 * 1024;
+
+/// Where a collector is, and what goes with every request.
+pub struct Collector {
+    uri: Uri,
+    tls: Option<TlsConnector>,
+    headers: HeaderMap,
+    resource: Resource,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+/// Why that is no collector.
+#[derive(Debug, thiserror::Error)]
+pub enum NoCollector {
+    /// Its address.
+    #[error("a collector has a URL such as https://collector:4318, without a query or a password")]
+    Url,
+    /// What the environment says of it.
+    #[error("{0} is not a list such as name=value,other=value")]
+    Pairs(&'static str),
+}
+
+/// What a collector does not take, and never will.
+#[derive(Debug, thiserror::Error)]
+#[error("the collector refuses what it is sent, with status {0}")]
+pub struct CollectorError(StatusCode);
+
+/// How one request failed.
+enum Failed {
+    Now(String, Option<Duration>),
+    Always(StatusCode),
+}
+
+impl From<hyper::Error> for Failed {
+    fn from(error: hyper::Error) -> Self {
+        Self::Now(error.to_string(), None)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Now(error.to_string(), None)
+    }
+}
+
+impl Collector {
+    /// The collector at `url`, to which `/v1/logs` is added if there is no path. `headers` and `attributes` are
+    /// as OpenTelemetry's variables `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_RESOURCE_ATTRIBUTES` say.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn new(
+        url: &str,
+        headers: Option<&str>,
+        attributes: Option<&str>,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<Self, NoCollector> {
+        let url = url::Url::parse(url).map_err(|_| NoCollector::Url)?;
+        let is_plain = match url.scheme() {
+            "http" => true,
+            "https" => false,
+            _ => return Err(NoCollector::Url),
+        };
+        let has_more = url.query().is_some() || url.password().is_some() || !url.username().is_empty();
+        if has_more || url.host_str().is_none() {
+            return Err(NoCollector::Url);
+        }
+        let at = match url.path() {
+            "" | "/" => url.join("/v1/logs").map_err(|_| NoCollector::Url)?,
+            _ => url,
+        };
+        let uri: Uri = at.as_str().parse().map_err(|_| NoCollector::Url)?;
+        let mut all = HeaderMap::new();
+        const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+        for (name, value) in pairs(headers.unwrap_or_default()).ok_or(NoCollector::Pairs(HEADERS))? {
+            let name: HeaderName = name.parse().map_err(|_| NoCollector::Pairs(HEADERS))?;
+            let mut value = HeaderValue::from_str(&value).map_err(|_| NoCollector::Pairs(HEADERS))?;
+            value.set_sensitive(true);
+            all.append(name, value);
+        }
+        const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+        let own = [("service.name", "agentsecrets"), ("service.version", env!("CARGO_PKG_VERSION"))];
+        let given = pairs(attributes.unwrap_or_default()).ok_or(NoCollector::Pairs(ATTRIBUTES))?;
+        let own = own.into_iter().filter(|(name, _)| given.iter().all(|(given, _)| given != name));
+        let attributes = own.map(|(name, value)| text(name, value));
+        let attributes = attributes.chain(given.iter().map(|(name, value)| text(name, value))).collect();
+        let tls = (!is_plain).then(|| {
+            let mut config = ClientConfig::clone(tls);
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            TlsConnector::from(Arc::new(config))
+        });
+        let resource = Resource { attributes, ..Resource::default() };
+        Ok(Self { uri, tls, headers: all, resource, connection: None })
+    }
+
+    /// Sends `records`, and does not come back before they were taken.
+    ///
+    /// # Errors
+    /// When the collector says that it will never take them.
+    pub async fn send(&mut self, records: &[Record]) -> Result<(), CollectorError> {
+        for part in records.chunks(MOST) {
+            let body = Bytes::from(self.request(part).encode_to_vec());
+            let mut pause = BACKOFF.0;
+            loop {
+                let tried = tokio::time::timeout(PATIENCE, self.post(body.clone())).await;
+                let tried = tried.unwrap_or_else(|_| Err(Failed::Now("it does not answer".to_owned(), None)));
+                match tried {
+                    Ok(()) => break,
+                    Err(Failed::Always(status)) => return Err(CollectorError(status)),
+                    Err(Failed::Now(why, wait)) => {
+                        self.connection = None;
+                        tracing::warn!("the collector takes nothing now: {why}; it is tried again");
+                        tokio::time::sleep(wait.unwrap_or(pause).min(BACKOFF.1)).await;
+                        pause = (pause * 2).min(BACKOFF.1);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn post(&mut self, body: Bytes) -> Result<(), Failed> {
+        let mut connection = match self.connection.take().filter(|open| !open.is_closed()) {
+            Some(open) => open,
+            None => self.connect().await?,
+        };
+        connection.ready().await?;
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::post(path);
+        if let Some(headers) = request.headers_mut() {
+            headers.clone_from(&self.headers);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+            let authority = self.uri.authority().map_or("", |authority| authority.as_str());
+            headers.insert(HOST, HeaderValue::from_str(authority).map_err(io::Error::other)?);
+        }
+        let answer =
+            connection.send_request(request.body(Full::new(body)).map_err(io::Error::other)?).await?;
+        let status = answer.status();
+        let later = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let text = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
+        match status.as_u16() {
+            200..300 => {
+                let partly =
+                    text.ok().and_then(|text| ExportLogsServiceResponse::decode(text.to_bytes()).ok());
+                if let Some(partly) = partly.and_then(|answer| answer.partial_success)
+                    && partly.rejected_log_records > 0
+                {
+                    tracing::error!("the collector dropped {} records", partly.rejected_log_records);
+                }
+                self.connection = Some(connection);
+                Ok(())
+            }
+            // What OTLP says is to be tried again.
+            429 | 502 | 503 | 504 => {
+                Err(Failed::Now(format!("it answers with status {status}"), later.map(Duration::from_secs)))
+            }
+            _ => Err(Failed::Always(status)),
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failed> {
+        let host = self.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = self.uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let tcp = TcpStream::connect((host, port)).await?;
+        let Some(tls) = &self.tls else { return open(tcp).await };
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        open(tls.connect(name, tcp).await?).await
+    }
+
+    fn request(&self, records: &[Record]) -> ExportLogsServiceRequest {
+        let log_records = records.iter().map(log_record).collect();
+        let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+        let resource = Some(self.resource.clone());
+        let resource_logs = vec![ResourceLogs { resource, scope_logs, ..ResourceLogs::default() }];
+        ExportLogsServiceRequest { resource_logs }
+    }
+}
+
+async fn open(
+    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>, Failed> {
+    let (sender, connection) = handshake(TokioIo::new(io)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// A list `name=value,other=value`, its values percent-encoded.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, value) = part.split_once('=')?;
+            let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+            Some((name.trim().to_owned(), value.into_owned()))
+        })
+        .collect()
+}
+
+fn log_record(record: &Record) -> LogRecord {
+    let (severity, outcome) = match record.status {
+        Status::Ok => (SeverityNumber::Info, "OK"),
+        Status::Intent => (SeverityNumber::Info, "INTENT"),
+        Status::Pending => (SeverityNumber::Info, "PENDING"),
+        Status::Blocked => (SeverityNumber::Warn, "BLOCKED"),
+        Status::Error => (SeverityNumber::Error, "ERROR"),
+        Status::Aborted => (SeverityNumber::Error, "ABORTED"),
+    };
+    let time = record.timestamp.parse::<jiff::Timestamp>().map_or(0, |time| time.as_nanosecond());
+    let time = u64::try_from(time).unwrap_or_default();
+    let mut attributes = vec![
+        text("log.record.uid", &record.id),
+        text("agentsecrets.outcome", outcome),
+        text("agentsecrets.environment", &record.environment),
+        list("agentsecrets.secrets", &record.secret_keys),
+        KeyValue {
+            key: "agentsecrets.redacted".to_owned(),
+            value: Some(AnyValue { value: Some(Value::BoolValue(record.redacted)) }),
+            ..KeyValue::default()
+        },
+    ];
+    let process = record.process.as_ref();
+    let named = [
+        ("http.request.method", Some(&record.method)),
+        ("url.full", Some(&record.target_url)),
+        ("server.address", Some(&record.domain)),
+        ("agentsecrets.agent", record.agent_id.as_ref()),
+        ("agentsecrets.reason", record.reason.as_ref()),
+        ("agentsecrets.rule", record.rule.as_ref()),
+        ("agentsecrets.token", record.token_id.as_ref()),
+        ("agentsecrets.session", record.session_id.as_ref()),
+        ("agentsecrets.hash", Some(&record.hash)),
+        ("process.executable.path", process.map(|process| &process.exe)),
+        ("container.id", process.and_then(|process| process.container.as_ref())),
+        ("k8s.pod.uid", process.and_then(|process| process.pod.as_ref())),
+    ];
+    let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    attributes.extend(named.filter(|(_, value)| !value.is_empty()).map(|(name, value)| text(name, value)));
+    let numbers = [
+        ("http.response.status_code", record.status_code.map(i64::from)),
+        ("agentsecrets.duration_ms", record.duration_ms.and_then(|took| i64::try_from(took).ok())),
+        ("process.pid", process.map(|process| i64::from(process.pid))),
+    ];
+    attributes.extend(numbers.into_iter().filter_map(|(name, value)| Some(number(name, value?))));
+    LogRecord {
+        time_unix_nano: time,
+        observed_time_unix_nano: time,
+        severity_number: severity.into(),
+        body: Some(string(&format!("{outcome} {} {}", record.method, record.target_url))),
+        attributes,
+        event_name: "agentsecrets.audit".to_owned(),
+        ..LogRecord::default()
+    }
+}
+
+fn string(value: &str) -> AnyValue {
+    AnyValue { value: Some(Value::StringValue(value.to_owned())) }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(string(value)), ..KeyValue::default() }
+}
+
+fn number(key: &str, value: i64) -> KeyValue {
+    let value = Some(AnyValue { value: Some(Value::IntValue(value)) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}
+
+fn list(key: &str, values: &[String]) -> KeyValue {
+    let values = values.iter().map(|value| string(value)).collect();
+    let value = Some(AnyValue { value: Some(Value::ArrayValue(ArrayValue { values })) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}

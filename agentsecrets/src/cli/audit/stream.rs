@@ -1,0 +1,118 @@
+//! `agentsecrets audit stream`: records as they are written, for whoever collects them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anstream::eprintln;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::stages;
+use crate::app::stream::{Collector, Counts, Stream, StreamError};
+use crate::cli::{Context, Exit, Failure};
+
+/// Send each record on as it is written, as one JSON object a line
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentsecrets audit stream | vector --config vector.yaml
+  agentsecrets audit stream --otlp https://collector:4318 --position stream.json --metrics 127.0.0.1:9464
+
+A record that announces a request has the status INTENT; the one that says how it ended has the same id.
+OTEL_EXPORTER_OTLP_HEADERS and OTEL_RESOURCE_ATTRIBUTES mean what OpenTelemetry says.")]
+pub(super) struct Args {
+    /// To an OpenTelemetry collector, by OTLP over HTTP, instead of standard output
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
+    /// Go on where the last stream that kept its position in this file came to
+    #[arg(long, value_name = "FILE")]
+    position: Option<PathBuf>,
+    /// Without a position, begin with what is written from now on, not with the first record
+    #[arg(long)]
+    new: bool,
+    /// Count what is streamed for Prometheus, at http://ADDRESS/metrics
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+}
+
+impl Args {
+    /// Whether it writes to a file that it names.
+    #[cfg(target_os = "linux")]
+    pub(super) fn writes_a_file(&self) -> bool {
+        self.position.is_some()
+    }
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
+    runtime.block_on(stream(args, context))
+}
+
+async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
+    let said = |name: &str| std::env::var(name).ok();
+    let collector = match &args.otlp {
+        None => None,
+        Some(url) => {
+            let tls = stages::upstream_tls()?;
+            let (headers, attributes) =
+                (said("OTEL_EXPORTER_OTLP_HEADERS"), said("OTEL_RESOURCE_ATTRIBUTES"));
+            let collector = Collector::new(url, headers.as_deref(), attributes.as_deref(), &tls);
+            Some(collector.map_err(|error| usage(&error))?)
+        }
+    };
+    let counts = match args.metrics {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.map_err(|error| {
+                Failure::new(Exit::Failure, format!("{address} cannot be listened on: {error}"))
+            })?;
+            let counts = Counts::new().map_err(|error| Failure::new(Exit::Failure, error))?;
+            if let Ok(address) = listener.local_addr() {
+                eprintln!("metrics are at http://{address}/metrics");
+            }
+            Some((counts, listener))
+        }
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(ended(stop.clone()));
+    let stream = Stream {
+        folder: context.home.audit(),
+        position: args.position,
+        only_new: args.new,
+        collector,
+        counts,
+    };
+    match stream.run(&stop).await {
+        // Whoever reads us has seen enough.
+        Err(StreamError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        ended => ended.map_err(|error| {
+            let failure = Failure::new(Exit::Failure, &error);
+            match error {
+                StreamError::Collector(_) => {
+                    failure.hint("the position is kept: nothing is lost once it does")
+                }
+                StreamError::Position { .. } => failure.hint("remove the file to stream the whole log again"),
+                _ => failure,
+            }
+        }),
+    }
+}
+
+/// Cancels `stop` when the system asks us to end.
+async fn ended(stop: CancellationToken) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return stop.cancel();
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+    stop.cancel();
+}
