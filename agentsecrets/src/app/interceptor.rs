@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::base::files::private_folder;
 use crate::base::host::Host;
 use crate::base::sys;
 use crate::capability::Capabilities;
-use crate::connection::ebpf::{Flows, SELF_TEST};
+use crate::connection::ebpf::Flows;
 use crate::connection::room::Room;
 use crate::connection::transparent::{Records, Transparent};
 use crate::identity::closer::Look;
@@ -41,10 +41,10 @@ use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
 use crate::upstream::budget::Budget;
 use crate::upstream::client::{Patience, Upstream};
-use crate::upstream::names;
 use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
+use super::doors::{Doors, answer_names};
 use super::order::{Answer, Order};
 use super::pods::{self, Served};
 use super::stages::{capabilities, upstream_tls, watch};
@@ -399,52 +399,6 @@ async fn serve_connections(
     Ok(())
 }
 
-/// What taking connections takes.
-#[derive(Clone)]
-struct Doors {
-    intercept: Arc<Intercept>,
-    room: Arc<Room>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl Doors {
-    /// Takes as many connections at once as `share` allows, until we end or until `over`, which breaks off those
-    /// that are under way.
-    async fn accept(
-        self,
-        listener: Transparent,
-        identifier: Arc<Identifier>,
-        share: Arc<Semaphore>,
-        over: CancellationToken,
-    ) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.stop.cancelled() => return,
-                () = over.cancelled() => return,
-            };
-            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.trace) {
-                self.tasks.spawn(answer_self_test(accepted.stream));
-                continue;
-            }
-            let one = share.clone().try_acquire_owned().ok();
-            match one.and_then(|one| Some((one, self.room.enter()?))) {
-                Some((one, place)) => {
-                    let (intercept, identifier) = (self.intercept.clone(), identifier.clone());
-                    let over = over.clone();
-                    self.tasks.spawn(async move {
-                        let serving = intercept.connection(accepted, &identifier, place);
-                        let _ = over.run_until_cancelled(serving).await;
-                        drop(one);
-                    });
-                }
-                None => self.intercept.no_room(accepted, identifier.clone()),
-            }
-        }
-    }
-}
-
 /// Takes connections and answers questions of one of a node's pods until it is over.
 fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: Served) -> io::Result<()> {
     let Served { listeners, dns_udp, dns_tcp, identifier, known, over } = pod;
@@ -464,13 +418,6 @@ fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: 
     Ok(())
 }
 
-/// What `agentsecrets health` waits to hear.
-async fn answer_self_test(mut stream: tokio::net::TcpStream) {
-    use tokio::io::AsyncWriteExt;
-    // Whoever asked may be gone.
-    let _ = stream.write_all(super::order::HELD).await;
-}
-
 /// Our resolver, for the questions of all agents that come to our own doors.
 fn answer_all_names(
     prepared: &Arc<Prepared>,
@@ -484,26 +431,6 @@ fn answer_all_names(
         budget.admits(&host.to_string(), &naming)
     };
     answer_names(udp, tcp, allows, resolver)
-}
-
-/// Our resolver, for the names that an agent is allowed.
-fn answer_names(
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
-    allows: impl Fn(&Host) -> bool + Send + Sync + 'static,
-    resolver: Arc<Resolver>,
-) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let udp = udp.into_iter().map(|socket| {
-        socket.set_nonblocking(true)?;
-        tokio::net::UdpSocket::from_std(socket)
-    });
-    let udp = udp.collect::<io::Result<Vec<_>>>()?;
-    let tcp = tcp.into_iter().map(|listener| {
-        listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(listener)
-    });
-    let tcp = tcp.collect::<io::Result<Vec<_>>>()?;
-    Ok(names::serve(udp, tcp, allows, resolver))
 }
 
 impl Prepared {
