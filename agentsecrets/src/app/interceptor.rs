@@ -47,11 +47,10 @@ use super::config::Config;
 use super::doors::{Doors, answer_names};
 use super::order::{Answer, Order};
 use super::pods::{self, Served};
+use super::running::{answer_names, answer_self_test, end_on_signal, runtime};
 use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
-/// How many threads a worker has for what blocks: hashing programs, reading stores.
-const BLOCKING_THREADS: usize = 4;
 /// How often the run's session is looked at.
 const SESSION_INTERVAL: Duration = Duration::from_millis(200);
 /// A node's pod may hold this part of the connections that there is room for.
@@ -328,24 +327,6 @@ fn tell_when_over(capabilities: &Capabilities, mut launcher: UnixStream) {
         thread::sleep(SESSION_INTERVAL);
     }
     let _ = launcher.write_all(b"!");
-}
-
-/// A worker's runtime, whose threads for work that blocks are few and stay.
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(Duration::MAX)
-        .build()
-}
-
-/// Lets us end when the system asks, as we do when the launcher ends.
-fn end_on_signal(stop: CancellationToken) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    Ok(async move {
-        asked.recv().await;
-        stop.cancel();
-    })
 }
 
 async fn serve_connections(

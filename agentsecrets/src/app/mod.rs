@@ -20,5 +20,7 @@ mod pods;
 pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod reach;
+#[cfg(target_os = "linux")]
+mod running;
 pub mod stages;
 pub mod stream;
