@@ -43,7 +43,7 @@ impl Doors {
                 () = self.stop.cancelled() => return,
                 () = over.cancelled() => return,
             };
-            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.snapshot) {
+            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.trace) {
                 self.tasks.spawn(answer_self_test(accepted.stream));
                 continue;
             }

@@ -47,7 +47,7 @@ use super::config::Config;
 use super::doors::{Doors, answer_names};
 use super::order::{Answer, Order};
 use super::pods::{self, Served};
-use super::running::{answer_names, answer_self_test, end_on_signal, runtime};
+use super::running::{end_on_signal, runtime};
 use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 

@@ -82,7 +82,6 @@ enum Verb {
 
 /// Whose words for a variable are printed.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-#[expect(clippy::enum_variant_names, reason = "one of them is called so")]
 enum Shell {
     Sh,
     Powershell,
