@@ -98,11 +98,13 @@ fn seen() -> Result<String> {
             system.target,
         ]);
         cargo.args(["-Z", "build-std=std,panic_abort"]).current_dir(root());
-        // Nothing that is made here is fast, or needs to be.
-        cargo.args(["--config", "profile.dev.package.'*'.opt-level=0"]);
-        // Wine's list of credentials does not lie as the compiler's own checks want it to.
-        let unchecked = "profile.dev.package.windows-native-keyring-store.debug-assertions=false";
-        cargo.args(["--config", unchecked]);
+        if system.verb == "build" {
+            // Nothing that is made here is fast, or needs to be.
+            cargo.args(["--config", "profile.dev.package.'*'.opt-level=0"]);
+            // Wine's list of credentials does not lie as the compiler's own checks want it to.
+            let unchecked = "profile.dev.package.windows-native-keyring-store.debug-assertions=false";
+            cargo.args(["--config", unchecked]);
+        }
         cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
         cargo.env("CARGO_TARGET_DIR", root().join("target/systems")).env("CARGO_PROFILE_DEV_DEBUG", "0");
         // Debian's compiler is another than the workspace's: what warns there need not here, and is no error.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::base::files::private_folder;
 use crate::base::host::Host;
 use crate::base::sys;
 use crate::capability::Capabilities;
-use crate::connection::ebpf::{Flows, SELF_TEST};
+use crate::connection::ebpf::Flows;
 use crate::connection::room::Room;
 use crate::connection::transparent::{Records, Transparent};
 use crate::identity::closer::Look;
@@ -44,9 +44,10 @@ use crate::upstream::client::{Patience, Upstream};
 use crate::upstream::resolver::Resolver;
 
 use super::config::Config;
+use super::doors::{Doors, answer_names};
 use super::order::{Answer, Order};
 use super::pods::{self, Served};
-use super::running::{answer_names, answer_self_test, end_on_signal, runtime};
+use super::running::{end_on_signal, runtime};
 use super::stages::{capabilities, upstream_tls, watch};
 use super::{calls, harden, reach};
 
@@ -377,52 +378,6 @@ async fn serve_connections(
     tasks.close();
     let _ = tokio::time::timeout(timeouts.drain, tasks.wait()).await;
     Ok(())
-}
-
-/// What taking connections takes.
-#[derive(Clone)]
-struct Doors {
-    intercept: Arc<Intercept>,
-    room: Arc<Room>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl Doors {
-    /// Takes as many connections at once as `share` allows, until we end or until `over`, which breaks off those
-    /// that are under way.
-    async fn accept(
-        self,
-        listener: Transparent,
-        identifier: Arc<Identifier>,
-        share: Arc<Semaphore>,
-        over: CancellationToken,
-    ) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.stop.cancelled() => return,
-                () = over.cancelled() => return,
-            };
-            if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.trace) {
-                self.tasks.spawn(answer_self_test(accepted.stream));
-                continue;
-            }
-            let one = share.clone().try_acquire_owned().ok();
-            match one.and_then(|one| Some((one, self.room.enter()?))) {
-                Some((one, place)) => {
-                    let (intercept, identifier) = (self.intercept.clone(), identifier.clone());
-                    let over = over.clone();
-                    self.tasks.spawn(async move {
-                        let serving = intercept.connection(accepted, &identifier, place);
-                        let _ = over.run_until_cancelled(serving).await;
-                        drop(one);
-                    });
-                }
-                None => self.intercept.no_room(accepted, identifier.clone()),
-            }
-        }
-    }
 }
 
 /// Takes connections and answers questions of one of a node's pods until it is over.

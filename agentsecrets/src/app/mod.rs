@@ -5,6 +5,8 @@ pub mod call;
 #[cfg(target_os = "linux")]
 pub mod calls;
 pub mod config;
+#[cfg(target_os = "linux")]
+mod doors;
 mod fence;
 #[cfg(target_os = "linux")]
 pub mod harden;

@@ -82,11 +82,9 @@ enum Verb {
 
 /// Whose words for a variable are printed.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-#[expect(clippy::enum_variant_names, reason = "one of them is called so")]
 enum Shell {
     Sh,
-    #[value(name = "powershell")]
-    PowerShell,
+    Powershell,
     Cmd,
 }
 
@@ -94,7 +92,7 @@ impl Shell {
     fn sets(self, name: &str, value: &str) -> String {
         match self {
             Self::Sh => format!("export {name}='{}'", value.replace('\'', r"'\''")),
-            Self::PowerShell => {
+            Self::Powershell => {
                 // It takes typographic quotes for quotes.
                 let quoted = value.chars().fold(String::new(), |mut quoted, letter| {
                     let times = if ['\'', '‘', '’', '‚', '‛'].contains(&letter) { 2 } else { 1 };
@@ -262,7 +260,7 @@ mod tests {
     fn each_shell_is_told_in_its_own_words() {
         let said = |shell: Shell| shell.sets("CA", r"C:\it's ’here’\ca.pem");
         assert_eq!(said(Shell::Sh), r"export CA='C:\it'\''s ’here’\ca.pem'");
-        assert_eq!(said(Shell::PowerShell), r"$env:CA = 'C:\it''s ’’here’’\ca.pem'");
+        assert_eq!(said(Shell::Powershell), r"$env:CA = 'C:\it''s ’’here’’\ca.pem'");
         assert_eq!(said(Shell::Cmd), r#"set "CA=C:\it's ’here’\ca.pem""#);
     }
 }
