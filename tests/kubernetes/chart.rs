@@ -40,6 +40,8 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
         ("mode: node\nnode: { kubelet: var/lib/kubelet }", "kubelet"),
         ("mode: node\nnode: { hostNetwork: true }", "hostNetwork"),
         ("image: { digest: latest }", "digest"),
+        ("metrics: { port: 0, serviceMonitor: { enabled: true } }", "port"),
+        ("audit: { to: 'https://key:word@collector' }", "to"),
         ("policy: { policy: { version: 2 } }", "version"),
     ] {
         let values_file = tempfile::NamedTempFile::new().unwrap();
@@ -148,6 +150,36 @@ fn a_nodes_service_has_what_its_test_found_it_to_need_and_pods_nothing_of_the_no
     let said = crate::support::process::finish(&mut started);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("no cgroup of pods in /host/cgroup"), "{said:?}");
+}
+
+#[test]
+fn prometheus_is_told_of_a_port_that_the_pod_has_and_that_others_may_call() {
+    for values in ["sidecar-metrics.yaml", "node-metrics.yaml"] {
+        let manifests = rendered(&file(&format!("helm/agentsecrets/ci/{values}")));
+        let workload = manifests.iter().find(|it| it["spec"]["template"].is_object()).unwrap();
+        let pod = &workload["spec"]["template"];
+        let containers = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+        let mut containers = containers.chain(pod["spec"]["containers"].as_array().unwrap());
+        let ours = containers.find(|it| it["args"].to_string().contains("--metrics=0.0.0.0:9464")).unwrap();
+        assert_eq!(ours["ports"][0]["containerPort"], 9464);
+        let service =
+            manifests.iter().find(|it| it["metadata"]["name"] == "demo-agentsecrets-metrics").unwrap();
+        assert_eq!(service["spec"]["ports"][0]["targetPort"], ours["ports"][0]["name"]);
+        for (label, value) in service["spec"]["selector"].as_object().unwrap() {
+            assert_eq!(&pod["metadata"]["labels"][label], value, "{label}");
+        }
+        if values.starts_with("sidecar") {
+            let monitor = of_kind(&manifests, "ServiceMonitor");
+            assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+            for (label, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+                assert_eq!(&service["metadata"]["labels"][label], value, "{label}");
+            }
+            assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+            let policy = of_kind(&manifests, "NetworkPolicy");
+            assert_eq!(policy["spec"]["ingress"][0]["ports"][0]["port"], 9464);
+            assert!(ours["args"].to_string().contains("--audit-to=http://collector.observability:4318"));
+        }
+    }
 }
 
 fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {

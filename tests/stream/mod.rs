@@ -25,7 +25,7 @@ fn world() -> (World, Server) {
 /// `audit stream` to the collector, with its place kept.
 fn stream(world: &World, collector: &Server, more: &[&str]) -> Command {
     let url = format!("https://collector.test:{}", collector.port());
-    let mut stream = world.home.agentsecrets(["audit", "stream", "--otlp", &url, "--position"]);
+    let mut stream = world.home.agentsecrets(["audit", "stream", "--to", &url, "--position"]);
     stream.arg(position(world)).args(more);
     stream.env("OTEL_EXPORTER_OTLP_HEADERS", "x-collector-key=k%20y");
     stream.env("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=coder-0,service.name=agents");
@@ -131,13 +131,13 @@ fn a_collector_that_was_not_ready_gets_every_record_once_and_prometheus_the_coun
 fn what_a_collector_will_never_take_ends_the_stream_and_no_place_is_kept() {
     let (world, collector) = world();
     let url = format!("https://collector.test:{}/elsewhere", collector.port());
-    let mut stream = world.home.agentsecrets(["audit", "stream", "--otlp", &url, "--position"]);
+    let mut stream = world.home.agentsecrets(["audit", "stream", "--to", &url, "--position"]);
     let refused = finish(stream.arg(position(&world)));
     assert!(refused.code == Some(1) && refused.stderr.contains("status 400"), "{refused:?}");
     assert!(!position(&world).exists());
     for url in ["collector:4318", "ftp://collector", "https://key:word@collector", "https://collector/?key=x"]
     {
-        let refused = finish(&mut world.home.agentsecrets(["audit", "stream", "--otlp", url]));
+        let refused = finish(&mut world.home.agentsecrets(["audit", "stream", "--to", url]));
         assert!(refused.code == Some(2) && !refused.stderr.contains("key:word"), "{url}: {refused:?}");
     }
 }

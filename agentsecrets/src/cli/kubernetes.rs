@@ -79,6 +79,8 @@ struct NodeArgs {
     /// Where to say how the pods stand
     #[arg(long, value_name = "FILE")]
     status: Option<PathBuf>,
+    #[command(flatten)]
+    streamed: super::sidecar::Streamed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,6 +149,7 @@ fn guard(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
         volumes: args.volumes,
         user: args.user,
         status: args.status,
+        streaming: args.streamed.words(&context.home),
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
     let client = async || kube::Client::try_default().await;

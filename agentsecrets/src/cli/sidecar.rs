@@ -1,9 +1,12 @@
 //! `agentsecrets sidecar`.
 
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Context, Exit, Failure};
+use crate::base::home::Home;
 use crate::base::name::AgentName;
 use crate::connection::ebpf::EbpfError;
 use crate::launch::sidecar::{Capture, NotServed, Sidecar, hold_network, serve};
@@ -44,6 +47,35 @@ pub(super) struct Args {
     /// Ask this engine which images agents' containers are of, for `match: { image: … }`
     #[arg(long, value_name = "unix:///SOCKET", value_parser = socket)]
     engine: Option<PathBuf>,
+    #[command(flatten)]
+    streamed: Streamed,
+}
+
+/// What a service does with its audit log beside keeping it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Streamed {
+    /// Send the audit log on as it is written, as `audit stream` does
+    #[arg(long, value_name = "stdout|URL|none")]
+    audit_to: Option<String>,
+    /// Count requests for Prometheus, at http://ADDRESS/metrics
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+}
+
+impl Streamed {
+    /// Our own program's arguments for that, if anything is to be done. Its place is kept beside the log.
+    pub(super) fn words(&self, home: &Home) -> Option<Vec<OsString>> {
+        if self.audit_to.is_none() && self.metrics.is_none() {
+            return None;
+        }
+        let to = self.audit_to.as_deref().unwrap_or("none");
+        let mut words: Vec<OsString> = ["audit", "stream", "--to", to, "--position"].map(Into::into).to_vec();
+        words.push(home.audit().with_extension("stream").into());
+        if let Some(metrics) = self.metrics {
+            words.extend(["--metrics".into(), metrics.to_string().into()]);
+        }
+        Some(words)
+    }
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -79,6 +111,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         user: args.user,
         processes: args.processes,
         engine: args.engine,
+        streaming: args.streamed.words(&context.home),
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
     serve(&wanted, &interceptor).map(|()| ExitCode::SUCCESS).map_err(failure)

@@ -19,6 +19,7 @@ pub mod report;
 pub mod seccomp;
 pub mod sidecar;
 pub mod sockets;
+mod streaming;
 pub mod supervise;
 pub mod terminal;
 pub mod user;

@@ -21,6 +21,7 @@ use super::interceptor::{Interceptor, NoInterceptor, Ready};
 use super::java;
 use super::place::{NoPlace, Place};
 use super::sockets::{Sockets, numbers};
+use super::streaming::{LOOK_EVERY, Streaming};
 use crate::app::harden;
 use crate::app::order::{Order, Service};
 use crate::base::hex::hex;
@@ -58,6 +59,8 @@ pub struct Sidecar {
     pub processes: bool,
     /// The socket of the engine that says which images agents' containers are of.
     pub engine: Option<PathBuf>,
+    /// Our own program's arguments, with which it sends the audit log on.
+    pub streaming: Option<Vec<OsString>>,
 }
 
 /// What leads agents' connections to us, and holds them otherwise.
@@ -109,7 +112,7 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
         .and_then(|()| harden::drop_privileges(uid, gid).map_err(step("give up privileges")));
     let ended = prepared.and_then(|()| {
         eprintln!("agentsecrets: what is started in {hold} goes through here");
-        wait(&mut interceptor)
+        wait(&mut interceptor, wanted.streaming.clone().map(|words| Streaming::of(words, None)))
     });
     interceptor.finish();
     ended
@@ -261,16 +264,21 @@ pub(super) fn show(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Until a signal asks us to end, or the interceptor does.
-fn wait(interceptor: &mut Interceptor) -> Result<(), NotServed> {
+fn wait(interceptor: &mut Interceptor, mut streaming: Option<Streaming>) -> Result<(), NotServed> {
     let asked = to_end();
     let signals = asked.thread_block().and_then(|()| SignalFd::new(&asked));
     let signals = signals.map_err(|error| step("wait for signals")(error.into()))?;
+    let patience = match &streaming {
+        Some(_) => PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::MAX),
+        None => PollTimeout::NONE,
+    };
     loop {
+        streaming.iter_mut().for_each(Streaming::keep);
         let mut events = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(interceptor.end(), PollFlags::POLLIN),
         ];
-        match poll(&mut events, PollTimeout::NONE) {
+        match poll(&mut events, patience) {
             Err(nix::Error::EINTR) => continue,
             Err(error) => return Err(step("wait for the interceptor")(error.into())),
             Ok(_) => {}

@@ -60,3 +60,13 @@ DENO_CERT NODE_EXTRA_CA_CERTS
 {{- define "agentsecrets.clusterName" -}}
 {{- printf "%s-injector-%s" (include "agentsecrets.fullname" .) (default "default" .Release.Namespace) | trunc 253 -}}
 {{- end -}}
+
+{{- /* What a service does with its audit log beside keeping it, as arguments. */ -}}
+{{- define "agentsecrets.streamed" -}}
+{{- with (.Values.audit | default dict).to }}
+- {{ printf "--audit-to=%s" . | quote }}
+{{- end }}
+{{- with int (.Values.metrics | default dict).port }}
+- --metrics=0.0.0.0:{{ . }}
+{{- end }}
+{{- end -}}

@@ -1,10 +1,23 @@
 {{- /* The sidecar as it stands in a pod: what the injector puts into pods is the same text. */ -}}
 
+{{- /* Which the policy behind the webhook asks for too. */ -}}
+{{- define "agentsecrets.sidecar.args" -}}
+- sidecar
+- --capture={{ include "agentsecrets.capture" . }}
+- --user={{ .Values.sidecar.user }}
+{{- include "agentsecrets.streamed" . }}
+{{- end -}}
+
 {{- define "agentsecrets.sidecar.initContainers" -}}
 - name: agentsecrets
   image: {{ include "agentsecrets.image" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  args: [sidecar, --capture, {{ include "agentsecrets.capture" . }}, --user, {{ .Values.sidecar.user | quote }}]
+  args:
+    {{- include "agentsecrets.sidecar.args" . | nindent 4 }}
+  {{- with int (.Values.metrics | default dict).port }}
+  ports:
+    - { name: metrics, containerPort: {{ . }} }
+  {{- end }}
   # Started before every other container, and again whenever it ends.
   restartPolicy: Always
   securityContext:

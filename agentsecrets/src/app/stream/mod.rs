@@ -30,10 +30,20 @@ pub struct Stream {
     pub position: Option<PathBuf>,
     /// To begin with what is written from now on, where no position was kept.
     pub only_new: bool,
-    /// The collector; none for standard output.
-    pub collector: Option<Collector>,
+    /// To whom.
+    pub target: Target,
     /// What is counted, and where that can be asked for.
     pub counts: Option<(Counts, TcpListener)>,
+}
+
+/// Who takes records.
+pub enum Target {
+    /// Whoever reads standard output, one JSON object a line.
+    Output,
+    /// A collector.
+    Collector(Box<Collector>),
+    /// Nobody: they are counted only.
+    Nowhere,
 }
 
 /// Why a stream ended.
@@ -64,7 +74,7 @@ impl Stream {
     /// # Errors
     /// When the log cannot be read, or nobody takes what it says: what was not taken is sent the next time.
     pub async fn run(self, stop: &CancellationToken) -> Result<(), StreamError> {
-        let Self { folder, position, only_new, mut collector, counts } = self;
+        let Self { folder, position, only_new, mut target, counts } = self;
         let mut follower = begin(&folder, position.as_deref(), only_new)?;
         let counts = counts.map(|(counts, listener)| {
             tokio::spawn(counts.clone().serve(listener, stop.clone()));
@@ -78,9 +88,10 @@ impl Stream {
                     () = stop.cancelled() => return Ok(()),
                 }
             }
-            match &mut collector {
-                None => print(&records).map_err(StreamError::Output)?,
-                Some(collector) => tokio::select! {
+            match &mut target {
+                Target::Nowhere => {}
+                Target::Output => print(&records).map_err(StreamError::Output)?,
+                Target::Collector(collector) => tokio::select! {
                     sent = collector.send(&records) => sent?,
                     () = stop.cancelled() => return Ok(()),
                 },

@@ -9,21 +9,21 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::stages;
-use crate::app::stream::{Collector, Counts, Stream, StreamError};
+use crate::app::stream::{Collector, Counts, Stream, StreamError, Target};
 use crate::cli::{Context, Exit, Failure};
 
 /// Send each record on as it is written, as one JSON object a line
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agentsecrets audit stream | vector --config vector.yaml
-  agentsecrets audit stream --otlp https://collector:4318 --position stream.json --metrics 127.0.0.1:9464
+  agentsecrets audit stream --to https://collector:4318 --position stream.json --metrics 127.0.0.1:9464
 
 A record that announces a request has the status INTENT; the one that says how it ended has the same id.
 OTEL_EXPORTER_OTLP_HEADERS and OTEL_RESOURCE_ATTRIBUTES mean what OpenTelemetry says.")]
 pub(super) struct Args {
-    /// To an OpenTelemetry collector, by OTLP over HTTP, instead of standard output
-    #[arg(long, value_name = "URL")]
-    otlp: Option<String>,
+    /// To standard output, to an OpenTelemetry collector by OTLP over HTTP, or nowhere, where it is only counted
+    #[arg(long, value_name = "stdout|URL|none", default_value = "stdout")]
+    to: String,
     /// Go on where the last stream that kept its position in this file came to
     #[arg(long, value_name = "FILE")]
     position: Option<PathBuf>,
@@ -52,14 +52,15 @@ pub(super) fn run(args: Args, context: &Context) -> Result<(), Failure> {
 async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
     let said = |name: &str| std::env::var(name).ok();
-    let collector = match &args.otlp {
-        None => None,
-        Some(url) => {
+    let target = match &*args.to {
+        "stdout" => Target::Output,
+        "none" => Target::Nowhere,
+        url => {
             let tls = stages::upstream_tls()?;
             let (headers, attributes) =
                 (said("OTEL_EXPORTER_OTLP_HEADERS"), said("OTEL_RESOURCE_ATTRIBUTES"));
             let collector = Collector::new(url, headers.as_deref(), attributes.as_deref(), &tls);
-            Some(collector.map_err(|error| usage(&error))?)
+            Target::Collector(Box::new(collector.map_err(|error| usage(&error))?))
         }
     };
     let counts = match args.metrics {
@@ -77,13 +78,8 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
     };
     let stop = CancellationToken::new();
     tokio::spawn(ended(stop.clone()));
-    let stream = Stream {
-        folder: context.home.audit(),
-        position: args.position,
-        only_new: args.new,
-        collector,
-        counts,
-    };
+    let stream =
+        Stream { folder: context.home.audit(), position: args.position, only_new: args.new, target, counts };
     match stream.run(&stop).await {
         // Whoever reads us has seen enough.
         Err(StreamError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

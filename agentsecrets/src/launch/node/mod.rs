@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 use super::interceptor::Interceptor;
 use super::sidecar::{NotServed, owner, pid_namespace, step};
 use super::sockets::Sockets;
+use super::streaming::{LOOK_EVERY, Streaming};
 use crate::app::order::{Order, Service};
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
@@ -78,6 +79,8 @@ pub struct Node {
     pub user: Option<(u32, u32)>,
     /// Where to say what is guarded.
     pub status: Option<PathBuf>,
+    /// Our own program's arguments, with which it sends the audit log on.
+    pub streaming: Option<Vec<OsString>>,
 }
 
 /// Guards until it is told to end; guarded pods are offline then, not free. `interceptor` is as for
@@ -114,7 +117,7 @@ pub fn serve(
             let tree = Tree::open(kubepods).map_err(step("follow the tree of cgroups"))?;
             let words = Words::new(ours).map_err(step("speak with the interceptor"))?;
             let pods = Pods::new(wanted.cgroups.clone(), shared, networks, words, certificates, tree)?;
-            guard(wanted, pods, client).await
+            guard(wanted, pods, (uid, gid), client).await
         })
     });
     interceptor.finish();
@@ -124,6 +127,7 @@ pub fn serve(
 async fn guard(
     wanted: &Node,
     mut pods: Pods,
+    user: (u32, u32),
     client: impl AsyncFnOnce() -> Result<kube::Client, kube::Error>,
 ) -> Result<(), NotServed> {
     let (mut terminated, mut interrupted) = signal(SignalKind::terminate())
@@ -135,6 +139,8 @@ async fn guard(
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     eprintln!("agentsecrets: pods of {} with {} go through here", wanted.name, wanted.selection);
     let mut status = status::File::new(wanted.status.clone());
+    let mut streaming = wanted.streaming.clone().map(|words| Streaming::of(words, Some(user)));
+    let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         status.write(&pods).map_err(step("write the status"))?;
         tokio::select! {
@@ -154,6 +160,7 @@ async fn guard(
                 Some(reach) => pods.reach(&reach)?,
                 None => return Err(NotServed::Ended),
             },
+            _ = looks.tick(), if streaming.is_some() => streaming.iter_mut().for_each(Streaming::keep),
             _ = again.tick(), if pods.waits() || status.is_late() => pods.again()?,
         }
     }
