@@ -8,6 +8,7 @@ mod lifecycle;
 mod nftables;
 mod others;
 mod spec;
+mod streaming;
 
 use std::collections::BTreeMap;
 

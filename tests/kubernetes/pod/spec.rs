@@ -47,6 +47,9 @@ pub(super) struct Container {
     #[expect(dead_code, reason = "the tree of these tests has no controllers")]
     pub(super) resources: Value,
     #[serde(default)]
+    #[expect(dead_code, reason = "a name for a port opens nothing")]
+    ports: Vec<Value>,
+    #[serde(default)]
     pub(super) env: Vec<Variable>,
     #[serde(default)]
     pub(super) volume_mounts: Vec<Mount>,
