@@ -85,12 +85,12 @@ struct Filter {
 }
 
 impl Args {
-    /// Whether it writes to a file that it names.
+    /// Whether it writes a file, or to the network.
     #[cfg(target_os = "linux")]
-    pub(super) fn writes_a_file(&self) -> bool {
+    pub(super) fn reaches_out(&self) -> bool {
         match &self.verb {
             Verb::Export { output } => output.is_some(),
-            Verb::Stream(args) => args.writes_a_file(),
+            Verb::Stream(args) => args.reaches_out(),
             _ => false,
         }
     }

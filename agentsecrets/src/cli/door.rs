@@ -178,9 +178,13 @@ fn not_offered(words: &str, verb: &Verb) -> Option<(&'static str, &'static str)>
             "a strict machine has no explicit proxy: that knows the programs of its own user alone, who is the daemon's",
             "agentsecrets run -- COMMAND, which needs neither a proxy nor your presence",
         )),
-        "audit export" if matches!(verb, Verb::Audit(args) if args.writes_a_file()) => {
+        "audit export" if matches!(verb, Verb::Audit(args) if args.reaches_out()) => {
             Some(("the daemon writes no file of yours", "agentsecrets audit export > FILE"))
         }
+        "audit stream" if matches!(verb, Verb::Audit(args) if args.reaches_out()) => Some((
+            "the daemon sends your records nowhere, and writes no file of yours",
+            "agentsecrets audit stream | COLLECTOR",
+        )),
         _ if matches!(verb, Verb::Mcp(args) if args.speaks()) => Some((
             "what speaks for an agent is started as one on a strict machine",
             "agentsecrets run -- agentsecrets mcp serve",

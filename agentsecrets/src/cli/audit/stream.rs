@@ -36,10 +36,10 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// Whether it writes to a file that it names.
+    /// Whether it does more than print.
     #[cfg(target_os = "linux")]
-    pub(super) fn writes_a_file(&self) -> bool {
-        self.position.is_some()
+    pub(super) fn reaches_out(&self) -> bool {
+        self.to != "stdout" || self.position.is_some() || self.metrics.is_some()
     }
 }
 
