@@ -4,11 +4,12 @@ use std::process::Stdio;
 
 use super::{Engine, site};
 
-/// Tries to get out without end, and says so once.
+/// Tries to get out without end, with a pause of so many seconds if one is given, and says so once.
 pub(crate) const TRIES: &str = r"
-import socket, sys
+import socket, sys, time
 print('trying', flush=True)
 while True:
+    time.sleep(float(sys.argv[3]) if len(sys.argv) > 3 else 0)
     for call in (
         lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'leak-by-udp', (sys.argv[1], 4433)),
         lambda: socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).sendall(b'leak-by-tcp'),

@@ -62,14 +62,25 @@ pub(crate) fn install_more() -> Result<()> {
     complete("docker", NEWER, |folder| newer("docker.io", folder))
 }
 
-/// Unpacks a package of the newer Debian into `folder`, by an apt that knows that one alone and touches nothing of
-/// the system's.
-fn newer(package: &str, folder: &Path) -> Result<()> {
+/// Where this machine gets Debian's packages from, if it knows.
+fn archive() -> Result<Option<String>> {
     let mut targets = Command::new("apt-get");
     targets.args(["indextargets", "--format", "$(SITE)", "Created-By: Packages", "Origin: Debian"]);
     let output = targets.output().context("cannot start apt-get")?;
-    let output = String::from_utf8(output.stdout)?;
-    let site = output.lines().next().context("apt-get knows no archive of Debian: apt-get update")?;
+    Ok(String::from_utf8(output.stdout)?.lines().next().map(str::to_owned))
+}
+
+/// Unpacks a package of the newer Debian into `folder`, by an apt that knows that one alone and touches nothing of
+/// the system's.
+fn newer(package: &str, folder: &Path) -> Result<()> {
+    let site = match archive()? {
+        Some(site) => site,
+        // It has not looked yet.
+        None => {
+            run(Command::new("apt-get").args(["update", "-qq"]).stdout(Stdio::null()))?;
+            archive()?.context("apt-get knows no archive of Debian")?
+        }
+    };
     let apt = folder.join("apt");
     for needed in ["lists/partial", "archives/partial"] {
         fs::create_dir_all(apt.join(needed))?;

@@ -91,6 +91,7 @@ fn a_service_that_starts_without_an_api_server_serves_once_there_is_one() {
     cluster.api.is_down(false);
     service.serves(1);
     assert_eq!(pod.status("STRIPE_KEY"), "200");
+    until("its status says so", || status().code == Some(0));
     assert!(status().ok().starts_with("pods: 1 known, 1 guarded, 1 served"));
     service.kill();
     let dead = status();

@@ -121,7 +121,7 @@ fn killed_or_started_again_an_agent_is_served_or_offline_and_never_free() {
     let (sidecar, agent) = (running.next().unwrap(), running.next().unwrap());
     let (address, port) = (pod.netns.here4().to_string(), pod.api.port().to_string());
     let mut trying = agent
-        .beside(&["/usr/bin/python3", "-c", TRIES, &address, &port])
+        .beside(&["/usr/bin/python3", "-c", TRIES, &address, &port, "0.01"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -130,7 +130,7 @@ fn killed_or_started_again_an_agent_is_served_or_offline_and_never_free() {
     let output = trying.stdout.as_mut().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut said).unwrap();
     assert_eq!(said, "trying\n");
-    // In such a flood a call may meet what the tracker of connections still has of another: it fails.
+    // A call may meet what the tracker of connections still has of another: it fails.
     let served = |agent: &Container<'_>| {
         agent.curl(&["-o", "/dev/null", "-w", "%{http_code}"], &pod.url("/echo")).stdout == "200"
     };

@@ -44,6 +44,9 @@ impl Args {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), Failure> {
+    // It reads one file, and speaks with whoever listens.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_no_new_privs().map_err(|error| Failure::new(Exit::Failure, error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     runtime.block_on(stream(args, context))
