@@ -1,22 +1,8 @@
 //! Killed, restarted, upgraded, in whichever order: an agent is served or offline, never free.
 
-use std::process::Stdio;
-
+use super::site::Container;
+use super::trying::Trying;
 use super::{Engine, site};
-
-/// Tries to get out without end, with a pause of so many seconds if one is given, and says so once.
-pub(crate) const TRIES: &str = r"
-import socket, sys, time
-print('trying', flush=True)
-while True:
-    time.sleep(float(sys.argv[3]) if len(sys.argv) > 3 else 0)
-    for call in (
-        lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'leak-by-udp', (sys.argv[1], 4433)),
-        lambda: socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).sendall(b'leak-by-tcp'),
-    ):
-        try: call()
-        except OSError: pass
-";
 
 #[test]
 fn when_the_service_is_killed_an_agent_is_offline_until_one_is_there_again() {
@@ -57,17 +43,7 @@ fn an_agent_that_is_there_before_the_service_is_held_and_then_served() {
 fn an_agent_that_is_started_again_is_held_from_its_first_packet_and_known_anew() {
     let engine = Engine::new();
     let service = engine.service();
-    let mut seen = Vec::new();
-    for _ in 0..3 {
-        let agent = engine.agent();
-        assert_eq!(agent.status(&engine.url("/echo")), "200");
-        seen.push((agent.id.clone(), agent.cgroup()));
-        agent.finish();
-    }
-    let known: Vec<_> = service.audit().iter().map(|record| record["process"]["container"].clone()).collect();
-    assert_eq!(known, seen.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>());
-    seen.dedup_by_key(|(_, cgroup)| *cgroup);
-    assert_eq!(seen.len(), 3, "each has a cgroup of its own");
+    known_anew(&service, || engine.agent(), &engine.url("/echo"));
 }
 
 /// Hooks of another version stay in force until the new ones are.
@@ -76,17 +52,7 @@ fn an_upgrade_leaves_no_moment_without_hooks() {
     let engine = Engine::new();
     let service = engine.service();
     let agent = engine.agent();
-    let (address, port) = (engine.netns.here4().to_string(), engine.api.port().to_string());
-    let mut trying = agent
-        .beside(&["/usr/bin/python3", "-c", TRIES, &address, &port])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(trying.stdout.as_mut().unwrap()), &mut said)
-        .unwrap();
-    assert_eq!(said, "trying\n");
+    let trying = Trying::start(&engine, &agent, "0");
     let mut running = Some(service);
     for turn in 0..5 {
         let [pins] = engine.pins().try_into().unwrap();
@@ -97,10 +63,7 @@ fn an_upgrade_leaves_no_moment_without_hooks() {
         assert!(now.file_name().unwrap().to_str().unwrap().starts_with(&format!("{}-", turn + 1)), "{now:?}");
         assert_eq!(agent.status(&engine.url("/echo")), "200");
     }
-    assert!(trying.try_wait().unwrap().is_none(), "it does not try any longer");
-    trying.kill().unwrap();
-    trying.wait().unwrap();
-    assert_eq!(engine.left("leak-").len(), 0);
+    trying.got_nothing_out(&engine);
 }
 
 /// Where a cgroup was removed and made again, what was pinned for the old one is of no use.
@@ -140,4 +103,20 @@ fn a_second_service_takes_over_from_the_first() {
     first.kill();
     assert_eq!(agent.status(&engine.url("/echo")), "200");
     second.wait_until_healthy();
+}
+
+/// An agent that `start` starts again and again is served, each time in a cgroup of its own and under its own id.
+#[track_caller]
+pub(crate) fn known_anew<'a>(service: &Container<'_>, start: impl Fn() -> Container<'a>, url: &str) {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let agent = start();
+        assert_eq!(agent.status(url), "200");
+        seen.push((agent.id.clone(), agent.cgroup()));
+        agent.finish();
+    }
+    let known: Vec<_> = service.audit().iter().map(|record| record["process"]["container"].clone()).collect();
+    assert_eq!(known, seen.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>());
+    seen.dedup_by_key(|(_, cgroup)| *cgroup);
+    assert_eq!(seen.len(), 3, "each has a cgroup of its own");
 }

@@ -15,6 +15,7 @@ mod rotation;
 mod several;
 pub(crate) mod site;
 mod spending;
+pub(crate) mod trying;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

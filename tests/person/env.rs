@@ -152,6 +152,8 @@ fn only_the_command_holds_the_values() {
     assert!(!holds(&read(&own, "environ")) && !holds(&read(&own, "cmdline")));
     assert!(holds(&read(line.trim(), "environ")) && !holds(&read(line.trim(), "cmdline")));
     assert!(!finish(command("ps").args(["axww", "-o", "args"])).ok().contains(SECRET));
+    // To wait is to close its input, which would end it too.
+    let _input = child.stdin.take();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
 }

@@ -108,12 +108,12 @@ fn a_collector_that_was_not_ready_gets_every_record_once_and_prometheus_the_coun
     python.env("PYTHONPATH", packages);
     let counted = finish(&mut with_program(python, "stream/programs/scrape.py", &[&metrics])).json();
     for (sample, value) in [
-        ("agentsecrets_requests_total{agent=coder,outcome=ok,reason=}", 1.0),
-        ("agentsecrets_requests_total{agent=coder,outcome=blocked,reason=domain_not_in_allowlist}", 1.0),
+        ("agentsecrets_requests_total{agent=coder,outcome=OK,reason=}", 1.0),
+        ("agentsecrets_requests_total{agent=coder,outcome=BLOCKED,reason=domain_not_in_allowlist}", 1.0),
         ("agentsecrets_secret_uses_total{agent=coder,secret=API_KEY}", 1.0),
         ("agentsecrets_redacted_answers_total{agent=coder}", 1.0),
         ("agentsecrets_request_duration_seconds_count{agent=coder}", 2.0),
-        ("agentsecrets_administrative_acts_total{outcome=ok}", 1.0),
+        ("agentsecrets_administrative_acts_total{outcome=OK}", 1.0),
     ] {
         assert_eq!(counted[sample], value, "{sample} of {counted:#}");
     }
@@ -128,13 +128,14 @@ fn a_collector_that_was_not_ready_gets_every_record_once_and_prometheus_the_coun
 }
 
 #[test]
-fn what_a_collector_will_never_take_ends_the_stream_and_no_place_is_kept() {
+fn what_a_collector_will_never_take_ends_the_stream_where_it_was() {
     let (world, collector) = world();
     let url = format!("https://collector.test:{}/elsewhere", collector.port());
     let mut stream = world.home.agentsecrets(["audit", "stream", "--to", &url, "--position"]);
     let refused = finish(stream.arg(position(&world)));
     assert!(refused.code == Some(1) && refused.stderr.contains("status 400"), "{refused:?}");
-    assert!(!position(&world).exists());
+    let kept: Value = serde_json::from_slice(&std::fs::read(position(&world)).unwrap()).unwrap();
+    assert_eq!(kept["offset"], 0);
     for url in ["collector:4318", "ftp://collector", "https://key:word@collector", "https://collector/?key=x"]
     {
         let refused = finish(&mut world.home.agentsecrets(["audit", "stream", "--to", url]));

@@ -49,7 +49,7 @@ use super::order::{Answer, Order};
 use super::pods::{self, Served};
 use super::running::{end_on_signal, runtime};
 use super::stages::{capabilities, upstream_tls, watch};
-use super::{calls, harden, reach};
+use super::{calls, harden, logging, reach};
 
 /// How often the run's session is looked at.
 const SESSION_INTERVAL: Duration = Duration::from_millis(200);
@@ -113,6 +113,10 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
     let order: Order = serde_json::from_str(&line).map_err(broken)?;
     sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
+    if order.service.is_some() {
+        // Under `run` the terminal is the agent's.
+        logging::to_stderr();
+    }
     let descriptors =
         sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
     let records = match &order.pins {
@@ -384,7 +388,7 @@ async fn serve_connections(
 fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: Served) -> io::Result<()> {
     let Served { listeners, dns_udp, dns_tcp, identifier, known, over } = pod;
     // Whoever takes all that it can get leaves room for the others.
-    let share = Arc::new(Semaphore::new(prepared.room.most() / SHARE));
+    let share = Arc::new(Semaphore::new((prepared.room.most() / SHARE).max(1)));
     for listener in listeners {
         let listener = Transparent::new(listener, prepared.records.clone())?;
         tokio::spawn(doors.clone().accept(listener, identifier.clone(), share.clone(), over.clone()));

@@ -14,6 +14,7 @@ pub mod harden;
 pub mod health;
 #[cfg(target_os = "linux")]
 pub mod interceptor;
+pub mod logging;
 pub mod order;
 #[cfg(target_os = "linux")]
 mod pods;

@@ -87,6 +87,20 @@ pub enum Status {
     Aborted,
 }
 
+impl Status {
+    /// As records have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intent => "INTENT",
+            Self::Pending => "PENDING",
+            Self::Ok => "OK",
+            Self::Blocked => "BLOCKED",
+            Self::Error => "ERROR",
+            Self::Aborted => "ABORTED",
+        }
+    }
+}
+
 /// How the caller is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

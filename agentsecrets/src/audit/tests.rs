@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::follow::{Bookmark, Follower};
+use super::follow::Follower;
 use super::query::{read, verify};
 use super::*;
 use crate::base::name::Environment;
@@ -335,32 +335,54 @@ fn a_disk_that_fails_fails_the_intent() {
 #[test]
 fn a_follower_is_shown_what_is_completed() {
     let place = Place::with(&["OLD"]);
-    let mut follower = Follower::at_end(&place.folder());
-    assert!(follower.fresh().unwrap().is_empty());
+    let mut follower = Follower::at_end(&place.folder()).unwrap();
+    assert!(follower.outcomes().unwrap().is_empty());
     let log = place.open();
     let mut pending = log.begin(opening("NEW"));
     pending.intent().unwrap();
-    assert!(follower.fresh().unwrap().is_empty());
+    assert!(follower.outcomes().unwrap().is_empty());
     pending.finish(ok()).unwrap();
-    assert_eq!(follower.fresh().unwrap()[0].method, "NEW");
+    assert_eq!(follower.outcomes().unwrap()[0].method, "NEW");
 }
 
 #[test]
 fn a_follower_goes_on_from_a_place_that_was_kept_and_knows_a_log_that_is_another() {
     let place = Place::with(&["ONE", "TWO"]);
     let methods = |follower: &mut Follower| -> Vec<String> {
-        follower.fresh().unwrap().into_iter().map(|record| record.method).collect()
+        follower.outcomes().unwrap().into_iter().map(|record| record.method).collect()
     };
-    let mut follower = Follower::from(&place.folder(), Bookmark::default()).unwrap().unwrap();
+    let mut follower = Follower::at_start(&place.folder());
     assert_eq!(methods(&mut follower), ["ONE", "TWO"]);
     let kept = follower.bookmark().clone();
     place.open().begin(opening("THREE")).finish(ok()).unwrap();
-    let mut again = Follower::from(&place.folder(), kept.clone()).unwrap().unwrap();
+    let mut again = Follower::resume(&place.folder(), kept.clone()).unwrap().unwrap();
     assert_eq!(methods(&mut again), ["THREE"]);
     // Another log has another line there, or none.
     let other = Place::with(&["ONE", "TWO"]);
-    assert!(Follower::from(&other.folder(), kept.clone()).unwrap().is_none());
-    assert!(Follower::from(&Place::new().folder(), kept).unwrap().is_none());
+    assert!(Follower::resume(&other.folder(), kept.clone()).unwrap().is_none());
+    assert!(Follower::resume(&Place::new().folder(), kept).unwrap().is_none());
+    // From its end it is a place of the log too, before anything new.
+    assert_eq!(Follower::at_end(&place.folder()).unwrap().bookmark(), again.bookmark());
+}
+
+#[test]
+fn a_follower_meets_a_line_that_was_cut_and_a_log_that_took_the_place_of_another() {
+    let place = Place::with(&["ONE"]);
+    let log = place.folder().join("audit.jsonl");
+    let mut follower = Follower::at_start(&place.folder());
+    assert_eq!(follower.outcomes().unwrap().len(), 1);
+    // A crash left half of a line, and the next writer cuts it off.
+    let length = fs::metadata(&log).unwrap().len();
+    let mut torn = fs::OpenOptions::new().append(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut torn, b"{\"id\":\"half").unwrap();
+    assert!(follower.outcomes().unwrap().is_empty());
+    torn.set_len(length).unwrap();
+    place.open().begin(opening("TWO")).finish(ok()).unwrap();
+    assert_eq!(follower.outcomes().unwrap()[0].method, "TWO");
+    // A person moves it aside, and a new one begins.
+    fs::rename(&log, log.with_extension("old")).unwrap();
+    fs::copy(Place::with(&["A", "B", "C"]).folder().join("audit.jsonl"), &log).unwrap();
+    assert_eq!(follower.outcomes().unwrap().len(), 3);
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub fn known(
     within: impl Fn(&Ancestor) -> bool,
 ) -> Result<Known, IdentityError> {
     let ancestry = look.ancestry(&process)?.into_iter().take_while(within).collect();
-    let standing = Standing { pod: caller.standing.pod.clone(), ..Standing::default() };
+    let (pod, asked_by) = (caller.standing.pod.clone(), caller.standing.asked_by);
+    let standing = Standing { pod, asked_by, ..Standing::default() };
     let caller = Caller { process: process.into(), standing, ..caller.clone() };
     let admitted = capabilities.admit(&Ok(caller.clone()), &Shown::default());
     let (caller, refused) = match admitted {

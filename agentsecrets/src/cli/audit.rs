@@ -7,19 +7,15 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anstream::{AutoStream, eprintln};
 use anstyle::{AnsiColor, Style};
 
 use super::{Context, Exit, Failure};
-use crate::audit::follow::Follower;
+use crate::audit::follow::{Follower, LOOK_EVERY};
 use crate::audit::query::{export, read, verify};
 use crate::audit::{AuditError, Record, Status};
 use crate::base::name::{AgentName, Environment, SecretName};
-
-/// How often a followed log is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Read and verify the audit log.
 #[derive(Debug, clap::Args)]
@@ -169,10 +165,11 @@ fn list(folder: &Path, filter: &Filter, last: usize, json: bool) -> Result<(), S
 
 fn tail(folder: &Path, filter: &Filter, last: usize, json: bool) -> Result<(), Stop> {
     // Before the list, so that nothing falls between the two; a record may be shown twice instead.
-    let mut follower = Follower::at_end(folder);
+    let mut follower = Follower::at_end(folder)?;
     list(folder, filter, last, json)?;
     loop {
-        let records: Vec<_> = follower.fresh()?.into_iter().filter(|record| filter.holds(record)).collect();
+        let records: Vec<_> =
+            follower.outcomes()?.into_iter().filter(|record| filter.holds(record)).collect();
         print(&records, json)?;
         std::thread::sleep(LOOK_EVERY);
     }
@@ -267,23 +264,12 @@ fn cells(record: &Record) -> [String; 7] {
     [
         record.timestamp.clone(),
         record.agent_id.as_deref().map_or_else(|| "-".into(), or_dash),
-        name(record.status).into(),
+        record.status.as_str().into(),
         code,
         or_dash(&record.method),
         or_dash(if record.target_url.is_empty() { &record.domain } else { &record.target_url }),
         rest,
     ]
-}
-
-fn name(status: Status) -> &'static str {
-    match status {
-        Status::Intent => "INTENT",
-        Status::Pending => "PENDING",
-        Status::Ok => "OK",
-        Status::Blocked => "BLOCKED",
-        Status::Error => "ERROR",
-        Status::Aborted => "ABORTED",
-    }
 }
 
 fn colour(status: Status) -> AnsiColor {

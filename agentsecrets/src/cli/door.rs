@@ -170,11 +170,11 @@ fn not_offered(words: &str, verb: &Verb) -> Option<(&'static str, &'static str)>
             "the vault of a strict machine and the key that opens it are the daemon's, and are kept together",
             "sudo cp -a /var/lib/agentsecrets/UID FOLDER, and back the same way",
         )),
-        "secrets vault passphrase" | "secrets vault key" => Some((
+        other if other.starts_with("secrets vault ") => Some((
             "the vault of a strict machine is opened by a key of the daemon's, while nobody is there",
             "your own passphrase at the door is changed by: agentsecrets presence set",
         )),
-        "proxy start" | "proxy stop" | "proxy env" => Some((
+        _ if matches!(verb, Verb::Proxy(_)) && !["proxy logs", "proxy status"].contains(&words) => Some((
             "a strict machine has no explicit proxy: that knows the programs of its own user alone, who is the daemon's",
             "agentsecrets run -- COMMAND, which needs neither a proxy nor your presence",
         )),

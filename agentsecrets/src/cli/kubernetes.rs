@@ -10,16 +10,16 @@ use clap::Subcommand;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Exit, Failure};
 use crate::base::followed::Followed;
+use crate::base::sys::Ending;
 use crate::kubernetes::fragment::FragmentFile;
 use crate::kubernetes::keep::{Places, keep};
 use crate::kubernetes::webhook::Webhook;
-use crate::launch::node::{self, Node, Selection, Status};
+use crate::launch::node::{self, Node, Status};
 use crate::tls;
 
 /// What a cluster runs: the webhook that puts the sidecar into pods, and the service that guards a node's.
@@ -124,6 +124,7 @@ struct WebhookArgs {
 
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
+    crate::app::logging::to_stderr();
     let args = match args.verb {
         Verb::Webhook(args) => args,
         Verb::Node(args) => return guard(args, context),
@@ -141,7 +142,8 @@ fn guard(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
         environment: context.environment.clone(),
         narrow: context.scope.narrow.clone(),
         name: args.node,
-        selection: Selection::new(args.label, args.namespaces, args.user.map(|(uid, _)| uid)),
+        label: args.label,
+        namespaces: args.namespaces,
         cgroups: args.cgroups,
         kubepods: args.kubepods,
         pins: args.pins,
@@ -208,7 +210,12 @@ async fn webhook(args: WebhookArgs) -> Result<(), Failure> {
         _ => return Err(Failure::new(Exit::Usage, "--certificate and --key, or --secret, are needed")),
     }
     let stop = CancellationToken::new();
-    end_on_signal(&stop).map_err(|error| failed("cannot wait for signals", error))?;
+    let mut ending = Ending::listen().map_err(|error| failed("cannot wait for signals", error))?;
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        ending.asked().await;
+        asked.cancel();
+    });
     let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
     eprintln!("agentsecrets: the webhook listens on {address}");
     let webhook = Webhook { sidecar, certificate };
@@ -225,20 +232,6 @@ fn from_files(
     let chain: Vec<_> = chain.map_err(|error| unusable(certificate, &error))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
     CertifiedKey::from_der(chain, private, provider).map_err(|error| unusable(certificate, &error))
-}
-
-fn end_on_signal(stop: &CancellationToken) -> std::io::Result<()> {
-    let (mut terminated, mut interrupted) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminated.recv() => {}
-            _ = interrupted.recv() => {}
-        }
-        stop.cancel();
-    });
-    Ok(())
 }
 
 fn failed(what: &str, error: impl std::fmt::Display) -> Failure {

@@ -153,7 +153,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failure> {
-    super::log_to_stderr();
+    crate::app::logging::to_stderr();
     let failed = |error: io::Error| Failure::new(Exit::Failure, error);
     sys::conceal().map_err(failed)?;
     let stages = match inside_agent() {

@@ -232,14 +232,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What a process that serves has to say of itself goes to standard error; `AGENTSECRETS_LOG` says how much.
-fn log_to_stderr() {
-    let level = tracing_subscriber::EnvFilter::try_from_env("AGENTSECRETS_LOG");
-    let level = level.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // Somebody may listen already, in a test.
-    let _ = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).try_init();
-}
-
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     if cli.verb.is_administrative() && crate::launch::inside_agent() {
         return Err(Failure::new(Exit::Denied, "this command is not for agents")
@@ -339,6 +331,15 @@ impl Context {
         })
     }
 
+    /// Whether the person's own configuration is strict. One that cannot be read may be.
+    fn is_strict(&self) -> Result<bool, Failure> {
+        let config = Config::load(&self.home.config()).map_err(|error| {
+            let what = format!("the configuration is not valid, and so may be strict: {error}");
+            Failure::new(Exit::Failure, what).hint("agentsecrets doctor")
+        })?;
+        Ok(config.strict)
+    }
+
     /// Where the person's own configuration is strict and no daemon stands behind it, nothing shows a value or
     /// gives a right: what a process of the person's own user checks, another one of that user gets around.
     #[cfg(target_os = "linux")]
@@ -350,11 +351,7 @@ impl Context {
         if nix::unistd::geteuid().is_root() {
             return Ok(());
         }
-        let config = Config::load(&self.home.config()).map_err(|error| {
-            let what = format!("the configuration is not valid, and so may be strict: {error}");
-            Failure::new(Exit::Failure, what).hint("agentsecrets doctor")
-        })?;
-        if !config.strict {
+        if !self.is_strict()? {
             return Ok(());
         }
         Err(Failure::new(
@@ -370,11 +367,7 @@ impl Context {
         if matches!(verb, Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_)) {
             return Ok(());
         }
-        let config = Config::load(&self.home.config()).map_err(|error| {
-            let what = format!("the configuration is not valid, and so may be strict: {error}");
-            Failure::new(Exit::Failure, what).hint("agentsecrets doctor")
-        })?;
-        if !config.strict {
+        if !self.is_strict()? {
             return Ok(());
         }
         Err(Failure::new(Exit::Denied, "the configuration is strict, and only Linux has the daemon for that").hint(

@@ -140,7 +140,7 @@ fn start(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn in_foreground(port: u16, context: &Context) -> Result<ExitCode, Failure> {
-    super::log_to_stderr();
+    crate::app::logging::to_stderr();
     let prepare = |authority: &str| write_roots(context, authority);
     serve(&wanted(port, context), prepare, |running, ()| {
         eprintln!("the proxy listens on 127.0.0.1:{}, process {}", running.port, running.pid);
@@ -150,7 +150,7 @@ fn in_foreground(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn in_background(port: u16, context: &Context) -> Result<ExitCode, Failure> {
-    super::log_to_stderr();
+    crate::app::logging::to_stderr();
     let path = context.home.proxy_log();
     let prepare = |authority: &str| {
         write_roots(context, authority)?;

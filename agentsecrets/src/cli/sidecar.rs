@@ -95,6 +95,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
             "--cgroup, --processes and --engine are of no use with --capture nftables, which sees sockets";
         return Err(Failure::new(Exit::Usage, what));
     }
+    crate::app::logging::to_stderr();
     let wanted = Sidecar {
         home: context.home.clone(),
         project: context.project.clone(),

@@ -57,32 +57,36 @@ impl Engine {
         Self { asker: Mutex::new(Asker { line, rests_until: None }), known: Cache::new(MOST_KNOWN) }
     }
 
-    /// The image of the container with this id, if the engine knows it and says so in time. Blocks.
-    pub fn image(&self, id: &str) -> Option<Arc<Image>> {
+    /// The image of the container with this id; none if the engine knows no such container. Blocks.
+    ///
+    /// # Errors
+    /// When it does not say so in time.
+    pub fn image(&self, id: &str) -> io::Result<Option<Arc<Image>>> {
         if let Some(image) = self.known.get(id) {
-            return Some(image);
+            return Ok(Some(image));
         }
         let mut asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
         // Another connection of the same container may have asked meanwhile.
         if let Some(image) = self.known.get(id) {
-            return Some(image);
+            return Ok(Some(image));
         }
         if asker.rests_until.is_some_and(|end| Instant::now() < end) {
-            return None;
+            return Err(io::Error::other("the engine failed a moment ago"));
         }
         match asker.line.ask(id.as_bytes()).and_then(|(text, _)| told(&text)) {
-            Ok(image) => {
-                let image = Arc::new(image?);
+            Ok(Some(image)) => {
+                let image = Arc::new(image);
                 self.known.insert(id.into(), image.clone());
-                Some(image)
+                Ok(Some(image))
             }
+            Ok(None) => Ok(None),
             Err(error) => {
                 eprintln!(
-                    "agentsecrets: the engine does not say which image container {id} is of, so that no `image` \
-                     holds for it: {error}"
+                    "agentsecrets: the engine does not say which image container {id} is of, so that it is \
+                     refused: {error}"
                 );
                 asker.rests_until = Some(Instant::now() + REST);
-                None
+                Err(error)
             }
         }
     }
@@ -272,7 +276,7 @@ mod tests {
             Some(("200 OK", if path.starts_with("/containers") { container(ID, IMAGE) } else { image }))
         });
         for _ in 0..3 {
-            let image = engine.image(ID).unwrap();
+            let image = engine.image(ID).unwrap().unwrap();
             assert_eq!(image.id, IMAGE);
             assert_eq!(image.name.as_ref().unwrap().to_string(), "docker.io/acme/agent:latest");
             assert_eq!(image.digests, [format!("acme/agent@{IMAGE}").parse().unwrap()]);
@@ -291,14 +295,15 @@ mod tests {
                 ("404 Not Found", String::new())
             })
         });
-        let image = engine.image(ID).unwrap();
+        let image = engine.image(ID).unwrap().unwrap();
         assert_eq!((&*image.id, image.digests.len()), (IMAGE, 0));
     }
 
     #[test]
     fn a_container_that_the_engine_does_not_know_is_of_no_image_and_the_next_one_is_asked_for() {
         let (_folder, engine, paths) = engine(|_| Some(("404 Not Found", r#"{"message":"no"}"#.to_owned())));
-        assert!(engine.image(ID).is_none() && engine.image(&ID.replace('3', "4")).is_none());
+        assert!(engine.image(ID).unwrap().is_none());
+        assert!(engine.image(&ID.replace('3', "4")).unwrap().is_none());
         assert_eq!(paths.try_iter().count(), 2);
     }
 
@@ -318,11 +323,11 @@ mod tests {
         for answer in answers {
             let shown = format!("{:?}", answer.as_ref().map(|(head, body)| (*head, body.len())));
             let (_folder, engine, paths) = engine(move |_| answer.clone());
-            assert!(engine.image(ID).is_none() && engine.image(ID).is_none(), "{shown}");
+            assert!(engine.image(ID).is_err() && engine.image(ID).is_err(), "{shown}");
             assert_eq!(paths.try_iter().count(), 1, "{shown}");
         }
         let gone = Engine::by(Line::to_thread(|question| answer(Path::new("/nowhere.sock"), question)));
-        assert!(gone.image(ID).is_none());
+        assert!(gone.image(ID).is_err());
     }
 
     #[test]
@@ -331,7 +336,7 @@ mod tests {
         let longer = format!("{ID}0");
         for id in ["", "x/../../images/json?", &ID[..12], &longer, &ID.to_uppercase()] {
             engine.asker.lock().unwrap().rests_until = None;
-            assert!(engine.image(id).is_none(), "{id}");
+            assert!(engine.image(id).is_err(), "{id}");
         }
         assert_eq!(paths.try_iter().count(), 0);
     }

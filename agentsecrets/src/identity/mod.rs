@@ -188,6 +188,9 @@ pub enum IdentityError {
     /// It is not in the cgroup of this run or service.
     #[error("the process is in no cgroup of an agent of ours")]
     Elsewhere,
+    /// The engine that was asked for the image of its container does not say.
+    #[error("the engine does not say which image its container is of: {0}")]
+    Engine(std::io::Error),
     /// The kernel's own files could not be read.
     #[error("the process cannot be examined: {0}")]
     Io(#[from] std::io::Error),

@@ -203,8 +203,11 @@ impl Containers {
         if self.is_ours(&path) {
             return Err(IdentityError::Elsewhere);
         }
-        let image = Container::of(&path).zip(self.engine.as_deref());
-        let image = image.and_then(|(container, engine)| engine.image(container.id));
+        let image = match (Container::of(&path), self.engine.as_deref()) {
+            // An entry of the policy that asks for another image, or for none, must not be taken instead.
+            (Some(container), Some(engine)) => engine.image(container.id).map_err(IdentityError::Engine)?,
+            _ => None,
+        };
         Ok((path, image))
     }
 

@@ -130,14 +130,7 @@ impl Interceptor {
     /// Tells it to end and waits until it has; after a while, kills it.
     pub fn finish(mut self) {
         let _ = self.control.shutdown(std::net::Shutdown::Both);
-        let pidfd = pidfd(&self.child);
-        if let Ok(pidfd) = pidfd {
-            let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut ended, PollTimeout::try_from(END).unwrap_or(PollTimeout::ZERO));
-        }
-        // Ended already: there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        reap(&mut self.child, END);
     }
 
     fn ask(&mut self, order: &Order) -> Result<Ready, NoInterceptor> {
@@ -179,6 +172,18 @@ impl Interceptor {
         }
         self.control.set_nonblocking(true)?;
         Ok(serde_json::from_slice(&line).map_err(io::Error::from)?)
+    }
+}
+
+/// Waits until a child that was asked to end has; after `patience`, kills it.
+pub(super) fn reap(child: &mut Child, patience: Duration) {
+    if let Ok(pidfd) = pidfd(child) {
+        let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut ended, PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO));
+    }
+    // One of another user may be beyond our rights, and ends with us.
+    if child.try_wait().is_ok_and(|status| status.is_none()) && child.kill().is_ok() {
+        let _ = child.wait();
     }
 }
 

@@ -1,19 +1,34 @@
 //! The process beside a service that sends its audit log on. It is as unprivileged as what serves; when it ends it
 //! is started again, since agents are served either way and what was not sent is sent then.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::ffi::{OsStr, OsString};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::SigSet;
+use nix::unistd::{Gid, Uid};
+
+use super::interceptor::reap;
+use crate::base::sys::process::{self, Person};
 
 /// How long after its start it is started again at the earliest.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often it is to be looked after.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(2);
+/// The variables that it is given, beside those of OpenTelemetry and those that say where files are.
+const PASSED_ON: &[&str] = &[
+    "AGENTSECRETS_HOME",
+    "AGENTSECRETS_LOG",
+    "AGENTSECRETS_UPSTREAM_CA",
+    "HOME",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+];
 
 /// It, kept going.
 pub(super) struct Streaming {
@@ -44,11 +59,20 @@ impl Streaming {
         }
         self.started = Some(Instant::now());
         let mut command = Command::new("/proc/self/exe");
-        if let Some((uid, gid)) = self.user {
-            // With the user our capabilities and groups go.
-            command.uid(uid).gid(gid);
-        }
-        match command.args(&self.words).spawn() {
+        command
+            .args(&self.words)
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)));
+        let person = self.user.map(|(uid, gid)| Person {
+            uid: Uid::from_raw(uid),
+            gid: Gid::from_raw(gid),
+            groups: Vec::new(),
+        });
+        // It ends when its input does: we may have no right to signal another user's process.
+        command.arg("--until-input-ends").stdin(Stdio::piped());
+        // Whatever of our signals is blocked, it hears its own.
+        process::bring_up(&mut command, SigSet::empty(), None, person);
+        match command.spawn() {
             Ok(child) => self.child = Some(child),
             Err(error) => eprintln!("agentsecrets: what sends the audit log on cannot be started: {error}"),
         }
@@ -57,10 +81,15 @@ impl Streaming {
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        if let Ok(pid) = i32::try_from(child.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        if let Some(child) = &mut self.child {
+            drop(child.stdin.take());
+            reap(child, END);
         }
-        let _ = child.wait();
     }
+}
+
+/// What it needs of our environment: not what stores of secrets are opened by.
+fn is_passed_on(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    PASSED_ON.contains(&&*name) || name.starts_with("OTEL_") || name.starts_with("XDG_")
 }

@@ -12,7 +12,7 @@ use crate::base::refusal::{Refusal, Slug};
 use crate::capability::whoami::{Known, known};
 use crate::exchange::body::Body;
 use crate::identity::closer::Look;
-use crate::identity::{Caller, IdentityError};
+use crate::identity::{Caller, IdentityError, Process};
 use crate::policy::Policy;
 
 /// Where it is asked for; `pid` names a process in the namespace of who asks, else it is the parent's.
@@ -40,6 +40,8 @@ impl Pipeline {
             if process.cgroup != cgroup || process.uid != caller.process.uid {
                 return Err(IdentityError::Elsewhere);
             }
+            // One container has one image.
+            let process = Process { image: caller.process.image.clone(), ..process };
             known(process, &caller, &policy, &capabilities, look, |above| above.cgroup == cgroup)
         });
         let asked: Result<Known, IdentityError> =

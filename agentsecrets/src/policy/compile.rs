@@ -141,7 +141,7 @@ impl Findings {
         secrets.sort();
         secrets.dedup();
         let pod = entry.matches.as_ref().and_then(|facts| facts.value.pod.as_ref());
-        pod.iter().for_each(|pod| self.not_by_labels_alone(pod, &secrets));
+        pod.iter().for_each(|pod| self.not_without_namespace(pod, &secrets));
         let derived = credentials.iter().filter(|derived| secrets.contains(&derived.name)).cloned().collect();
         let taken = rules.iter().filter_map(|rule| rule.taking.as_ref()).flat_map(|taking| &taking.captures);
         let captured: Vec<SecretName> = taken.map(|(_, name)| name.clone()).collect();

@@ -89,16 +89,16 @@ impl Findings {
         }
     }
 
-    /// Refuses an entry that would give secrets to any pod with the right labels.
-    pub(super) fn not_by_labels_alone(&mut self, spanned: &Spanned<model::Pod>, secrets: &[SecretName]) {
+    /// Refuses an entry that would give secrets to pods of any namespace.
+    pub(super) fn not_without_namespace(&mut self, spanned: &Spanned<model::Pod>, secrets: &[SecretName]) {
         let pod = &spanned.value;
-        if pod.namespace.is_some() || pod.service_account.is_some() || secrets.is_empty() {
+        if pod.namespace.is_some() || secrets.is_empty() {
             return;
         }
         self.error(
             spanned,
-            "labels are the choice of whoever writes the pod, and are not enough for a secret: name 'namespace' \
-             or 'service_account' too",
+            "labels are the choice of whoever writes the pod, and a service account's name of whoever rules any \
+             namespace: neither is enough for a secret; name 'namespace' too",
         );
     }
 }
@@ -180,18 +180,22 @@ mod tests {
     }
 
     #[test]
-    fn labels_alone_are_enough_for_no_secret_however_it_is_spent() {
+    fn labels_and_accounts_of_any_namespace_are_enough_for_no_secret_however_it_is_spent() {
         for spent in [
             ", secrets: [K]",
             ", inject: { bearer: K }",
             ", sign: { hmac: { key: K, header: X-S, message: x } }",
         ] {
-            let refused = read(&entry("labels: { app: agent }", spent));
-            let Err(refused) = refused else { panic!("{spent} is taken") };
-            assert!(
-                refused.contains("5") && refused.contains("not enough for a secret"),
-                "{spent}: {refused}"
-            );
+            for facts in
+                ["labels: { app: agent }", "service_account: agent", "service_account: a, labels: { b: c }"]
+            {
+                let refused = read(&entry(facts, spent));
+                let Err(refused) = refused else { panic!("{facts} with {spent} is taken") };
+                assert!(
+                    refused.contains(":5") && refused.contains("enough for a secret"),
+                    "{spent}: {refused}"
+                );
+            }
         }
         for with in ["namespace: prod", "namespace: prod, service_account: agent"] {
             let facts = format!("{with}, labels: {{ app: agent }}");

@@ -21,6 +21,7 @@ fn rendered(cluster: &Cluster) -> (Value, Value) {
     let facts = json!({ "pod": { "namespace": "prod", "service_account": "agent" } });
     let values = json!({
         "mode": "node",
+        "audit": { "to": "stdout" },
         "secrets": { "existingSecret": "agent-secrets", "names": ["STRIPE_KEY"] },
         "policy": { "policy": { "version": 1, "agents": [{ "name": "coder", "match": facts, "allow": [allow] }] } },
         "sidecar": { "pins": cluster.pins.parent().unwrap() },
@@ -109,7 +110,7 @@ fn the_charts_daemonset_guards_pods_with_what_it_is_given_and_takes_up_what_it_l
     site.write("ca.pem", &fs::read_to_string(cluster.home.bundle()).unwrap());
     site.write("kubeconfig", &cluster.api.kubeconfig());
     let (spec, files) = rendered(&cluster);
-    let service = start(&cluster, &site, &spec, &files);
+    let mut service = start(&cluster, &site, &spec, &files);
     service.wait_until_healthy();
     let pod = cluster.pod("prod", "agent", &[LABEL]);
     let serves = |service: &Container<'_>, count: usize| {
@@ -122,6 +123,9 @@ fn the_charts_daemonset_guards_pods_with_what_it_is_given_and_takes_up_what_it_l
     let record = service.audit().pop().unwrap();
     assert_eq!(record["process"]["pod"], pod.uid.as_str());
     assert!(record["process"]["exe"].as_str().unwrap().ends_with("/curl"), "{record}");
+
+    let streamed = [service.line(), service.line()].map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    assert_eq!((&streamed[0]["status"], &streamed[1]["id"]), (&json!("INTENT"), &record["id"]));
 
     // Who reads agents' bytes is another user, with nothing; the witness sees processes, and no bytes.
     let mut of_root = 0;

@@ -1,11 +1,10 @@
 //! Killed, restarted, upgraded, in whichever order: an agent is served or offline, never free.
 
-use std::process::Stdio;
-
 use super::kubelet::Driver;
 use super::of_chart;
-use crate::containers::lifecycle::TRIES;
+use crate::containers::lifecycle::known_anew;
 use crate::containers::site;
+use crate::containers::trying::Trying;
 
 #[test]
 fn when_the_sidecar_is_killed_the_agent_is_offline_until_it_is_started_again() {
@@ -47,17 +46,7 @@ fn an_agent_that_is_started_again_is_in_a_new_cgroup_and_known_anew() {
     let pod = of_chart(Driver::Systemd);
     let sandbox = pod.sandbox();
     let sidecar = sandbox.sidecar();
-    let mut seen = Vec::new();
-    for _ in 0..3 {
-        let agent = sandbox.agent(&pod.spec.containers[0]);
-        assert_eq!(agent.status(&pod.url("/echo")), "200");
-        seen.push((agent.id.clone(), agent.cgroup()));
-        agent.finish();
-    }
-    let known: Vec<_> = sidecar.audit().iter().map(|record| record["process"]["container"].clone()).collect();
-    assert_eq!(known, seen.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>());
-    seen.dedup_by_key(|(_, cgroup)| *cgroup);
-    assert_eq!(seen.len(), 3, "each has a cgroup of its own");
+    known_anew(&sidecar, || sandbox.agent(&pod.spec.containers[0]), &pod.url("/echo"));
 }
 
 /// As when the image of the sidecar is changed in a pod that runs.
@@ -67,17 +56,7 @@ fn an_upgrade_leaves_no_moment_without_hooks() {
     let sandbox = pod.sandbox();
     let mut running = sandbox.start().into_iter();
     let (sidecar, agent) = (running.next().unwrap(), running.next().unwrap());
-    let (address, port) = (pod.netns.here4().to_string(), pod.api.port().to_string());
-    let mut trying = agent
-        .beside(&["/usr/bin/python3", "-c", TRIES, &address, &port])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    let output = trying.stdout.as_mut().unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut said).unwrap();
-    assert_eq!(said, "trying\n");
+    let trying = Trying::start(&pod, &agent, "0");
     sidecar.kill();
     let [pins] = pod.pins().try_into().unwrap();
     site::of_another_version(&pins);
@@ -85,10 +64,7 @@ fn an_upgrade_leaves_no_moment_without_hooks() {
     let [now] = pod.pins().try_into().unwrap();
     assert!(now.file_name().unwrap().to_str().unwrap().starts_with("1-"), "{now:?}");
     assert_eq!(agent.status(&pod.url("/echo")), "200");
-    assert!(trying.try_wait().unwrap().is_none(), "it does not try any longer");
-    trying.kill().unwrap();
-    trying.wait().unwrap();
-    assert_eq!(pod.left("leak-").len(), 0);
+    trying.got_nothing_out(&pod);
 }
 
 /// A pod that ended leaves nothing in the kernel once any sidecar starts on that node.

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::held::{Outside, run};
 use super::kubelet::{Driver, Pod};
 use super::of_values;
-use crate::containers::lifecycle::TRIES;
 use crate::containers::site::{Container, SECRET};
+use crate::containers::trying::Trying;
 use crate::support::process::until;
 
 const OTHER: &str = "sk_test_9dPqR7sT2uVwX4yZ6aBcD8eF";
@@ -119,17 +119,7 @@ fn killed_or_started_again_an_agent_is_served_or_offline_and_never_free() {
     let sandbox = pod.sandbox();
     let mut running = sandbox.start().into_iter();
     let (sidecar, agent) = (running.next().unwrap(), running.next().unwrap());
-    let (address, port) = (pod.netns.here4().to_string(), pod.api.port().to_string());
-    let mut trying = agent
-        .beside(&["/usr/bin/python3", "-c", TRIES, &address, &port, "0.01"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    let output = trying.stdout.as_mut().unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut said).unwrap();
-    assert_eq!(said, "trying\n");
+    let trying = Trying::start(&pod, &agent, "0.01");
     // A call may meet what the tracker of connections still has of another: it fails.
     let served = |agent: &Container<'_>| {
         agent.curl(&["-o", "/dev/null", "-w", "%{http_code}"], &pod.url("/echo")).stdout == "200"
@@ -152,10 +142,7 @@ fn killed_or_started_again_an_agent_is_served_or_offline_and_never_free() {
     let mut beside = pod.sidecar().clone();
     (beside.command, beside.args) = (idle, Vec::new());
     assert_eq!(sandbox.agent(&beside).exec(["/agentsecrets", "health"]).code, Some(6), "nobody serves");
-    assert!(trying.try_wait().unwrap().is_none(), "it does not try any longer");
-    trying.kill().unwrap();
-    trying.wait().unwrap();
-    assert_eq!(pod.left("leak-").len(), 0);
+    trying.got_nothing_out(&pod);
 }
 
 #[test]

@@ -39,4 +39,6 @@ fn records_come_to_the_containers_log_and_counts_to_prometheus_but_not_to_the_ag
             "{status}"
         );
     }
+    // It ends when it is told to, though it streams.
+    assert_eq!(sidecar.stop(), Some(0));
 }

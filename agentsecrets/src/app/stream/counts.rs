@@ -1,12 +1,14 @@
 //! What Prometheus is told: how many requests ended how, which secrets were spent, how long it took. No label
 //! is what an agent says: agents and secrets are those that policy names, so that none makes series without end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TEXT_FORMAT, TextEncoder};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Record, Status};
@@ -17,6 +19,19 @@ use crate::exchange::server;
 
 /// The bounds of the histogram, in seconds.
 const BOUNDS: [f64; 10] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+/// How many may ask at once. Whoever else would must wait, for as long as `PATIENCE` says at most.
+const MOST_SCRAPES: usize = 16;
+/// How long one that asks may take.
+const PATIENCE: Timeouts = Timeouts {
+    handshake: Duration::from_secs(5),
+    head: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+    connect: Duration::from_secs(5),
+    answer: Duration::from_secs(5),
+    body_idle: Duration::from_secs(5),
+    drain: Duration::from_secs(1),
+};
 
 /// The counters.
 #[derive(Debug, Clone)]
@@ -68,25 +83,20 @@ impl Counts {
 
     /// Counts `record`.
     pub fn count(&self, record: &Record) {
-        let outcome = match record.status {
-            // Their outcome follows.
-            Status::Intent | Status::Pending => return,
-            Status::Ok => "ok",
-            Status::Blocked => "blocked",
-            Status::Error => "error",
-            Status::Aborted => "aborted",
-        };
-        if record.is_administrative() {
-            return self.acts.with_label_values(&[outcome]).inc();
-        }
         let agent = record.agent_id.as_deref().unwrap_or_default();
-        let reason = record.reason.as_deref().map_or("", slug);
-        self.requests.with_label_values(&[agent, outcome, reason]).inc();
-        if record.status == Status::Ok {
+        if record.status == Status::Intent {
+            // Written before a secret leaves: whatever becomes of the request, it was spent.
             for secret in &record.secret_keys {
                 self.spent.with_label_values(&[agent, secret]).inc();
             }
+            return;
         }
+        let outcome = record.status.as_str();
+        if record.is_administrative() {
+            return self.acts.with_label_values(&[outcome]).inc();
+        }
+        let reason = record.reason.as_deref().map_or("", slug);
+        self.requests.with_label_values(&[agent, outcome, reason]).inc();
         if record.redacted {
             self.redacted.with_label_values(&[agent]).inc();
         }
@@ -106,7 +116,9 @@ impl Counts {
 
     /// Answers scrapes until `stop` is cancelled.
     pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let room = Arc::new(Semaphore::new(MOST_SCRAPES));
         loop {
+            let Ok(place) = room.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
@@ -117,11 +129,12 @@ impl Counts {
             };
             let (counts, stop) = (self.clone(), stop.clone());
             tokio::spawn(async move {
+                let _place = place;
                 let answer = |request: Request<Body>| {
                     let answer = counts.answer(&request);
                     async move { answer }
                 };
-                let _ = server::serve(stream, false, &Timeouts::default(), &stop, answer, |_| {}).await;
+                let _ = server::serve(stream, false, &PATIENCE, &stop, answer, |_| {}).await;
             });
         }
     }

@@ -12,15 +12,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::follow::{Bookmark, Follower};
+use crate::audit::follow::{Bookmark, Follower, LOOK_EVERY};
 use crate::audit::{AuditError, Record};
 use crate::base::files;
 
 pub use counts::Counts;
 pub use otlp::{Collector, CollectorError, NoCollector};
 
-/// How often the log is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long to wait where the log cannot be read for a moment, as without a descriptor left.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where records go, and from which on.
 pub struct Stream {
@@ -69,39 +69,72 @@ pub enum StreamError {
 }
 
 impl Stream {
-    /// Streams until `stop` is cancelled.
+    /// Streams until `stop` is cancelled. Where counts are asked for, it goes on counting whatever a collector says.
     ///
     /// # Errors
     /// When the log cannot be read, or nobody takes what it says: what was not taken is sent the next time.
     pub async fn run(self, stop: &CancellationToken) -> Result<(), StreamError> {
         let Self { folder, position, only_new, mut target, counts } = self;
         let mut follower = begin(&folder, position.as_deref(), only_new)?;
+        let keep = |bookmark: &Bookmark| match &position {
+            Some(path) => {
+                keep(path, bookmark).map_err(|source| StreamError::Position { path: path.clone(), source })
+            }
+            None => Ok(()),
+        };
+        keep(follower.bookmark())?;
         let counts = counts.map(|(counts, listener)| {
             tokio::spawn(counts.clone().serve(listener, stop.clone()));
             counts
         });
+        let mut pause = Duration::ZERO;
         loop {
-            let records = follower.lines()?;
-            if records.is_empty() {
-                tokio::select! {
-                    () = tokio::time::sleep(LOOK_EVERY) => continue,
-                    () = stop.cancelled() => return Ok(()),
-                }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return Ok(()),
             }
-            match &mut target {
-                Target::Nowhere => {}
-                Target::Output => print(&records).map_err(StreamError::Output)?,
-                Target::Collector(collector) => tokio::select! {
-                    sent = collector.send(&records) => sent?,
-                    () = stop.cancelled() => return Ok(()),
-                },
+            let records = match follower.records() {
+                Ok(records) => records,
+                Err(error) => {
+                    tracing::warn!(%error, "the audit log is tried again");
+                    pause = PAUSE;
+                    continue;
+                }
+            };
+            pause = if records.is_empty() { LOOK_EVERY } else { Duration::ZERO };
+            if records.is_empty() {
+                continue;
             }
             if let Some(counts) = &counts {
                 records.iter().for_each(|record| counts.count(record));
             }
-            if let Some(path) = &position {
-                keep(path, follower.bookmark())
-                    .map_err(|source| StreamError::Position { path: path.clone(), source })?;
+            tokio::select! {
+                taken = target.take(&records, counts.is_some()) => taken?,
+                () = stop.cancelled() => return Ok(()),
+            }
+            keep(follower.bookmark())?;
+        }
+    }
+}
+
+impl Target {
+    /// Gives it `records`, and returns when they were taken; `insists` on what was refused, too.
+    async fn take(&mut self, records: &[Record], insists: bool) -> Result<(), StreamError> {
+        match self {
+            Self::Nowhere => Ok(()),
+            Self::Collector(collector) => Ok(collector.send(records, insists).await?),
+            Self::Output => {
+                let text = lines(records).map_err(StreamError::Output)?;
+                // Whoever reads slowly keeps nobody but us waiting.
+                let written = tokio::task::spawn_blocking(move || {
+                    let mut out = io::stdout().lock();
+                    out.write_all(&text).and_then(|()| out.flush())
+                });
+                written
+                    .await
+                    .map_err(io::Error::other)
+                    .and_then(|written| written)
+                    .map_err(StreamError::Output)
             }
         }
     }
@@ -111,15 +144,14 @@ fn begin(folder: &Path, position: Option<&Path>, only_new: bool) -> Result<Follo
     let kept = position
         .map(|path| kept(path).map_err(|source| StreamError::Position { path: path.to_path_buf(), source }));
     if let Some(bookmark) = kept.transpose()?.flatten() {
-        if let Some(follower) = Follower::from(folder, bookmark)? {
+        if let Some(follower) = Follower::resume(folder, bookmark)? {
             return Ok(follower);
         }
         tracing::warn!("the log is not the one of which a position was kept: all of it is streamed");
     } else if only_new {
-        return Ok(Follower::at_end(folder));
+        return Ok(Follower::at_end(folder)?);
     }
-    // The beginning is a place of every log.
-    Ok(Follower::from(folder, Bookmark::default())?.unwrap_or_else(|| Follower::at_end(folder)))
+    Ok(Follower::at_start(folder))
 }
 
 fn kept(path: &Path) -> io::Result<Option<Bookmark>> {
@@ -134,11 +166,12 @@ fn keep(path: &Path, bookmark: &Bookmark) -> io::Result<()> {
     files::replace(path, &serde_json::to_vec(bookmark)?)
 }
 
-fn print(records: &[Record]) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+/// One JSON object a line.
+fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
     for record in records {
-        serde_json::to_writer(&mut out, record)?;
-        out.write_all(b"\n")?;
+        serde_json::to_writer(&mut text, record)?;
+        text.push(b'\n');
     }
-    out.flush()
+    Ok(text)
 }

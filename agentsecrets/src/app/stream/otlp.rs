@@ -129,8 +129,8 @@ impl Collector {
     /// Sends `records`, and does not come back before they were taken.
     ///
     /// # Errors
-    /// When the collector says that it will never take them.
-    pub async fn send(&mut self, records: &[Record]) -> Result<(), CollectorError> {
+    /// When the collector says that it will never take them, unless one `insists`.
+    pub async fn send(&mut self, records: &[Record], insists: bool) -> Result<(), CollectorError> {
         for part in records.chunks(MOST) {
             let body = Bytes::from(self.request(part).encode_to_vec());
             let mut pause = BACKOFF.0;
@@ -139,6 +139,11 @@ impl Collector {
                 let tried = tried.unwrap_or_else(|_| Err(Failed::Now("it does not answer".to_owned(), None)));
                 match tried {
                     Ok(()) => break,
+                    Err(Failed::Always(status)) if insists => {
+                        let refused = CollectorError(status);
+                        tracing::error!("{refused}; it is tried again");
+                        tokio::time::sleep(BACKOFF.1).await;
+                    }
                     Err(Failed::Always(status)) => return Err(CollectorError(status)),
                     Err(Failed::Now(why, wait)) => {
                         self.connection = None;
@@ -230,14 +235,12 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
 }
 
 fn log_record(record: &Record) -> LogRecord {
-    let (severity, outcome) = match record.status {
-        Status::Ok => (SeverityNumber::Info, "OK"),
-        Status::Intent => (SeverityNumber::Info, "INTENT"),
-        Status::Pending => (SeverityNumber::Info, "PENDING"),
-        Status::Blocked => (SeverityNumber::Warn, "BLOCKED"),
-        Status::Error => (SeverityNumber::Error, "ERROR"),
-        Status::Aborted => (SeverityNumber::Error, "ABORTED"),
+    let severity = match record.status {
+        Status::Ok | Status::Intent | Status::Pending => SeverityNumber::Info,
+        Status::Blocked => SeverityNumber::Warn,
+        Status::Error | Status::Aborted => SeverityNumber::Error,
     };
+    let outcome = record.status.as_str();
     let time = record.timestamp.parse::<jiff::Timestamp>().map_or(0, |time| time.as_nanosecond());
     let time = u64::try_from(time).unwrap_or_default();
     let mut attributes = vec![

@@ -8,8 +8,9 @@ use anstream::eprintln;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::stages;
 use crate::app::stream::{Collector, Counts, Stream, StreamError, Target};
+use crate::app::{logging, stages};
+use crate::base::sys;
 use crate::cli::{Context, Exit, Failure};
 
 /// Send each record on as it is written, as one JSON object a line
@@ -33,6 +34,9 @@ pub(super) struct Args {
     /// Count what is streamed for Prometheus, at http://ADDRESS/metrics
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
+    /// End when standard input does, as for whoever started us
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
 }
 
 impl Args {
@@ -44,12 +48,17 @@ impl Args {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), Failure> {
-    // It reads one file, and speaks with whoever listens.
+    // What a collector asks for may be a key, and lies in our environment.
+    sys::protect_memory().map_err(|error| Failure::new(Exit::Failure, error))?;
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_no_new_privs().map_err(|error| Failure::new(Exit::Failure, error))?;
+    logging::to_stderr();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
-    runtime.block_on(stream(args, context))
+    let streamed = runtime.block_on(stream(args, context));
+    // Somebody who does not read may keep a thread waiting.
+    runtime.shutdown_background();
+    streamed
 }
 
 async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
@@ -69,7 +78,11 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
     let counts = match args.metrics {
         None => None,
         Some(address) => {
-            let listener = TcpListener::bind(address).await.map_err(|error| {
+            let listener = sys::listen(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)
+            });
+            let listener = listener.map_err(|error| {
                 Failure::new(Exit::Failure, format!("{address} cannot be listened on: {error}"))
             })?;
             let counts = Counts::new().map_err(|error| Failure::new(Exit::Failure, error))?;
@@ -80,7 +93,19 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
         }
     };
     let stop = CancellationToken::new();
-    tokio::spawn(ended(stop.clone()));
+    if args.until_input_ends {
+        let over = stop.clone();
+        std::thread::spawn(move || {
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            over.cancel();
+        });
+    }
+    let mut ending = sys::Ending::listen().map_err(|error| Failure::new(Exit::Failure, error))?;
+    let asked = stop.clone();
+    tokio::spawn(async move {
+        ending.asked().await;
+        asked.cancel();
+    });
     let stream =
         Stream { folder: context.home.audit(), position: args.position, only_new: args.new, target, counts };
     match stream.run(&stop).await {
@@ -97,21 +122,4 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
             }
         }),
     }
-}
-
-/// Cancels `stop` when the system asks us to end.
-async fn ended(stop: CancellationToken) {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminated.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return stop.cancel();
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-    stop.cancel();
 }

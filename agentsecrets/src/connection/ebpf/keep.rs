@@ -3,6 +3,7 @@
 //! before the old are removed, so that there is no moment without.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -93,15 +94,26 @@ impl Keep {
     }
 
     fn holds(&self, pins: &Path) -> bool {
-        hold(pins, &self.cgroup)
+        hold(pins, &self.cgroup).unwrap_or(false)
     }
 }
 
 /// Whether every hook is there, and attached to the cgroup as it is now: one that was removed and made
 /// again has another id.
-pub(super) fn hold(pins: &Path, cgroup: &Path) -> bool {
-    let Ok(cgroup) = cgroup.metadata() else { return false };
-    PROGRAMS.iter().all(|(name, _)| link::cgroup(&pins.join(name)).is_ok_and(|id| id == cgroup.ino()))
+pub(super) fn hold(pins: &Path, cgroup: &Path) -> io::Result<bool> {
+    let all = || -> io::Result<bool> {
+        let cgroup = cgroup.metadata()?.ino();
+        for (name, _) in PROGRAMS {
+            if link::cgroup(&pins.join(name))? != cgroup {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    match all() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        answer => answer,
+    }
 }
 
 /// Removes the pins below `all` whose cgroup is gone for good: they hold nothing, and nobody will take them

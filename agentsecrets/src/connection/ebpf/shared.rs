@@ -96,7 +96,8 @@ impl Shared {
     pub fn hook(&self, name: &str, cgroup: &Path) -> Result<Hooks, EbpfError> {
         let folder = self.hooked.join(name);
         let pins = folder.join(&self.kind);
-        if !hold(&pins, cgroup) {
+        // What cannot be looked at may be in force, and is left alone.
+        if !hold(&pins, cgroup).map_err(|error| EbpfError::call("looking at hooks", error))? {
             make(&folder)?;
             // Of a cgroup that is gone, by the same name.
             detach(&pins)?;

@@ -16,11 +16,11 @@ use crate::kubernetes::fragment::{Fragment, Given};
 
 /// Which pods are guarded.
 #[derive(Debug, Clone)]
-pub struct Selection {
+pub(super) struct Selection {
     /// A label of theirs.
-    pub label: Label,
+    label: Label,
     /// The namespaces whose pods are looked at; all, if there are none here.
-    pub namespaces: Vec<String>,
+    namespaces: Vec<String>,
     /// What is ours, and no agent's.
     ours: Fragment,
 }
@@ -88,10 +88,10 @@ fn told(object: &Object, selection: &Selection) -> Option<Told> {
 
 impl Selection {
     /// Pods with `label` in these `namespaces`, none of which may run as the user `serves`.
-    pub fn new(label: Label, namespaces: Vec<String>, serves: Option<u32>) -> Self {
+    pub(super) fn new(label: Label, namespaces: Vec<String>, serves: u32) -> Self {
         let container = Given { env: Vec::new(), volume_mounts: Vec::new() };
         let (init_containers, volumes, secrets) = Default::default();
-        let uids = serves.into_iter().map(i64::from).collect();
+        let uids = vec![i64::from(serves)];
         let explicit_users = false;
         let ours = Fragment { init_containers, volumes, container, secrets, uids, explicit_users };
         Self { label, namespaces, ours }
@@ -143,7 +143,7 @@ mod tests {
     fn a_pod_is_ours_by_its_label_in_the_namespaces_that_are_looked_at() {
         let selection = |namespaces: &[&str]| {
             let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-            Selection::new("agentsecrets.dev/guard=true".parse().unwrap(), namespaces, None)
+            Selection::new("agentsecrets.dev/guard=true".parse().unwrap(), namespaces, 64646)
         };
         let label = r#""agentsecrets.dev/guard":"true""#;
         for (namespace, labels, among, is_ours) in [

@@ -20,7 +20,6 @@ use anstream::eprintln;
 use futures_util::StreamExt;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::interceptor::Interceptor;
@@ -30,10 +29,13 @@ use super::streaming::{LOOK_EVERY, Streaming};
 use crate::app::order::{Order, Service};
 use crate::base::home::Home;
 use crate::base::name::{Environment, Project};
+use crate::base::sys::Ending;
 use crate::connection::ebpf::{self, EbpfError, Ports, Shared};
 use crate::policy::narrow::Narrow;
 
-pub use cluster::{Label, Selection};
+pub use cluster::Label;
+
+use cluster::Selection;
 pub use status::Status;
 
 use network::Networks;
@@ -63,8 +65,10 @@ pub struct Node {
     pub narrow: Narrow,
     /// The node's name, as the cluster has it.
     pub name: String,
-    /// Which pods are guarded.
-    pub selection: Selection,
+    /// The label of pods that are guarded.
+    pub label: Label,
+    /// The namespaces whose pods are looked at; all, if there are none here.
+    pub namespaces: Vec<String>,
     /// Where the host's tree of cgroups is mounted.
     pub cgroups: PathBuf,
     /// The cgroup that holds those of all pods, if it is not at a usual place.
@@ -130,14 +134,13 @@ async fn guard(
     user: (u32, u32),
     client: impl AsyncFnOnce() -> Result<kube::Client, kube::Error>,
 ) -> Result<(), NotServed> {
-    let (mut terminated, mut interrupted) = signal(SignalKind::terminate())
-        .and_then(|terminated| Ok((terminated, signal(SignalKind::interrupt())?)))
-        .map_err(step("wait for signals"))?;
+    let mut ending = Ending::listen().map_err(step("wait for signals"))?;
     let client = client().await.map_err(|error| step("find the API server")(io::Error::other(error)))?;
-    let mut news = Box::pin(cluster::follow(client, &wanted.name, wanted.selection.clone()));
+    let selection = Selection::new(wanted.label.clone(), wanted.namespaces.clone(), user.0);
+    eprintln!("agentsecrets: pods of {} with {selection} go through here", wanted.name);
+    let mut news = Box::pin(cluster::follow(client, &wanted.name, selection));
     let mut again = tokio::time::interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    eprintln!("agentsecrets: pods of {} with {} go through here", wanted.name, wanted.selection);
     let mut status = status::File::new(wanted.status.clone());
     let mut streaming = wanted.streaming.clone().map(|words| Streaming::of(words, Some(user)));
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -146,8 +149,7 @@ async fn guard(
         tokio::select! {
             // What holds comes before what serves.
             biased;
-            _ = terminated.recv() => return Ok(()),
-            _ = interrupted.recv() => return Ok(()),
+            () = ending.asked() => return Ok(()),
             changes = pods.tree.changes() => {
                 let changes = changes.map_err(step("follow the tree of cgroups"))?;
                 pods.changed(changes)?;

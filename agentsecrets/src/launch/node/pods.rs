@@ -1,5 +1,6 @@
 //! The pods of a node: for each, what the cluster says and what the kernel has, and what follows from both. A pod
-//! of which nothing is known yet may be ours, and is held until something is. One that was guarded once stays so
+//! of which nothing is known yet may be ours, and is held until something is; but before the cluster's first list is
+//! complete none is, since a node's own pods, such as those of its network, must start without us. One that was guarded once stays so
 //! until it is gone, whoever takes its label away.
 
 use std::collections::{HashMap, HashSet};
