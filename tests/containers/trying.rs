@@ -5,18 +5,20 @@ use std::process::{Child, Stdio};
 
 use super::site::{Container, Site};
 
-/// Tries without end, after a pause of so many seconds each time, and says so once.
+/// Tries without end, and says so once it has.
 const TRIES: &str = r"
 import socket, sys, time
-print('trying', flush=True)
+said = False
 while True:
-    time.sleep(float(sys.argv[3]))
+    time.sleep(0.01)
     for call in (
         lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'leak-by-udp', (sys.argv[1], 4433)),
         lambda: socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).sendall(b'leak-by-tcp'),
     ):
         try: call()
         except OSError: pass
+    if not said: print('trying', flush=True)
+    said = True
 ";
 
 /// The attempts under way.
@@ -24,9 +26,9 @@ pub(crate) struct Trying(Child);
 
 impl Trying {
     /// From within `agent`, toward the site's server.
-    pub(crate) fn start(site: &Site, agent: &Container<'_>, pause: &str) -> Self {
+    pub(crate) fn start(site: &Site, agent: &Container<'_>) -> Self {
         let (address, port) = (site.netns.here4().to_string(), site.api.port().to_string());
-        let mut tries = agent.beside(&["/usr/bin/python3", "-c", TRIES, &address, &port, pause]);
+        let mut tries = agent.beside(&["/usr/bin/python3", "-c", TRIES, &address, &port]);
         let mut trying = Self(tries.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
         let mut said = String::new();
         BufReader::new(trying.0.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();

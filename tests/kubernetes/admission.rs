@@ -58,9 +58,12 @@ fn pod(change: impl FnOnce(&mut Value)) -> Value {
     pod
 }
 
+/// With programs, with rules, and with a sidecar that streams.
+const VALUES: [&str; 3] = ["injector.yaml", "injector-nftables.yaml", "injector-metrics.yaml"];
+
 #[test]
 fn what_the_webhook_makes_of_a_pod_passes_and_what_came_past_it_does_not() {
-    for values in ["injector.yaml", "injector-nftables.yaml"] {
+    for values in VALUES {
         let policy = Policy::of(values);
         let plain = pod(|_| {});
         let users = pod(|pod| pod["spec"]["containers"][0]["securityContext"] = json!({ "runAsUser": 2000 }));
@@ -74,7 +77,19 @@ fn what_the_webhook_makes_of_a_pod_passes_and_what_came_past_it_does_not() {
 
 #[test]
 fn each_change_of_a_guarded_pod_that_lets_it_get_around_the_sidecar_is_refused_with_the_reason() {
-    let policy = Policy::of("injector.yaml");
+    for values in VALUES {
+        each_change_is_refused(&Policy::of(values));
+    }
+    // Where rules tell the sidecar by its user, somebody's own image must not choose it.
+    let policy = Policy::of("injector-nftables.yaml");
+    let mut silent = policy.injected(&pod(|_| {})).unwrap();
+    silent["spec"]["securityContext"] = Value::Null;
+    prune(&mut silent);
+    let said = policy.judge(&[silent]);
+    assert!(said[0].iter().any(|said| said.contains("as the sidecar")), "{said:?}");
+}
+
+fn each_change_is_refused(policy: &Policy) {
     let guarded = policy.injected(&pod(|_| {})).unwrap();
     let context = |name: &str, value: Value| {
         let name = name.to_owned();
@@ -86,6 +101,16 @@ fn each_change_of_a_guarded_pod_that_lets_it_get_around_the_sidecar_is_refused_w
     };
     let spec =
         |key: &'static str, value: Value| Box::new(move |pod: &mut Value| pod["spec"][key] = value) as Change;
+    let volume = |name: &'static str, source: Value| {
+        let change = move |pod: &mut Value| {
+            let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+            volumes.retain(|volume| volume["name"] != name);
+            let mut volume = source;
+            volume["name"] = name.into();
+            volumes.push(volume);
+        };
+        Box::new(change) as Change
+    };
     let mut cases: Vec<Case> = vec![
         (spec("initContainers", json!([])), "starts with"),
         (Box::new(|pod| pod["spec"]["initContainers"].as_array_mut().unwrap().swap(0, 1)), "starts with"),
@@ -102,6 +127,26 @@ fn each_change_of_a_guarded_pod_that_lets_it_get_around_the_sidecar_is_refused_w
             sidecar("startupProbe", json!({ "exec": { "command": ["/agentsecrets", "--version"] } })),
             "is not started as",
         ),
+        (sidecar("env", json!([{ "name": "AGENTSECRETS_HOME", "value": "/w" }])), "is not started as"),
+        (sidecar("envFrom", json!([{ "configMapRef": { "name": "mine" } }])), "is not started as"),
+        (sidecar("lifecycle", json!({ "postStart": { "exec": { "command": ["x"] } } })), "is not started as"),
+        (
+            sidecar("volumeMounts", json!([{ "name": "work", "mountPath": "/config/agentsecrets" }])),
+            "is not started as",
+        ),
+        (
+            Box::new(|pod| pod["spec"]["initContainers"][0]["securityContext"]["privileged"] = true.into()),
+            "is not started as",
+        ),
+        (
+            volume("agentsecrets-policy", json!({ "configMap": { "name": "mine" } })),
+            "policy of a guarded pod",
+        ),
+        (volume("agentsecrets-policy", json!({ "emptyDir": {} })), "policy of a guarded pod"),
+        (volume("agentsecrets-cgroup", json!({ "hostPath": { "path": "/" } })), "files of the node"),
+        (volume("agentsecrets-pins", json!({ "hostPath": { "path": "/etc" } })), "files of the node"),
+        (spec("securityContext", json!({ "runAsUser": 0 })), "as root"),
+        (spec("securityContext", json!({ "runAsUser": 64646 })), "as the sidecar"),
         (spec("hostNetwork", true.into()), "no namespace"),
         (spec("hostPID", true.into()), "no namespace"),
         (spec("hostIPC", true.into()), "no namespace"),
@@ -117,13 +162,14 @@ fn each_change_of_a_guarded_pod_that_lets_it_get_around_the_sidecar_is_refused_w
         ),
     ];
     for kind in ["initContainers", "containers", "ephemeralContainers"] {
-        let changes: [Case; 9] = [
+        let changes: [Case; 10] = [
             (Box::new(|it| it["securityContext"] = Value::Null), "privileged"),
             (Box::new(context("privileged", true.into())), "privileged"),
             (Box::new(context("allowPrivilegeEscalation", true.into())), "privileged"),
             (Box::new(context("allowPrivilegeEscalation", Value::Null)), "privileged"),
             (Box::new(context("capabilities", json!({}))), "capabilities"),
             (Box::new(context("runAsUser", 0.into())), "as root"),
+            (Box::new(context("runAsNonRoot", false.into())), "may be root"),
             (Box::new(context("runAsUser", 64646.into())), "as the sidecar"),
             (
                 Box::new(|it| {
@@ -173,15 +219,18 @@ fn a_capability_is_refused_by_the_policy_if_the_webhook_refuses_it() {
     let guarded = policy.injected(&pod(|_| {})).unwrap();
     let (mut past, mut refused) = (Vec::new(), Vec::new());
     for capability in caps::all() {
-        let name = capability.to_string().trim_start_matches("CAP_").to_owned();
-        let add = json!({ "drop": ["ALL"], "add": [name] });
-        let asked = pod(|pod| {
-            pod["spec"]["containers"][0]["securityContext"] = json!({ "capabilities": add.clone() })
-        });
-        refused.push(policy.injected(&asked).is_err());
-        let mut pod = guarded.clone();
-        pod["spec"]["containers"][0]["securityContext"]["capabilities"] = add;
-        past.push(pod);
+        let long = capability.to_string();
+        let short = long.trim_start_matches("CAP_").to_owned();
+        for name in [short.clone(), short.to_lowercase(), long] {
+            let add = json!({ "drop": ["ALL"], "add": [name] });
+            let asked = pod(|pod| {
+                pod["spec"]["containers"][0]["securityContext"] = json!({ "capabilities": add.clone() })
+            });
+            refused.push(policy.injected(&asked).is_err());
+            let mut pod = guarded.clone();
+            pod["spec"]["containers"][0]["securityContext"]["capabilities"] = add;
+            past.push(pod);
+        }
     }
     let judged: Vec<_> = policy.judge(&past).iter().map(|said| !said.is_empty()).collect();
     assert_eq!(judged, refused);

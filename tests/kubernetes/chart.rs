@@ -9,7 +9,7 @@ fn every_file_of_values_is_linted_and_its_manifests_are_valid_in_the_three_newes
     let said = helm(&["check"]).ok();
     let files = std::fs::read_dir(file("helm/agentsecrets/ci")).unwrap().count();
     assert_eq!(said.lines().count(), files, "{said}");
-    assert!(files >= 15);
+    assert!(files >= 19);
 }
 
 #[test]
@@ -42,6 +42,7 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
         ("image: { digest: latest }", "digest"),
         ("metrics: { port: 0, serviceMonitor: { enabled: true } }", "port"),
         ("audit: { to: 'https://key:word@collector' }", "to"),
+        ("mode: injector\nmetrics: { port: 1, serviceMonitor: { enabled: true } }", "PodMonitor"),
         ("policy: { policy: { version: 2 } }", "version"),
     ] {
         let values_file = tempfile::NamedTempFile::new().unwrap();
@@ -164,7 +165,7 @@ fn prometheus_is_told_of_a_port_that_the_pod_has_and_that_others_may_call() {
         assert_eq!(ours["ports"][0]["containerPort"], 9464);
         let service =
             manifests.iter().find(|it| it["metadata"]["name"] == "demo-agentsecrets-metrics").unwrap();
-        assert_eq!(service["spec"]["ports"][0]["targetPort"], ours["ports"][0]["name"]);
+        assert_eq!(service["spec"]["ports"][0]["targetPort"], ours["ports"][0]["containerPort"]);
         for (label, value) in service["spec"]["selector"].as_object().unwrap() {
             assert_eq!(&pod["metadata"]["labels"][label], value, "{label}");
         }
