@@ -8,3 +8,8 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+/// Whether `text` is nothing but such digits.
+pub fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -16,7 +16,7 @@ use crate::base::shown;
 use crate::capability::clock;
 use crate::capability::sessions::{Session, Sessions, Who, hierarchy};
 use crate::capability::{registry, token, uses};
-use crate::identity::container::{self, Container};
+use crate::identity::container::{self, Container, is_whole_id};
 use crate::identity::lineage;
 
 /// Start, list and end sessions.
@@ -151,9 +151,8 @@ fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
         };
     }
     if let Some(id) = &start.container {
-        let is_whole = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let wrong = || Failure::new(Exit::Usage, "a container is named by its whole id, 64 digits of hex");
-        return is_whole.then(|| Who::Container { id: id.clone() }).ok_or_else(wrong);
+        return is_whole_id(id).then(|| Who::Container { id: id.clone() }).ok_or_else(wrong);
     }
     let asked = || match context.starter() {
         Some(process) => Ok(process.pid),

@@ -5,6 +5,8 @@
 use std::fmt::Display;
 use std::io;
 
+use crate::base::hex::is_hex;
+
 /// Digits of a container's id, as every engine gives it.
 const ID: usize = 64;
 /// What engines write before it: Docker, containerd and CRI-O for Kubernetes, Podman, nerdctl.
@@ -85,10 +87,6 @@ fn uid(part: &str) -> Option<&str> {
     let plain = uid.bytes().filter(|byte| !matches!(byte, b'-' | b'_')).count();
     let shaped = plain == 32 && uid.bytes().all(|byte| is_digit(byte) || matches!(byte, b'-' | b'_'));
     (named && shaped).then_some(uid)
-}
-
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(is_digit)
 }
 
 fn is_digit(byte: u8) -> bool {

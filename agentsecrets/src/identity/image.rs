@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::is_whole_id;
+
 /// Where Docker looks for what names no registry.
 const USUAL_REGISTRY: &str = "docker.io";
 /// The longest name, as registries have it.
@@ -109,7 +111,7 @@ impl Name {
     /// alone is none.
     pub fn as_engines_read(text: &str) -> Option<Self> {
         match text.parse() {
-            Err(NO_VERSION) if !is_hex(text) => format!("{text}:latest").parse().ok(),
+            Err(NO_VERSION) if !is_whole_id(text) => format!("{text}:latest").parse().ok(),
             parsed => parsed.ok(),
         }
     }
@@ -154,18 +156,13 @@ fn written_out(name: &str) -> Option<String> {
             && part.bytes().next().is_some_and(is_lower)
             && part.bytes().last().is_some_and(is_lower)
     });
-    let valid = name.len() <= LONGEST && registry.bytes().all(of_host) && is_path && !is_hex(path);
+    let valid = name.len() <= LONGEST && registry.bytes().all(of_host) && is_path && !is_whole_id(path);
     valid.then(|| format!("{registry}/{}{path}", if official { "library/" } else { "" }))
 }
 
 /// Whether it is `sha256:` and 64 lower-case hex digits.
 pub fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(is_hex)
-}
-
-/// Whether it is 64 hex digits, which Docker takes for no name.
-fn is_hex(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.strip_prefix("sha256:").is_some_and(is_whole_id)
 }
 
 fn is_tag(text: &str) -> bool {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::hex::is_hex;
 use crate::base::name::SecretName;
 use crate::capability::registry::{Kept, VERSION};
 use crate::identity::executable::sha256;
@@ -167,10 +168,9 @@ impl Pinned {
 
     fn check(&self) -> Result<(), String> {
         let path = self.path.display();
-        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if !self.path.is_absolute() {
             Err(format!("{path} is not an absolute path"))
-        } else if self.sha256.len() != 64 || !self.sha256.bytes().all(is_hex) {
+        } else if self.sha256.len() != 64 || !is_hex(&self.sha256) {
             Err(format!("the 'sha256' of {path} is not 64 digits of lower-case hex"))
         } else {
             Ok(())
