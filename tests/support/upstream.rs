@@ -242,7 +242,14 @@ async fn serve(
 }
 
 async fn secure(stream: TcpStream, acceptor: &TlsAcceptor, service: Service) {
-    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let stream = match acceptor.accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((_, mut stream)) => {
+            // With what it did not read a server's end would overtake its alert.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            return;
+        }
+    };
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     let peer = Peer {

@@ -271,7 +271,7 @@ fn work(
     mut control: UnixStream,
 ) -> Result<(), Failure> {
     let prepared = Arc::new(prepared);
-    let stop = CancellationToken::new();
+    let (stop, introduced) = (CancellationToken::new(), CancellationToken::new());
     let resolver = Arc::new(Resolver::system());
     let wallets = Arc::new(Wallets::new(
         prepared.store.clone(),
@@ -286,7 +286,7 @@ fn work(
     for (core, served) in served.into_iter().enumerate() {
         let (workers, pods) = (workers.clone(), pods.take());
         let (prepared, resolver, wallets) = (prepared.clone(), resolver.clone(), wallets.clone());
-        let (identifier, stop) = (identifier.clone(), stop.clone());
+        let (identifier, stop, introduced) = (identifier.clone(), stop.clone(), introduced.clone());
         let run = move || -> io::Result<()> {
             let runtime = runtime()?;
             runtime.block_on(async {
@@ -301,7 +301,7 @@ fn work(
                     let (policy, identifier) = (prepared.policy.clone(), identifier.clone());
                     tokio::spawn(pods::follow(pods, policy, identifier, workers, stop.clone()));
                 }
-                serve_connections(&prepared, resolver, wallets, identifier, served, stop).await
+                serve_connections(&prepared, resolver, wallets, identifier, served, introduced, stop).await
             })
         };
         let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(run);
@@ -313,12 +313,15 @@ fn work(
         over.spawn(move || tell_when_over(&capabilities, told))
             .map_err(|error| failed("cannot start a thread", error))?;
     }
-    let launcher_ends = thread::Builder::new().name("control".to_owned()).spawn(move || {
-        // The launcher says nothing more; that it ended is all we wait for.
-        let _ = control.read(&mut [0u8; 1]);
+    let follow = thread::Builder::new().name("control".to_owned()).spawn(move || {
+        // The launcher says once that agents may start; that it ended is all we wait for then.
+        if matches!(control.read(&mut [0u8; 1]), Ok(1..)) {
+            introduced.cancel();
+            let _ = control.read(&mut [0u8; 1]);
+        }
         stop.cancel();
     });
-    launcher_ends.map_err(|error| failed("cannot start a thread", error))?;
+    follow.map_err(|error| failed("cannot start a thread", error))?;
     for thread in threads {
         let _ = thread.join();
     }
@@ -339,6 +342,7 @@ async fn serve_connections(
     wallets: Arc<Wallets>,
     identifier: Arc<Identifier>,
     mut served: mpsc::UnboundedReceiver<Served>,
+    introduced: CancellationToken,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let timeouts = prepared.config.timeouts;
@@ -359,7 +363,13 @@ async fn serve_connections(
         tasks: tasks.clone(),
     });
     let intercept = Arc::new(Intercept { pipeline, leaves: prepared.leaves.clone() });
-    let doors = Doors { intercept, room: prepared.room.clone(), tasks: tasks.clone(), stop: stop.clone() };
+    let doors = Doors {
+        intercept,
+        room: prepared.room.clone(),
+        tasks: tasks.clone(),
+        introduced,
+        stop: stop.clone(),
+    };
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.records.clone())?;
         let all = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));

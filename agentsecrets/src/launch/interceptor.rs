@@ -97,6 +97,11 @@ impl Interceptor {
         }
     }
 
+    /// Tells it that all is done that agents need, so that whoever asks for our health is told that they may start.
+    pub fn introduced(&self) -> io::Result<()> {
+        (&self.control).write_all(b"!")
+    }
+
     /// A descriptor that becomes readable when the interceptor has ended.
     pub fn end(&self) -> BorrowedFd<'_> {
         self.control.as_fd()

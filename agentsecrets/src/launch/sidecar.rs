@@ -109,7 +109,8 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     let order = order(wanted, &hold, &sockets, (uid, gid));
     let (mut interceptor, ready) = Interceptor::start(interceptor, &order, sockets)?;
     let prepared = introduce(wanted, &hold, &ready)
-        .and_then(|()| harden::drop_privileges(uid, gid).map_err(step("give up privileges")));
+        .and_then(|()| harden::drop_privileges(uid, gid).map_err(step("give up privileges")))
+        .and_then(|()| interceptor.introduced().map_err(step("speak with the interceptor")));
     let ended = prepared.and_then(|()| {
         eprintln!("agentsecrets: what is started in {hold} goes through here");
         wait(&mut interceptor, wanted.streaming.clone().map(|words| Streaming::of(words, None)))

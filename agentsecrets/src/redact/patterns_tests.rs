@@ -105,9 +105,10 @@ fn a_whole_secret_is_no_piece_however_it_is_written() {
 fn what_a_hostile_text_puts_before_a_secret_does_not_hide_it() {
     let key = "64abcd/ef gh\u{e9}ijk";
     let patterns = patterns(&[key.as_bytes()]);
-    for before in
-        ["%", "%25", "\\", "\\\\", "\\x", "\\u00", "&#x", "&", "=", "%%", "\n", "\ndata:", "\0", "\\u"]
-    {
+    for before in [
+        "%", "%25", "\\", r"\\", r"\\\", r"\\\\\\\", r"\x", r"\u00", "&#x", "&", "=", "%%", "\n", "\ndata:",
+        "\0", r"\u",
+    ] {
         for (name, echo) in ECHOES {
             let text = [before.as_bytes(), &echo(key.as_bytes()), b"."].concat();
             assert!(patterns.scrub(&text).is_some(), "{before:?} hides {name}");
@@ -195,6 +196,18 @@ fn memory_is_bounded_for_many_secrets_and_for_a_key_file() {
     }
 }
 
+/// Whether what stands before an echo takes nothing of it into an escape, in any layer.
+fn is_read_alone(before: &[u8], echo: &[u8]) -> bool {
+    let read = |text: &Vec<u8>| {
+        let mut out = Vec::new();
+        unescape(text, &mut out);
+        out
+    };
+    let layers =
+        |text: Vec<u8>| std::iter::successors(Some(text), move |text| Some(read(text))).take(LAYERS + 1);
+    layers([before, echo].concat()).zip(layers(echo.to_vec())).all(|(all, alone)| all.ends_with(&alone))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -209,7 +222,11 @@ proptest! {
         prop_assume!(!secret.starts_with("{") && !secret.contains("%u"));
         let patterns = patterns(&[secret.as_bytes()]);
         let (name, echo) = ECHOES[which];
-        let text = [before.as_bytes(), &echo(secret.as_bytes()), b"<"].concat();
+        let echo = echo(secret.as_bytes());
+        // Of a short one too little is left where an escape that was begun takes its first characters.
+        let is_cut = !is_read_alone(before.as_bytes(), &echo);
+        prop_assume!(secret.len() >= 16 || !is_cut);
+        let text = [before.as_bytes(), &echo, b"<"].concat();
         prop_assert!(patterns.scrub(&text).is_some(), "{} of {:?}", name, secret);
     }
 

@@ -109,6 +109,11 @@ fn backslash(text: &[u8]) -> Option<(Meaning, usize)> {
         [b'f', ..] => simple(12),
         // Nobody escapes these so, and an escape of another kind may begin here.
         [b'%' | b'&', ..] => None,
+        // Many in a row are as good as one: else what is behind enough of them would need a layer for each halving.
+        [b'\\', rest @ ..] => {
+            let more = rest.iter().take_while(|byte| **byte == b'\\').count();
+            Some((Meaning::Byte([b'\\']), 2 + more / 2 * 2))
+        }
         [byte, ..] if byte.is_ascii_punctuation() => simple(*byte),
         _ => None,
     }
@@ -183,6 +188,9 @@ mod tests {
             (r"\u00E9\u{e9}\ud83d\uDE00", "\u{e9}\u{e9}\u{1f600}"),
             (r"\x61\141", "aa"),
             (r"a\nb\r\n", "a\nb\n\n"),
+            (r"\\u0061", r"\u0061"),
+            (r"\\\u0061", r"\a"),
+            (r"\\\\\\\\u0061", r"\u0061"),
             ("&amp;&#97;&#x61;&#X61;&#128512;&quot;&sol;", "&aaa\u{1f600}\"/"),
         ] {
             assert_eq!(read(text), meaning);
