@@ -58,8 +58,9 @@ fn pod(change: impl FnOnce(&mut Value)) -> Value {
     pod
 }
 
-/// With programs, with rules, and with a sidecar that streams.
-const VALUES: [&str; 3] = ["injector.yaml", "injector-nftables.yaml", "injector-metrics.yaml"];
+/// With programs, with rules, with a sidecar that streams, and with one that asks who its pod is.
+const VALUES: [&str; 4] =
+    ["injector.yaml", "injector-nftables.yaml", "injector-metrics.yaml", "injector-spiffe.yaml"];
 
 #[test]
 fn what_the_webhook_makes_of_a_pod_passes_and_what_came_past_it_does_not() {
@@ -210,6 +211,49 @@ fn each_change_is_refused(policy: &Policy) {
         assert!(said.iter().any(|said| said.contains(why)), "{why}: {said:?} {pod}");
     }
     assert_eq!(policy.judge(&[guarded]), [Vec::<String>::new()]);
+}
+
+#[test]
+fn a_guarded_pod_that_would_serve_its_sidecar_a_workload_api_of_its_own_is_refused() {
+    let policy = Policy::of("injector-spiffe.yaml");
+    let guarded = policy.injected(&pod(|_| {})).unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut pod = guarded.clone();
+        change(&mut pod["spec"]);
+        pod
+    };
+    let volume = |source: Value| {
+        changed(&|spec| {
+            let volumes = spec["volumes"].as_array_mut().unwrap();
+            volumes.retain(|volume| volume["name"] != "agentsecrets-spiffe");
+            let mut volume = source.clone();
+            volume["name"] = "agentsecrets-spiffe".into();
+            volumes.push(volume);
+        })
+    };
+    let mounted = |name: &str, at: &str| {
+        changed(&|spec| {
+            let mounts = spec["initContainers"][0]["volumeMounts"].as_array_mut().unwrap();
+            mounts.push(json!({ "name": name, "mountPath": at }));
+        })
+    };
+    let unmounted = changed(&|spec| {
+        let mounts = spec["initContainers"][0]["volumeMounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["name"] != "agentsecrets-spiffe");
+    });
+    let pods = [
+        volume(json!({ "emptyDir": {} })),
+        volume(json!({ "persistentVolumeClaim": { "claimName": "mine" } })),
+        volume(json!({ "csi": { "driver": "mine.example.org" } })),
+        mounted("agentsecrets-state", "/spiffe-workload-api"),
+        mounted("agentsecrets-state", "/x/..//spiffe-workload-api/"),
+        mounted("agentsecrets-spiffe", "/elsewhere"),
+        unmounted,
+    ];
+    for said in policy.judge(&pods) {
+        assert!(said.iter().any(|said| said.contains("and nobody in the pod")), "{said:?}");
+    }
+    assert_eq!(policy.judge(std::slice::from_ref(&guarded)), [Vec::<String>::new()]);
 }
 
 /// The two lists of capabilities are one.

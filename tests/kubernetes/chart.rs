@@ -9,7 +9,7 @@ fn every_file_of_values_is_linted_and_its_manifests_are_valid_in_the_three_newes
     let said = helm(&["check"]).ok();
     let files = std::fs::read_dir(file("helm/agentsecrets/ci")).unwrap().count();
     assert_eq!(said.lines().count(), files, "{said}");
-    assert!(files >= 19);
+    assert!(files >= 21);
 }
 
 #[test]
@@ -44,6 +44,11 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
         ("audit: { to: 'https://key:word@collector' }", "to"),
         ("mode: injector\nmetrics: { port: 1, serviceMonitor: { enabled: true } }", "PodMonitor"),
         ("policy: { policy: { version: 2 } }", "version"),
+        ("spiffe: { enabled: yes-please }", "enabled"),
+        ("spiffe: { enabled: true, driver: CSI }", "driver"),
+        ("spiffe: { enabled: true, socket: ../other.sock }", "socket"),
+        ("spiffe: { enabled: true, path: /run/spire }", "path"),
+        ("mode: node\nspiffe: { enabled: true }", "policies of a node match by `pod`"),
     ] {
         let values_file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&values_file, values).unwrap();
@@ -87,6 +92,35 @@ fn the_agents_container_holds_no_value_no_privilege_and_nothing_of_the_sidecars(
     }
     for name in ADDED_ROOTS {
         assert_eq!(of(name).unwrap(), "/run/agentsecrets/public/ca.pem", "{name}");
+    }
+}
+
+#[test]
+fn the_workload_apis_socket_is_the_sidecars_alone_and_read_only() {
+    let of_chart = rendered(&file("helm/agentsecrets/ci/sidecar-spiffe.yaml"));
+    let pod = of_kind(&of_chart, "Deployment")["spec"]["template"]["spec"].clone();
+    let manifests = rendered(&file("helm/agentsecrets/ci/injector-spiffe.yaml"));
+    let text = of_kind(&manifests, "ConfigMap")["data"]["sidecar.yaml"].as_str().unwrap();
+    let fragment = agentsecrets::kubernetes::fragment::Fragment::parse(text, "s".as_ref()).unwrap();
+    let agent = serde_json::json!({ "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "agent", "image": "a" }] } });
+    let injected =
+        agentsecrets::kubernetes::inject::inject(serde_json::from_value(agent).unwrap(), &fragment).unwrap();
+    let injected = serde_json::to_value(injected).unwrap()["spec"].clone();
+    let of_driver =
+        [(pod, "csi.spiffe.io", "spire-agent.sock"), (injected, "csi.spiffe.example.org", "agent.sock")];
+    for (pod, driver, socket) in of_driver {
+        let named = |list: &Value| -> Vec<Value> {
+            let named =
+                list.as_array().into_iter().flatten().filter(|it| it["name"] == "agentsecrets-spiffe");
+            named.cloned().collect()
+        };
+        let volume = serde_json::json!({ "name": "agentsecrets-spiffe", "csi": { "driver": driver, "readOnly": true } });
+        assert_eq!(named(&pod["volumes"]), [volume]);
+        let mount = serde_json::json!({ "name": "agentsecrets-spiffe", "mountPath": "/spiffe-workload-api", "readOnly": true });
+        assert_eq!(named(&pod["initContainers"][0]["volumeMounts"]), [mount]);
+        let args = pod["initContainers"][0]["args"].as_array().unwrap();
+        assert!(args.contains(&format!("--spiffe=unix:///spiffe-workload-api/{socket}").into()), "{args:?}");
+        assert!(named(&pod["containers"][0]["volumeMounts"]).is_empty());
     }
 }
 

@@ -127,6 +127,23 @@ const OLDER: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[i64] = &[];
 
+/// What waiting for several sockets at once needs.
+const WAITING: &[i64] = &[
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_eventfd2,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_readv,
+    libc::SYS_shutdown,
+    libc::SYS_writev,
+];
+
 /// Commands of `bpf`: to look up, delete, and take an entry of a map.
 const MAP: [i64; 3] = [1, 3, 21];
 
@@ -182,7 +199,19 @@ pub(super) fn allow_looking() -> io::Result<()> {
 
 /// Allows the process that asks an engine to connect to sockets of this machine, and to speak there.
 pub(super) fn allow_asking() -> io::Result<()> {
-    let mut rules: Rules = COMMON.iter().map(|call| (*call, vec![])).collect();
+    allow_speaking(BTreeMap::new())
+}
+
+/// Allows the process that follows what is said at a socket to do the same, and to wait for more than one thing.
+pub(super) fn allow_following() -> io::Result<()> {
+    let mut waiting: Rules = WAITING.iter().map(|call| (*call, vec![])).collect();
+    waiting.insert(libc::SYS_socketpair, one_of(0, [i64::from(libc::AF_UNIX)])?);
+    waiting.insert(libc::SYS_ioctl, one_of(1, [libc::FIONBIO as i64])?);
+    allow_speaking(waiting)
+}
+
+fn allow_speaking(more: Rules) -> io::Result<()> {
+    let mut rules: Rules = COMMON.iter().map(|call| (*call, vec![])).chain(more).collect();
     let speaking =
         [libc::SYS_connect, libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_setsockopt, libc::SYS_write];
     rules.extend(speaking.map(|call| (call, vec![])));

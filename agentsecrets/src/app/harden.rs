@@ -14,6 +14,7 @@ use crate::base::home::Home;
 use crate::base::privileges;
 use crate::identity::engine::Engine;
 use crate::identity::witness::Witness;
+use crate::identity::workload::Workload;
 
 /// What the witness keeps: the right to see which program another user's process runs.
 const KEPT_BY_THE_WITNESS: Capability = Capability::CAP_SYS_PTRACE;
@@ -53,6 +54,16 @@ pub fn start_asker(socket: &Path, uid: u32, gid: u32) -> io::Result<Engine> {
         become_user(uid, gid, &[])?;
         reach::confine_to_nothing()?;
         calls::allow_asking()
+    })
+}
+
+/// Starts the process that asks the SPIFFE Workload API at `socket`, as `uid` and `gid`: whether anybody answers there
+/// yet or not. Call it with a single thread, before privileges are given up.
+pub fn start_workload(socket: &Path, uid: u32, gid: u32) -> io::Result<Workload> {
+    Workload::start(socket.to_path_buf(), || {
+        become_user(uid, gid, &[])?;
+        reach::confine_to_nothing()?;
+        calls::allow_following()
     })
 }
 

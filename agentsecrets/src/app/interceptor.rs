@@ -28,6 +28,7 @@ use crate::identity::engine::Engine;
 use crate::identity::hierarchy::Hierarchy;
 use crate::identity::process::{Containers, Identifier};
 use crate::identity::witness::Witness;
+use crate::identity::workload::Workload;
 use crate::pipeline::wallet::{self, Wallets};
 use crate::pipeline::{Intercept, Pipeline};
 use crate::policy::approval::Desk;
@@ -79,6 +80,7 @@ struct Prepared {
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
     alarms: Arc<Alarms>,
+    workload: Option<Workload>,
 }
 
 /// Serves the launcher at the other end of standard input.
@@ -139,6 +141,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     let engine = order.service.as_ref().and_then(|service| service.engine.as_ref());
     let engine = engine.map(|socket| harden::start_asker(socket, order.uid, order.gid)).transpose();
     let engine = engine.map_err(|error| failed("cannot ask the engine", error))?;
+    let workload = order.service.as_ref().and_then(|service| service.spiffe.as_ref());
+    let workload = workload.map(|socket| harden::start_workload(socket, order.uid, order.gid)).transpose();
+    let mut workload = workload.map_err(|error| failed("cannot ask the Workload API", error))?;
     harden::drop_privileges(order.uid, order.gid)
         .map_err(|error| failed("cannot give up privileges", error))?;
     // Made now: what is not there cannot be opened to us.
@@ -159,6 +164,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
         Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), sys::conceal)
             .map_err(|error| failed("cannot start the keeper of stores", error))?;
     let identifier = identifier(&order, witness.clone(), engine)?;
+    let identifier = identifier.of_workload(workload.as_ref().map(Workload::known));
     reach::confine(&order.home, &order.cgroup_root)
         .map_err(|error| failed("cannot confine ourselves", error))?;
 
@@ -192,6 +198,9 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
         );
     }
     let approvals = Arc::new(Desk::at(order.home.approvals()));
+    // What starts after us then finds who it is, where that is known already.
+    let heard = workload.as_mut().map_or(Ok(()), Workload::hear_first);
+    heard.map_err(|error| failed("cannot ask the Workload API", error))?;
     let prepared = Prepared {
         order,
         config,
@@ -210,6 +219,7 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
         placeholders,
         inbound,
         alarms: Arc::default(),
+        workload,
     };
     Ok((prepared, identifier, pods))
 }
@@ -265,11 +275,15 @@ fn introduce(
 
 /// One thread per core, each with a runtime of its own, all taking connections from the same sockets.
 fn work(
-    prepared: Prepared,
+    mut prepared: Prepared,
     identifier: Identifier,
     mut pods: Option<OwnedFd>,
     mut control: UnixStream,
 ) -> Result<(), Failure> {
+    if let Some(workload) = prepared.workload.take() {
+        let spawned = thread::Builder::new().name("workload".to_owned()).spawn(|| workload.listen());
+        spawned.map_err(|error| failed("cannot start a thread", error))?;
+    }
     let prepared = Arc::new(prepared);
     let (stop, introduced) = (CancellationToken::new(), CancellationToken::new());
     let resolver = Arc::new(Resolver::system());

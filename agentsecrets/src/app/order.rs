@@ -69,6 +69,9 @@ pub struct Service {
     /// The socket of the engine that says which images their containers are of.
     #[serde(default)]
     pub engine: Option<PathBuf>,
+    /// The socket of the SPIFFE Workload API that says who we are, and so our pod.
+    #[serde(default)]
+    pub spiffe: Option<PathBuf>,
     /// A packet socket, as an inherited descriptor, on which we hear of a node's pods.
     #[serde(default)]
     pub pods: Option<i32>,

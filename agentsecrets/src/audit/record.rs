@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::escape::tidy;
 use crate::base::name::{AgentName, Environment};
 use crate::exchange::target::Target;
-use crate::identity::{Process, ProcessFacts};
+use crate::identity::ProcessFacts;
 
 /// The rule that an administrative act is recorded under; no agent's rule has this form.
 pub(super) const ADMINISTRATIVE: &str = "administrative";
@@ -126,7 +126,7 @@ pub struct Opening {
     /// How the caller is known.
     pub identity_level: IdentityLevel,
     /// Who asks.
-    pub process: Option<Arc<Process>>,
+    pub process: Option<ProcessFacts>,
     /// The session.
     pub session_id: Option<Arc<str>>,
     /// The agent token's id.
@@ -188,7 +188,7 @@ impl Record {
             duration_ms: None,
             token_id: opening.token_id.map(|token| token.to_string()),
             session_id: opening.session_id.map(|session| session.to_string()),
-            process: opening.process.as_deref().map(ProcessFacts::from),
+            process: opening.process,
             rule: None,
             notes: Vec::new(),
             prev_hash: String::new(),
@@ -220,6 +220,7 @@ impl Record {
             for text in [container, pod, &mut process.image, &mut process.image_id].into_iter().flatten() {
                 tidy(text, LONGEST_TEXT);
             }
+            process.spiffe.iter_mut().for_each(|id| tidy(id, LONGEST_URL));
         }
     }
 }

@@ -67,7 +67,7 @@ fn opening(method: &str) -> Opening {
         environment: Environment::default(),
         agent_id: Some("coder".parse().unwrap()),
         identity_level: IdentityLevel::Kernel,
-        process: Some(Arc::new(Process::for_test())),
+        process: Some((&Process::for_test()).into()),
         session_id: Some("s-1".into()),
         token_id: None,
         method: method.into(),

@@ -46,8 +46,8 @@ pub fn known(
     within: impl Fn(&Ancestor) -> bool,
 ) -> Result<Known, IdentityError> {
     let ancestry = look.ancestry(&process)?.into_iter().take_while(within).collect();
-    let (pod, asked_by) = (caller.standing.pod.clone(), caller.standing.asked_by);
-    let standing = Standing { pod, asked_by, ..Standing::default() };
+    let (pod, spiffe) = (caller.standing.pod.clone(), caller.standing.spiffe.clone());
+    let standing = Standing { pod, spiffe, asked_by: caller.standing.asked_by, ..Standing::default() };
     let caller = Caller { process: process.into(), standing, ..caller.clone() };
     let admitted = capabilities.admit(&Ok(caller.clone()), &Shown::default());
     let (caller, refused) = match admitted {
@@ -57,7 +57,7 @@ pub fn known(
     let trust = capabilities.trust().map(|trust| trust.standing(&caller));
     let agent = refused.map_or_else(|| policy.agent_for(&caller), Err);
     Ok(Known {
-        process: (&*caller.process).into(),
+        process: (&caller).into(),
         ancestry,
         agent: agent.as_ref().ok().map(|agent| agent.name().to_string()),
         no_agent: agent.err().map(|refusal| refusal.message),

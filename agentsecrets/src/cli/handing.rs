@@ -18,7 +18,7 @@ pub(super) fn open(
         environment: context.environment.clone(),
         agent_id: None,
         identity_level: IdentityLevel::Kernel,
-        process: Some(process),
+        process: Some((&*process).into()),
         session_id: None,
         token_id: None,
         method: method.to_owned(),

@@ -14,7 +14,8 @@ use crate::launch::{NoInterceptor, place::NoPlace};
 
 /// Guard agents in other containers: what is started in this one's cgroup goes through here.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  agentsecrets sidecar --cgroup /agentsecrets.slice\n\n\
+#[command(after_help = "Examples:\n  agentsecrets sidecar --cgroup /agentsecrets.slice\n  \
+    agentsecrets sidecar --spiffe unix:///spiffe-workload-api/spire-agent.sock\n\n\
     deploy/compose.yaml starts it with all that it needs. It takes CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON,\n\
     CAP_SETUID and CAP_SETGID, and gives them up before it serves; agents stay held when it ends.\n\
     With --capture nftables the agents share its network, CAP_BPF and CAP_PERFMON are not needed, and\n\
@@ -47,6 +48,9 @@ pub(super) struct Args {
     /// Ask this engine which images agents' containers are of, for `match: { image: … }`
     #[arg(long, value_name = "unix:///SOCKET", value_parser = socket)]
     engine: Option<PathBuf>,
+    /// Ask this SPIFFE Workload API who we are, for `match: { spiffe: … }` [default: $SPIFFE_ENDPOINT_SOCKET]
+    #[arg(long, value_name = "unix:///SOCKET", value_parser = socket)]
+    spiffe: Option<PathBuf>,
     #[command(flatten)]
     streamed: Streamed,
 }
@@ -112,6 +116,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         user: args.user,
         processes: args.processes,
         engine: args.engine,
+        spiffe: args.spiffe.map_or_else(workload_api, |socket| Ok(Some(socket)))?,
         streaming: args.streamed.words(&context.home),
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
@@ -127,11 +132,18 @@ pub(super) fn user(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
+/// The socket of the Workload API where the standard has it looked for.
+fn workload_api() -> Result<Option<PathBuf>, Failure> {
+    let named = std::env::var("SPIFFE_ENDPOINT_SOCKET").ok().filter(|text| !text.is_empty());
+    let read = named.map(|text| socket(&text)).transpose();
+    read.map_err(|why| Failure::new(Exit::Usage, format!("SPIFFE_ENDPOINT_SOCKET: {why}")))
+}
+
 /// The file of a socket.
 fn socket(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok(path.into()),
-        _ => Err(format!("'{text}' is no socket of this machine such as unix:///var/run/docker.sock")),
+        _ => Err(format!("'{text}' is no socket of this machine such as unix:///run/agent.sock")),
     }
 }
 

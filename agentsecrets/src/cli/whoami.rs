@@ -125,6 +125,7 @@ fn print(known: &Known) {
     if let Some(pod) = &known.process.pod {
         row("pod", pod);
     }
+    known.process.spiffe.iter().for_each(|id| row("spiffe", id));
     for (number, above) in known.ancestry.iter().enumerate() {
         let exe = above.exe.as_deref().unwrap_or("a program that may not be seen");
         row(if number == 0 { "below" } else { "" }, &format!("{exe} ({})", above.pid));

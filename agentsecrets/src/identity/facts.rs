@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Process;
+use super::{Caller, Process};
 
 /// A process, as it is told of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,16 @@ pub struct ProcessFacts {
     pub image_id: Option<String>,
     /// Its pod's uid, where it is in one.
     pub pod: Option<String>,
+    /// The SPIFFE identities of its workload that hold, where a service asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spiffe: Vec<String>,
+}
+
+impl From<&Caller> for ProcessFacts {
+    fn from(caller: &Caller) -> Self {
+        let ids = caller.standing.spiffe.iter().flat_map(|known| known.ids());
+        Self { spiffe: ids.map(|id| id.to_string()).collect(), ..Self::from(&*caller.process) }
+    }
 }
 
 impl From<&Process> for ProcessFacts {
@@ -45,6 +55,7 @@ impl From<&Process> for ProcessFacts {
             image: process.image.as_ref().and_then(|image| image.name.as_ref()).map(ToString::to_string),
             image_id: process.image.as_ref().map(|image| image.id.clone()),
             pod: container.and_then(|container| container.pod()),
+            spiffe: Vec::new(),
         }
     }
 }

@@ -34,19 +34,12 @@ impl Line {
         confine: impl FnOnce() -> io::Result<()>,
         answer: impl FnMut(&[u8]) -> Answer,
     ) -> io::Result<Self> {
-        let (line, theirs) = Self::pair(patience)?;
-        process::fork(|| match live(&theirs, confine, answer) {
-            Ok(()) => 0,
-            Err(_) => 1,
-        })?;
-        Ok(line)
+        Self::new(helper(confine, |theirs| serve(theirs, answer))?, patience)
     }
 
-    fn pair(patience: Duration) -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        setsockopt(&ours, sockopt::ReceiveTimeout, &TimeVal::new(patience.as_secs() as i64, 0))?;
-        Ok((Self { socket: ours, asked: 0 }, theirs))
+    fn new(socket: OwnedFd, patience: Duration) -> io::Result<Self> {
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(patience.as_secs() as i64, 0))?;
+        Ok(Self { socket, asked: 0 })
     }
 
     /// Asks, and waits for the answer.
@@ -74,11 +67,29 @@ pub(super) fn unclear() -> io::Error {
     io::Error::other("the process that answers cannot be understood")
 }
 
+/// Forks a process that gives up by `confine` what it does not need, and then does its `work` with the other end of
+/// the socket that is returned. The calling process must have one thread.
+pub(super) fn helper(
+    confine: impl FnOnce() -> io::Result<()>,
+    work: impl FnOnce(&OwnedFd) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
+    let (ours, theirs) = pair()?;
+    process::fork(|| match live(&theirs, confine, work) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    })?;
+    Ok(ours)
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
 /// The life of a helper.
 fn live(
     socket: &OwnedFd,
     confine: impl FnOnce() -> io::Result<()>,
-    answer: impl FnMut(&[u8]) -> Answer,
+    work: impl FnOnce(&OwnedFd) -> io::Result<()>,
 ) -> io::Result<()> {
     SigSet::all().thread_block()?;
     setsid()?;
@@ -87,7 +98,7 @@ fn live(
     confine()?;
     // After the change of user, which undoes it. The line tells, too, when there is nobody left to answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    serve(socket, answer)
+    work(socket)
 }
 
 /// Answers until the line closes.
@@ -107,7 +118,8 @@ fn serve(socket: &OwnedFd, mut answer: impl FnMut(&[u8]) -> Answer) -> io::Resul
 impl Line {
     /// A line to a thread: tests have some, and cannot fork. It says something late before each answer.
     pub(super) fn to_thread(answer: impl FnMut(&[u8]) -> Answer + Send + 'static) -> Self {
-        let (line, theirs) = Self::pair(Duration::from_secs(5)).unwrap();
+        let (ours, theirs) = pair().unwrap();
+        let line = Self::new(ours, Duration::from_secs(5)).unwrap();
         let late = theirs.try_clone().unwrap();
         let mut answer = answer;
         std::thread::spawn(move || {

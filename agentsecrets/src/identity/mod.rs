@@ -26,10 +26,13 @@ pub mod pod;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod socket;
+pub mod spiffe;
 #[cfg(windows)]
 mod windows;
 #[cfg(target_os = "linux")]
 pub mod witness;
+#[cfg(target_os = "linux")]
+pub mod workload;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -78,6 +81,8 @@ pub struct Standing {
     pub is_issued: bool,
     /// The pod that it is in, where a cluster tells of it.
     pub pod: Option<Arc<pod::Known>>,
+    /// The SPIFFE identities of the workload that it is part of, where a service asks for them.
+    pub spiffe: Option<Arc<spiffe::Known>>,
     /// The process that asked the daemon for the run that it is in.
     pub asked_by: Option<lineage::Born>,
     /// Itself and the processes that it descends from, as they were when that was asked for first; then the one

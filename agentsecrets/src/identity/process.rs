@@ -23,7 +23,7 @@ use super::lineage::Born;
 use super::pod::Known;
 use super::socket::Ends;
 use super::witness::{Seen, Witness};
-use super::{Caller, IdentityError, Process, Standing};
+use super::{Caller, IdentityError, Process, Standing, spiffe};
 
 /// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -36,6 +36,7 @@ pub struct Identifier {
     agent: Option<AgentName>,
     asked_by: Option<Born>,
     pod: Option<Arc<Known>>,
+    spiffe: Option<Arc<spiffe::Known>>,
 }
 
 /// What can be seen of callers besides the kernel's snapshot.
@@ -68,13 +69,19 @@ impl Identifier {
         agent: Option<AgentName>,
     ) -> Self {
         let (sight, hashes) = (Sight::Run(witness.into(), cgroup), Hashes::default());
-        Self { sight, hashes, session, agent, asked_by: None, pod: None }
+        Self { sight, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
     }
 
     /// The same for a run that the daemon started because the process `asked_by` asked for it.
     #[must_use]
     pub fn asked_by(self, asked_by: Option<Born>) -> Self {
         Self { asked_by, ..self }
+    }
+
+    /// The same for callers that are part of the workload of which `known` says who it is.
+    #[must_use]
+    pub fn of_workload(self, known: Option<Arc<spiffe::Known>>) -> Self {
+        Self { spiffe: known, ..self }
     }
 
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
@@ -84,7 +91,15 @@ impl Identifier {
         agent: Option<AgentName>,
     ) -> Self {
         let sight = Sight::Containers(Arc::new(containers), witness);
-        Self { sight, hashes: Hashes::default(), session: "".into(), agent, asked_by: None, pod: None }
+        Self {
+            sight,
+            hashes: Hashes::default(),
+            session: "".into(),
+            agent,
+            asked_by: None,
+            pod: None,
+            spiffe: None,
+        }
     }
 
     /// For those of these containers that are in the cgroup `cgroup`, which is that of the pod of which `known`
@@ -101,14 +116,15 @@ impl Identifier {
             Sight::Sockets => Sight::Sockets,
         };
         let (hashes, session, agent) = (self.hashes.clone(), self.session.clone(), self.agent.clone());
-        Self { sight, hashes, session, agent, asked_by: self.asked_by, pod: Some(known) }
+        // What we are ourselves says nothing of another pod.
+        Self { sight, hashes, session, agent, asked_by: self.asked_by, pod: Some(known), spiffe: None }
     }
 
     /// For the containers of a pod, whose sockets are in our network, and of which nothing else is seen. No caller
     /// is in a session.
     pub fn of_sockets(agent: Option<AgentName>) -> Self {
         let (hashes, session) = (Hashes::default(), "".into());
-        Self { sight: Sight::Sockets, hashes, session, agent, asked_by: None, pod: None }
+        Self { sight: Sight::Sockets, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
     }
 
     /// Proves who made the connection of which the kernel kept `trace`.
@@ -152,12 +168,13 @@ impl Identifier {
 
     fn proven(&self, process: Process) -> Caller {
         let pod = self.pod.as_ref().filter(|known| is_in(&process, known)).cloned();
+        let spiffe = self.spiffe.clone();
         Caller {
             process: Arc::new(process),
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
-            standing: Standing { pod, asked_by: self.asked_by, ..Standing::default() },
+            standing: Standing { pod, spiffe, asked_by: self.asked_by, ..Standing::default() },
         }
     }
 

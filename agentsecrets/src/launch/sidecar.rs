@@ -59,6 +59,8 @@ pub struct Sidecar {
     pub processes: bool,
     /// The socket of the engine that says which images agents' containers are of.
     pub engine: Option<PathBuf>,
+    /// The socket of the SPIFFE Workload API that says who we are, and so our pod.
+    pub spiffe: Option<PathBuf>,
     /// Our own program's arguments, with which it sends the audit log on.
     pub streaming: Option<Vec<OsString>>,
 }
@@ -234,6 +236,7 @@ fn order(wanted: &Sidecar, hold: &Hold, sockets: &Sockets, (uid, gid): (u32, u32
             ours,
             processes: wanted.processes,
             engine: wanted.engine.clone(),
+            spiffe: wanted.spiffe.clone(),
             pods: None,
         }),
         uid,

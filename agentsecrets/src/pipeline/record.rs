@@ -277,7 +277,7 @@ fn opening(environment: &Environment, caller: Option<&Caller>) -> Opening {
             true => IdentityLevel::Issued,
             false => IdentityLevel::Kernel,
         }),
-        process: caller.filter(|caller| !caller.standing.is_issued).map(|caller| caller.process.clone()),
+        process: caller.filter(|caller| !caller.standing.is_issued).map(Into::into),
         session_id: caller.map(|caller| caller.session.clone()),
         token_id: caller.and_then(|caller| caller.standing.token.clone()),
         method: String::new(),

@@ -31,6 +31,7 @@ use super::rules::{Agent, Policy, Rule};
 use super::scale::{self, shown};
 use super::signing::Signing;
 use super::sources::Sources;
+use super::spiffe::Identity;
 use super::taking;
 use super::tenants::{self, Strangers};
 
@@ -177,12 +178,13 @@ impl Findings {
             || facts.cgroup.is_some()
             || facts.container.is_some()
             || facts.image.is_some()
-            || facts.pod.is_some();
+            || facts.pod.is_some()
+            || facts.spiffe.is_some();
         if !named && !session && !token && !trusted {
             self.error(
                 spanned,
                 "'match' asks for no fact and would hold for any program: name one of exe, sha256, uid, cgroup, \
-                 container, image, pod, session: true, token: true, trusted: true, or leave 'match' out",
+                 container, image, pod, spiffe, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
         Match {
@@ -196,6 +198,7 @@ impl Findings {
             token,
             trusted,
             pod: facts.pod.as_ref().map(|pod| self.pod(pod)),
+            spiffe: facts.spiffe.as_ref().and_then(|text| self.keep(text, Identity::read(&text.value))),
         }
     }
 

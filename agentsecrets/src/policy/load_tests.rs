@@ -29,6 +29,7 @@ agents:
       cgroup: /agents.slice/**
       image: ghcr.io/acme/agent:1
       pod: { namespace: prod, service_account: agent, labels: { app: agent } }
+      spiffe: spiffe://example.org/ns/prod/sa/*
       session: true
       token: true
     env: false
@@ -61,7 +62,7 @@ agents:
     let secrets: Vec<_> = agent.secrets().map(|name| name.as_str()).collect();
     assert_eq!(secrets, ["OTHER", "STRIPE_KEY", "THIRD"]);
     assert_eq!((agent.inbound(), agent.env(), agent.rules()), (&[8080][..], false, 5));
-    assert_eq!(&*agent.rules[0].id, "coder/1 (policy.yaml:17)");
+    assert_eq!(&*agent.rules[0].id, "coder/1 (policy.yaml:18)");
     assert_eq!(agent.rules[0].max_body, Some(10 << 20));
 }
 

@@ -15,6 +15,7 @@ use super::narrow::covers;
 use super::pods::PodFacts;
 use super::program;
 use super::scale::shown;
+use super::spiffe::{self, Identity};
 
 /// What stands behind `host:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +176,7 @@ pub(super) struct Match {
     pub token: bool,
     pub trusted: bool,
     pub pod: Option<PodFacts>,
+    pub spiffe: Option<Identity>,
 }
 
 impl Match {
@@ -207,6 +209,9 @@ impl Match {
             Some("token")
         } else if self.trusted && !caller.standing.trusted {
             Some("trusted")
+        } else if !self.spiffe.as_ref().is_none_or(|identity| identity.holds_for(caller)) {
+            // The last: an entry that is another's anyway does not depend on what is not known.
+            Some(spiffe::FACT)
         } else {
             None
         }

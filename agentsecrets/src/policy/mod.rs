@@ -39,6 +39,7 @@ pub mod rules;
 pub(crate) mod scale;
 pub mod signing;
 mod sources;
+mod spiffe;
 pub mod taking;
 pub mod template;
 mod tenants;

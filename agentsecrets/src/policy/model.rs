@@ -59,6 +59,8 @@ pub(super) struct Match {
     #[serde(default, deserialize_with = "given")]
     pub pod: Option<Spanned<Pod>>,
     #[serde(default, deserialize_with = "given")]
+    pub spiffe: Option<Text>,
+    #[serde(default, deserialize_with = "given")]
     pub session: Option<bool>,
     #[serde(default, deserialize_with = "given")]
     pub token: Option<bool>,

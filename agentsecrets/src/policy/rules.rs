@@ -21,6 +21,7 @@ use super::load::Problem;
 use super::matching::{HostPattern, Hosts, Match, Naming};
 use super::signing::Signing;
 use super::sources::Sources;
+use super::spiffe::{is_open, why_missing};
 use super::taking::Taking;
 
 /// All rules that are in force.
@@ -142,9 +143,16 @@ impl Policy {
             return Err(Refusal::new(Slug::EmptyAllowlist, "", message));
         }
         let Some(name) = &caller.agent else {
-            let holds = self.agents.iter().find(|agent| agent.fails_by(caller).is_none());
-            return holds.ok_or_else(|| {
-                denied(format!("no agent entry of {} holds for {}", self.file, program(&caller.process)))
+            // The first that holds, or may: what is not known must not make another of it.
+            let first = self.agents.iter().find_map(|agent| match agent.fails_by(caller) {
+                None => Some(Ok(agent)),
+                Some(fact) => is_open(fact, caller).then_some(Err(())),
+            });
+            return first.and_then(Result::ok).ok_or_else(|| {
+                let program = program(&caller.process);
+                let mut missing = self.agents.iter().filter_map(|agent| agent.fails_by(caller));
+                let why = missing.find_map(|fact| why_missing(fact, caller)).unwrap_or_default();
+                denied(format!("no agent entry of {} holds for {program}{why}", self.file))
             });
         };
         let Some(agent) = self.agent(name) else {
@@ -153,9 +161,10 @@ impl Policy {
         match agent.fails_by(caller) {
             None => Ok(agent),
             Some(fact) => Err(denied(format!(
-                "this program is not agent '{name}': 'match.{fact}' of {} does not hold for {}",
+                "this program is not agent '{name}': 'match.{fact}' of {} does not hold for {}{}",
                 self.file,
-                program(&caller.process)
+                program(&caller.process),
+                why_missing(fact, caller).unwrap_or_default()
             ))),
         }
     }

@@ -61,6 +61,11 @@ DENO_CERT NODE_EXTRA_CA_CERTS
 {{- printf "%s-injector-%s" (include "agentsecrets.fullname" .) (default "default" .Release.Namespace) | trunc 253 -}}
 {{- end -}}
 
+{{- /* Where the sidecar finds the Workload API, if it asks one. */ -}}
+{{- define "agentsecrets.workloadApi" -}}
+{{- with .Values.spiffe | default dict }}{{ if .enabled }}/spiffe-workload-api/{{ .socket }}{{ end }}{{ end -}}
+{{- end -}}
+
 {{- /* What a service does with its audit log beside keeping it, as arguments. */ -}}
 {{- define "agentsecrets.streamed" -}}
 {{- with (.Values.audit | default dict).to }}

@@ -5,6 +5,9 @@
 - sidecar
 - --capture={{ include "agentsecrets.capture" . }}
 - --user={{ .Values.sidecar.user }}
+{{- with include "agentsecrets.workloadApi" . }}
+- --spiffe=unix://{{ . }}
+{{- end }}
 {{- include "agentsecrets.streamed" . }}
 {{- end -}}
 
@@ -60,6 +63,9 @@
     {{- if .Values.secrets.existingSecret }}
     - { name: agentsecrets-secrets, mountPath: /run/secrets, readOnly: true }
     {{- end }}
+    {{- with include "agentsecrets.workloadApi" . }}
+    - { name: agentsecrets-spiffe, mountPath: {{ dir . }}, readOnly: true }
+    {{- end }}
 {{- end -}}
 
 {{- define "agentsecrets.sidecar.volumes" -}}
@@ -78,6 +84,10 @@
 {{- with .Values.secrets.existingSecret }}
 - name: agentsecrets-secrets
   secret: { secretName: {{ . | quote }}, defaultMode: 292 }
+{{- end }}
+{{- if include "agentsecrets.workloadApi" . }}
+- name: agentsecrets-spiffe
+  csi: { driver: {{ .Values.spiffe.driver | quote }}, readOnly: true }
 {{- end }}
 {{- end -}}
 

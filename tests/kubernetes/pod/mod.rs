@@ -8,6 +8,7 @@ mod lifecycle;
 mod nftables;
 mod others;
 mod spec;
+mod spiffe;
 mod streaming;
 
 use std::collections::BTreeMap;

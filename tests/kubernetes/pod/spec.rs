@@ -123,6 +123,7 @@ pub(super) struct Volume {
     pub(super) config_map: Option<ConfigMap>,
     pub(super) empty_dir: Option<EmptyDir>,
     pub(super) secret: Option<Secret>,
+    pub(super) csi: Option<Csi>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -151,4 +152,11 @@ pub(super) struct EmptyDir {
 pub(super) struct Secret {
     pub(super) secret_name: String,
     pub(super) default_mode: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Csi {
+    pub(super) driver: String,
+    pub(super) read_only: bool,
 }

@@ -6,7 +6,7 @@ use super::{Log, Pending};
 use crate::audit::record::ADMINISTRATIVE;
 use crate::audit::{AuditError, IdentityLevel, Opening, Outcome, Status};
 use crate::base::name::{AgentName, Environment, SecretName};
-use crate::identity::{Caller, Process};
+use crate::identity::{Caller, Process, ProcessFacts};
 
 /// What a person did, or was kept from doing.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Log {
             environment: act.environment.clone(),
             agent_id: act.agent.cloned(),
             identity_level: IdentityLevel::Kernel,
-            process: act.process,
+            process: act.process.as_deref().map(ProcessFacts::from),
             session_id: None,
             token_id: None,
             method: act.act.into(),

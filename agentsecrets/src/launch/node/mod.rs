@@ -203,7 +203,13 @@ fn order(
         listeners: Vec::new(),
         dns_udp: Vec::new(),
         dns_tcp: Vec::new(),
-        service: Some(Service { ours: None, processes: true, engine: None, pods: Some(pods.as_raw_fd()) }),
+        service: Some(Service {
+            ours: None,
+            processes: true,
+            engine: None,
+            spiffe: None,
+            pods: Some(pods.as_raw_fd()),
+        }),
         uid,
         gid,
     })
