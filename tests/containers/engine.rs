@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::bundle::{Bundle, capabilities};
 use super::compose::{Compose, SecretFile, Service};
 use super::deploy;
-use super::site::{self, Container, SECRET, Site};
+use super::site::{self, Container, IDLE, SECRET, Site};
 
 /// As whom the service serves, as the image says.
 const SERVES: u32 = 65532;
@@ -106,7 +106,7 @@ impl Engine {
 
     /// Starts an agent as `service` says, in the pid namespace of another if one is given.
     pub(crate) fn agent_as(&self, service: &Service, pids: Option<&Container<'_>>) -> Container<'_> {
-        let words = ["/bin/sh", "-c", "echo started; read line"].map(str::to_owned).to_vec();
+        let words = IDLE.map(str::to_owned).to_vec();
         let mut agent = self.begin(service, words, pids);
         assert_eq!(agent.line(), "started");
         agent

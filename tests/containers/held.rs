@@ -2,6 +2,7 @@
 //! what they say.
 
 use super::Engine;
+use super::site::{IDLE, assert_unprivileged};
 use crate::support::upstream::{Options, Upstream};
 
 /// Tries every way out that a container has, each with a word of its own; what the kernel said is printed.
@@ -80,7 +81,7 @@ fn the_health_check_fails_where_nothing_is_held_or_served() {
     outside.cgroup_parent = format!("outside-{}", outside.cgroup_parent);
     let _removed = Removed(engine.slice().with_file_name(&outside.cgroup_parent));
     // A container of the same image that guards nothing.
-    let beside = engine.start_with(&outside, &["/bin/sh", "-c", "echo started; read line"]);
+    let beside = engine.start_with(&outside, &IDLE);
     let outcome = beside.exec(["/agentsecrets", "health", "--json"]);
     assert_eq!(outcome.code, Some(6), "{outcome:?}");
     assert!(outcome.stdout.contains("no hook is in force"), "{outcome:?}");
@@ -88,8 +89,7 @@ fn the_health_check_fails_where_nothing_is_held_or_served() {
 
     // Hooks without anybody who serves: a container of ours beside the agents, after the service was killed.
     engine.service().kill();
-    let beside = engine
-        .start_with(&engine.compose.services["agentsecrets"], &["/bin/sh", "-c", "echo started; read line"]);
+    let beside = engine.start_with(&engine.compose.services["agentsecrets"], &IDLE);
     let outcome = beside.exec(["/agentsecrets", "health"]);
     assert_eq!(outcome.code, Some(6), "{outcome:?}");
 }
@@ -115,11 +115,6 @@ fn what_serves_is_nobody_with_nothing() {
     let processes = service.processes();
     assert!(processes.len() >= 2, "{processes:?}");
     for status in processes {
-        let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
-        assert_eq!(of("Uid:"), "65532\t65532\t65532\t65532", "{status}");
-        for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
-            assert_eq!(of(set), "0000000000000000", "{status}");
-        }
-        assert_eq!(of("NoNewPrivs:"), "1");
+        assert_unprivileged(&status, 65532);
     }
 }

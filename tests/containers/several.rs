@@ -1,9 +1,7 @@
 //! Several agents behind one service, in one network: each is itself.
 
 use super::Engine;
-use super::site::SECRET;
-
-const OTHER: &str = "sk_test_9dPqR7sT2uVwX4yZ6aBcD8eF";
+use super::site::{OTHER, SECRET};
 
 /// Two agents, each with a user and a secret of its own.
 fn policy(engine: &Engine) {

@@ -19,11 +19,15 @@ use crate::support::capture::{Capture, Packet};
 use crate::support::certificate::Authority;
 use crate::support::home::AGENTSECRETS;
 use crate::support::netns::Netns;
-use crate::support::process::{Outcome, command, finish};
+use crate::support::process::{Outcome, command, finish, until};
 use crate::support::upstream::{Options, Upstream};
 
 /// The secret that is spent.
 pub(crate) const SECRET: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
+/// One that another agent may spend.
+pub(crate) const OTHER: &str = "sk_test_9dPqR7sT2uVwX4yZ6aBcD8eF";
+/// Says that it has started, and does nothing until it is told to end.
+pub(crate) const IDLE: [&str; 3] = ["/bin/sh", "-c", "echo started; read line"];
 
 /// One network, and what runs in it.
 pub(crate) struct Site {
@@ -180,6 +184,17 @@ impl Site {
     }
 }
 
+/// That a process, of which this is the status file, is the user `uid` with no privilege, and can get none.
+#[track_caller]
+pub(crate) fn assert_unprivileged(status: &str, uid: u32) {
+    let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+    assert_eq!(of("Uid:"), [uid.to_string().as_str(); 4].join("\t"), "{status}");
+    for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+        assert_eq!(of(set), "0000000000000000", "{status}");
+    }
+    assert_eq!((of("NoNewPrivs:"), of("Seccomp:")), ("1", "2"), "{status}");
+}
+
 /// The folder of a cgroup.
 pub(crate) fn cgroup(path: &str) -> PathBuf {
     agentsecrets::connection::ebpf::cgroup2_mount().unwrap().join(path.trim_start_matches('/'))
@@ -308,12 +323,17 @@ impl Container<'_> {
     /// Asks its first process to end, and says how it did.
     pub(crate) fn stop(mut self) -> Option<i32> {
         finish(self.site.runc(&["kill"]).args([&self.id, "TERM"])).ok();
-        self.child.wait().unwrap().code()
+        self.ended()
     }
 
     /// Waits until its first process has ended by itself, and says how it did.
     pub(crate) fn ended(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        let mut status = None;
+        until("the container has ended", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
     }
 
     /// Waits until its first process has failed, and gives what that said.
@@ -328,7 +348,7 @@ impl Container<'_> {
     /// Tells its first process to end, and waits for it.
     pub(crate) fn finish(mut self) {
         let _ = self.input.take().unwrap().write_all(b"end\n");
-        self.child.wait().unwrap();
+        self.ended();
     }
 }
 

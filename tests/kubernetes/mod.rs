@@ -3,6 +3,7 @@
 mod admission;
 mod certificates;
 mod chart;
+mod driver;
 mod node;
 mod pod;
 mod webhook;
@@ -13,6 +14,11 @@ use std::process::{Child, Command, Stdio};
 use crate::containers::file;
 use crate::support::home::AGENTSECRETS;
 use crate::support::process::{Outcome, command, finish};
+
+use driver::Driver;
+
+/// As whom the chart has what handles agents' traffic serve.
+const SERVES: u32 = 64646;
 
 /// Helm's engine, asked what `words` say of the chart.
 fn helm(words: &[&str]) -> Outcome {

@@ -21,30 +21,21 @@ use agentsecrets::connection::ebpf;
 use agentsecrets::launch::node::Status;
 use serde_json::{Value, json};
 
+use crate::containers::site::{OTHER, SECRET, new_id};
 use crate::support::certificate::Authority;
 use crate::support::home::Home;
 use crate::support::process::{Outcome, command, finish, until};
 use crate::support::upstream::{Options, Upstream};
 
+use super::{Driver, SERVES};
 use api::Api;
 
 pub(super) use rights::GRANTED;
 
-/// As whom the service serves.
-const SERVES: u32 = 64646;
-const SECRET: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
-const OTHER: &str = "sk_test_9dPqR7sT2uVwX4yZ6aBcD8eF";
 /// What a pod that is guarded carries.
 const LABEL: (&str, &str) = ("agentsecrets.dev/guard", "true");
 /// The name of the node.
 const NODE: &str = "worker-1";
-
-/// How a kubelet names cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Driver {
-    Systemd,
-    Cgroupfs,
-}
 
 /// A node of a cluster.
 struct Cluster {
@@ -102,7 +93,7 @@ impl Cluster {
         ));
         let cluster = Self { home, folder, api, server, driver, above, pins };
         for quality in ["burstable", "besteffort"] {
-            fs::create_dir_all(cluster.quality(quality)).unwrap();
+            fs::create_dir_all(cluster.above.join(driver.quality(quality))).unwrap();
         }
         cluster.policy(&cluster.entry(
             "coder",
@@ -131,15 +122,7 @@ impl Cluster {
 
     /// The folder of all pods.
     fn kubepods(&self) -> PathBuf {
-        self.above.join(if self.driver == Driver::Systemd { "kubepods.slice" } else { "kubepods" })
-    }
-
-    /// The folder of those of one quality of service.
-    fn quality(&self, quality: &str) -> PathBuf {
-        match self.driver {
-            Driver::Systemd => self.kubepods().join(format!("kubepods-{quality}.slice")),
-            Driver::Cgroupfs => self.kubepods().join(quality),
-        }
+        self.above.join(self.driver.kubepods())
     }
 
     /// The service's command line, as the chart has it.
@@ -205,15 +188,7 @@ impl Cluster {
 
     /// A pod that has a cgroup and nothing else yet.
     fn cgroup(&self, quality: &str, uid: String) -> Pod<'_> {
-        let name = uid.replace('-', "_");
-        let folder = match (self.driver, quality) {
-            (Driver::Systemd, "") => self.kubepods().join(format!("kubepods-pod{name}.slice")),
-            (Driver::Systemd, quality) => {
-                self.quality(quality).join(format!("kubepods-{quality}-pod{name}.slice"))
-            }
-            (Driver::Cgroupfs, "") => self.kubepods().join(format!("pod{uid}")),
-            (Driver::Cgroupfs, quality) => self.quality(quality).join(format!("pod{uid}")),
-        };
+        let folder = self.above.join(self.driver.pod(quality, &uid));
         // The kubelet's volume manager comes before its containers.
         let pods = self.folder.path().join("pods").join(&uid);
         let public = pods.join("volumes/kubernetes.io~empty-dir/agentsecrets-public");
@@ -333,13 +308,7 @@ impl Pod<'_> {
 
     /// A new container's cgroup.
     fn container(&self) -> PathBuf {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let id = format!("{number:016x}{}", "0123456789abcdef".repeat(3));
-        let container = match self.cluster.driver {
-            Driver::Systemd => self.folder.join(format!("cri-containerd-{id}.scope")),
-            Driver::Cgroupfs => self.folder.join(id),
-        };
+        let container = self.folder.join(self.cluster.driver.container(&new_id()));
         fs::create_dir(&container).unwrap();
         container
     }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::kubelet::Driver;
-use super::{injected, of_chart};
-use crate::containers::site::SECRET;
+use super::super::SERVES;
+use super::{Driver, injected, of_chart};
+use crate::containers::site::{IDLE, SECRET, assert_unprivileged};
 
 #[test]
 fn an_agents_call_gets_its_credential_under_either_driver_of_cgroups() {
@@ -30,12 +30,11 @@ fn an_agents_call_gets_its_credential_under_either_driver_of_cgroups() {
 
 #[test]
 fn a_pod_that_the_webhook_changed_gets_its_credential_too() {
-    let started = ["/bin/sh", "-c", "echo started; read line"];
     let pod = injected(
         "ebpf",
         &json!({ "containers": [
-            { "name": "one", "image": "agent", "command": started },
-            { "name": "two", "image": "agent", "command": started, "securityContext": { "runAsUser": 2000 } },
+            { "name": "one", "image": "agent", "command": IDLE },
+            { "name": "two", "image": "agent", "command": IDLE, "securityContext": { "runAsUser": 2000 } },
         ] }),
     );
     let sandbox = pod.sandbox();
@@ -57,12 +56,7 @@ fn what_serves_is_nobody_with_nothing() {
     let processes = sandbox.sidecar().processes();
     assert!(processes.len() >= 2, "{processes:?}");
     for status in processes {
-        let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
-        assert_eq!(of("Uid:"), "64646\t64646\t64646\t64646", "{status}");
-        for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
-            assert_eq!(of(set), "0000000000000000", "{status}");
-        }
-        assert_eq!((of("NoNewPrivs:"), of("Seccomp:")), ("1", "2"));
+        assert_unprivileged(&status, SERVES);
     }
 }
 

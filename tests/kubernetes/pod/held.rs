@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::kubelet::{Driver, Pod, Sandbox};
-use super::{injected, of_chart, of_values};
+use super::kubelet::{Pod, Sandbox};
+use super::{Driver, injected, of_chart, of_values};
 use crate::containers::held::TRIES;
-use crate::containers::site::Container;
+use crate::containers::site::{Container, IDLE};
 use crate::support::upstream::{Options, Upstream};
 
 /// Servers on the other side of the wire, and where nobody answers.
@@ -71,13 +71,12 @@ fn an_agents_container_cannot_get_out_otherwise_and_without_the_sidecar_it_can()
 /// What a pod of another author's has: a container that prepares, and one that is added while it runs.
 #[test]
 fn a_container_that_prepares_and_one_that_is_added_later_are_held_like_the_agent() {
-    let started = ["/bin/sh", "-c", "echo started; read line"];
     for capture in ["ebpf", "nftables"] {
         let pod = injected(
             capture,
             &json!({
                 "initContainers": [{ "name": "prepare", "image": "agent" }],
-                "containers": [{ "name": "agent", "image": "agent", "command": started }],
+                "containers": [{ "name": "agent", "image": "agent", "command": IDLE }],
                 "securityContext": { "runAsUser": 1000 },
             }),
         );

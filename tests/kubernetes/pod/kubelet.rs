@@ -11,24 +11,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
+use super::super::{Driver, SERVES};
 use super::spec::{Container as Wanted, PodSpec, Volume};
 use crate::containers::bundle::{Bundle, capabilities};
-use crate::containers::site::{self, Container, SECRET, Site};
+use crate::containers::site::{self, Container, IDLE, SECRET, Site};
 
-/// As whom the chart has the sidecar serve.
-const SERVES: u32 = 64646;
 /// As whom the agent's image runs, where the pod does not say.
 const OF_THE_IMAGE: u32 = 1000;
 
 /// Held while the cgroups above those of pods are made or removed, which pods have in common.
 static ABOVE: Mutex<()> = Mutex::new(());
-
-/// How a kubelet and its runtime name cgroups.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Driver {
-    Systemd,
-    Cgroupfs,
-}
 
 /// A pod, as it was scheduled to this node.
 pub(super) struct Pod {
@@ -63,7 +55,7 @@ impl Pod {
         let site = Site::new(SERVES);
         let allow = json!({ "host": "api.test", "ports": [site.api.port()], "private": true, "secrets": ["STRIPE_KEY"] });
         let (spec, objects) = make(&json!({
-            "agent": { "image": "agent", "command": ["/bin/sh", "-c", "echo started; read line"] },
+            "agent": { "image": "agent", "command": IDLE },
             "secrets": { "existingSecret": "agent-secrets", "names": ["STRIPE_KEY"] },
             "policy": { "policy": { "version": 1, "agents": [{ "name": "coder", "allow": [allow] }] } },
         }));
@@ -72,13 +64,7 @@ impl Pod {
         let number = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let uid = format!("{:08x}-{:04x}-4abc-8def-0123456789ab", number.0, number.1);
         // Some of it is requested and not all is limited: burstable.
-        let cgroup = match driver {
-            Driver::Systemd => format!(
-                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
-                uid.replace('-', "_")
-            ),
-            Driver::Cgroupfs => format!("/kubepods/burstable/pod{uid}"),
-        };
+        let cgroup = format!("/{}", driver.pod("burstable", &uid));
         let above = ABOVE.lock();
         fs::create_dir_all(site::cgroup(&cgroup)).unwrap();
         drop(above);
@@ -104,7 +90,7 @@ impl Pod {
             no_new_privileges: true,
             read_only: true,
             working_dir: "/".to_owned(),
-            command: ["/bin/sh", "-c", "echo started; read line"].map(str::to_owned).to_vec(),
+            command: IDLE.map(str::to_owned).to_vec(),
             environment: self.environment(false),
             mounts: Vec::new(),
             cgroup: self.cgroup_of(&id),
@@ -150,10 +136,7 @@ impl Pod {
     }
 
     fn cgroup_of(&self, id: &str) -> String {
-        match self.driver {
-            Driver::Systemd => format!("{}/cri-containerd-{id}.scope", self.cgroup),
-            Driver::Cgroupfs => format!("{}/{id}", self.cgroup),
-        }
+        format!("{}/{}", self.cgroup, self.driver.container(id))
     }
 
     /// Makes what a volume leads to.

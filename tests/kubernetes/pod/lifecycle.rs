@@ -1,9 +1,8 @@
 //! Killed, restarted, upgraded, in whichever order: an agent is served or offline, never free.
 
-use super::kubelet::Driver;
-use super::of_chart;
+use super::{Driver, of_chart};
 use crate::containers::lifecycle::known_anew;
-use crate::containers::site;
+use crate::containers::site::{self, IDLE};
 use crate::containers::trying::Trying;
 
 #[test]
@@ -91,7 +90,7 @@ fn the_readiness_probe_tells_whether_anybody_serves() {
     sidecar.kill();
     // A container of the same image in which nothing serves.
     let mut idle = pod.sidecar().clone();
-    idle.command = ["/bin/sh", "-c", "echo started; read line"].map(str::to_owned).to_vec();
+    idle.command = IDLE.map(str::to_owned).to_vec();
     idle.args.clear();
     assert_eq!(sandbox.agent(&idle).exec(&probe.exec.command).code, Some(6));
 }

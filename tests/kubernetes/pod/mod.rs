@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use kubelet::{Driver, Objects, Pod};
+use kubelet::{Objects, Pod};
 
-use super::rendered;
+use super::{Driver, rendered};
 
 /// The pod of the chart's own agent.
 fn of_chart(driver: Driver) -> Pod {

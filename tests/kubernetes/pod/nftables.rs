@@ -6,13 +6,11 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::held::{Outside, run};
-use super::kubelet::{Driver, Pod};
-use super::of_values;
-use crate::containers::site::{Container, SECRET};
+use super::kubelet::Pod;
+use super::{Driver, of_values};
+use crate::containers::site::{Container, IDLE, OTHER, SECRET};
 use crate::containers::trying::Trying;
 use crate::support::process::until;
-
-const OTHER: &str = "sk_test_9dPqR7sT2uVwX4yZ6aBcD8eF";
 
 fn ruled() -> Pod {
     of_values(Driver::Systemd, &json!({ "capture": "nftables" }))
@@ -138,7 +136,7 @@ fn killed_or_started_again_an_agent_is_served_or_offline_and_never_free() {
         until("it is healthy", || sidecar.exec(["/agentsecrets", "health"]).code == Some(0));
         sidecar.kill();
     }
-    let idle = ["/bin/sh", "-c", "echo started; read line"].map(str::to_owned).to_vec();
+    let idle = IDLE.map(str::to_owned).to_vec();
     let mut beside = pod.sidecar().clone();
     (beside.command, beside.args) = (idle, Vec::new());
     assert_eq!(sandbox.agent(&beside).exec(["/agentsecrets", "health"]).code, Some(6), "nobody serves");

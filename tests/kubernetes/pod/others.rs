@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::kubelet::Driver;
-use super::of_chart;
+use super::{Driver, of_chart};
 use crate::containers::site::SECRET;
 use crate::support::process::until;
 

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::kubelet::Driver;
-use super::of_values;
+use super::{Driver, of_values};
 use crate::containers::site::SECRET;
 use crate::support::process::until;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use agentsecrets_ebpf::{Flow, Origin};
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
 
@@ -16,8 +17,8 @@ pub(super) struct Holds {
     pub(super) flows: u64,
 }
 
-/// A record's key and value; see `agentsecrets_ebpf::{Flow, Origin}`.
-type Flows = HashMap<MapData, [u8; 48], [u8; 64]>;
+/// The bytes of a record's key and value.
+type Flows = HashMap<MapData, [u8; size_of::<Flow>()], [u8; size_of::<Origin>()]>;
 
 /// The process among the descendants of `root` whose arguments hold `word`.
 pub(super) fn descendant(root: u32, word: &str) -> Option<u32> {

@@ -2,6 +2,8 @@
 //! Python does. They are known by their name, by the package that they came in, and by the functions that an
 //! interpreter's library has: a copy under another name has them, too.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use object::{Object, ObjectSymbol};
@@ -144,15 +146,19 @@ fn bare(name: &str) -> &str {
 
 /// What the functions of the program at `path` say. One that cannot be looked into may be anything.
 fn by_functions(path: &Path) -> Option<&'static str> {
-    let bytes = match std::fs::metadata(path) {
-        Ok(file) if file.len() <= LARGEST => std::fs::read(path),
-        Ok(_) => return Some(PERHAPS),
-        Err(error) => Err(error),
-    };
-    let Ok(bytes) = bytes else { return Some(PERHAPS) };
+    let Ok(mut file) = File::open(path) else { return Some(PERHAPS) };
+    let mut start = Vec::with_capacity(ELF.len());
+    if (&mut file).take(ELF.len() as u64).read_to_end(&mut start).is_err() {
+        return Some(PERHAPS);
+    }
     // What a script's first line names is the program that runs, and never the script.
-    if !bytes.starts_with(ELF) {
+    if start != ELF {
         return None;
+    }
+    let mut bytes = start;
+    match file.take(LARGEST).read_to_end(&mut bytes) {
+        Ok(length) if (length as u64) < LARGEST => {}
+        _ => return Some(PERHAPS),
     }
     let Ok(file) = object::File::parse(&*bytes) else { return Some(PERHAPS) };
     let mut symbols = file.dynamic_symbols().filter_map(|symbol| symbol.name().ok());
