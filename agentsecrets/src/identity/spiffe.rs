@@ -106,7 +106,8 @@ pub fn listed(ids: &[SpiffeId]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn now() -> i64 {
+/// The time, in seconds since 1970.
+pub(super) fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|now| now.as_secs());
     now.ok().and_then(|now| now.try_into().ok()).unwrap_or(i64::MAX)
 }

@@ -20,7 +20,7 @@ use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context, X509Svid};
 use tokio::time::timeout;
 
 use super::line::{helper, unclear};
-use super::spiffe::{Issued, Known, Word, listed};
+use super::spiffe::{Issued, Known, Word, listed, now};
 use crate::base::sys::terminal;
 
 /// How long the API may take until it says something.
@@ -29,7 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AT_FIRST: Duration = Duration::from_secs(3);
 /// How long the API is left alone after it failed: at first, and when it goes on to.
 const SHORTEST_REST: Duration = Duration::from_millis(500);
-const LONGEST_REST: Duration = Duration::from_secs(10);
+const LONGEST_REST: Duration = Duration::from_secs(5);
+/// The longest time for which nothing new needs to be said.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// How many identities are taken.
 const MOST: usize = 16;
 /// The longest reason, in bytes.
@@ -144,6 +146,7 @@ fn follow(socket: &Path, line: &OwnedFd) -> io::Result<()> {
 enum End {
     Failed(WorkloadApiError),
     Silent,
+    Stale,
     Over,
     Unheard(io::Error),
 }
@@ -171,6 +174,7 @@ impl End {
             Self::Silent => {
                 Word::Away(format!("the Workload API does not answer within {} s", PATIENCE.as_secs()))
             }
+            Self::Stale => Word::Away("the Workload API has let what it said expire".to_owned()),
             Self::Over => Word::Away("the Workload API ended its answer".to_owned()),
             Self::Unheard(error) => return Err(error),
         })
@@ -187,10 +191,21 @@ async fn ask(endpoint: &Endpoint, mut say: impl FnMut(Word) -> io::Result<()>) -
     .await?
     .map_err(End::Failed)?;
     let mut contexts = pin!(contexts);
-    say(Word::Issued(issued(timely(contexts.next()).await?)?)).map_err(End::Unheard)?;
+    let mut said = issued(timely(contexts.next()).await?)?;
     loop {
-        say(Word::Issued(issued(contexts.next().await)?)).map_err(End::Unheard)?;
+        // Whoever says nothing until all is over may never say anything again.
+        let lasts = lasts(&said);
+        say(Word::Issued(said)).map_err(End::Unheard)?;
+        let next = timeout(lasts.max(PATIENCE), contexts.next()).await;
+        said = issued(next.map_err(|_| End::Stale)?)?;
     }
+}
+
+/// How long one of them is valid yet.
+fn lasts(issued: &[Issued]) -> Duration {
+    let last = issued.iter().map(|one| one.until).max().unwrap_or_default();
+    let left = last.saturating_sub(now()).saturating_add(1);
+    Duration::from_secs(left.try_into().unwrap_or_default()).min(LONGEST_WAIT)
 }
 
 async fn timely<T>(answer: impl Future<Output = T>) -> Result<T, End> {

@@ -187,6 +187,9 @@ impl Findings {
                  container, image, pod, spiffe, session: true, token: true, trusted: true, or leave 'match' out",
             );
         }
+        if let (Some(_), Some(identity)) = (&facts.pod, &facts.spiffe) {
+            self.warn(identity, "this never holds: a service of a node knows 'pod', a sidecar knows 'spiffe', and neither both");
+        }
         Match {
             exe: facts.exe.as_ref().and_then(|text| self.keep(text, super::program::glob(&text.value))),
             sha256: facts.sha256.as_ref().and_then(|text| self.keep(text, sha256(&text.value))),

@@ -76,6 +76,20 @@ fn an_image_without_a_version_or_that_is_none_is_refused() {
 }
 
 #[test]
+fn a_spiffe_identity_that_is_none_is_refused_and_one_beside_a_pod_is_warned_of() {
+    let text = |facts: &str| format!("version: 1\nagents:\n  - name: a\n    match:\n      {facts}\n");
+    for (identity, told) in
+        [("example.org/a", "does not begin with"), ("spiffe://*/a", "always written out"), ("", "")]
+    {
+        let problems = refused(&text(&format!("spiffe: {identity}")));
+        assert!(problems[0].0 == 5 && problems[0].1.contains(told), "{identity}: {problems:?}");
+    }
+    let both = text("{ pod: { namespace: prod }, spiffe: 'spiffe://example.org/a' }");
+    let policy = Policy::parse(&both, Path::new("p")).unwrap();
+    assert!(policy.warnings().iter().any(|problem| problem.message.contains("never holds")));
+}
+
+#[test]
 fn a_path_that_can_never_match_is_warned_of() {
     let warned = |lines: &str| {
         let policy = Policy::parse(&rule(lines), Path::new("p")).unwrap();

@@ -31,7 +31,7 @@ fn an_agents_call_gets_its_credential_under_either_driver_of_cgroups() {
 #[test]
 fn a_pod_that_the_webhook_changed_gets_its_credential_too() {
     let pod = injected(
-        "ebpf",
+        &json!({}),
         &json!({ "containers": [
             { "name": "one", "image": "agent", "command": IDLE },
             { "name": "two", "image": "agent", "command": IDLE, "securityContext": { "runAsUser": 2000 } },

@@ -73,7 +73,7 @@ fn an_agents_container_cannot_get_out_otherwise_and_without_the_sidecar_it_can()
 fn a_container_that_prepares_and_one_that_is_added_later_are_held_like_the_agent() {
     for capture in ["ebpf", "nftables"] {
         let pod = injected(
-            capture,
+            &json!({ "capture": capture }),
             &json!({
                 "initContainers": [{ "name": "prepare", "image": "agent" }],
                 "containers": [{ "name": "agent", "image": "agent", "command": IDLE }],

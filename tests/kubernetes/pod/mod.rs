@@ -35,12 +35,12 @@ fn of_values(driver: Driver, more: &Value) -> Pod {
     })
 }
 
-/// A pod with these containers, as the webhook changes it, with the policy that the chart writes.
-fn injected(capture: &str, containers: &Value) -> Pod {
+/// A pod with these containers, as the webhook of these values changes it, with the policy that the chart writes.
+fn injected(more: &Value, containers: &Value) -> Pod {
     Pod::new(Driver::Systemd, |values| {
         let mut objects = config_maps(&render(values));
         let mut injector = values.clone();
-        injector["capture"] = capture.into();
+        json_patch::merge(&mut injector, more);
         json_patch::merge(&mut injector, &json!({ "mode": "injector", "agent": null, "policy": null }));
         objects.extend(config_maps(&render(&injector)));
         let fragment = &objects["demo-agentsecrets-sidecar"]["sidecar.yaml"];

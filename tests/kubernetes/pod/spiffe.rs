@@ -10,11 +10,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
 
-use super::kubelet::{Driver, Pod};
-use super::of_values;
+use super::super::SERVES;
+use super::kubelet::Pod;
+use super::{Driver, injected, of_values};
 use crate::containers::file;
-use crate::containers::site::{Container, SECRET};
-use crate::support::process::{command, until};
+use crate::containers::site::{Container, IDLE, SECRET, assert_unprivileged};
+use crate::support::home::AGENTSECRETS;
+use crate::support::process::{command, finish, until};
 use crate::support::python::PYTHON;
 
 const CODER: &str = "spiffe://example.org/ns/agents/sa/coder";
@@ -67,11 +69,14 @@ fn socket(pod: &Pod) -> PathBuf {
     pod.path("pod-volumes/agentsecrets-spiffe/spire-agent.sock")
 }
 
-/// A pod whose policy gives the secret to the workload with this identity alone.
+/// The chart's pod, with a policy that gives the secret to the workload with this identity alone.
 fn pod(identity: &str, more: &Value) -> Pod {
     let mut values = json!({ "spiffe": { "enabled": true } });
     json_patch::merge(&mut values, more);
-    let pod = of_values(Driver::Systemd, &values);
+    with_policy(of_values(Driver::Systemd, &values), identity)
+}
+
+fn with_policy(pod: Pod, identity: &str) -> Pod {
     let port = pod.api.port();
     let policy = format!(
         "version: 1\nagents:\n  - name: coder\n    match: {{ spiffe: \"{identity}\" }}\n    allow:\n      - host: api.test\n        \
@@ -154,15 +159,7 @@ fn a_credential_is_spent_while_the_pod_has_the_identity_that_the_policy_names() 
     // Who asks is the sidecar's user, without a right, and is not who reads what agents send.
     let processes = sidecar.processes();
     assert!(processes.len() >= 3, "who loads, who serves, who asks: {processes:?}");
-    for status in processes {
-        let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
-        assert_eq!(
-            (of("Uid:"), of("CapPrm:")),
-            ("64646\t64646\t64646\t64646", "0000000000000000"),
-            "{status}"
-        );
-        assert_eq!((of("NoNewPrivs:"), of("Seccomp:")), ("1", "2"), "{status}");
-    }
+    processes.iter().for_each(|status| assert_unprivileged(status, SERVES));
     assert_eq!(sidecar.stop(), Some(0));
 }
 
@@ -195,7 +192,14 @@ fn an_identity_outlives_the_workload_api_until_it_expires_and_no_longer() {
     until("it is asked again", || {
         refusal(&agent, &pod).contains("no identity that the Workload API gives is valid")
     });
-    api.issue(CODER);
+    api.say(&json!({ "issue": [[CODER, 6]] }));
+    until_answered("200", &agent, &pod);
+    // One that stands still while we listen is left for one that answers.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(api.child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    until_answered("403", &agent, &pod);
+    fs::remove_file(socket(&pod)).unwrap();
+    let _other = WorkloadApi::start(&pod, &json!({ "issue": [[CODER, HOUR]] }));
     until_answered("200", &agent, &pod);
 }
 
@@ -241,15 +245,41 @@ fn a_workload_api_that_is_not_there_silent_or_mad_proves_nothing_and_is_asked_ag
     assert!(!sidecar.errors().contains(SECRET));
 }
 
+/// It stands where the standard has it looked for, or where we are told; nowhere else.
+#[test]
+fn a_workload_api_that_is_no_socket_of_this_machine_is_refused_before_anything_begins() {
+    let mut sidecar = command(AGENTSECRETS);
+    let outcome = finish(sidecar.args(["sidecar", "--spiffe", "tcp://127.0.0.1:8081"]));
+    assert_eq!(outcome.code, Some(2));
+    assert!(
+        outcome.stderr.contains("is no socket of this machine such as unix:///run/agent.sock"),
+        "{outcome:?}"
+    );
+    let mut sidecar = command(AGENTSECRETS);
+    let outcome = finish(sidecar.arg("sidecar").env("SPIFFE_ENDPOINT_SOCKET", "tcp://127.0.0.1:8081"));
+    assert_eq!(outcome.code, Some(2));
+    assert!(
+        outcome.stderr.contains("SPIFFE_ENDPOINT_SOCKET: 'tcp://127.0.0.1:8081' is no socket"),
+        "{outcome:?}"
+    );
+    // A service of a node has none: it would be told who it is, not who a pod is.
+    let mut node = command(AGENTSECRETS);
+    let outcome = finish(node.args(["kubernetes", "node", "--spiffe", "unix:///run/agent.sock"]));
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.stderr.contains("--spiffe"), "{outcome:?}");
+}
+
 /// What an agent can do toward being taken for another workload: to say who it is, and a Workload API of its own
 /// where the variable of the standard says that one is.
 #[test]
 fn an_agent_that_claims_an_identity_or_serves_its_own_stays_what_its_pod_is() {
     let own = "unix:///dev/shm/own.sock";
     let env = json!([{ "name": "SPIFFE_ENDPOINT_SOCKET", "value": own }]);
-    let pod = pod(CODER, &json!({ "agent": { "env": env } }));
-    let _api =
-        WorkloadApi::start(&pod, &json!({ "issue": [["spiffe://example.org/ns/agents/sa/other", HOUR]] }));
+    let agent = json!({ "name": "agent", "image": "agent", "command": IDLE, "env": env });
+    let pod = injected(&json!({ "spiffe": { "enabled": true } }), &json!({ "containers": [agent] }));
+    let pod = with_policy(pod, CODER);
+    let other = "spiffe://example.org/ns/agents/sa/other";
+    let mut api = WorkloadApi::start(&pod, &json!({ "issue": [[other, HOUR]] }));
     let sandbox = pod.sandbox();
     let [sidecar, agent] = sandbox.start().try_into().ok().unwrap();
     // The socket is not in its sight.
@@ -275,5 +305,7 @@ fn an_agent_that_claims_an_identity_or_serves_its_own_stays_what_its_pod_is() {
     );
     assert_eq!(pod.api.received().len(), 0, "nothing of it reached the server");
     let record = sidecar.audit().pop().unwrap();
-    assert_eq!(record["process"]["spiffe"], json!(["spiffe://example.org/ns/agents/sa/other"]), "{record}");
+    assert_eq!(record["process"]["spiffe"], json!([other]), "{record}");
+    api.issue(CODER);
+    until_answered("200", &agent, &pod);
 }
