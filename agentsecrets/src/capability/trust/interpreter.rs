@@ -155,10 +155,10 @@ fn by_functions(path: &Path) -> Option<&'static str> {
     if start != ELF {
         return None;
     }
+    let is_small = file.metadata().is_ok_and(|file| file.len() <= LARGEST);
     let mut bytes = start;
-    match file.take(LARGEST).read_to_end(&mut bytes) {
-        Ok(length) if (length as u64) < LARGEST => {}
-        _ => return Some(PERHAPS),
+    if !is_small || file.take(LARGEST).read_to_end(&mut bytes).is_err() {
+        return Some(PERHAPS);
     }
     let Ok(file) = object::File::parse(&*bytes) else { return Some(PERHAPS) };
     let mut symbols = file.dynamic_symbols().filter_map(|symbol| symbol.name().ok());
