@@ -47,7 +47,10 @@ fn who_is_no_program_of_that_system_is_refused_without_a_token() {
     proxy.sees(&["agent", "register", "coder"]).ok();
     let token = proxy.sees(&["agent", "token", "issue", "--agent", "coder"]).ok();
     let header = format!("X-AS-Agent-Token: {}", token.trim_end());
-    assert_eq!(proxy.asked_from_elsewhere(&["-H", &header]), "Bearer [REDACTED_BY_AGENTSECRETS]");
+    // It is known in a moment, as a policy is.
+    until("the token is known", || {
+        proxy.asked_from_elsewhere(&["-H", &header]) == "Bearer [REDACTED_BY_AGENTSECRETS]"
+    });
     assert_eq!(proxy.audit().pop().unwrap()["identity_level"], "issued");
     let forged = proxy.asked_from_elsewhere(&["-H", &format!("{header}0")]);
     assert!(forged.contains("capability_denied") || forged.contains("token_revoked"), "{forged}");
