@@ -24,7 +24,7 @@ pub(super) struct Doors {
     pub(super) intercept: Arc<Intercept>,
     pub(super) room: Arc<Room>,
     pub(super) tasks: TaskTracker,
-    /// Over when agents have all that they need to start.
+    /// Cancelled when agents have all that they need to start.
     pub(super) introduced: CancellationToken,
     pub(super) stop: CancellationToken,
 }

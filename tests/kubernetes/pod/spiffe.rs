@@ -176,7 +176,7 @@ fn an_identity_outlives_the_workload_api_until_it_expires_and_no_longer() {
         sidecar.errors()
     );
     let brief = "spiffe://example.org/ns/agents/sa/brief";
-    api.say(&json!({ "issue": [[brief, 12]] }));
+    api.say(&json!({ "issue": [[brief, 20]] }));
     until("it is another", || {
         assert_eq!(agent.status(&pod.url("/echo")), "200");
         sidecar.audit().pop().unwrap()["process"]["spiffe"] == json!([brief])
