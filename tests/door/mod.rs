@@ -5,6 +5,7 @@ mod agents;
 mod hostile;
 mod life;
 mod people;
+mod polkit;
 mod ran;
 mod tricks;
 mod verbs;

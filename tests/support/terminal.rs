@@ -4,8 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use super::process::command;
 
@@ -53,6 +55,16 @@ impl Terminal {
         }
         let at = self.shown.find(end).unwrap() + end.len();
         self.shown.drain(..at);
+    }
+
+    /// Waits until what is typed is not shown, and what was typed before is thrown away.
+    #[track_caller]
+    pub(crate) fn until_hidden(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while tcgetattr(&self.screen).unwrap().local_flags.contains(LocalFlags::ECHO) {
+            assert!(Instant::now() < deadline, "what is typed stays in sight: {}", self.shown);
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Types a line.

@@ -15,7 +15,7 @@ use crate::capability::trust::Trust;
 use crate::capability::trust::pins::Pin;
 use crate::door::client::{Passed, pass};
 use crate::door::judge::{self, Need, Start, Verbs};
-use crate::door::system::System;
+use crate::door::system::{Means, System};
 use crate::identity::{Caller, Process};
 
 /// What the daemon must know of the verbs.
@@ -56,6 +56,7 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
         project_file: folder.and_then(|folder| ProjectFile::locate(&folder)),
         starts_a_command: start(&cli.verb) != Start::Daemon
             || matches!(&cli.verb, Verb::Mcp(args) if args.speaks()),
+        asked_by_polkit: system.presence == Means::Polkit && need(&cli.verb) == Need::Presence,
     };
     pass(passed).map(Some)
 }

@@ -19,6 +19,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::SOCKET;
 use super::request::{Reply, Request, Role, VERSION, is_plain};
+use super::text_agent::TextAgent;
 use super::usher::PASSED_ON;
 use super::wire;
 use crate::base::failure::{Exit, Failure};
@@ -41,6 +42,8 @@ pub struct Passed {
     pub project_file: Option<PathBuf>,
     /// Whether a command will be started, in the caller's environment and folder.
     pub starts_a_command: bool,
+    /// Whether polkit will ask the person, who may have no desktop.
+    pub asked_by_polkit: bool,
 }
 
 /// Passes a command line on, and returns the exit code of what came of it.
@@ -48,6 +51,8 @@ pub fn pass(passed: Passed) -> Result<u8, Failure> {
     // A program that traces us could speak for us: at least not for want of care.
     let failed = |error: io::Error| Failure::new(Exit::Failure, format!("the door: {error}"));
     sys::protect_memory().map_err(failed)?;
+    // Before signals are caught: Ctrl-C is for it, too.
+    let text_agent = if passed.asked_by_polkit { TextAgent::start() } else { None };
     let caught: SigSet = PASSED_ON.iter().copied().collect();
     caught.thread_block().map_err(|error| failed(error.into()))?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
@@ -61,6 +66,7 @@ pub fn pass(passed: Passed) -> Result<u8, Failure> {
     let sent = wire::send(&door, &body, &descriptors);
     drop((standard, carried));
     let reply = wait(&door, &signals).map_err(failed)?;
+    drop(text_agent);
     let Some(reply) = reply else {
         sent.map_err(failed)?;
         return Err(Failure::new(Exit::Unreachable, "the daemon ended before the command did")

@@ -1,5 +1,5 @@
-//! Who may: root, the daemon's own user, a trusted program, else the person, present at a terminal. The
-//! judge runs as the daemon's user, and leaves a record of every act that takes more than asking.
+//! Who may: root, the daemon's own user, a trusted program, else the person, present: by a passphrase at a
+//! terminal, or by polkit. The judge runs as the daemon's user, and leaves a record of every act that takes more than asking.
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
@@ -10,8 +10,9 @@ use nix::unistd::{Uid, isatty};
 
 use super::home;
 use super::peer::Peer;
+use super::polkit::{self, Answer};
 use super::presence::{Absent, Presence};
-use super::system::System;
+use super::system::{Means, System};
 use crate::audit::{Act, Log, Status, visible};
 use crate::base::failure::{Exit, Failure};
 use crate::base::home::Home;
@@ -137,7 +138,7 @@ pub fn judge(question: &Question<'_>, verbs: &Verbs) -> Result<Leave, Failure> {
 enum Why {
     Root,
     Trusted,
-    Present,
+    Present(Means),
 }
 
 impl Why {
@@ -145,7 +146,8 @@ impl Why {
         match self {
             Self::Root => "by root or the daemon's user",
             Self::Trusted => "by a trusted program",
-            Self::Present => "by the person, present",
+            Self::Present(Means::Passphrase) => "by the person, present",
+            Self::Present(Means::Polkit) => "by the person, present (polkit)",
         }
     }
 }
@@ -159,12 +161,24 @@ fn may(question: &Question<'_>, verb: &Verb, verbs: &Verbs, home: &Home) -> Resu
     if callers.into_iter().any(|process| (verbs.is_trusted)(home, process, verb)) {
         return Ok(Why::Trusted);
     }
-    present(question, verb).map(|()| Why::Present)
+    present(question, verb).map(Why::Present)
 }
 
-/// Has the person prove presence at a terminal.
-fn present(question: &Question<'_>, verb: &Verb) -> Result<(), Failure> {
-    let denied = |what: &dyn std::fmt::Display| Failure::new(Exit::Denied, what);
+/// Has the person prove presence.
+fn present(question: &Question<'_>, verb: &Verb) -> Result<Means, Failure> {
+    let announced = Announced::new(question, verb)?;
+    match question.system.presence {
+        Means::Passphrase => at_terminal(question, &announced, ""),
+        Means::Polkit => match polkit::ask(question.peer, &announced.on_one_line(), PATIENCE)? {
+            Answer::Present => Ok(Means::Polkit),
+            Answer::Nobody(why) => at_terminal(question, &announced, &format!(" (not by polkit: {why})")),
+        },
+    }
+}
+
+/// Has the person type the passphrase. `besides` says what was tried before.
+fn at_terminal(question: &Question<'_>, announced: &Announced, besides: &str) -> Result<Means, Failure> {
+    let denied = |what: &dyn std::fmt::Display| Failure::new(Exit::Denied, format!("{what}{besides}"));
     let terminal = question.terminals.iter().find(|terminal| isatty(**terminal).unwrap_or(false));
     let Some(terminal) = terminal else {
         return Err(denied(&"this needs your presence, and there is no terminal to ask at")
@@ -179,14 +193,13 @@ fn present(question: &Question<'_>, verb: &Verb) -> Result<(), Failure> {
         }
     };
     presence.may_be_asked().map_err(absent)?;
-    let what = announcement(question, verb)?;
-    let mut prompt = format!("{what}Your passphrase for it: ");
+    let mut prompt = format!("{announced}Your passphrase for it: ");
     for left in (0..TRIES).rev() {
         let typed = hidden_at(*terminal, &prompt, Some(PATIENCE)).map_err(|error| {
             denied(&format!("no passphrase was typed: {error}")).hint("run it again, and type it in time")
         })?;
         match presence.prove(&typed) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Means::Passphrase),
             Err(Absent::Wrong) if left > 0 => {
                 presence.may_be_asked().map_err(absent)?;
                 prompt = "That is not it. Your passphrase: ".into();
@@ -198,21 +211,41 @@ fn present(question: &Question<'_>, verb: &Verb) -> Result<(), Failure> {
 }
 
 /// What the person is asked to agree to, in full view: a program that changed the command line on its way
-/// would be seen here. What is too long to be seen is not asked.
-fn announcement(question: &Question<'_>, verb: &Verb) -> Result<String, Failure> {
-    let inline = verb.words == "secrets set";
-    let shown = |word: &OsString| match word.to_string_lossy().split_once('=') {
-        // A value that was given inline is not shown.
-        Some((name, _)) if inline && !name.starts_with('-') => format!("{}=…", visible(name)),
-        _ => visible(&quoted(word)),
-    };
-    let line = question.arguments.iter().map(shown).collect::<Vec<_>>().join(" ");
-    if line.chars().count() > LONGEST_SHOWN {
-        let what = "this command line is too long to be shown to you whole, and so to be agreed to";
-        return Err(Failure::new(Exit::Denied, what).hint("put what is long into a file"));
+/// would be seen here.
+struct Announced {
+    line: String,
+    by: Option<String>,
+}
+
+impl Announced {
+    /// What is too long to be seen is not asked.
+    fn new(question: &Question<'_>, verb: &Verb) -> Result<Self, Failure> {
+        let inline = verb.words == "secrets set";
+        let shown = |word: &OsString| match word.to_string_lossy().split_once('=') {
+            // A value that was given inline is not shown.
+            Some((name, _)) if inline && !name.starts_with('-') => format!("{}=…", visible(name)),
+            _ => visible(&quoted(word)),
+        };
+        let line = question.arguments.iter().map(shown).collect::<Vec<_>>().join(" ");
+        if line.chars().count() > LONGEST_SHOWN {
+            let what = "this command line is too long to be shown to you whole, and so to be agreed to";
+            return Err(Failure::new(Exit::Denied, what).hint("put what is long into a file"));
+        }
+        let by = question.peer.started_by.as_ref().map(|parent| {
+            format!("asked for by {} (pid {})", visible(&parent.exe.to_string_lossy()), parent.pid)
+        });
+        Ok(Self { line, by })
     }
-    let by = question.peer.started_by.as_ref().map(|parent| {
-        format!("\n  asked for by {} (pid {})", visible(&parent.exe.to_string_lossy()), parent.pid)
-    });
-    Ok(format!("AgentSecrets is to do this for you:\n  {line}{}\n", by.unwrap_or_default()))
+
+    /// The same for a dialog, which shows one text.
+    fn on_one_line(&self) -> String {
+        std::iter::once(&self.line).chain(&self.by).map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl std::fmt::Display for Announced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "AgentSecrets is to do this for you:")?;
+        std::iter::once(&self.line).chain(&self.by).try_for_each(|line| writeln!(f, "  {line}"))
+    }
 }

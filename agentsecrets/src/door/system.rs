@@ -22,6 +22,19 @@ pub struct System {
     pub uid: Uid,
     /// Its group.
     pub gid: Gid,
+    /// How people prove to be there.
+    pub presence: Means,
+}
+
+/// How a person proves to be there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Means {
+    /// By the passphrase of [`Presence`](super::presence::Presence), at a terminal.
+    #[default]
+    Passphrase,
+    /// By polkit; where it has nobody to ask, by the passphrase.
+    Polkit,
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +43,8 @@ struct File {
     strict: bool,
     #[serde(default)]
     user: Option<String>,
+    #[serde(default)]
+    presence: Means,
 }
 
 impl System {
@@ -68,7 +83,7 @@ impl System {
         if user.uid.is_root() || user.gid.as_raw() == 0 {
             return Err(bad(format!("'{name}' must be a user of its own, not root")));
         }
-        Ok(Some(Self { uid: user.uid, gid: user.gid }))
+        Ok(Some(Self { uid: user.uid, gid: user.gid, presence: file.presence }))
     }
 }
 
@@ -92,6 +107,9 @@ mod tests {
         assert!(read("strict: false\n", 0o644, 0).unwrap().is_none());
         let system = read("strict: true\nuser: daemon\n", 0o644, 0).unwrap().unwrap();
         assert_ne!(system.uid.as_raw(), 0);
+        assert_eq!(system.presence, Means::Passphrase);
+        let system = read("strict: true\nuser: daemon\npresence: polkit\n", 0o644, 0).unwrap().unwrap();
+        assert_eq!(system.presence, Means::Polkit);
     }
 
     #[test]
@@ -108,6 +126,7 @@ mod tests {
             ("strict: true\nusr: x\n", "line 2"),
             ("strict: true\nuser: no-such-user\n", "no user 'no-such-user'"),
             ("strict: true\nuser: root\n", "not root"),
+            ("strict: true\npresence: nobody\n", "line 2"),
             ("", "it is empty"),
         ] {
             let error = read(text, 0o644, 0).unwrap_err();

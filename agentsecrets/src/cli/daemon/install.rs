@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 use anstream::eprintln;
 use nix::unistd::User;
 
-use super::{Exit, Failure};
+use super::{Asked, Exit, Failure};
 use crate::base::files;
 use crate::door::HOMES;
-use crate::door::system::{FILE, USER};
+use crate::door::system::{FILE, Means, System, USER};
 
 /// Where units of the machine's own are.
 const UNITS: &str = "/etc/systemd/system";
@@ -27,12 +27,24 @@ const FILES: [(&str, &str); 4] = [
     ("agentsecrets-starter.socket", include_str!("../../../../deploy/systemd/agentsecrets-starter.socket")),
     ("agentsecrets-starter.service", include_str!("../../../../deploy/systemd/agentsecrets-starter.service")),
 ];
+/// Where polkit looks for what it may be asked.
+const ACTIONS: &str = "/usr/share/polkit-1/actions";
+const ACTION_FILE: &str = "dev.agentsecrets.policy";
+const ACTION: &str = include_str!("../../../../deploy/polkit/dev.agentsecrets.policy");
+/// Root's word.
+const STRICT: &str = "# Root's word: what is stored belongs to the daemon's own user.\nstrict: true\n";
 const SOCKETS: [&str; 2] = ["agentsecrets.socket", "agentsecrets-starter.socket"];
 
 /// Makes the machine strict.
-pub(super) fn install() -> Result<(), Failure> {
+pub(super) fn install(presence: Option<Asked>) -> Result<(), Failure> {
     must_be_root("install")?;
     let program = program()?;
+    if presence == Some(Asked::Polkit) && !Path::new(ACTIONS).is_dir() {
+        let what = format!("there is no polkit here: {ACTIONS} does not exist");
+        return Err(
+            Failure::new(Exit::NotFound, what).hint("apt-get install polkitd, or leave out --presence")
+        );
+    }
     if User::from_name(USER).ok().flatten().is_none() {
         let arguments = [
             "--system",
@@ -50,24 +62,50 @@ pub(super) fn install() -> Result<(), Failure> {
         let text = text.replace(USUAL, &program.to_string_lossy());
         write(&Path::new(UNITS).join(name), &text)?;
     }
-    if !Path::new(FILE).exists() {
-        write(
-            Path::new(FILE),
-            "# Root's word: what is stored belongs to the daemon's own user.\nstrict: true\n",
-        )?;
-    }
+    configure(presence)?;
     if is_systemd_there() {
         run("systemctl", &["daemon-reload"])?;
         run("systemctl", &[&["enable", "--now"], &SOCKETS[..]].concat())?;
     } else {
         eprintln!("there is no systemd here: start `agentsecrets daemon` as root");
     }
+    let proof = match System::find()?.map(|system| system.presence) {
+        Some(Means::Polkit) => "polkit asks people to prove presence.",
+        _ => "Each person needs a passphrase to prove presence: sudo agentsecrets presence set",
+    };
     eprintln!(
-        "this machine is strict. Each person needs a passphrase to prove presence: sudo agentsecrets presence set\n\
+        "this machine is strict. {proof}\n\
          What was stored before lies where it was, in reach of any program of its owner: store it anew, and \
          remove ~/.local/share/agentsecrets"
     );
     Ok(())
+}
+
+/// Writes root's word, where there is none, or it is to say something else about presence.
+fn configure(presence: Option<Asked>) -> Result<(), Failure> {
+    let path = Path::new(FILE);
+    let known = System::find()?;
+    let mut text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => STRICT.to_owned(),
+        read => {
+            read.map_err(|error| Failure::new(Exit::Failure, format!("{FILE} cannot be read: {error}")))?
+        }
+    };
+    if let Some(presence) = presence {
+        let others = text.lines().filter(|line| !line.starts_with("presence:"));
+        text = others.map(|line| format!("{line}\n")).collect();
+        text.push_str(match presence {
+            Asked::Passphrase => "presence: passphrase\n",
+            Asked::Polkit => "presence: polkit\n",
+        });
+    }
+    if presence == Some(Asked::Polkit) {
+        let user = known.and_then(|system| User::from_uid(system.uid).ok().flatten());
+        let owner = user.map_or(USER.to_owned(), |user| user.name);
+        let action = ACTION.replace(&format!("unix-user:{USER}"), &format!("unix-user:{owner}"));
+        write(&Path::new(ACTIONS).join(ACTION_FILE), &action)?;
+    }
+    if presence.is_some() || !path.exists() { write(path, &text) } else { Ok(()) }
 }
 
 /// Makes the machine as it was, but for what is stored, which goes with `purge`.
@@ -78,7 +116,8 @@ pub(super) fn uninstall(purge: bool) -> Result<(), Failure> {
         let names = FILES.map(|(name, _)| name);
         let _ = run("systemctl", &[&["disable", "--now"], &names[..]].concat());
     }
-    for path in FILES.iter().map(|(name, _)| Path::new(UNITS).join(name)).chain([PathBuf::from(FILE)]) {
+    let files = FILES.iter().map(|(name, _)| Path::new(UNITS).join(name));
+    for path in files.chain([PathBuf::from(FILE), Path::new(ACTIONS).join(ACTION_FILE)]) {
         gone(&path, fs::remove_file(&path))?;
     }
     if is_systemd_there() {

@@ -25,8 +25,14 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Make this machine strict: a user, folders, units, and root's word in /etc/agentsecrets
-    #[command(after_help = "Example: sudo agentsecrets daemon install")]
-    Install,
+    #[command(after_help = "Examples:
+  sudo agentsecrets daemon install
+  sudo agentsecrets daemon install --presence polkit")]
+    Install {
+        /// How people prove to be there: polkit asks in their desktop, or at the terminal, for their login
+        #[arg(long, value_enum, value_name = "MEANS")]
+        presence: Option<Asked>,
+    },
     /// Undo that
     #[command(after_help = "Example: sudo agentsecrets daemon uninstall")]
     Uninstall {
@@ -34,6 +40,15 @@ enum Verb {
         #[arg(long)]
         purge: bool,
     },
+}
+
+/// How people prove to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Asked {
+    /// By a passphrase of its own, at the terminal.
+    Passphrase,
+    /// By polkit.
+    Polkit,
 }
 
 /// One half of the daemon.
@@ -53,7 +68,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     });
     match args.verb {
         None => serve(part, &VERBS)?,
-        Some(Verb::Install) => install::install()?,
+        Some(Verb::Install { presence }) => install::install(presence)?,
         Some(Verb::Uninstall { purge }) => install::uninstall(purge)?,
     }
     Ok(ExitCode::SUCCESS)

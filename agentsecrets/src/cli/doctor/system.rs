@@ -3,7 +3,9 @@
 use super::{Finding, clients};
 use crate::cli::Context;
 use crate::connection::ebpf;
+use crate::door::polkit;
 use crate::door::presence::Presence;
+use crate::door::system::{Means, System};
 
 /// Where certificate roots come from.
 pub(super) const ROOTS: &str = "apt-get install ca-certificates";
@@ -42,19 +44,32 @@ pub(super) fn clients(context: &Context) -> Vec<Finding> {
 /// What is promised only inside `run`, said plainly.
 fn door(context: &Context) -> Finding {
     if let Some(ticket) = &context.ticket {
-        let presence = context.home.policy().parent().is_some_and(|home| Presence::in_home(home).is_set());
-        return if presence || ticket.uid == 0 {
-            Finding::good("the person's door is closed: what is stored belongs to the daemon's own user")
-        } else {
-            Finding::warning(
-                "no passphrase is set for your presence: only root and trusted programs may do anything",
-                "sudo agentsecrets presence set",
-            )
-        };
+        return closed(context, ticket.uid == 0);
     }
     Finding::warning(
         "unguarded: outside `run`, a program of the same user can read our files as you can",
         "start agents with `agentsecrets run`, which hides them; to keep them from every program of yours: sudo \
          agentsecrets daemon install",
     )
+}
+
+/// Whether the person can prove to be there.
+fn closed(context: &Context, is_root: bool) -> Finding {
+    let passphrase = context.home.policy().parent().is_some_and(|home| Presence::in_home(home).is_set());
+    let by_polkit = matches!(System::find(), Ok(Some(System { presence: Means::Polkit, .. })));
+    let sound = if by_polkit { Some(polkit::is_sound()) } else { None };
+    match sound {
+        Some(Err(why)) => Finding::warning(
+            format!("polkit is to ask for your presence, and cannot: {why}"),
+            "sudo agentsecrets daemon install --presence polkit",
+        ),
+        Some(Ok(())) => Finding::good("the person's door is closed, and polkit asks for your presence"),
+        None if passphrase || is_root => {
+            Finding::good("the person's door is closed: what is stored belongs to the daemon's own user")
+        }
+        None => Finding::warning(
+            "no passphrase is set for your presence: only root and trusted programs may do anything",
+            "sudo agentsecrets presence set",
+        ),
+    }
 }
