@@ -76,6 +76,15 @@ pub(crate) const FOR_MORE_TESTS: &[Tool] = &[
     ("qemu", &["qemu-aarch64-static", "--version"], "qemu-user-static"),
 ];
 
+/// What `cargo xtask bench proxy` calls.
+pub(crate) const FOR_BENCH: &[Tool] = &[
+    PYTHON,
+    UNSHARE,
+    ("haproxy", &["/usr/sbin/haproxy", "-v"], "haproxy"),
+    ("nginx", &["/usr/sbin/nginx", "-v"], "nginx-light"),
+    ("wrk", &["test", "-x", "/usr/bin/wrk"], "wrk"),
+];
+
 /// What `cargo xtask dist` calls for another architecture than this machine's.
 pub(crate) const FOR_THE_OTHER_ARCHITECTURE: &[Tool] = &[
     DEBIANS_RUST,

@@ -1,5 +1,6 @@
 //! The search as a stream. Every byte that belongs to a match is removed, and each unbroken run of such
-//! bytes becomes one marker: however the bytes are cut into chunks, the output is the same.
+//! bytes becomes one marker: however the bytes are cut into chunks, the output is the same, but where a unit has left
+//! before it was known that a match goes on in the next.
 //!
 //! A match may go on in bytes that have not come yet, so some must wait. Which ones is decided *without
 //! looking at whether they match*: the last [`HOLD`] bytes and up to [`STEP`] more, whatever they say and whatever the secrets are.

@@ -171,7 +171,10 @@ impl<A: Fn(&Host) -> bool> Names<A> {
             }
             Err(code) => code,
         };
-        answer.add_queries(question.queries);
+        // One question is repeated, as clients expect; more are no question, and might not fit.
+        if question.queries.len() == 1 {
+            answer.add_queries(question.queries);
+        }
         let encoded = answer.to_vec().ok()?;
         if transport == Transport::Udp && encoded.len() > room {
             return answer.truncate().to_vec().ok();
@@ -416,7 +419,8 @@ mod tests {
         assert_eq!(code(asker.udp(&chaos).await), ResponseCode::Refused);
         let mut two = question("a.up.test.", RecordType::A);
         two.add_query(two.queries[0].clone());
-        assert_eq!(code(asker.udp(&two).await), ResponseCode::FormErr);
+        let answer = asker.udp(&two).await;
+        assert!(answer.queries.is_empty() && code(answer) == ResponseCode::FormErr);
         let mut notify = question("a.up.test.", RecordType::SOA);
         notify.metadata.op_code = OpCode::Notify;
         assert_eq!(code(asker.udp(&notify).await), ResponseCode::NotImp);

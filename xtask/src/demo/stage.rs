@@ -29,8 +29,17 @@ pub(crate) struct Outcome {
 impl Stage {
     /// Builds the program and sets up an empty home.
     pub(crate) fn new() -> Result<Self> {
+        Self::with(&[])
+    }
+
+    /// The same with the program as it is released.
+    pub(crate) fn released() -> Result<Self> {
+        Self::with(&["--release"])
+    }
+
+    fn with(profile: &[&str]) -> Result<Self> {
         let build = ["build", "--package", "agentsecrets", "--message-format", "json-render-diagnostics"];
-        let output = workspace::cargo().args(build).stderr(Stdio::inherit()).output();
+        let output = workspace::cargo().args(build).args(profile).stderr(Stdio::inherit()).output();
         let output = output.context("cannot start cargo build")?;
         if !output.status.success() {
             bail!("cargo build failed ({})", output.status);

@@ -1,16 +1,20 @@
-//! `cargo xtask bench`: measures what the README gives figures for, each by its own program in `agentsecrets/benches`.
+//! `cargo xtask bench`: measures what the README and the manual give figures for. What is in our own process alone is a
+//! program in `agentsecrets/benches`; `proxy` measures the whole product beside its peers.
+
+mod proxy;
 
 use anyhow::{Result, bail};
 
 use crate::workspace::{cargo, heading, run};
 
 /// What there is to measure, and how each is shown.
-const BENCHES: [(&str, &str); 2] = [
+const BENCHES: [(&str, &str); 3] = [
     ("redact", "the search of answers, beside a copy of them"),
     ("decide", "one decision, beside ten thousand sessions and tokens"),
+    (proxy::NAME, "requests, connections and bytes, beside haproxy and nginx"),
 ];
 
-/// Print the figures that the README gives.
+/// Print the figures that the README and the manual give.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only this one, such as `redact`
@@ -26,7 +30,11 @@ pub(crate) fn run_some(args: &Args) -> Result<()> {
     }
     for (name, shown) in asked {
         heading(shown);
-        run(cargo().args(["bench", "--quiet", "--package", "agentsecrets", "--bench", name]))?;
+        if *name == proxy::NAME {
+            proxy::run()?;
+        } else {
+            run(cargo().args(["bench", "--quiet", "--package", "agentsecrets", "--bench", name]))?;
+        }
     }
     Ok(())
 }

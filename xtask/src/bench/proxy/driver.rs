@@ -1,0 +1,169 @@
+//! Where clients are started: a shell that does what it is told, outside or as an agent, and the processes whose cost is
+//! counted meanwhile.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::peers::{CLIENTS_CORE, PROXYS_CORE, Running};
+use crate::demo::stage::Stage;
+
+/// Does each line that it reads, and says when that is done.
+const SHELL: &str = "while IFS= read -r line; do eval \"$line\"; echo DONE; done";
+
+/// Opens connections, asks once on each, and holds them until it is told to end.
+const HOLD: &str = r"
+import socket, ssl, sys
+host, count = sys.argv[1], int(sys.argv[2])
+trust = ssl.create_default_context(); trust.check_hostname = False; trust.verify_mode = ssl.CERT_NONE
+held = []
+for _ in range(count):
+    one = trust.wrap_socket(socket.create_connection((host, 443)), server_hostname=None if host[0].isdigit() else host)
+    one.sendall(b'GET /1k HTTP/1.1\r\nHost: api.demo\r\n\r\n')
+    got = b''
+    while not got.endswith(b'x\n'): got += one.recv(65536)
+    held.append(one)
+print('HELD', flush=True)
+sys.stdin.readline()
+";
+
+/// The shell, and whom its clients' connections pass.
+pub(super) struct Driver {
+    shell: Child,
+    said: BufReader<ChildStdout>,
+    /// The process that is counted with all that descend from it, but for the clients.
+    counted: Option<u32>,
+    _peer: Option<Running>,
+}
+
+impl Driver {
+    /// With nothing to count.
+    pub(super) fn without(secret: &str) -> Result<Self> {
+        Self::start(outside(secret), None, None)
+    }
+
+    /// With the cost of `peer`.
+    pub(super) fn beside(peer: Running, secret: &str) -> Result<Self> {
+        Self::start(outside(secret), Some(peer.pid()), Some(peer))
+    }
+
+    /// As an agent, with the cost of all processes of ours.
+    pub(super) fn inside(stage: &Stage) -> Result<Self> {
+        let agent = stage.agent(&["taskset", "--cpu-list", CLIENTS_CORE, "bash", "-c", SHELL]);
+        // All of ours is on the proxy's core, and so is what it starts, which goes to the other.
+        let mut pinned = Command::new("taskset");
+        pinned.args(["--cpu-list", PROXYS_CORE]).arg(agent.get_program()).args(agent.get_args());
+        pinned.current_dir("/");
+        pinned.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut driver = Self::start(pinned, None, None)?;
+        driver.counted = Some(driver.shell.id());
+        driver.does("true")?;
+        Ok(driver)
+    }
+
+    fn start(mut command: Command, counted: Option<u32>, peer: Option<Running>) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = command.spawn().context("cannot start the clients' shell")?;
+        let said = BufReader::new(shell.stdout.take().context("the shell has no output")?);
+        Ok(Self { shell, said, counted, _peer: peer })
+    }
+
+    /// Does `line` and gives what it printed.
+    pub(super) fn does(&mut self, line: &str) -> Result<String> {
+        self.tell(line)?;
+        self.until("DONE")
+    }
+
+    /// The nanoseconds that the counted processes have used so far.
+    pub(super) fn cpu(&self) -> u64 {
+        self.processes().into_iter().map(cpu_of).sum()
+    }
+
+    /// The memory of the counted processes in KiB (PSS): idle, and with `held` connections held.
+    pub(super) fn memory(&mut self, host: &str, held: u32) -> Result<(u64, u64)> {
+        let pss = |driver: &Self| driver.processes().into_iter().map(pss_of).sum::<u64>();
+        let idle = pss(self);
+        self.tell(&format!(
+            "/usr/bin/python3 -c '{}' {host} {held}",
+            HOLD.replace('\'', "'\\''").replace('\n', "'$'\\n''")
+        ))?;
+        self.until("HELD")?;
+        let full = pss(self);
+        self.tell("end")?;
+        self.until("DONE")?;
+        Ok((idle, full))
+    }
+
+    fn tell(&mut self, line: &str) -> Result<()> {
+        let stdin = self.shell.stdin.as_mut().context("the shell has no input")?;
+        writeln!(stdin, "{line}").context("the clients' shell is gone")
+    }
+
+    fn until(&mut self, end: &str) -> Result<String> {
+        let mut printed = String::new();
+        loop {
+            let mut line = String::new();
+            if self.said.read_line(&mut line)? == 0 {
+                bail!("the clients' shell ended: {printed}");
+            }
+            if line.trim_end() == end {
+                return Ok(printed);
+            }
+            printed.push_str(&line);
+        }
+    }
+
+    /// The counted processes: the clients are the shell's, so everything from the shell on is not.
+    fn processes(&self) -> Vec<u32> {
+        let Some(root) = self.counted else { return Vec::new() };
+        let mut found = vec![root];
+        let mut at = 0;
+        while let Some(pid) = found.get(at).copied() {
+            at += 1;
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok())
+                    .filter(|pid| !is_client(*pid)),
+            );
+        }
+        found
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+fn outside(secret: &str) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", CLIENTS_CORE, "bash", "-c", SHELL]).env("API_KEY", secret);
+    command
+}
+
+fn is_client(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    ["bash", "wrk", "python3", "taskset"].contains(&name.trim_end())
+}
+
+/// Nanoseconds on a processor, of all threads that still run.
+fn cpu_of(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let times = tasks.filter_map(|task| {
+        let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    times.sum()
+}
+
+fn pss_of(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}

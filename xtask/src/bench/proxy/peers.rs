@@ -1,0 +1,204 @@
+//! The server behind every proxy, and the proxies that we are measured beside: nginx and haproxy, one worker each.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+/// The core of the client and the server, and that of the proxy.
+pub(super) const CLIENTS_CORE: &str = "1";
+pub(super) const PROXYS_CORE: &str = "0";
+/// The names of the server: HTTP/1.1 and HTTP/2.
+pub(super) const NAMES: &[&str] = &["api.demo", "two.demo"];
+/// Where the server is, on port 443: an address of this machine alone.
+pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 65, 84, 1));
+/// The same as text.
+pub(super) const UPSTREAM: &str = "127.65.84.1";
+/// What the large file has, in MiB.
+const LARGE: usize = 10;
+
+/// A proxy beside us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// haproxy, which passes bytes on and sees none.
+    Relay,
+    /// haproxy with TLS on both legs.
+    Haproxy,
+    /// nginx with TLS on both legs.
+    Nginx,
+}
+
+/// The server, and what it takes to start others before it.
+pub(super) struct Upstream {
+    folder: tempfile::TempDir,
+    authority: String,
+    _server: Running,
+}
+
+/// A server that ends with us.
+pub(super) struct Running(Child);
+
+impl Peer {
+    pub(super) const ALL: [Self; 3] = [Self::Relay, Self::Haproxy, Self::Nginx];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "haproxy, passing bytes on",
+            Self::Haproxy => "haproxy, TLS on both legs",
+            Self::Nginx => "nginx, TLS on both legs",
+        }
+    }
+
+    /// Its address.
+    pub(super) fn host(self) -> &'static str {
+        match self {
+            Self::Relay => "127.65.84.2",
+            Self::Haproxy => "127.65.84.3",
+            Self::Nginx => "127.65.84.4",
+        }
+    }
+}
+
+impl Upstream {
+    /// Starts it.
+    pub(super) fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("agentsecrets-bench-").tempdir()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "AgentSecrets bench authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let names: Vec<String> = NAMES.iter().map(ToString::to_string).collect();
+        let leaf = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+        let write = |name: &str, text: String| {
+            fs::write(folder.path().join(name), text).with_context(|| format!("cannot write {name}"))
+        };
+        write("ca.pem", authority.pem())?;
+        write("server.pem", leaf.pem() + &key.serialize_pem())?;
+        fs::create_dir(folder.path().join("www"))?;
+        write("www/1k", "x".repeat(1023) + "\n")?;
+        write("www/large", format!("{}\n", "0123456789abcde".repeat(4)).repeat((LARGE << 20) / 61))?;
+        // The workers are another user's.
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let server = nginx(
+            folder.path(),
+            "server",
+            CLIENTS_CORE,
+            &format!(
+                "types {{ }} default_type application/json; root {}/www;
+             server {{ listen {UPSTREAM}:443 ssl backlog=4096; server_name api.demo; }}
+             server {{ listen {UPSTREAM}:443 ssl http2; server_name two.demo; }}",
+                folder.path().display()
+            ),
+        )?;
+        let upstream = Self { folder, authority: authority.pem(), _server: server };
+        upstream.wait(UPSTREAM)?;
+        Ok(upstream)
+    }
+
+    /// Who vouches for it, in PEM.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Starts a proxy before it.
+    pub(super) fn start_peer(&self, peer: Peer) -> Result<Running> {
+        let (host, folder) = (peer.host(), self.folder.path());
+        let running = match peer {
+            Peer::Relay => haproxy(
+                folder,
+                "relay",
+                &format!("listen relay\n mode tcp\n bind {host}:443\n server up {UPSTREAM}:443\n"),
+            ),
+            Peer::Haproxy => haproxy(
+                folder,
+                "tls",
+                &format!(
+                    "listen tls\n mode http\n http-reuse always\n bind {host}:443 ssl crt {0}/server.pem alpn http/1.1\n \
+                 server up {UPSTREAM}:443 ssl verify required ca-file {0}/ca.pem verifyhost api.demo sni str(api.demo)\n",
+                    folder.display()
+                ),
+            ),
+            Peer::Nginx => nginx(
+                folder,
+                "nginx",
+                PROXYS_CORE,
+                &format!(
+                    "upstream up {{ server {UPSTREAM}:443; keepalive 64; keepalive_requests 100000000; }}
+                 server {{ listen {host}:443 ssl backlog=4096; location / {{
+                   proxy_pass https://up; proxy_http_version 1.1; proxy_set_header Connection \"\";
+                   proxy_set_header Host api.demo; proxy_ssl_name api.demo; proxy_ssl_server_name on;
+                   proxy_ssl_verify on; proxy_ssl_trusted_certificate {}/ca.pem; }} }}",
+                    folder.display()
+                ),
+            ),
+        }?;
+        self.wait(host)?;
+        Ok(running)
+    }
+
+    fn wait(&self, host: &str) -> Result<()> {
+        let started = Instant::now();
+        while TcpStream::connect((host, 443)).is_err() {
+            if started.elapsed() > Duration::from_secs(10) {
+                bail!("nothing listens on {host}:443; see {}", self.folder.path().display());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+fn nginx(folder: &Path, name: &str, core: &str, http: &str) -> Result<Running> {
+    let file = configuration(folder, name, &format!(
+        "worker_processes 1; daemon off; pid {0}/{name}.pid; error_log {0}/{name}.log; worker_rlimit_nofile 16384;
+         events {{ worker_connections 8192; }}
+         http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s; tcp_nodelay on; sendfile on;
+           proxy_temp_path {0}/proxy; client_body_temp_path {0}/body; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; scgi_temp_path {0}/s;
+           ssl_certificate {0}/server.pem; ssl_certificate_key {0}/server.pem; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:{name}:10m;
+           {http} }}\n",
+        folder.display()
+    ))?;
+    start(core, &["/usr/sbin/nginx", "-c"], &file)
+}
+
+fn haproxy(folder: &Path, name: &str, listen: &str) -> Result<Running> {
+    let file = configuration(
+        folder,
+        name,
+        &format!(
+            "global\n nbthread 1\n maxconn 8192\ndefaults\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n{listen}"
+        ),
+    )?;
+    start(PROXYS_CORE, &["/usr/sbin/haproxy", "-db", "-f"], &file)
+}
+
+fn configuration(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let file = folder.join(format!("{name}.conf"));
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
+fn start(core: &str, words: &[&str], file: &Path) -> Result<Running> {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", core]).args(words).arg(file).stdin(Stdio::null());
+    let child = command.spawn().with_context(|| format!("cannot start {words:?}"))?;
+    Ok(Running(child))
+}
