@@ -284,9 +284,8 @@ impl Shared {
     fn write(&self, tail: &mut Tail, mut line: String) -> Result<(), AuditError> {
         self.find_end(tail)?;
         let hash = self.key.seal(&mut line, &tail.end.last_hash);
-        // One write for one line; what a full disk took of it is taken back.
-        let written = tail.log.seek(SeekFrom::End(0)).and_then(|_| tail.log.write_all(line.as_bytes()));
-        if let Err(error) = written {
+        // One write for one line, at the end wherever we have read; what a full disk took of it is taken back.
+        if let Err(error) = tail.log.write_all(line.as_bytes()) {
             let _ = tail.log.set_len(tail.end.length);
             return Err(at(&self.files.log)(error));
         }
@@ -296,7 +295,7 @@ impl Shared {
 
     /// Looks at the locked log's end, if another process has written since we did.
     fn find_end(&self, tail: &mut Tail) -> Result<(), AuditError> {
-        let length = tail.log.metadata().map_err(at(&self.files.log))?.len();
+        let length = tail.log.seek(SeekFrom::End(0)).map_err(at(&self.files.log))?;
         if length == tail.end.length {
             return Ok(());
         }

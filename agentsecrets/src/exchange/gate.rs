@@ -100,7 +100,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
 
     /// Reads once from the connection. `Ready` when there is something to go on with.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.incoming.reserve(PIECE);
+        // Into the stack first: a connection that waits for its next request holds no room for it.
         let read = {
             let mut piece = [std::mem::MaybeUninit::uninit(); PIECE];
             let mut piece = ReadBuf::uninit(&mut piece);

@@ -274,9 +274,10 @@ impl From<TrySendError<Request<Body>>> for Failed {
     }
 }
 
-/// The kept connection once it takes a request. Just after an answer's end it may need a moment.
+/// The kept connection once it takes a request. Just after an answer's end it needs a moment, which is longer under
+/// load; one whose server never took the whole of its last request takes none.
 async fn ready(kept: Option<Connection>) -> Option<Connection> {
-    const MOMENT: Duration = Duration::from_millis(5);
+    const MOMENT: Duration = Duration::from_millis(100);
     match kept? {
         Connection::Http1(mut http1) if !http1.sender.is_ready() => {
             let ready = tokio::time::timeout(MOMENT, http1.sender.ready()).await;

@@ -23,7 +23,7 @@ use crate::exchange::target::Target;
 use crate::inject::Isolation;
 
 /// How many idle HTTP/1.1 connections are kept for one key.
-const PER_KEY: usize = 32;
+const PER_KEY: usize = 128;
 /// How many requests share one HTTP/2 connection; the next one gets a new connection.
 pub(super) const MOST_STREAMS: usize = 100;
 /// How many idle connections are kept in all.
@@ -111,7 +111,10 @@ impl Pool {
             }
         }
         entry.http1.retain(|(http1, used)| !http1.sender.is_closed() && *used + IDLE > now);
-        let newest = entry.http1.iter().rposition(|(http1, _)| may(http1.peer.ip()))?;
+        // One that was given back in this very moment may not be ready yet, and an older one be.
+        let ready =
+            entry.http1.iter().rposition(|(http1, _)| http1.sender.is_ready() && may(http1.peer.ip()));
+        let newest = ready.or_else(|| entry.http1.iter().rposition(|(http1, _)| may(http1.peer.ip())))?;
         entry.http1.remove(newest).map(|(http1, _)| Connection::Http1(http1))
     }
 

@@ -28,7 +28,6 @@ agents:
   - name: coder
     allow:
       - { host: api.demo, secrets: [API_KEY], private: true }
-      - { host: two.demo, secrets: [API_KEY], private: true }
 ";
 
 /// Whom the client speaks to, and by what.
@@ -51,7 +50,7 @@ pub(super) fn run() -> Result<()> {
     let secret = format!("sk_bench_{}", random_hex::<12>()?);
     stage.agentsecrets(&["secrets", "set", "API_KEY"], &secret)?.expect("secrets set")?;
     let upstream = Upstream::start()?;
-    stage.world(peers::NAMES, peers::ADDRESS, upstream.authority())?;
+    stage.world(&[peers::NAME], peers::ADDRESS, upstream.authority())?;
 
     let mut subjects = vec![Subject {
         name: "nothing between",
@@ -71,7 +70,7 @@ pub(super) fn run() -> Result<()> {
     subjects.push(Subject {
         name: "agentsecrets run",
         driver: Driver::inside(&stage)?,
-        host: "api.demo",
+        host: peers::NAME,
         rounds: Vec::new(),
     });
     for _ in 0..ROUNDS {

@@ -12,8 +12,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 /// The core of the client and the server, and that of the proxy.
 pub(super) const CLIENTS_CORE: &str = "1";
 pub(super) const PROXYS_CORE: &str = "0";
-/// The names of the server: HTTP/1.1 and HTTP/2.
-pub(super) const NAMES: &[&str] = &["api.demo", "two.demo"];
+/// The name of the server.
+pub(super) const NAME: &str = "api.demo";
 /// Where the server is, on port 443: an address of this machine alone.
 pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 65, 84, 1));
 /// The same as text.
@@ -72,8 +72,7 @@ impl Upstream {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
-        let names: Vec<String> = NAMES.iter().map(ToString::to_string).collect();
-        let leaf = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+        let leaf = CertificateParams::new([NAME.to_owned()])?.signed_by(&key, &authority)?;
         let write = |name: &str, text: String| {
             fs::write(folder.path().join(name), text).with_context(|| format!("cannot write {name}"))
         };
@@ -90,8 +89,7 @@ impl Upstream {
             CLIENTS_CORE,
             &format!(
                 "types {{ }} default_type application/json; root {}/www;
-             server {{ listen {UPSTREAM}:443 ssl backlog=4096; server_name api.demo; }}
-             server {{ listen {UPSTREAM}:443 ssl http2; server_name two.demo; }}",
+             server {{ listen {UPSTREAM}:443 ssl backlog=4096; }}",
                 folder.path().display()
             ),
         )?;
