@@ -57,6 +57,22 @@ async fn http1_requests_of_one_session_reuse_a_connection() {
     assert_eq!(server.connections(), 1);
 }
 
+/// On one thread, as each worker has: many answers end in one turn, and many requests begin in the next.
+#[tokio::test]
+async fn there_are_no_more_http1_connections_than_requests_at_once() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, HTTP1, echo).await;
+    let client = authority.client();
+    for _ in 0..20 {
+        let answers = join_all((0..64).map(|_| async {
+            let answer = client.send(to("api.test", server.port, get("/a?b=c"))).await.unwrap();
+            text(answer).await
+        }));
+        assert_eq!(answers.await, [""; 64]);
+    }
+    assert!(server.connections() <= 64, "{} connections", server.connections());
+}
+
 #[tokio::test]
 async fn http2_requests_of_one_session_share_a_connection_from_the_first_on() {
     let authority = Authority::new();
