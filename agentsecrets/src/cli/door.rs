@@ -56,7 +56,10 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
         project_file: folder.and_then(|folder| ProjectFile::locate(&folder)),
         starts_a_command: start(&cli.verb) != Start::Daemon
             || matches!(&cli.verb, Verb::Mcp(args) if args.speaks()),
-        asked_by_polkit: system.presence == Means::Polkit && need(&cli.verb) == Need::Presence,
+        // Root is asked nothing.
+        asked_by_polkit: system.presence == Means::Polkit
+            && need(&cli.verb) == Need::Presence
+            && !nix::unistd::geteuid().is_root(),
     };
     pass(passed).map(Some)
 }

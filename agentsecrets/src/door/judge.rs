@@ -1,5 +1,6 @@
 //! Who may: root, the daemon's own user, a trusted program, else the person, present: by a passphrase at a
-//! terminal, or by polkit. The judge runs as the daemon's user, and leaves a record of every act that takes more than asking.
+//! terminal, or by polkit. The judge runs as the daemon's user, and leaves a record of every act that takes more
+//! than asking.
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
