@@ -221,6 +221,20 @@ fn where_polkit_asks_nobody_the_passphrase_is_asked_for() {
     assert!(doctor.contains("polkit is to ask for your presence, and cannot"), "{doctor}");
 }
 
+/// polkit logs the command line of who asks.
+#[test]
+fn a_value_that_stands_in_the_command_line_is_kept_from_polkit() {
+    let polkit = Polkit::new();
+    polkit.machine.presence(ALICE);
+    let set = polkit.machine.alice(&["secrets", "set", &format!("INLINE={SECRET}")]);
+    let mut set = Terminal::start(&set);
+    // Not AUTHENTICATING, which would come first.
+    set.until("AgentSecrets is to do this for you");
+    set.until("Your passphrase for it: ");
+    set.enter(PASSPHRASE);
+    assert_eq!(set.code(), Some(0));
+}
+
 #[test]
 fn uninstall_takes_what_polkit_was_told_away() {
     let polkit = Polkit::absent();

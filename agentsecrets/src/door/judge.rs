@@ -170,6 +170,12 @@ fn present(question: &Question<'_>, verb: &Verb) -> Result<Means, Failure> {
     let announced = Announced::new(question, verb)?;
     match question.system.presence {
         Means::Passphrase => at_terminal(question, &announced, ""),
+        // polkit writes the command line of who asks into the system's log.
+        Means::Polkit if announced.holds_a_value => at_terminal(
+            question,
+            &announced,
+            " (not by polkit: it logs command lines, and this one holds a value)",
+        ),
         Means::Polkit => match polkit::ask(question.peer, &announced.on_one_line(), PATIENCE)? {
             Answer::Present => Ok(Means::Polkit),
             Answer::Nobody(why) => at_terminal(question, &announced, &format!(" (not by polkit: {why})")),
@@ -216,15 +222,20 @@ fn at_terminal(question: &Question<'_>, announced: &Announced, besides: &str) ->
 struct Announced {
     line: String,
     by: Option<String>,
+    /// Whether a value was given inline, which is not shown.
+    holds_a_value: bool,
 }
 
 impl Announced {
     /// What is too long to be seen is not asked.
     fn new(question: &Question<'_>, verb: &Verb) -> Result<Self, Failure> {
         let inline = verb.words == "secrets set";
+        let mut holds_a_value = false;
         let shown = |word: &OsString| match word.to_string_lossy().split_once('=') {
-            // A value that was given inline is not shown.
-            Some((name, _)) if inline && !name.starts_with('-') => format!("{}=…", visible(name)),
+            Some((name, _)) if inline && !name.starts_with('-') => {
+                holds_a_value = true;
+                format!("{}=…", visible(name))
+            }
             _ => visible(&quoted(word)),
         };
         let line = question.arguments.iter().map(shown).collect::<Vec<_>>().join(" ");
@@ -235,7 +246,7 @@ impl Announced {
         let by = question.peer.started_by.as_ref().map(|parent| {
             format!("asked for by {} (pid {})", visible(&parent.exe.to_string_lossy()), parent.pid)
         });
-        Ok(Self { line, by })
+        Ok(Self { line, by, holds_a_value })
     }
 
     /// The same for a dialog, which shows one text.

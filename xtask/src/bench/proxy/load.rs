@@ -76,7 +76,7 @@ fn load(driver: &mut Driver, host: &str, path: &str, connections: u32, more: &st
         "wrk -t1 -c{connections} -d{SECONDS}s --latency -H 'Host: api.demo' -H \"Authorization: Bearer $API_KEY\" {more} https://{host}/{path} 2>&1"
     );
     let said = driver.does(&line)?;
-    let cpu = (driver.cpu() - before) as f64;
+    let cpu = driver.cpu().saturating_sub(before) as f64;
     if said.contains("Non-2xx") || said.contains("Socket errors") {
         bail!("`{line}` was not answered as it should be:\n{said}");
     }
