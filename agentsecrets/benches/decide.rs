@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use agentsecrets::base::home::Home;
-use agentsecrets::base::shown::{self, Shown};
-use agentsecrets::capability::agents::{Agents, Issued, Registered};
-use agentsecrets::capability::sessions::{Session, Sessions, Who};
-use agentsecrets::capability::{Capabilities, token};
-use agentsecrets::exchange::target::{Scheme, Target};
-use agentsecrets::identity::lineage::start_of;
+use agentsecrets::authz::agents::{Agents, Issued, Registered};
+use agentsecrets::authz::sessions::{Session, Sessions, Who};
+use agentsecrets::authz::{Capabilities, token};
+use agentsecrets::identity::ancestry::start_of;
 use agentsecrets::identity::{Caller, IdentityError, Process, Standing};
 use agentsecrets::policy::Policy;
-use agentsecrets::policy::ask::Ask;
-use agentsecrets::policy::decide::decide;
+use agentsecrets::policy::access_request::Ask;
+use agentsecrets::policy::evaluate::evaluate;
+use agentsecrets::sys::home::Home;
+use agentsecrets::types::presented::{self, Shown};
+use agentsecrets::types::target::{Scheme, Target};
 use http::Method;
 use jiff::Timestamp;
 
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn files(count: u32, who: &dyn Fn(u32) -> Who) -> Result<(Capabilities, String), Box<dyn std::error::Error>> {
     let (mut agents, mut sessions, mut text) = (Agents::default(), Sessions::default(), String::new());
     for n in 0..count {
-        let minted = token::mint(shown::AGENT)?;
+        let minted = token::mint(presented::AGENT)?;
         if n == 0 {
             text = minted.text.to_string();
         }
@@ -116,7 +116,7 @@ fn cost(policy: &Policy, capabilities: &Capabilities, shown: &Shown) -> f64 {
         let started = Instant::now();
         for _ in 0..ROUND {
             let Ok(admitted) = capabilities.admit(&known, shown) else { return f64::NAN };
-            black_box(decide(policy, capabilities, &admitted.caller, &ask));
+            black_box(evaluate(policy, capabilities, &admitted.caller, &ask));
         }
         started.elapsed().as_secs_f64() * 1e6 / f64::from(ROUND)
     };

@@ -5,9 +5,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use agentsecrets::base::secret::Secret;
 use agentsecrets::redact::patterns::Patterns;
 use agentsecrets::redact::stream::{Scrubber, Unit};
+use agentsecrets::types::secret::Secret;
 use bytes::{Bytes, BytesMut};
 
 /// What hyper hands on at a time, in bytes.

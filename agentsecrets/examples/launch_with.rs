@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use agentsecrets::base::home::Home;
 use agentsecrets::launch::{NotRun, Run, run};
+use agentsecrets::sys::home::Home;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();

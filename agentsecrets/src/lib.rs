@@ -1,28 +1,32 @@
-//! AgentSecrets: credentials for AI agents that never hold them.
+//! AgentSecrets keeps credentials out of the reach of AI agents: an agent names a secret, and the value is
+//! inserted into its request on the wire and removed from the response.
 //!
-//! The folders are the life of a request, in order:
+//! The modules follow the life of a request:
 //!
 //! ```text
-//! connection ─ identity ─ tls ─ exchange ─ policy ─ resolve ─ inject ─ upstream ─ redact ─ audit
+//! intercept ─ identity ─ tls ─ http ─ policy ─ authz ─ approval ─ credentials ─ inject ─ upstream ─ redact ─ audit
 //! ```
 //!
-//! `base` lies under all of them; `pipeline` strings them together; `app`, `launch`, `door` and `kubernetes` are
-//! processes; `cli` is what a person types, `mcp` what a model calls.
+//! - `types` and `sys` are below all of them; `store` and `vault` hold the secrets; `dns` answers the agents' names.
+//! - [`pipeline`] is the request on one page.
+//! - [`server`], [`launch`], `privsep` and `kubernetes` are processes; [`config`] is their configuration.
+//! - [`cli`] has one file per verb, [`mcp`] is the interface for models, [`call`] makes one request for either.
 
-pub mod app;
+pub mod approval;
 pub mod audit;
-pub mod base;
-pub mod capability;
+pub mod authz;
+pub mod call;
 pub mod cli;
-pub mod connection;
-#[cfg(target_os = "linux")]
-pub mod door;
-pub mod exchange;
+pub mod config;
+pub mod credentials;
+pub mod dns;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod http;
 pub mod identity;
 pub mod inject;
+pub mod intercept;
 #[cfg(target_os = "linux")]
 pub mod kubernetes;
 #[cfg(target_os = "linux")]
@@ -34,8 +38,13 @@ pub mod manual;
 pub mod mcp;
 pub mod pipeline;
 pub mod policy;
+#[cfg(target_os = "linux")]
+pub mod privsep;
 pub mod redact;
-pub mod resolve;
+pub mod server;
 pub mod store;
+pub mod sys;
 pub mod tls;
+pub mod types;
 pub mod upstream;
+pub mod vault;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use agentsecrets::connection::ebpf::{self, Beside, Flows, Keep, Ports};
-use agentsecrets::identity::witness::Witness;
+use agentsecrets::identity::inspector::Witness;
+use agentsecrets::intercept::ebpf::{self, Beside, Flows, Keep, Ports};
 use caps::{CapSet, Capability};
 
 use super::Engine;
@@ -105,7 +105,7 @@ fn each_step_takes_what_the_manual_says_and_no_less() {
     fs::remove_dir(&all).unwrap();
     fs::remove_dir(&cgroup).unwrap();
     table += "| serve | none |\n";
-    let manual = include_str!("../../agentsecrets/src/manual/containers.md");
+    let manual = include_str!("../../agentsecrets/docs/containers.md");
     assert!(manual.contains(&table), "the manual should have:\n\n{table}");
 }
 

@@ -197,7 +197,7 @@ pub(crate) fn assert_unprivileged(status: &str, uid: u32) {
 
 /// The folder of a cgroup.
 pub(crate) fn cgroup(path: &str) -> PathBuf {
-    agentsecrets::connection::ebpf::cgroup2_mount().unwrap().join(path.trim_start_matches('/'))
+    agentsecrets::intercept::ebpf::cgroup2_mount().unwrap().join(path.trim_start_matches('/'))
 }
 
 /// The folders of pins that are there for the hooks of a cgroup.
@@ -221,7 +221,7 @@ pub(crate) fn of_another_version(pins: &Path) {
 /// Removes the hooks of a cgroup, and the cgroup.
 pub(crate) fn remove(path: &str) {
     for pins in pins(path) {
-        let _ = agentsecrets::connection::ebpf::detach(&pins);
+        let _ = agentsecrets::intercept::ebpf::detach(&pins);
         let _ = fs::remove_dir(pins.parent().unwrap());
     }
     let _ = fs::remove_dir(cgroup(path));

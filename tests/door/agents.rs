@@ -44,7 +44,7 @@ fn inside_run_the_door_is_not_there() {
 #[test]
 fn a_process_in_an_agents_cgroup_is_refused_though_it_sees_the_door() {
     let machine = Machine::new();
-    let root = agentsecrets::connection::ebpf::cgroup2_mount().unwrap();
+    let root = agentsecrets::intercept::ebpf::cgroup2_mount().unwrap();
     let outer = root.join(format!("agentsecrets-{:016x}", std::process::id()));
     fs::create_dir(&outer).unwrap();
     fs::create_dir(outer.join("agent")).unwrap();

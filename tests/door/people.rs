@@ -297,7 +297,7 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn new(name: &str) -> Self {
-        let folder = agentsecrets::connection::ebpf::cgroup2_mount().unwrap().join(name);
+        let folder = agentsecrets::intercept::ebpf::cgroup2_mount().unwrap().join(name);
         std::fs::create_dir(&folder).unwrap();
         Self(folder)
     }

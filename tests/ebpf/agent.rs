@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use agentsecrets::connection::ebpf::{self, Attachment, Flows, Origin, Ports};
+use agentsecrets::intercept::ebpf::{self, Attachment, Flows, Origin, Ports};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Long enough for a loaded machine, short enough for a failing test.

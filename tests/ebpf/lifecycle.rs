@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use agentsecrets::connection::ebpf::{self, EbpfError, Ports};
+use agentsecrets::intercept::ebpf::{self, EbpfError, Ports};
 
 use super::agent::{Fixture, doors, start_in, unique};
 
@@ -107,7 +107,7 @@ fn what_fails_half_way_is_taken_back() {
 
 #[test]
 fn when_the_table_of_connections_is_full_new_ones_have_no_record() {
-    use agentsecrets::connection::ebpf::{Flow, Origin};
+    use agentsecrets::intercept::ebpf::{Flow, Origin};
     use aya::maps::{HashMap, Map, MapData};
 
     const KEY: usize = size_of::<Flow>();

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use agentsecrets::connection::ebpf::{allow_inbound, original};
+use agentsecrets::intercept::ebpf::{allow_inbound, original};
 
 use super::agent::{Fixture, nothing_came};
 

@@ -13,7 +13,7 @@ mod loopback;
 mod redirect;
 mod refuse;
 
-use agentsecrets::connection::ebpf;
+use agentsecrets::intercept::ebpf;
 
 #[test]
 fn this_machine_has_what_the_kernel_side_needs() {

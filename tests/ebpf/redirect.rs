@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
-use agentsecrets::connection::ebpf::{Flow, Origin, original};
+use agentsecrets::intercept::ebpf::{Flow, Origin, original};
 use aya::maps::{HashMap, Map, MapData};
 
 use super::agent::{Fixture, Program};

@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 
-use agentsecrets::connection::Snapshot;
 use agentsecrets::identity::IdentityError;
+use agentsecrets::identity::inspector::Witness;
 use agentsecrets::identity::process::Identifier;
-use agentsecrets::identity::witness::Witness;
+use agentsecrets::intercept::Snapshot;
 
 use super::range::{Range, fixture_without};
 use crate::ebpf::agent::Fixture;

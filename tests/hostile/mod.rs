@@ -1,7 +1,7 @@
 //! Attacks on the agent's confinement, each run twice: with every measure in force, when nothing reaches
 //! the wire, and with the measures that stop it left out, when it does, so that the test is seen to bite.
 //! The judge is a capture in another network namespace, never an errno. Where two walls stand in the way
-//! of the same attack, each is also tried alone. `manual/known_attacks.md` is the table of all this.
+//! of the same attack, each is also tried alone. `agentsecrets/docs/known_attacks.md` is the table of all this.
 
 mod channels;
 mod doors;
@@ -20,7 +20,7 @@ mod wire;
 /// The manual's table names every test here, and no other.
 #[test]
 fn the_table_of_attacks_is_complete() {
-    let table = include_str!("../../agentsecrets/src/manual/known_attacks.md");
+    let table = include_str!("../../agentsecrets/docs/known_attacks.md");
     let named: std::collections::BTreeSet<&str> =
         table.split('`').filter(|word| word.contains("::") && !word.contains(' ')).collect();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/hostile");

@@ -12,7 +12,7 @@ type Change = Box<dyn FnOnce(&mut Value)>;
 
 struct Policy {
     policy: Value,
-    fragment: agentsecrets::kubernetes::fragment::Fragment,
+    fragment: agentsecrets::kubernetes::sidecar_template::Fragment,
 }
 
 impl Policy {
@@ -21,7 +21,8 @@ impl Policy {
         let manifests = rendered(&file("helm/agentsecrets/ci").join(values));
         let of_kind = |kind: &str| manifests.iter().find(|it| it["kind"] == kind).unwrap();
         let text = of_kind("ConfigMap")["data"]["sidecar.yaml"].as_str().unwrap();
-        let fragment = agentsecrets::kubernetes::fragment::Fragment::parse(text, "s".as_ref()).unwrap();
+        let fragment =
+            agentsecrets::kubernetes::sidecar_template::Fragment::parse(text, "s".as_ref()).unwrap();
         Self { policy: of_kind("ValidatingAdmissionPolicy").clone(), fragment }
     }
 

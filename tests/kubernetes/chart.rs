@@ -101,7 +101,7 @@ fn the_workload_apis_socket_is_the_sidecars_alone_and_read_only() {
     let pod = of_kind(&of_chart, "Deployment")["spec"]["template"]["spec"].clone();
     let manifests = rendered(&file("helm/agentsecrets/ci/injector-spiffe.yaml"));
     let text = of_kind(&manifests, "ConfigMap")["data"]["sidecar.yaml"].as_str().unwrap();
-    let fragment = agentsecrets::kubernetes::fragment::Fragment::parse(text, "s".as_ref()).unwrap();
+    let fragment = agentsecrets::kubernetes::sidecar_template::Fragment::parse(text, "s".as_ref()).unwrap();
     let agent = serde_json::json!({ "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "agent", "image": "a" }] } });
     let injected =
         agentsecrets::kubernetes::inject::inject(serde_json::from_value(agent).unwrap(), &fragment).unwrap();
@@ -156,7 +156,7 @@ fn the_policy_that_the_chart_writes_is_one() {
     }
     let policy = agentsecrets::policy::Policy::load(&folder.path().join("policy.yaml")).unwrap();
     assert_eq!(policy.agents()[0].name().as_str(), "coder");
-    agentsecrets::app::config::Config::load(&folder.path().join("config.yaml")).unwrap();
+    agentsecrets::config::Config::load(&folder.path().join("config.yaml")).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! tells nothing of one to somebody who guesses.
 
 mod codings;
-#[path = "../../agentsecrets/src/redact/echoes.rs"]
+#[path = "../../agentsecrets/src/redact/test_encoders.rs"]
 mod echoes;
 mod forms;
 mod guesses;

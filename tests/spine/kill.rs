@@ -73,7 +73,7 @@ fn one_kill(world: &World, netns: &Netns, after: Duration, round: u64) -> u64 {
     let interceptor = Pid::from_raw(agent.interceptor().cast_signed());
     // That is what is being tested: any moment will do.
     std::thread::sleep(after);
-    let ended = agentsecrets::base::sys::process::pidfd(interceptor).unwrap();
+    let ended = agentsecrets::sys::process::pidfd(interceptor).unwrap();
     kill(interceptor, Signal::SIGKILL).unwrap();
     await_end(ended.as_fd());
 

@@ -4,9 +4,9 @@
 use std::fs;
 use std::process::Command;
 
-use agentsecrets::base::secret::Secret;
-use agentsecrets::store::vault::{Unlock, Vault};
 use agentsecrets::store::{Key, Store};
+use agentsecrets::types::secret::Secret;
+use agentsecrets::vault::{Unlock, Vault};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

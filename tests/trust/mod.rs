@@ -1,5 +1,5 @@
 //! Keychain-Auth: a secret is spent by the program that was trusted for it, and by nothing that resembles it or
-//! borrows its name, its bytes or its process. `manual/trust.md` is the table of all this.
+//! borrows its name, its bytes or its process. `agentsecrets/docs/trust.md` is the table of all this.
 
 mod attacks;
 mod bounds;
@@ -93,7 +93,7 @@ fn expected(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 /// The manual's table names tests that exist.
 #[test]
 fn the_table_of_attacks_names_tests_that_are_here() {
-    let table = include_str!("../../agentsecrets/src/manual/trust.md");
+    let table = include_str!("../../agentsecrets/docs/trust.md");
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/trust");
     let named: Vec<(&str, &str)> = table.split('`').filter_map(|word| word.split_once("::")).collect();
     assert!(named.len() >= 8, "{named:?}");

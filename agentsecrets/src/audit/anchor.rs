@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::chain::{ChainKey, FIRST};
 use super::{AuditError, Files, at};
-use crate::base::files;
+use crate::sys::files;
 
 /// How long the log is known to be, in bytes, and the hash of the line that ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]

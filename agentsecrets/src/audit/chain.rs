@@ -8,7 +8,7 @@ use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
 use super::{AuditError, Files, at};
-use crate::base::files;
+use crate::sys::files;
 
 /// The `prev_hash` of the first line.
 pub(super) const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";

@@ -3,9 +3,9 @@
 //! several processes may write: each appends one whole line under a lock that is held for the time
 //! of one write. What cannot be written is an error, never a silence, and outcomes are kept until they can be.
 
-mod acts;
+mod admin;
 
-pub use acts::Act;
+pub use admin::Act;
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 use super::anchor::{self, Anchor};
 use super::chain::{ChainKey, FIRST};
 use super::record::{Opening, Outcome, Record, Status};
-use super::unwritten::Unwritten;
 use super::{AuditError, Files, at};
-use crate::base::files;
-use crate::base::name::{AgentName, SecretName};
-use crate::base::sys::{self, Version};
-use crate::policy::derived::How;
+use crate::audit::retry_queue::Unwritten;
 use crate::policy::grant::{Spend, Style};
+use crate::policy::minted_credentials::How;
+use crate::sys::files;
+use crate::sys::{self, Version};
+use crate::types::name::{AgentName, SecretName};
 
 /// The anchor follows the log at least this often while it grows.
 const ANCHOR_EVERY: Duration = Duration::from_millis(250);

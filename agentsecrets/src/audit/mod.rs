@@ -21,13 +21,13 @@
 mod anchor;
 mod chain;
 mod escape;
-pub mod follow;
 mod log;
 pub mod query;
 mod record;
+mod retry_queue;
+pub mod tail;
 #[cfg(test)]
 mod tests;
-mod unwritten;
 
 use std::io;
 use std::path::{Path, PathBuf};

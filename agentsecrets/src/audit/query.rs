@@ -11,7 +11,7 @@ use super::chain::{ChainKey, FIRST};
 use super::log::{is_alive, wait_for};
 use super::record::{Record, Status};
 use super::{AuditError, Files, at};
-use crate::base::sys;
+use crate::sys;
 
 /// The reason given for an intent that no outcome followed.
 const NO_OUTCOME: &str = "no outcome was written: the process ended";

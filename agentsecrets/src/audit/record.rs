@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::escape::tidy;
-use crate::base::name::{AgentName, Environment};
-use crate::exchange::target::Target;
 use crate::identity::ProcessFacts;
+use crate::types::name::{AgentName, Environment};
+use crate::types::target::Target;
 
 /// The rule that an administrative act is recorded under; no agent's rule has this form.
 pub(super) const ADMINISTRATIVE: &str = "administrative";
@@ -228,7 +228,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::target::Scheme;
+    use crate::types::target::Scheme;
 
     #[test]
     fn a_url_keeps_the_names_of_its_parameters_and_nothing_they_hold() {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::follow::Follower;
 use super::query::{read, verify};
 use super::*;
-use crate::base::name::Environment;
+use crate::audit::tail::Follower;
 use crate::identity::Process;
+use crate::types::name::Environment;
 
 struct Place {
     root: tempfile::TempDir,

@@ -10,12 +10,15 @@ use serde_json::json;
 
 use super::secrets::{json as print_json, show};
 use super::table::table;
-use super::{Context, Exit, Failure, acts};
-use crate::base::name::{AgentName, SecretName};
-use crate::base::shown;
-use crate::capability::agents::{Agents, Issued, Registered};
-use crate::capability::{registry, token};
+use crate::authz::agents::{Agents, Issued, Registered};
+use crate::authz::{registry, token};
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 use crate::policy::Policy;
+use crate::types::name::{AgentName, SecretName};
+use crate::types::presented;
 
 /// Register agents, and issue tokens to them.
 #[derive(Debug, clap::Args)]
@@ -160,7 +163,7 @@ fn register(name: AgentName, context: &Context) -> Result<ExitCode, Failure> {
         if agents.agent(&name).is_some() {
             return Err(Failure::new(Exit::Failure, format!("the agent '{name}' is known already")));
         }
-        acts::record(context, "agent register", Some(&name), &[], Vec::new())?;
+        admin_record::record(context, "agent register", Some(&name), &[], Vec::new())?;
         let registered = Timestamp::now();
         let name = name.clone();
         agents.agents.push(Registered {
@@ -208,7 +211,7 @@ fn delete(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
     let bounded = change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
         let bounded = agent.allow.is_some() || !agent.deny.is_empty();
-        acts::record(context, "agent delete", Some(name), &[], Vec::new())?;
+        admin_record::record(context, "agent delete", Some(name), &[], Vec::new())?;
         agents.agents.retain(|agent| agent.name != *name);
         Ok(bounded)
     })?;
@@ -220,13 +223,19 @@ fn delete(name: &AgentName, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn issue(name: &AgentName, ttl: Option<Duration>, context: &Context) -> Result<ExitCode, Failure> {
-    let minted = token::mint(shown::AGENT).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let minted = token::mint(presented::AGENT).map_err(|error| Failure::new(Exit::Failure, error))?;
     let (project, environment) = (Some(context.project.clone()), Some(context.environment.clone()));
     let issued = Timestamp::now();
     let expires = ttl.map(|ttl| issued.saturating_add(ttl).unwrap_or(Timestamp::MAX));
     change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
-        acts::record(context, "agent token issue", Some(name), &[], vec![format!("token {}", minted.id)])?;
+        admin_record::record(
+            context,
+            "agent token issue",
+            Some(name),
+            &[],
+            vec![format!("token {}", minted.id)],
+        )?;
         let (id, sha256) = (minted.id.clone(), minted.digest.clone());
         agent.tokens.push(Issued { id, sha256, issued, expires, project, environment, revoked: None });
         Ok(())
@@ -285,7 +294,7 @@ fn revoke(id: Option<&str>, of: Option<&AgentName>, context: &Context) -> Result
             return Err(Failure::new(Exit::NotFound, format!("there is no token {id}"))
                 .hint("agentsecrets agent token list"));
         }
-        acts::record(context, "agent token revoke", of, &[], vec![what])?;
+        admin_record::record(context, "agent token revoke", of, &[], vec![what])?;
         let mut count = 0;
         for token in tokens {
             count += usize::from(token.revoked.is_none());
@@ -319,7 +328,7 @@ fn set(
     let secrets: Vec<SecretName> = allow.iter().flatten().chain(&deny).cloned().collect();
     change(context, |agents| {
         let agent = agents.agent(name).ok_or_else(|| unknown(name))?;
-        acts::record(context, "agent policy set", Some(name), &secrets, vec![what])?;
+        admin_record::record(context, "agent policy set", Some(name), &secrets, vec![what])?;
         (agent.allow, agent.deny) = (allow, deny);
         Ok(())
     })?;

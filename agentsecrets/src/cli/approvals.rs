@@ -13,7 +13,7 @@ use std::time::Duration;
 use anstream::{eprintln, println};
 
 use super::{Context, Exit, Failure};
-use crate::policy::approval::files::{Question, list};
+use crate::approval::entry::{Question, list};
 
 pub(super) use answer::{Approve, Deny, approve, deny};
 

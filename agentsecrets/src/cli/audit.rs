@@ -12,10 +12,10 @@ use anstream::{AutoStream, eprintln};
 use anstyle::{AnsiColor, Style};
 
 use super::{Context, Exit, Failure};
-use crate::audit::follow::{Follower, LOOK_EVERY};
 use crate::audit::query::{export, read, verify};
+use crate::audit::tail::{Follower, LOOK_EVERY};
 use crate::audit::{AuditError, Record, Status};
-use crate::base::name::{AgentName, Environment, SecretName};
+use crate::types::name::{AgentName, Environment, SecretName};
 
 /// Read and verify the audit log.
 #[derive(Debug, clap::Args)]

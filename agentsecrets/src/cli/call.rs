@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::{Context, Exit, Failure};
-use crate::app::call::{Answer, Door};
+use crate::call::{Answer, Door};
 
 /// Make one authenticated request: the secrets are named, and put in on the way.
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ enum Output {
 impl Args {
     /// The secrets that are named.
     #[cfg(target_os = "linux")]
-    pub(super) fn names(&self) -> Vec<crate::base::name::SecretName> {
+    pub(super) fn names(&self) -> Vec<crate::types::name::SecretName> {
         let injections = flags::injections(self).unwrap_or_default();
         injections.into_iter().map(|injection| injection.reference.name).collect()
     }

@@ -14,9 +14,9 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::{Context, Exit, Failure};
-use crate::app::config::Config;
-use crate::base::sys;
-use crate::policy::live::Live;
+use crate::config::Config;
+use crate::policy::watch::Live;
+use crate::sys;
 
 /// Look for problems, each with its fix.
 #[derive(Debug, clap::Args)]

@@ -10,12 +10,15 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use super::{Context, Exit, Failure, handing};
 use crate::audit::Status;
-use crate::base::files;
-use crate::base::name::SecretName;
-use crate::base::sys;
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::value_export;
 use crate::redact::mask::Values;
+use crate::sys;
+use crate::sys::files;
+use crate::types::name::SecretName;
 use child::{Flags, Signals, as_who_asked};
 use variables::Variable;
 
@@ -73,12 +76,12 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     }
     let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
     let failed = |what: &str, error: &dyn std::fmt::Display| ours(what, error);
-    let mut pending = handing::open("ENV", program.unwrap_or_default(), context, failed)?;
+    let mut pending = value_export::open("ENV", program.unwrap_or_default(), context, failed)?;
     let variables = match variables::of(&args, context) {
         Ok(variables) => variables,
         Err(failure) => {
             pending
-                .finish(handing::ended(Status::Error, failure.what()))
+                .finish(value_export::ended(Status::Error, failure.what()))
                 .map_err(|error| ours("this is not recorded", error))?;
             return Err(failure);
         }
@@ -87,8 +90,8 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     pending.intent().map_err(|error| ours("nothing was started", error))?;
     let ended = start(&args, variables, signals, Some(context));
     let outcome = match &ended {
-        Ok(_) => handing::done(),
-        Err(failure) => handing::ended(Status::Error, failure.what()),
+        Ok(_) => value_export::done(),
+        Err(failure) => value_export::ended(Status::Error, failure.what()),
     };
     if let Err(error) = pending.finish(outcome) {
         anstream::eprintln!("agentsecrets: {error}");

@@ -9,9 +9,12 @@ use super::scope::user::User;
 use super::scope::{Origin, Scope};
 use super::secrets::{json, open_store_to_write, show, store_failure};
 use super::table::table;
-use super::{Context, Exit, Failure, acts};
-use crate::base::name::{Environment, SecretName};
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 use crate::store::{Entry, Key, Store, StoreError, Stores};
+use crate::types::name::{Environment, SecretName};
 
 /// Choose, copy and merge environments.
 #[derive(Debug, clap::Args)]
@@ -146,7 +149,7 @@ fn transfer_all(transfer: &Transfer, merge: bool, context: &Context) -> Result<E
     }
     let act = if merge { "environment merge" } else { "environment copy" };
     let names: Vec<SecretName> = theirs.iter().map(|entry| entry.name.clone()).collect();
-    acts::record(context, act, None, &names, vec![format!("{from} to {to}")])?;
+    admin_record::record(context, act, None, &names, vec![format!("{from} to {to}")])?;
     let keys = |entry: &Entry| {
         let key = |environment: &Environment| Key {
             project: context.project.clone(),

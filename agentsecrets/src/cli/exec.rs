@@ -9,16 +9,19 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::secrets::{open_store, store_failure};
-use super::{Context, Exit, Failure, handing};
-use crate::app::call::misread;
-use crate::app::config::Config;
 use crate::audit::Status;
-use crate::base::name::SecretName;
-use crate::base::secret::Secret;
-use crate::capability::trust::Trust;
+use crate::authz::trust::Trust;
+use crate::call::describe_json_error;
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::value_export;
+use crate::config::Config;
 use crate::identity::Caller;
 use crate::identity::look_closer;
 use crate::store::{Key, Store};
+use crate::types::name::SecretName;
+use crate::types::secret::Secret;
 
 /// The only version of the protocol.
 const VERSION: u32 = 1;
@@ -61,7 +64,7 @@ struct Problem {
 /// Runs the verb.
 pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // Whoever may trace us could read the values out of our memory.
-    crate::base::sys::protect_memory().map_err(|error| failed("cannot protect our memory", &error))?;
+    crate::sys::protect_memory().map_err(|error| failed("cannot protect our memory", &error))?;
     if io::stdout().is_terminal() {
         return Err(Failure::new(
             Exit::Failure,
@@ -70,18 +73,18 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         .hint("agentsecrets secrets get NAME --reveal"));
     }
     let asked = read()?;
-    let mut pending = handing::open("EXEC", asked.provider.clone(), context, failed)?;
+    let mut pending = value_export::open("EXEC", asked.provider.clone(), context, failed)?;
     let (values, errors) = match look_up(&asked, context) {
         Ok(found) => found,
         Err(failure) => {
-            let written = pending.finish(handing::ended(Status::Error, failure.what()));
+            let written = pending.finish(value_export::ended(Status::Error, failure.what()));
             return Err(written.map_or_else(|error| failed("this is not recorded", &error), |()| failure));
         }
     };
     let refused = || errors.keys().filter_map(|id| id.parse::<SecretName>().ok());
     if values.is_empty() {
         pending.secret_keys(&refused().collect::<Vec<_>>());
-        let ended = handing::ended(Status::Blocked, "no value was given");
+        let ended = value_export::ended(Status::Blocked, "no value was given");
         pending.finish(ended).map_err(|error| failed("this is not recorded", &error))?;
         return answer(&[], errors);
     }
@@ -90,8 +93,8 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     pending.intent().map_err(|error| failed("nothing is handed over", &error))?;
     let answered = answer(&values, errors);
     let outcome = match &answered {
-        Ok(_) => handing::done(),
-        Err(failure) => handing::ended(Status::Error, failure.what()),
+        Ok(_) => value_export::done(),
+        Err(failure) => value_export::ended(Status::Error, failure.what()),
     };
     pending.finish(outcome).map_err(|error| failed("the end of this is not recorded", &error))?;
     answered
@@ -105,7 +108,7 @@ fn read() -> Result<Asked, Failure> {
         return Err(Failure::new(Exit::Failure, format!("the request is larger than {} MiB", LARGEST >> 20)));
     }
     let asked: Asked = serde_json::from_slice(&text)
-        .map_err(|error| failed("the request cannot be understood", &misread(&error)))?;
+        .map_err(|error| failed("the request cannot be understood", &describe_json_error(&error)))?;
     if asked.protocol_version != VERSION {
         let what = format!("protocol version {} is not known; {VERSION} is", asked.protocol_version);
         return Err(Failure::new(Exit::Failure, what));
@@ -182,7 +185,7 @@ fn permitted(
     // Where nobody was there to be asked, that must be certain.
     #[cfg(target_os = "linux")]
     if context.ticket.as_ref().is_some_and(|ticket| ticket.by_trust)
-        && !super::door::is_service(&context.home, &caller.process, std::slice::from_ref(&name))
+        && !crate::cli::privsep::is_service(&context.home, &caller.process, std::slice::from_ref(&name))
     {
         return Err(format!(
             "{path} has '{name}' on a strict machine as a service alone: agentsecrets trust add {path} --secrets \
@@ -210,7 +213,7 @@ fn answer(values: &[(SecretName, Secret)], errors: BTreeMap<&str, Problem>) -> R
     serde_json::to_writer(&mut *text, &answered).map_err(|error| failed("there is no answer", &error))?;
     text.push(b'\n');
     // Past the buffer of standard output, which would keep them.
-    let file = crate::base::sys::standard_output();
+    let file = crate::sys::standard_output();
     let mut file = file.map_err(|error| failed("there is no answer", &error))?;
     file.write_all(&text).map_err(|error| failed("the answer was not taken", &error))?;
     Ok(ExitCode::SUCCESS)

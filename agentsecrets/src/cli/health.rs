@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anstream::println;
 
 use super::{Context, Exit, Failure};
-use crate::app::health;
+use crate::server::health;
 
 /// Say whether agents beside this service are held and served.
 #[derive(Debug, clap::Args)]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Context, Failure};
-use crate::app::interceptor;
+use crate::server::interceptor;
 
 /// The process that handles agents' traffic; `run` starts it and talks to it on standard input.
 #[derive(Debug, clap::Args)]

@@ -14,12 +14,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Exit, Failure};
-use crate::base::followed::Followed;
-use crate::base::sys::Ending;
-use crate::kubernetes::fragment::FragmentFile;
-use crate::kubernetes::keep::{Places, keep};
+use crate::kubernetes::certificate_rotation::{Places, keep};
+use crate::kubernetes::sidecar_template::FragmentFile;
 use crate::kubernetes::webhook::Webhook;
 use crate::launch::node::{self, Node, Status};
+use crate::sys::Ending;
+use crate::sys::watched_file::Followed;
 use crate::tls;
 
 /// What a cluster runs: the webhook that puts the sidecar into pods, and the service that guards a node's.
@@ -124,7 +124,7 @@ struct WebhookArgs {
 
 /// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    crate::app::logging::to_stderr();
+    crate::server::logging::to_stderr();
     let args = match args.verb {
         Verb::Webhook(args) => args,
         Verb::Node(args) => return guard(args, context),
@@ -177,7 +177,7 @@ fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
             println!("{uid}: ran before it was guarded; restart it");
         }
     }
-    let lives = crate::identity::lineage::start_of(status.pid).is_some();
+    let lives = crate::identity::ancestry::start_of(status.pid).is_some();
     if !status.listed || !lives {
         let why =
             if lives { "the cluster has not told of every pod yet" } else { "nobody serves any longer" };

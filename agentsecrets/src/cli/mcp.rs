@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use super::secrets::{choices, open_store};
 use super::{Context, Exit, Failure};
-use crate::app::call::{Answer, Door, Here};
-use crate::app::stages::Stages;
-use crate::base::name::AgentName;
-use crate::base::sys;
+use crate::call::{Answer, Door, Here};
 use crate::identity::look_closer;
 use crate::launch::inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Live, Policy};
-use crate::store::{Kind, vault};
+use crate::server::builder::Stages;
+use crate::store::Kind;
+use crate::sys;
+use crate::types::name::AgentName;
+use crate::vault;
 
 /// The largest request that a plugin may make, in bytes.
 const LARGEST: u64 = 16 << 20;
@@ -153,7 +154,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failure> {
-    crate::app::logging::to_stderr();
+    crate::server::logging::to_stderr();
     let failed = |error: io::Error| Failure::new(Exit::Failure, error);
     sys::conceal().map_err(failed)?;
     let stages = match inside_agent() {

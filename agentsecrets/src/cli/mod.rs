@@ -1,7 +1,7 @@
 //! The command line: one file per verb. Parsing says what was asked; each verb resolves it, acts, and
 //! returns an exit code.
 
-mod acts;
+mod admin_record;
 mod agent;
 mod approvals;
 mod audit;
@@ -10,12 +10,9 @@ mod completions;
 #[cfg(target_os = "linux")]
 mod daemon;
 mod doctor;
-#[cfg(target_os = "linux")]
-mod door;
 mod env;
 mod environment;
 mod exec;
-mod handing;
 #[cfg(target_os = "linux")]
 mod health;
 #[cfg(target_os = "linux")]
@@ -26,6 +23,8 @@ mod mcp;
 mod policy;
 #[cfg(target_os = "linux")]
 mod presence;
+#[cfg(target_os = "linux")]
+mod privsep;
 mod project;
 mod proxy;
 mod run;
@@ -37,6 +36,7 @@ mod sidecar;
 mod status;
 mod table;
 mod trust;
+mod value_export;
 #[cfg(target_os = "linux")]
 mod whoami;
 mod workspace;
@@ -46,23 +46,23 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::base::home::Home;
+use crate::sys::home::Home;
 #[cfg(target_os = "linux")]
-use crate::base::name::AgentName;
-use crate::base::name::{Environment, Project};
+use crate::types::name::AgentName;
+use crate::types::name::{Environment, Project};
 
 use scope::Scope;
 use scope::project_file::ProjectFile;
 
-use crate::app::config::Config;
-#[cfg(target_os = "linux")]
-use crate::door::ticket::Ticket;
+use crate::config::Config;
 #[cfg(target_os = "linux")]
 use crate::identity::{Caller, IdentityError, Process};
 #[cfg(target_os = "linux")]
 use crate::identity::{started_us_as, who_started_us_as};
+#[cfg(target_os = "linux")]
+use crate::privsep::invocation::Ticket;
 
-pub use crate::base::failure::{Exit, Failure};
+pub use crate::types::failure::{Exit, Failure};
 
 /// Credentials for AI agents that never hold them.
 #[derive(Debug, Parser)]
@@ -250,7 +250,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     #[cfg(target_os = "linux")]
     if ticket.is_none()
         && !crate::launch::inside_agent()
-        && let Some(exit) = door::through(&cli).map_err(of_ours)?
+        && let Some(exit) = privsep::through(&cli).map_err(of_ours)?
     {
         return Ok(ExitCode::from(exit));
     }
@@ -344,7 +344,7 @@ impl Context {
     /// gives a right: what a process of the person's own user checks, another one of that user gets around.
     #[cfg(target_os = "linux")]
     fn guard(&self, verb: &Verb) -> Result<(), Failure> {
-        let needs_presence = door::need(verb) == crate::door::judge::Need::Presence;
+        let needs_presence = privsep::need(verb) == crate::privsep::authorizer::Need::Presence;
         if self.ticket.is_some() || !needs_presence || crate::launch::inside_agent() {
             return Ok(());
         }
@@ -421,7 +421,7 @@ impl Context {
     #[cfg(not(target_os = "linux"))]
     async fn caller_as(
         &self,
-        agent: Option<crate::base::name::AgentName>,
+        agent: Option<crate::types::name::AgentName>,
     ) -> Result<crate::identity::Caller, crate::identity::IdentityError> {
         crate::identity::who_started_us_as(agent).await
     }

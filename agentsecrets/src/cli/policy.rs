@@ -9,17 +9,20 @@ use http::header::AUTHORIZATION;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
-use crate::base::host::Host;
-use crate::base::name::{AgentName, SecretName};
-use crate::exchange::target::{Scheme, Target};
-use crate::policy::ask::{Ask, Reference, Spot};
+use crate::policy::access_request::{Ask, Reference, Spot};
 use crate::policy::edit;
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::grant::{Spend, Style};
 use crate::policy::load::read;
 use crate::policy::{Agent, LoadError, Policy, Problem};
+use crate::types::host::Host;
+use crate::types::name::{AgentName, SecretName};
+use crate::types::target::{Scheme, Target};
 
-use super::{Context, Exit, Failure, acts};
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 
 /// Check the policy and explain its decisions.
 #[derive(Debug, clap::Args)]
@@ -72,10 +75,12 @@ impl Args {
 
     /// What it takes at the person's door.
     #[cfg(target_os = "linux")]
-    pub(super) fn need(&self) -> crate::door::judge::Need {
+    pub(super) fn need(&self) -> crate::privsep::authorizer::Need {
         match &self.verb {
-            Verb::Check { .. } | Verb::Explain { .. } | Verb::Show => crate::door::judge::Need::Nothing,
-            Verb::Set { .. } => crate::door::judge::Need::Presence,
+            Verb::Check { .. } | Verb::Explain { .. } | Verb::Show => {
+                crate::privsep::authorizer::Need::Nothing
+            }
+            Verb::Set { .. } => crate::privsep::authorizer::Need::Presence,
         }
     }
 
@@ -152,7 +157,7 @@ fn set(file: &Path, context: &Context) -> Result<ExitCode, Failure> {
     let policy = Policy::parse(&text, &path).map_err(|error| unusable(&error))?;
     let (agents, rules) = (policy.agents().len(), policy.agents().iter().map(Agent::rules).sum());
     let what = format!("{}, {}", count(agents, "agent"), count(rules, "rule"));
-    acts::record(context, "policy set", None, &[], vec![format!("{}: {what}", file.display())])?;
+    admin_record::record(context, "policy set", None, &[], vec![format!("{}: {what}", file.display())])?;
     edit::write(&path, &text).map_err(|error| {
         Failure::new(Exit::Failure, format!("{} cannot be written: {error}", path.display()))
     })?;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anstream::eprintln;
 
 use super::{Context, Exit, Failure};
-use crate::base::prompt::hidden;
-use crate::door::presence::{Presence, SHORTEST};
+use crate::privsep::confirmation::{Presence, SHORTEST};
+use crate::sys::prompt::hidden;
 
 /// Set the passphrase that the daemon asks for before it shows a value or gives a right. The first one is
 /// set by root, since whoever sets it owns the door; a new one takes the old.

@@ -11,10 +11,13 @@ use super::scope::project_file::ProjectFile;
 use super::scope::user::{Known, User};
 use super::secrets::{json, open_store_to_write, show, store_failure};
 use super::table::table;
-use super::{Context, Exit, Failure, acts};
 use crate::audit::visible;
-use crate::base::name::{Project, SecretName};
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 use crate::store::{Key, Store, Stores};
+use crate::types::name::{Project, SecretName};
 
 /// Make, choose and delete projects.
 #[derive(Debug, clap::Args)]
@@ -172,7 +175,13 @@ fn update(
         known.name = new.clone();
         let stores = open_store_to_write(context)?;
         let keys = keys(&stores, name, &user)?;
-        acts::record(context, "project update", None, &names(&keys), vec![format!("{name} becomes {new}")])?;
+        admin_record::record(
+            context,
+            "project update",
+            None,
+            &names(&keys),
+            vec![format!("{name} becomes {new}")],
+        )?;
         let moved = keys.iter().map(|(key, placeholder)| {
             (key.clone(), Key { project: new.clone(), ..key.clone() }, placeholder.clone())
         });
@@ -197,7 +206,7 @@ fn delete(name: &Project, force: bool, context: &Context) -> Result<ExitCode, Fa
         let what = format!("{name} holds {} secrets; nothing was deleted", keys.len());
         return Err(Failure::new(Exit::Failure, what).hint("--force deletes them with it"));
     }
-    acts::record(context, "project delete", None, &names(&keys), vec![format!("project {name}")])?;
+    admin_record::record(context, "project delete", None, &names(&keys), vec![format!("project {name}")])?;
     remove(&stores, &keys)?;
     user.projects.retain(|known| known.name != *name);
     if user.project.as_ref() == Some(name) {

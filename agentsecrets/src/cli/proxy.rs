@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anstream::{eprintln, println};
 
 use super::{Context, Exit, Failure, audit};
-use crate::app::activation;
-use crate::app::proxy::{Instance, Running, Wanted, serve};
-use crate::base::files;
-use crate::base::name::{Environment, SecretName};
-use crate::base::sys;
+use crate::server::explicit_proxy::{Instance, Running, Wanted, serve};
+use crate::server::socket_activation;
+use crate::sys;
+use crate::sys::files;
 use crate::tls::bundle::{ADDED_ROOTS, ROOTS, bundle};
+use crate::types::name::{Environment, SecretName};
 
 /// How long a proxy may take to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -140,17 +140,17 @@ fn start(port: u16, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn in_foreground(port: u16, context: &Context) -> Result<ExitCode, Failure> {
-    crate::app::logging::to_stderr();
+    crate::server::logging::to_stderr();
     let prepare = |authority: &str| write_roots(context, authority);
     serve(&wanted(port, context), prepare, |running, ()| {
         eprintln!("the proxy listens on 127.0.0.1:{}, process {}", running.port, running.pid);
-        activation::ready()
+        socket_activation::ready()
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn in_background(port: u16, context: &Context) -> Result<ExitCode, Failure> {
-    crate::app::logging::to_stderr();
+    crate::server::logging::to_stderr();
     let path = context.home.proxy_log();
     let prepare = |authority: &str| {
         write_roots(context, authority)?;

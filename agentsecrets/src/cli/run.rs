@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Context, Exit, Failure};
-use crate::base::name::AgentName;
+use crate::types::name::AgentName;
 
 /// Start a command as an agent: its traffic goes through us, its secrets stay here.
 #[derive(Debug, clap::Args)]
@@ -114,7 +114,7 @@ fn failure(error: crate::launch::NotRun) -> Failure {
 /// The caller's own command line, as a shell would read it.
 #[cfg(target_os = "linux")]
 fn command_line() -> String {
-    std::env::args_os().map(|word| crate::base::words::quoted(&word)).collect::<Vec<_>>().join(" ")
+    std::env::args_os().map(|word| crate::types::shell_quote::quoted(&word)).collect::<Vec<_>>().join(" ")
 }
 
 /// A positive time, such as `30m`.

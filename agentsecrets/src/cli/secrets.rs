@@ -13,10 +13,14 @@ use std::process::ExitCode;
 use anstream::{eprintln, println};
 use zeroize::Zeroizing;
 
-use super::{Context, Exit, Failure, acts, workspace};
 use crate::audit::visible;
-use crate::base::name::SecretName;
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
+use crate::cli::workspace;
 use crate::store::{Entry, Key, Store};
+use crate::types::name::SecretName;
 
 pub(crate) use stores::{choices, open_store, open_store_to_write, store_failure};
 
@@ -170,7 +174,7 @@ fn get(name: &SecretName, reveal: bool, context: &Context) -> Result<ExitCode, F
         }
     };
     if reveal {
-        acts::record(context, "secrets get", None, std::slice::from_ref(name), Vec::new())?;
+        admin_record::record(context, "secrets get", None, std::slice::from_ref(name), Vec::new())?;
         let value = stores.get(&key(name, context)).map_err(store_failure)?;
         let value = value.ok_or_else(|| not_found(name, context))?;
         // At a terminal, so a value must not be able to move the cursor.
@@ -199,7 +203,7 @@ fn get(name: &SecretName, reveal: bool, context: &Context) -> Result<ExitCode, F
 fn delete(name: &SecretName, context: &Context) -> Result<ExitCode, Failure> {
     let stores = open_store(context)?;
     stores.answering(&key(name, context)).map_err(store_failure)?.ok_or_else(|| not_found(name, context))?;
-    acts::record(context, "secrets delete", None, std::slice::from_ref(name), Vec::new())?;
+    admin_record::record(context, "secrets delete", None, std::slice::from_ref(name), Vec::new())?;
     let from = stores.remove(&key(name, context)).map_err(store_failure)?;
     let from = from.ok_or_else(|| not_found(name, context))?;
     eprintln!("deleted {name} from {}/{} ({from})", context.project, context.environment);

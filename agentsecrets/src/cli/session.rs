@@ -10,14 +10,19 @@ use serde_json::json;
 
 use super::secrets::{json as print_json, show};
 use super::table::table;
-use super::{Context, Exit, Failure, acts};
-use crate::base::name::{AgentName, SecretName};
-use crate::base::shown;
-use crate::capability::clock;
-use crate::capability::sessions::{Session, Sessions, Who, hierarchy};
-use crate::capability::{registry, token, uses};
+use crate::authz::clock;
+use crate::authz::registry;
+use crate::authz::session_uses;
+use crate::authz::sessions::{Session, Sessions, Who, hierarchy};
+use crate::authz::token;
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
+use crate::identity::ancestry;
 use crate::identity::container::{self, Container, is_whole_id};
-use crate::identity::lineage;
+use crate::types::name::{AgentName, SecretName};
+use crate::types::presented;
 
 /// Start, list and end sessions.
 #[derive(Debug, clap::Args)]
@@ -103,7 +108,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
 fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Failure, error);
-    let minted = start.token.then(|| token::mint(shown::SESSION)).transpose().map_err(failed)?;
+    let minted = start.token.then(|| token::mint(presented::SESSION)).transpose().map_err(failed)?;
     let (id, who) = match &minted {
         Some(minted) => (minted.id.clone(), Who::Token { sha256: minted.digest.clone() }),
         None => (token::new_id().map_err(failed)?, who(&start, context)?),
@@ -121,9 +126,9 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
     registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
         let secrets = session.secrets.as_deref().unwrap_or_default();
         let notes = vec![format!("session {id}: {}", bounds(&session))];
-        acts::record(context, "session start", session.agent.as_ref(), secrets, notes)?;
+        admin_record::record(context, "session start", session.agent.as_ref(), secrets, notes)?;
         if session.uses.is_some() {
-            uses::begin(&context.home.session_uses(&id)).map_err(failed)?;
+            session_uses::begin(&context.home.session_uses(&id)).map_err(failed)?;
         }
         sessions.forget_gone(&context.home);
         sessions.sessions.push(session.clone());
@@ -159,7 +164,7 @@ fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
         None => crate::identity::parent_id().map_err(|error| Failure::new(Exit::Failure, error)),
     };
     let pid = start.pid.map_or_else(asked, Ok)?;
-    let start_time = lineage::start_of(pid)
+    let start_time = ancestry::start_of(pid)
         .ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no process {pid}")))?;
     let cgroup = container::cgroup_of(pid).ok().flatten().unwrap_or_default();
     let container = Container::of(&cgroup).map(|container| container.id.to_owned());
@@ -168,8 +173,9 @@ fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
 
 /// How a session stands, for those who look at it.
 fn state(session: &Session, context: &Context) -> &'static str {
-    let used =
-        session.uses.map(|most| uses::used(&context.home.session_uses(&session.id)).is_ok_and(|n| n < most));
+    let used = session
+        .uses
+        .map(|most| session_uses::used(&context.home.session_uses(&session.id)).is_ok_and(|n| n < most));
     if session.boot != clock::boot() || !session.who.is_there() {
         "gone"
     } else if session.ended.is_some() {
@@ -195,7 +201,7 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
     // Those of whom nobody is left bound nobody.
     let shown: Vec<_> = shown.filter(|(_, state)| *state != "gone").collect();
     let used = |session: &Session| {
-        session.uses.map(|_| uses::used(&context.home.session_uses(&session.id)).unwrap_or_default())
+        session.uses.map(|_| session_uses::used(&context.home.session_uses(&session.id)).unwrap_or_default())
     };
     if context.json {
         let entry = |(session, state): &(&Session, &str)| {
@@ -229,7 +235,7 @@ fn end(id: Option<&str>, context: &Context) -> Result<ExitCode, Failure> {
             return Err(Failure::new(Exit::NotFound, format!("there is no session {id}"))
                 .hint("agentsecrets session list"));
         }
-        acts::record(context, "session end", None, &[], vec![what])?;
+        admin_record::record(context, "session end", None, &[], vec![what])?;
         let mut count = 0;
         for session in meant {
             count += usize::from(session.ended.is_none());

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Context, Exit, Failure};
-use crate::base::home::Home;
-use crate::base::name::AgentName;
-use crate::connection::ebpf::EbpfError;
+use crate::intercept::ebpf::EbpfError;
+use crate::launch::NoInterceptor;
+use crate::launch::cgroup_discovery::NoPlace;
 use crate::launch::sidecar::{Capture, NotServed, Sidecar, hold_network, serve};
-use crate::launch::{NoInterceptor, place::NoPlace};
+use crate::sys::home::Home;
+use crate::types::name::AgentName;
 
 /// Guard agents in other containers: what is started in this one's cgroup goes through here.
 #[derive(Debug, clap::Args)]
@@ -99,7 +100,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
             "--cgroup, --processes and --engine are of no use with --capture nftables, which sees sockets";
         return Err(Failure::new(Exit::Usage, what));
     }
-    crate::app::logging::to_stderr();
+    crate::server::logging::to_stderr();
     let wanted = Sidecar {
         home: context.home.clone(),
         project: context.project.clone(),

@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::{Context, Exit, Failure, secrets};
 use crate::policy::Policy;
-use crate::store::{Choice, Kind, keychain, vault};
+use crate::store::Choice;
+use crate::store::Kind;
+use crate::store::keychain;
+use crate::vault;
 
 /// How agents are kept from what is ours.
 const AGENTS_DOOR: &str = if cfg!(target_os = "linux") {

@@ -13,11 +13,11 @@ use super::secrets::{json, show, warn};
 use super::table::table;
 use super::{Context, Exit, Failure};
 use crate::audit::visible;
-use crate::base::name::SecretName;
-use crate::capability::registry;
-use crate::capability::trust::interpreter::{kind, obliges};
-use crate::capability::trust::package::{owner, vouch};
-use crate::capability::trust::pins::{Pin, Pinned, Pins, short};
+use crate::authz::registry;
+use crate::authz::trust::interpreter::{kind, obliges};
+use crate::authz::trust::package::{owner, vouch};
+use crate::authz::trust::pins::{Pin, Pinned, Pins, short};
+use crate::types::name::SecretName;
 
 /// Say which programs may spend which secrets
 #[derive(Debug, clap::Args)]
@@ -445,7 +445,13 @@ fn record(
     secrets: &BTreeSet<SecretName>,
 ) -> Result<(), Failure> {
     let secrets: Vec<SecretName> = secrets.iter().cloned().collect();
-    super::acts::record(context, act, None, &secrets, vec![program.to_string_lossy().into_owned()])
+    crate::cli::admin_record::record(
+        context,
+        act,
+        None,
+        &secrets,
+        vec![program.to_string_lossy().into_owned()],
+    )
 }
 
 fn shown(path: &Path) -> String {

@@ -10,18 +10,19 @@ use http::header::HOST;
 use http_body_util::BodyExt;
 
 use super::{Context, Exit, Failure};
-use crate::app::call::send;
-use crate::app::config::Config;
 use crate::audit::visible;
-use crate::capability::Capabilities;
-use crate::capability::trust::Trust;
-use crate::capability::whoami::{Known, known};
-use crate::exchange::body::empty;
-use crate::identity::closer::Look;
-use crate::identity::witness::Witness;
+use crate::authz::Capabilities;
+use crate::authz::trust::Trust;
+use crate::authz::whoami::{Known, known};
+use crate::call::send;
+use crate::config::Config;
+use crate::identity::inspector::Witness;
+use crate::identity::process_details::Look;
 use crate::identity::{Caller, IdentityError};
-use crate::pipeline::{handover, whoami};
+use crate::pipeline::value_export;
+use crate::pipeline::whoami;
 use crate::policy::Policy;
+use crate::types::body::empty;
 
 /// Show what would be known of the program that calls this: who it is, whether it is trusted, and why
 #[derive(Debug, clap::Args)]
@@ -56,8 +57,8 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 fn ask(args: &Args) -> Result<Known, Failure> {
     let unclear = || Failure::new(Exit::Failure, "the interceptor's answer cannot be understood");
     let query = args.pid.map(|pid| format!("?pid={pid}")).unwrap_or_default();
-    let url = format!("https://{}{}{query}", handover::HOST, whoami::PATH);
-    let request = Request::get(url).header(HOST, handover::HOST).body(empty()).map_err(|_| unclear())?;
+    let url = format!("https://{}{}{query}", value_export::HOST, whoami::PATH);
+    let request = Request::get(url).header(HOST, value_export::HOST).body(empty()).map_err(|_| unclear())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     runtime.block_on(async {

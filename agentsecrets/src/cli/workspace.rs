@@ -10,7 +10,7 @@ use anstream::eprintln;
 use super::scope::user::User;
 use super::secrets::{json, show};
 use super::{Context, Exit, Failure};
-use crate::base::name::Workspace;
+use crate::types::name::Workspace;
 
 /// Choose a workspace, and keep the list of hosts that agents may reach.
 #[derive(Debug, clap::Args)]

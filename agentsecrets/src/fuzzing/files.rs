@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::Input;
 use crate::audit::{self, Log, Opening, Outcome, Status};
 use crate::store::Store;
-use crate::store::vault::{self, Unlock, Vault};
+use crate::vault::{self, Unlock, Vault};
 
 /// The vaults of the corpus are made with this key file.
 const KEY_FILE: &str = "the key file of the fuzzer's vaults\n";

@@ -4,9 +4,9 @@
 //! below, which every test run goes through.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a finding is a panic")]
 
-mod answers;
 mod files;
-mod spending;
+mod injection;
+mod responses;
 mod wire;
 
 #[cfg(test)]
@@ -20,10 +20,10 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("hello", wire::hello),
     ("target", wire::target),
     ("dns", wire::dns),
-    ("placeholder", spending::placeholder),
-    ("policy", spending::policy),
-    ("redact", answers::redact),
-    ("decode", answers::decode),
+    ("placeholder", injection::placeholder),
+    ("policy", injection::policy),
+    ("redact", responses::redact),
+    ("decode", responses::decode),
     ("vault", files::vault),
     ("audit", files::audit),
 ];

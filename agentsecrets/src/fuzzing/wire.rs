@@ -17,18 +17,18 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Input, block_on};
-use crate::base::host::Host;
-use crate::base::timeouts::Timeouts;
-use crate::connection::explicit::{Opening, opening};
-use crate::connection::sniff::{Speaks, sniff};
-use crate::exchange::body::{self, Body};
-use crate::exchange::server::serve;
-use crate::exchange::target::{Claim, Scheme, Target};
+use crate::dns::server;
+use crate::http::server::serve;
+use crate::intercept::explicit::{Opening, opening};
+use crate::intercept::protocol_detection::{Speaks, sniff};
 use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::leaf::Leaves;
 use crate::tls::terminate::Hello;
-use crate::upstream::names;
+use crate::types::body::{self, Body};
+use crate::types::host::Host;
+use crate::types::target::{Claim, Scheme, Target};
+use crate::types::timeouts::Timeouts;
 
 /// How long a silent peer is waited for; none here is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -151,7 +151,7 @@ fn agreement(claim: &Claim, parts: &Parts) {
 
 /// A datagram to our resolver, for an agent whose policy allows no name.
 pub(super) fn dns(bytes: &[u8]) {
-    let Some(answer) = block_on(names::answer_to_nobody(bytes)) else { return };
+    let Some(answer) = block_on(server::answer_to_nobody(bytes)) else { return };
     assert!(answer.len() <= 1232, "{} bytes", answer.len());
     let answer = Message::from_vec(&answer).expect("an answer in form");
     assert_eq!(answer.metadata.message_type, MessageType::Response);

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 use std::io;
 
-use crate::base::hex::is_hex;
+use crate::types::hex::is_hex;
 
 /// Digits of a container's id, as every engine gives it.
 const ID: usize = 64;

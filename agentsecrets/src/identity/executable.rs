@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::future::Cache;
 
-use crate::base::hex::hex;
+use crate::types::hex::hex;
 
-use crate::base::sys::{Version, last_change};
+use crate::sys::{Version, last_change};
 
 /// How many file versions are remembered.
 const MOST_FILES: u64 = 4096;

@@ -11,8 +11,8 @@ use tokio::runtime::Handle;
 use super::executable::Hashes;
 use super::process::look_by;
 use super::socket::{Ends, Neighbourhood};
-use super::witness::{Seen, Witness};
 use super::{IdentityError, Process};
+use crate::identity::inspector::{Seen, Witness};
 
 pub(super) use super::process::look;
 
@@ -22,7 +22,7 @@ pub(super) fn own_uid() -> u32 {
 }
 
 /// This process looks closer at others itself.
-pub fn look_closer() -> Option<Arc<dyn super::closer::Look>> {
+pub fn look_closer() -> Option<Arc<dyn crate::identity::process_details::Look>> {
     Some(Arc::new(Witness::Here))
 }
 

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::closer::Look;
 use super::executable::Hashes;
 use super::socket::{Ends, Neighbourhood};
 use super::{IdentityError, Process};
-use crate::base::sys::{self, Program};
+use crate::identity::process_details::Look;
+use crate::sys::{self, Program};
 
 /// The user as whom this process runs.
 pub(super) fn own_uid() -> u32 {

@@ -1,45 +1,45 @@
 //! Who is calling. The principal is what the kernel fixed and the agent cannot change; the hash of the
 //! executable only narrows it.
 
-pub mod closer;
+pub mod ancestry;
+#[cfg(target_os = "linux")]
+pub mod cgroup;
 pub mod container;
 #[cfg(target_os = "linux")]
-mod diagnosis;
-#[cfg(target_os = "linux")]
-pub mod engine;
+pub mod container_engine;
 pub mod executable;
-mod facts;
 #[cfg(target_os = "linux")]
-pub mod hierarchy;
-#[cfg(target_os = "linux")]
-mod holder;
+mod helper_channel;
 pub mod image;
 #[cfg(target_os = "linux")]
-mod line;
-pub mod lineage;
+pub mod inspector;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
-mod parent;
+mod parent_process;
 pub mod pod;
 #[cfg(target_os = "linux")]
 pub mod process;
+pub mod process_details;
+mod process_facts;
 pub mod socket;
+#[cfg(target_os = "linux")]
+mod socket_owner;
+#[cfg(target_os = "linux")]
+mod socket_user;
 pub mod spiffe;
+#[cfg(target_os = "linux")]
+pub mod spiffe_workload_api;
 #[cfg(windows)]
 mod windows;
-#[cfg(target_os = "linux")]
-pub mod witness;
-#[cfg(target_os = "linux")]
-pub mod workload;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::name::AgentName;
+use crate::types::name::AgentName;
 
 #[cfg(target_os = "linux")]
 use linux as system;
@@ -48,8 +48,8 @@ use macos as system;
 #[cfg(windows)]
 use windows as system;
 
-pub use facts::ProcessFacts;
-pub use parent::{started_us_as, who_started_us, who_started_us_as};
+pub use parent_process::{started_us_as, who_started_us, who_started_us_as};
+pub use process_facts::ProcessFacts;
 pub use system::{look_closer, parent_id};
 
 /// A proven caller. Made by `identify` alone.
@@ -84,10 +84,10 @@ pub struct Standing {
     /// The SPIFFE identities of the workload that it is part of, where a service asks for them.
     pub spiffe: Option<Arc<spiffe::Known>>,
     /// The process that asked the daemon for the run that it is in.
-    pub asked_by: Option<lineage::Born>,
+    pub asked_by: Option<ancestry::Born>,
     /// Itself and the processes that it descends from, as they were when that was asked for first; then the one
     /// that asked for the run, and those that this one descends from.
-    pub lineage: Arc<OnceLock<lineage::Lineage>>,
+    pub lineage: Arc<OnceLock<ancestry::Lineage>>,
 }
 
 impl Caller {

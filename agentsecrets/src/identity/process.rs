@@ -9,21 +9,21 @@ use std::sync::Arc;
 
 use agentsecrets_ebpf::Snapshot;
 
-use crate::base::name::AgentName;
-use crate::base::sys;
-use crate::connection::transparent::Trace;
+use crate::intercept::transparent::Trace;
+use crate::sys;
+use crate::types::name::AgentName;
 
 use super::container::Container;
-use super::diagnosis::user_of;
-use super::engine::Engine;
 use super::executable::{Hashes, hash};
-use super::hierarchy::{Hierarchy, is_below};
 use super::image::Image;
-use super::lineage::Born;
 use super::pod::Known;
 use super::socket::Ends;
-use super::witness::{Seen, Witness};
 use super::{Caller, IdentityError, Process, Standing, spiffe};
+use crate::identity::ancestry::Born;
+use crate::identity::cgroup::{Hierarchy, is_below};
+use crate::identity::container_engine::Engine;
+use crate::identity::inspector::{Seen, Witness};
+use crate::identity::socket_user::user_of;
 
 /// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;

@@ -31,7 +31,7 @@ pub struct Neighbours {
 impl Neighbours {
     /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
-    pub fn seen_by(witness: Arc<super::witness::Witness>) -> std::io::Result<Self> {
+    pub fn seen_by(witness: Arc<crate::identity::inspector::Witness>) -> std::io::Result<Self> {
         Ok(Self { system: Arc::new(System::seen_by(witness)?), uid: own_uid() })
     }
 

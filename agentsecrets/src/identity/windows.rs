@@ -6,11 +6,11 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::closer::Look;
 use super::executable::Hashes;
 use super::socket::{Ends, Neighbourhood};
 use super::{IdentityError, Process};
-use crate::base::sys::{Program, caller_of, parent};
+use crate::identity::process_details::Look;
+use crate::sys::{Program, caller_of, parent};
 
 /// The number of the user as whom this process runs.
 pub(super) fn own_uid() -> u32 {

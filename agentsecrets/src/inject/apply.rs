@@ -9,16 +9,17 @@ use http::{HeaderValue, Request};
 use super::body::{Payload, signature};
 use super::headers::{self, strip};
 use super::placeholder::Vocabulary;
-use super::spender::Spender;
 use super::{Isolation, Outbound, Proof, url};
-use crate::base::name::SecretName;
-use crate::base::refusal::{Refusal, Slug};
-use crate::exchange::target::{Scheme, Target};
-use crate::exchange::upgrade::{self, Handshake};
+use crate::credentials::resolved::Credentials;
+use crate::http::upgrade::{self, Handshake};
+use crate::inject::injector::Spender;
 use crate::policy::grant::{Grant, Style};
+use crate::redact::Redactor;
+use crate::redact::limit_codings;
 use crate::redact::patterns::Patterns;
-use crate::redact::{Redactor, prepare};
-use crate::resolve::credentials::Credentials;
+use crate::types::name::SecretName;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::target::{Scheme, Target};
 
 /// Puts the grant's secrets into `request`, for `target` and nobody else. `patterns` are those of every
 /// secret that the agent may spend. Refused with `secret_missing` where `credentials` lacks a
@@ -43,7 +44,7 @@ pub fn apply(
         upgrade::ask(&mut parts.headers);
     }
     if !patterns.is_empty() {
-        prepare(&mut parts);
+        limit_codings(&mut parts);
     }
     let signed = signature(&parts.headers);
     headers::fill(&mut parts.headers, &spender)?;

@@ -6,10 +6,10 @@ use http::{HeaderName, Method, Uri};
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::secret::Secret;
-use crate::exchange::body::{Body, empty};
-use crate::policy::ask::{Place, Spot};
+use crate::policy::access_request::{Place, Spot};
 use crate::policy::grant::Spend;
+use crate::types::body::{Body, empty};
+use crate::types::secret::Secret;
 
 const VALUE: &str = "s3cr3t/+&";
 

@@ -9,11 +9,11 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::spender::Spender;
-use crate::base::name::SecretName;
-use crate::base::refusal::Refusal;
-use crate::policy::ask::{Place, Spot};
+use crate::inject::injector::Spender;
+use crate::policy::access_request::{Place, Spot};
 use crate::policy::grant::Style;
+use crate::types::name::SecretName;
+use crate::types::rejection::Refusal;
 
 /// Headers that say how a request is framed or routed.
 const FRAMING: [HeaderName; 7] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, EXPECT];

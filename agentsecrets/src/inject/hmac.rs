@@ -12,11 +12,11 @@ use http::request::Parts;
 
 use super::Payload;
 use super::sign::Signer;
-use crate::base::hex::hex;
-use crate::base::refusal::Refusal;
-use crate::base::secret::Secret;
 use crate::policy::signing::{Algorithm, Encoding, Hmac};
 use crate::policy::template::{Part, Template};
+use crate::types::hex::hex;
+use crate::types::rejection::Refusal;
+use crate::types::secret::Secret;
 
 /// Signs the request of `parts` and `body`; gives the body, and the signature.
 pub(super) async fn sign(

@@ -2,40 +2,40 @@
 //! `apply` returns both halves.
 
 mod apply;
-mod asked;
+mod aws_chunks;
+mod aws_signature;
 mod body;
-mod chunks;
-mod claim;
 mod headers;
 mod hmac;
-mod message;
+mod injector;
 mod pairs;
 pub mod placeholder;
-mod question;
+mod proxy_headers;
 mod references;
 mod sign;
 mod sigv4;
-mod spender;
+mod token_request;
 mod url;
+mod websocket;
 
 pub use apply::apply;
-pub use asked::Asked;
 pub use body::{Payload, Quotes, Room};
-pub use message::Messages;
-pub use question::question;
+pub use proxy_headers::Asked;
 pub use references::References;
 pub use sign::sign;
+pub use token_request::question;
+pub use websocket::Messages;
 
 use std::sync::Arc;
 
 use http::Request;
 
-use crate::base::name::{AgentName, SecretName};
-use crate::base::secret::Secret;
-use crate::exchange::body::Body;
-use crate::exchange::target::Target;
 use crate::policy::grant::PrivateAddresses;
 use crate::tls::verify::Roots;
+use crate::types::body::Body;
+use crate::types::name::{AgentName, SecretName};
+use crate::types::secret::Secret;
+use crate::types::target::Target;
 
 /// A request that may leave: the only thing `upstream::send` takes. Made by `apply`, and by
 /// `question` for what we ask ourselves.

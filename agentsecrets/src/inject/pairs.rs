@@ -7,10 +7,10 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::placeholder::Edit;
-use super::spender::Spender;
 use super::url::encoded;
-use crate::base::refusal::Refusal;
-use crate::policy::ask::{Place, Spot};
+use crate::inject::injector::Spender;
+use crate::policy::access_request::{Place, Spot};
+use crate::types::rejection::Refusal;
 
 /// One pair, as it stands in the text.
 pub(super) struct Pair {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use zeroize::Zeroizing;
 
-use crate::base::name::SecretName;
+use crate::types::name::SecretName;
 
 const PREFIX: &str = "AS_SECRET_";
 

@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use http::header::COOKIE;
 use http::request::Parts;
 
-use super::asked::{Asked, asked};
 use super::body::Payload;
 use super::headers::{basic, cookies, is_ours};
 use super::pairs::{self, at, pairs};
 use super::placeholder::Vocabulary;
 use super::url::segment;
-use crate::base::refusal::{Refusal, Slug};
-use crate::exchange::spelling::Spelling;
-use crate::policy::ask::{Place, Reference, Spot};
+use crate::http::header_case::Spelling;
+use crate::inject::proxy_headers::{Asked, asked};
+use crate::policy::access_request::{Place, Reference, Spot};
+use crate::types::rejection::{Refusal, Slug};
 
 /// How many spots of one request may name secrets.
 const MOST: usize = 1000;

@@ -7,15 +7,15 @@ use bytes::Bytes;
 
 use super::body::held;
 use super::{Outbound, Payload, Room, hmac, sigv4};
-use crate::base::name::SecretName;
-use crate::base::refusal::{Refusal, Slug};
-use crate::base::secret::Secret;
-use crate::exchange::body::{BodyError, full};
-use crate::exchange::target::Target;
+use crate::credentials::resolved::Credentials;
 use crate::policy::grant::Grant;
 use crate::policy::signing::Signing;
 use crate::redact::Redactor;
-use crate::resolve::credentials::Credentials;
+use crate::types::body::{BodyError, full};
+use crate::types::name::SecretName;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::secret::Secret;
+use crate::types::target::Target;
 
 /// The largest body that is held whole to be signed, in bytes, where the rule says nothing.
 const MOST: u64 = 16 << 20;

@@ -17,14 +17,14 @@ use http::uri::{PathAndQuery, Uri};
 use zeroize::Zeroizing;
 
 use super::Payload;
-use super::chunks::{self, Chunks};
-use super::claim::{self, Claim, Form, Scheme};
 use super::sign::Signer;
 use super::url::encoded;
-use crate::base::hex::hex;
-use crate::base::refusal::{Refusal, Slug};
-use crate::base::secret::Secret;
+use crate::inject::aws_chunks::{self, Chunks};
+use crate::inject::aws_signature::{self, Claim, Form, Scheme};
 use crate::policy::signing::Aws;
+use crate::types::hex::hex;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::secret::Secret;
 
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
@@ -41,10 +41,10 @@ pub(super) async fn sign(
     parts: &mut Parts,
     body: Payload,
 ) -> Result<(Payload, Secret), Refusal> {
-    let claim = claim::read(parts).map_err(|why| signer.bad(why))?;
+    let claim = aws_signature::read(parts).map_err(|why| signer.bad(why))?;
     let claim = claim.map_or_else(|| unclaimed(signer, aws), Ok)?;
     allowed(signer, aws, &claim)?;
-    claim::take(parts).map_err(|why| signer.bad(why))?;
+    aws_signature::take(parts).map_err(|why| signer.bad(why))?;
     for name in [AUTHORIZATION, DATE, TOKEN, REGIONS, HeaderName::from_static("date")] {
         parts.headers.remove(name);
     }
@@ -101,7 +101,7 @@ pub(super) async fn sign(
     let body = match payload.chunks {
         None => body,
         Some(kind) => {
-            let key = chunks::Key::new(kind, identity.clone(), regions, claim.service, signer.now);
+            let key = aws_chunks::Key::new(kind, identity.clone(), regions, claim.service, signer.now);
             Payload::Streaming(Chunks::signed(body.into_body(), key, signature.clone()))
         }
     };
@@ -149,7 +149,7 @@ struct Hashed {
     /// Whether the hash is sent.
     sent: bool,
     /// How its chunks are signed, where they are.
-    chunks: Option<chunks::Kind>,
+    chunks: Option<aws_chunks::Kind>,
 }
 
 /// A hash that the client gives is taken, since the server checks it; so the body streams. Without one the
@@ -168,8 +168,9 @@ async fn payload(
     let mut sent = claim.is_s3();
     if let Some(given) = given {
         let is_hash = given.len() == 64 && given.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let chunks = chunks::Kind::of(given, claim.scheme);
-        let is_known = is_hash || given == UNSIGNED || given == chunks::UNSIGNED_TRAILER || chunks.is_some();
+        let chunks = aws_chunks::Kind::of(given, claim.scheme);
+        let is_known =
+            is_hash || given == UNSIGNED || given == aws_chunks::UNSIGNED_TRAILER || chunks.is_some();
         if !is_known || (chunks.is_some() && in_query) {
             return Err(signer.bad("the body's X-Amz-Content-Sha256 is of a kind that cannot be signed anew"));
         }

@@ -14,21 +14,22 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::base::timeouts::Timeouts;
-use crate::exchange::body::{Body, empty, full};
-use crate::exchange::server::serve;
-use crate::exchange::strict::Violation;
-use crate::exchange::target::{Scheme as Transport, Target};
+use crate::credentials::Credentials;
+use crate::http::framing::Violation;
+use crate::http::server::serve;
 use crate::identity::Caller;
 use crate::inject::placeholder::Vocabulary;
 use crate::inject::{Outbound, Room, apply};
-use crate::policy::ask::Ask;
+use crate::policy::Policy;
+use crate::policy::access_request::Ask;
 use crate::policy::bounds::Unbounded;
+use crate::policy::evaluate;
 use crate::policy::grant::{Decision, Grant};
 use crate::policy::signing::Signing;
-use crate::policy::{Policy, decide};
 use crate::redact::patterns::Patterns;
-use crate::resolve::Credentials;
+use crate::types::body::{Body, empty, full};
+use crate::types::target::{Scheme as Transport, Target};
+use crate::types::timeouts::Timeouts;
 
 /// The vectors' own time, 20150830T123600Z.
 const NOW: Duration = Duration::from_secs(1_440_938_160);
@@ -195,7 +196,7 @@ fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
          access_key: ID, secret_key: KEY{token}, regions: [us-east-1], services: [service] }}\n"
     );
     let caller = Caller { agent: Some("coder".parse().unwrap()), ..Caller::for_test() };
-    match decide(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
+    match evaluate(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
         Decision::Allow(grant) => Ok(grant),
         Decision::Hold(_) => Err("held".to_owned()),
         Decision::Deny(refusal) => Err(refusal.message),

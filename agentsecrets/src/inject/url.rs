@@ -8,12 +8,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encod
 use zeroize::Zeroizing;
 
 use super::pairs::{self, decoded};
-use super::spender::Spender;
-use crate::base::name::SecretName;
-use crate::base::refusal::Refusal;
-use crate::base::secret::Secret;
-use crate::policy::ask::{Place, Spot};
+use crate::inject::injector::Spender;
+use crate::policy::access_request::{Place, Spot};
 use crate::policy::grant::Style;
+use crate::types::name::SecretName;
+use crate::types::rejection::Refusal;
+use crate::types::secret::Secret;
 
 /// RFC 3986's unreserved characters, which nobody reads otherwise.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

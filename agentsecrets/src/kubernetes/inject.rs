@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Capabilities, Container, EnvVar, Pod, SeccompProfile, Volume};
 
-use super::dangers;
-use super::fragment::Fragment;
+use crate::kubernetes::pod_validation;
+use crate::kubernetes::sidecar_template::Fragment;
 
 /// What marks a pod that has the sidecar. It proves nothing: who may spend what is decided by what the kernel
 /// and the kubelet say.
@@ -16,7 +16,7 @@ pub const INJECTED: &str = "agentsecrets.dev/injected";
 /// # Errors
 /// Why this pod cannot be guarded.
 pub fn inject(mut pod: Pod, fragment: &Fragment) -> Result<Pod, Vec<String>> {
-    let mut reasons = dangers::of_pod(&pod, fragment);
+    let mut reasons = pod_validation::of_pod(&pod, fragment);
     let Some(spec) = &mut pod.spec else { return Err(reasons) };
     reasons.extend(pretenders(spec, fragment));
     if !reasons.is_empty() {
@@ -26,7 +26,9 @@ pub fn inject(mut pod: Pod, fragment: &Fragment) -> Result<Pod, Vec<String>> {
     let init = spec.init_containers.get_or_insert_default();
     init.retain(|container| !fragment.has_container(&container.name));
     let volumes = spec.volumes.get_or_insert_default();
-    volumes.retain(|volume| !fragment.has_volume(&volume.name) && !dangers::is_of_the_account(&volume.name));
+    volumes.retain(|volume| {
+        !fragment.has_volume(&volume.name) && !pod_validation::is_of_the_account(&volume.name)
+    });
     volumes.extend(fragment.volumes.iter().cloned());
     init.iter_mut().chain(&mut spec.containers).for_each(|container| guard(container, fragment));
     init.splice(0..0, fragment.init_containers.iter().cloned());
@@ -76,7 +78,7 @@ fn guard(container: &mut Container, fragment: &Fragment) {
         set(env, given);
     }
     let mounts = container.volume_mounts.get_or_insert_default();
-    mounts.retain(|mount| !dangers::is_of_the_account(&mount.name));
+    mounts.retain(|mount| !pod_validation::is_of_the_account(&mount.name));
     for given in &fragment.container.volume_mounts {
         if !mounts.contains(given) {
             mounts.push(given.clone());

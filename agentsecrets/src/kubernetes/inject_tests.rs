@@ -5,9 +5,9 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::fragment::Fragment;
 use super::inject::{INJECTED, inject};
-use super::review::answer;
+use crate::kubernetes::admission_review::answer;
+use crate::kubernetes::sidecar_template::Fragment;
 
 const FRAGMENT: &str = "
 initContainers:

@@ -1,12 +1,12 @@
 //! AgentSecrets in a cluster: the webhook that puts the sidecar into labelled pods, and refuses those that
 //! could get around it.
 
+pub mod admission_review;
 pub mod authority;
-pub mod dangers;
-pub mod fragment;
+pub mod certificate_rotation;
 pub mod inject;
-pub mod keep;
-pub mod review;
+pub mod pod_validation;
+pub mod sidecar_template;
 pub mod webhook;
 
 #[cfg(test)]

@@ -17,12 +17,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fragment::FragmentFile;
-use super::review;
-use crate::base::followed::Followed;
-use crate::base::timeouts::Timeouts;
-use crate::exchange::body::{Body, full};
-use crate::exchange::server;
+use crate::http::server;
+use crate::kubernetes::admission_review;
+use crate::kubernetes::sidecar_template::FragmentFile;
+use crate::sys::watched_file::Followed;
+use crate::types::body::{Body, full};
+use crate::types::timeouts::Timeouts;
 
 /// The largest question that is read, in bytes: the API server takes no larger object, and sends it twice.
 const LARGEST: usize = 8 << 20;
@@ -131,7 +131,7 @@ impl Webhook {
             Ok(body) => body.to_bytes(),
             Err(error) => return said(StatusCode::BAD_REQUEST, format!("{error}\n")),
         };
-        match review::answer(&body, &self.sidecar.get()) {
+        match admission_review::answer(&body, &self.sidecar.get()) {
             Ok(answer) => {
                 let mut response = Response::new(full(answer));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -17,10 +17,10 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, setsid};
 
 use super::cgroup::Cgroup;
 use super::command::{self, Command};
-use super::report::{self, Report};
 use super::terminal::Standard;
 use super::view::{self, View};
-use crate::base::sys::process;
+use crate::launch::init_protocol::{self, Report};
+use crate::sys::process;
 
 /// What the agent's first process is told at its birth.
 pub struct Agent<'a> {
@@ -41,7 +41,7 @@ pub struct Agent<'a> {
 /// The life of the agent's first process; it returns the exit code of the command.
 pub fn live(agent: &Agent<'_>) -> u8 {
     live_or_fail(agent).unwrap_or_else(|error| {
-        let _ = report::send(agent.launcher, &report::failed(125, error), None);
+        let _ = init_protocol::send(agent.launcher, &init_protocol::failed(125, error), None);
         125
     })
 }
@@ -82,9 +82,9 @@ fn live_or_fail(agent: &Agent<'_>) -> Result<u8, Failed> {
         None => Report::Started,
         Some(failed) => failed,
     };
-    report::send(agent.launcher, &said, None)?;
+    init_protocol::send(agent.launcher, &said, None)?;
     let exit = wait(agent.launcher, &signals, child.pid)?;
-    report::send(agent.launcher, &Report::Ended(exit), None)?;
+    init_protocol::send(agent.launcher, &Report::Ended(exit), None)?;
     Ok(exit)
 }
 
@@ -99,7 +99,7 @@ fn take_terminal(agent: &Agent<'_>) -> io::Result<()> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let theirs = nix::fcntl::open(Path::new(&name), flags, nix::sys::stat::Mode::empty())?;
     fchown(&theirs, Some(agent.command.user.uid), None)?;
-    report::send(agent.launcher, &Report::Terminal, Some(&OwnedFd::from(ours)))?;
+    init_protocol::send(agent.launcher, &Report::Terminal, Some(&OwnedFd::from(ours)))?;
     if agent.standard.input {
         dup2_stdin(&theirs)?;
     }
@@ -133,7 +133,7 @@ fn wait(launcher: &OwnedFd, signals: &SignalFd, command: Pid) -> io::Result<u8> 
         };
         let [from_launcher, _] = ready.map(|fd| fd.any().unwrap_or(true));
         if from_launcher {
-            match report::to_pass_on(launcher)? {
+            match init_protocol::to_pass_on(launcher)? {
                 // The command may have ended, or have changed its process group.
                 Some(signal) => drop(killpg(command, signal)),
                 None => return Err(io::Error::other("the launcher is gone")),

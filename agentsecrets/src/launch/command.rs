@@ -19,11 +19,11 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Pid, Uid, execvpe, isatty, pipe2, setgroups, setresgid, setresuid, setsid};
 
-use super::report::{self, Report};
 use super::seccomp;
 use super::user::AgentUser;
-use crate::base::files::is_visible;
-use crate::base::sys::{process, terminal};
+use crate::launch::init_protocol::{self, Report};
+use crate::sys::files::is_visible;
+use crate::sys::{process, terminal};
 
 /// What to start.
 pub struct Command<'a> {
@@ -93,13 +93,13 @@ pub fn drop_privileges(user: &AgentUser) -> io::Result<()> {
 }
 
 fn become_program(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -> Result<Infallible, Report> {
-    let ours = |what: &str, error: io::Error| report::failed(125, format!("cannot {what}: {error}"));
+    let ours = |what: &str, error: io::Error| init_protocol::failed(125, format!("cannot {what}: {error}"));
     sandbox(command, unshared, mapped).map_err(|error| ours("confine the command", error))?;
     enter(command).map_err(|error| ours("enter a working directory", error))?;
     process::default_broken_pipe().map_err(|error| ours("reset a signal", error))?;
     command.blocked.thread_set_mask().map_err(|error| ours("unblock signals", error.into()))?;
     process::close_on_exec_from(3).map_err(|error| ours("close what it inherited", error))?;
-    let Some(program) = command.words.first() else { return Err(report::failed(127, "no command")) };
+    let Some(program) = command.words.first() else { return Err(init_protocol::failed(127, "no command")) };
     for filter in seccomp::filters().map_err(|error| ours("filter system calls", io::Error::other(error)))? {
         seccompiler::apply_filter(&filter)
             .map_err(|error| ours("filter system calls", io::Error::other(error)))?;
@@ -108,7 +108,7 @@ fn become_program(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -
     let missing = error == Errno::ENOENT
         || (error == Errno::EACCES && !is_visible(OsStr::from_bytes(program.to_bytes())));
     let (exit, error) = if missing { (127, Errno::ENOENT) } else { (126, error) };
-    Err(report::failed(exit, format!("{}: {}", program.to_string_lossy(), io::Error::from(error))))
+    Err(init_protocol::failed(exit, format!("{}: {}", program.to_string_lossy(), io::Error::from(error))))
 }
 
 fn sandbox(command: &Command<'_>, unshared: &OwnedFd, mapped: &OwnedFd) -> io::Result<()> {

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::sockets::Sockets;
-use crate::app::order::{Answer, Order};
+use crate::server::launch_config::{Answer, Order};
 
 /// How long it may take to serve: a person may have to type a passphrase.
 const START: Duration = Duration::from_secs(120);
@@ -193,5 +193,5 @@ pub(super) fn reap(child: &mut Child, patience: Duration) {
 }
 
 fn pidfd(child: &Child) -> io::Result<OwnedFd> {
-    crate::base::sys::process::pidfd(nix::unistd::Pid::from_raw(child.id() as i32))
+    crate::sys::process::pidfd(nix::unistd::Pid::from_raw(child.id() as i32))
 }

@@ -3,23 +3,23 @@
 //! an agent sends.
 
 pub mod agent;
+mod audit_export;
 pub mod cgroup;
+pub mod cgroup_discovery;
+pub mod cleanup;
 pub mod command;
 pub mod environment;
-mod inside;
+pub mod init_protocol;
 pub mod interceptor;
-pub mod janitor;
 pub mod java;
-pub mod leftovers;
 pub mod mounts;
 pub mod node;
-pub mod ours;
-pub mod place;
-pub mod report;
+pub mod run_resources;
+mod sandbox_detection;
 pub mod seccomp;
 pub mod sidecar;
 pub mod sockets;
-mod streaming;
+pub mod state_files;
 pub mod supervise;
 pub mod terminal;
 pub mod user;
@@ -41,30 +41,30 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::Uid;
 
-use crate::app::order::Order;
-use crate::base::hex::hex;
-use crate::base::home::Home;
-use crate::base::name::{AgentName, Environment, Project};
-use crate::base::privileges;
-use crate::base::sys::process;
-use crate::capability::registry::RegistryError;
-use crate::capability::sessions::{Session, Who};
-use crate::connection::ebpf::{self, EbpfError};
-use crate::identity::lineage::Born;
-use crate::policy::narrow::Narrow;
+use crate::authz::registry::RegistryError;
+use crate::authz::sessions::{Session, Who};
+use crate::identity::ancestry::Born;
+use crate::intercept::ebpf::{self, EbpfError};
+use crate::policy::project_restriction::Narrow;
+use crate::server::launch_config::Order;
+use crate::sys::capabilities;
+use crate::sys::home::Home;
+use crate::sys::process;
 use crate::tls::bundle::bundle;
+use crate::types::hex::hex;
+use crate::types::name::{AgentName, Environment, Project};
 
 pub use cgroup::NoCgroup;
-pub use inside::{MARKER, inside_agent};
 pub use interceptor::NoInterceptor;
+pub use sandbox_detection::{MARKER, inside_agent};
 pub use user::{NoUser, home_of_who_called_sudo, person, uid_of_who_called_sudo, who_called_sudo};
 
 use agent::Agent;
 use cgroup::Cgroup;
+use cleanup::Janitor;
 use command::Command;
 use interceptor::{Interceptor, Ready};
-use janitor::Janitor;
-use leftovers::{Leftovers, RUNS};
+use run_resources::{Leftovers, RUNS};
 use sockets::{Sockets, numbers};
 use supervise::Ended;
 use terminal::Standard;
@@ -169,12 +169,12 @@ fn guarded(
     leftovers: &Leftovers,
 ) -> Result<u8, NotRun> {
     refuse_network_sockets().map_err(step("give the agent its standard descriptors"))?;
-    ours::make_folders(&run.home).map_err(step("make our folders"))?;
+    state_files::make_folders(&run.home).map_err(step("make our folders"))?;
     let cgroup = &leftovers.cgroup;
     cgroup.create().map_err(step("make a cgroup"))?;
     // One without a cgroup would be taken for gone.
     let who = Who::Run { cgroup: leftovers.cgroup.path.clone() };
-    ours::register(&run.home, Session::begin(id.to_owned(), who, run.agent.clone(), run.ttl))?;
+    state_files::register(&run.home, Session::begin(id.to_owned(), who, run.agent.clone(), run.ttl))?;
     if user.private_home {
         view::make_private_home(user).map_err(step("make a private HOME"))?;
     }
@@ -215,7 +215,7 @@ fn with_interceptor(
     let java = java::trust_store(&bundle);
     let blocked = block_signals().map_err(step("block signals"))?;
     let (ours, theirs) = sockets_between().map_err(step("make a socket"))?;
-    let mut to_hide = ours::to_hide(&run.home, user, &run.variables);
+    let mut to_hide = state_files::to_hide(&run.home, user, &run.variables);
     to_hide.extend(ready.hidden.iter().cloned());
     let agent = Agent {
         cgroup: &leftovers.cgroup,
@@ -239,7 +239,7 @@ fn with_interceptor(
     let first = process::fork(|| agent::live(&agent)).map_err(step("start the agent"))?;
     drop(theirs);
     // What loaded the kernel's programs does nothing of the kind from here on: it relays and ends.
-    privileges::keep_only(&[Capability::CAP_KILL]).map_err(step("give up privileges"))?;
+    capabilities::keep_only(&[Capability::CAP_KILL]).map_err(step("give up privileges"))?;
     let until = run.ttl.and_then(|ttl| Instant::now().checked_add(ttl));
     let run = supervise::Run { cgroup: &leftovers.cgroup, agent: ours, interceptor, until, standard };
     let ended = supervise::supervise(run);
@@ -254,7 +254,7 @@ fn with_interceptor(
 }
 
 fn order(run: &Run, id: &str, leftovers: &Leftovers, sockets: &Sockets) -> Order {
-    let (uid, gid) = ours::owner(&run.home);
+    let (uid, gid) = state_files::owner(&run.home);
     Order {
         home: run.home.clone(),
         project: run.project.clone(),

@@ -19,18 +19,18 @@ use nix::sys::signalfd::SignalFd;
 
 use super::interceptor::{Interceptor, NoInterceptor, Ready};
 use super::java;
-use super::place::{NoPlace, Place};
 use super::sockets::{Sockets, numbers};
-use super::streaming::{LOOK_EVERY, Streaming};
-use crate::app::harden;
-use crate::app::order::{Order, Service};
-use crate::base::hex::hex;
-use crate::base::home::Home;
-use crate::base::name::{AgentName, Environment, Project};
-use crate::connection::ebpf::{self, Beside, EbpfError, Keep, Kept, Ports};
-use crate::connection::nftables::{self, NoRules};
-use crate::policy::narrow::Narrow;
+use crate::intercept::ebpf::{self, Beside, EbpfError, Keep, Kept, Ports};
+use crate::intercept::nftables::{self, NoRules};
+use crate::launch::audit_export::{LOOK_EVERY, Streaming};
+use crate::launch::cgroup_discovery::{NoPlace, Place};
+use crate::policy::project_restriction::Narrow;
+use crate::server::launch_config::{Order, Service};
+use crate::server::sandbox::privileges;
+use crate::sys::home::Home;
 use crate::tls;
+use crate::types::hex::hex;
+use crate::types::name::{AgentName, Environment, Project};
 
 /// What to guard, and for whom.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub fn serve(wanted: &Sidecar, interceptor: &[OsString]) -> Result<(), NotServed
     let order = order(wanted, &hold, &sockets, (uid, gid));
     let (mut interceptor, ready) = Interceptor::start(interceptor, &order, sockets)?;
     let prepared = introduce(wanted, &hold, &ready)
-        .and_then(|()| harden::drop_privileges(uid, gid).map_err(step("give up privileges")))
+        .and_then(|()| privileges::drop_privileges(uid, gid).map_err(step("give up privileges")))
         .and_then(|()| interceptor.introduced().map_err(step("speak with the interceptor")));
     let ended = prepared.and_then(|()| {
         eprintln!("agentsecrets: what is started in {hold} goes through here");

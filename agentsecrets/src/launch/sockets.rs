@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::connection::ebpf::Ports;
+use crate::intercept::ebpf::Ports;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;

@@ -12,8 +12,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::cgroup::Cgroup;
 use super::interceptor::Interceptor;
-use super::report::{self, Report};
 use super::terminal::{Relay, Standard};
+use crate::launch::init_protocol::{self, Report};
 
 /// What the agent's processes have between SIGTERM and SIGKILL, and within which a second request to end
 /// is meant as such.
@@ -138,7 +138,7 @@ impl Watch {
                 } else {
                     self.asked = Some(Instant::now());
                     // It may have ended at this moment.
-                    let _ = report::pass_on(&run.agent, signal);
+                    let _ = init_protocol::pass_on(&run.agent, signal);
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Watch {
     }
 
     fn report(&mut self, run: &Run<'_>) -> io::Result<Option<Ended>> {
-        let ended = match report::receive(&run.agent)? {
+        let ended = match init_protocol::receive(&run.agent)? {
             Some((Report::Terminal, Some(terminal))) => {
                 self.relay = Some(Relay::start(run.standard, terminal)?);
                 return Ok(None);

@@ -13,8 +13,8 @@ use nix::sys::stat::Mode;
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, isatty, read, tcgetpgrp, ttyname, write};
 
-use crate::base::sys::terminal;
 use crate::redact::mask::Mask;
+use crate::sys::terminal;
 
 /// Which of the standard descriptors are terminals.
 #[derive(Debug, Clone, Copy)]

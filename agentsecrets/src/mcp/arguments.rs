@@ -8,8 +8,10 @@ use rmcp::model::JsonObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::app::call::{Injection, Wanted, misread};
-use crate::exchange::body::Body;
+use crate::call::Injection;
+use crate::call::Wanted;
+use crate::call::describe_json_error;
+use crate::types::body::Body;
 
 /// The largest body that is taken, in bytes.
 const LARGEST_BODY: usize = 8 << 20;
@@ -43,7 +45,7 @@ impl ApiCall {
                 return Err(format!("`{field}` must be {right}"));
             }
         }
-        serde_json::from_value(Value::Object(given)).map_err(|error| misread(&error))
+        serde_json::from_value(Value::Object(given)).map_err(|error| describe_json_error(&error))
     }
 
     /// The request that it describes, and the secrets that are to go into it.

@@ -7,9 +7,12 @@ use http::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::app::call::{Answer, Injection, Wanted, misread};
-use crate::base::name::Environment;
-use crate::exchange::body::Body;
+use crate::call::Answer;
+use crate::call::Injection;
+use crate::call::Wanted;
+use crate::call::describe_json_error;
+use crate::types::body::Body;
+use crate::types::name::Environment;
 
 /// What a plugin asks for.
 #[derive(Debug, Deserialize)]
@@ -48,7 +51,7 @@ impl Asked {
     /// Reads a request.
     pub fn read(text: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(text)
-            .map_err(|error| format!("the request cannot be understood: {}", misread(&error)))
+            .map_err(|error| format!("the request cannot be understood: {}", describe_json_error(&error)))
     }
 
     /// The request that it describes, and the secrets that are to go into it.

@@ -5,6 +5,6 @@ mod arguments;
 pub mod bridge;
 pub mod install;
 mod server;
-mod told;
+mod tool_result;
 
 pub use server::serve;

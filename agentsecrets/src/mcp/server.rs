@@ -17,12 +17,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{ApiCall, object};
-use super::told;
-use crate::app::call::Door;
-use crate::base::failure::{Exit, Failure};
-use crate::base::sys::{Ending, wait_until_nobody_reads};
-use crate::exchange::body::empty;
-use crate::pipeline::handover;
+use crate::call::Door;
+use crate::mcp::tool_result;
+use crate::pipeline::value_export;
+use crate::sys::{Ending, wait_until_nobody_reads};
+use crate::types::body::empty;
+use crate::types::failure::{Exit, Failure};
 
 /// The longest message that is read, in bytes; a longer one is dropped.
 const LONGEST_MESSAGE: usize = 32 << 20;
@@ -86,14 +86,14 @@ impl Server {
     }
 
     async fn list_secrets(&self) -> CallToolResult {
-        let url = format!("https://{}{}", handover::HOST, handover::NAMES);
-        let request = match Request::get(url).header(HOST, handover::HOST).body(empty()) {
+        let url = format!("https://{}{}", value_export::HOST, value_export::NAMES);
+        let request = match Request::get(url).header(HOST, value_export::HOST).body(empty()) {
             Ok(request) => request,
-            Err(error) => return told::wrong(&error.to_string()),
+            Err(error) => return tool_result::wrong(&error.to_string()),
         };
         let answer = match self.door.ask(request, &[], MOST_OF_AN_ANSWER).await {
             Ok(answer) => answer,
-            Err(failure) => return told::failure(&failure),
+            Err(failure) => return tool_result::failure(&failure),
         };
         match serde_json::from_slice::<Vec<String>>(&answer.body) {
             Ok(names) if names.is_empty() => {
@@ -101,7 +101,7 @@ impl Server {
                 CallToolResult::success(vec![ContentBlock::text(none)])
             }
             Ok(names) => CallToolResult::success(vec![ContentBlock::text(names.join("\n"))]),
-            Err(_) => told::answer(&answer),
+            Err(_) => tool_result::answer(&answer),
         }
     }
 
@@ -109,11 +109,11 @@ impl Server {
         let read = ApiCall::read(request.arguments).and_then(ApiCall::request);
         let (request, injections) = match read {
             Ok(read) => read,
-            Err(why) => return told::wrong(&why),
+            Err(why) => return tool_result::wrong(&why),
         };
         match self.door.ask(request, &injections, MOST_OF_AN_ANSWER).await {
-            Ok(answer) => told::answer(&answer),
-            Err(failure) => told::failure(&failure),
+            Ok(answer) => tool_result::answer(&answer),
+            Err(failure) => tool_result::failure(&failure),
         }
     }
 }

@@ -9,22 +9,22 @@ use tokio::net::TcpStream;
 
 use super::record::Attempt;
 use super::{Known, Pipeline, Session, passthrough};
-use crate::base::host::Host;
-use crate::base::refusal::Refusal;
-use crate::base::shown::Shown;
-use crate::capability::{Admitted, Held};
-use crate::connection::Destination;
-use crate::connection::ending::{Ending, reset};
-use crate::connection::sniff::{Speaks, sniff};
-use crate::exchange::server;
-use crate::exchange::strict::Violation;
-use crate::exchange::target::{Claim, Scheme, Target};
+use crate::authz::{Admitted, Held};
+use crate::http::framing::Violation;
+use crate::http::server;
 use crate::identity::Caller;
-use crate::policy::ask::Ask;
+use crate::intercept::Destination;
+use crate::intercept::protocol_detection::{Speaks, sniff};
+use crate::intercept::reset_on_drop::{Ending, reset};
+use crate::policy::access_request::Ask;
 use crate::policy::bounds::Bounds;
 use crate::policy::connection::{Tunnel as Passage, decide_connection};
 use crate::tls::leaf::Leaves;
 use crate::tls::terminate::{Hello, TerminateError, Terminated};
+use crate::types::host::Host;
+use crate::types::presented::Shown;
+use crate::types::rejection::Refusal;
+use crate::types::target::{Claim, Scheme, Target};
 
 /// How long what is under way has to end by itself.
 const LAST: Duration = Duration::from_millis(250);

@@ -13,19 +13,21 @@ use tokio::net::TcpStream;
 use super::connection::{Arrived, unless_over};
 use super::record::Attempt;
 use super::{Intercept, Known, Session};
-use crate::base::name::{AgentName, Project};
-use crate::base::refusal::{Refusal, Slug};
-use crate::base::shown::Shown;
-use crate::connection::Destination;
-use crate::connection::ending::Ending;
-use crate::connection::explicit::{Opening, opening};
-use crate::connection::room::Place;
-use crate::exchange::body::{Body, full};
-use crate::exchange::strict::Violation;
-use crate::exchange::target::Claim;
-use crate::exchange::{endpoint, reply, server};
+use crate::http::error_response;
+use crate::http::framing::Violation;
+use crate::http::proxy_endpoint;
+use crate::http::server;
 use crate::identity::socket::{Ends, Neighbours};
 use crate::identity::{Caller, IdentityError};
+use crate::intercept::Destination;
+use crate::intercept::connection_limit::Place;
+use crate::intercept::explicit::{Opening, opening};
+use crate::intercept::reset_on_drop::Ending;
+use crate::types::body::{Body, full};
+use crate::types::name::{AgentName, Project};
+use crate::types::presented::Shown;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::target::Claim;
 
 /// What opens a tunnel.
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
@@ -104,7 +106,7 @@ impl Explicit {
         let reason = format!("{}: {}", refusal.slug.as_str(), refusal.message);
         self.intercept.record_broken(caller, destination, &reason);
         let told = async {
-            stream.write_all(&reply::on_the_wire(refusal, asked)).await?;
+            stream.write_all(&error_response::on_the_wire(refusal, asked)).await?;
             stream.shutdown().await?;
             tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
         };
@@ -139,16 +141,16 @@ impl Explicit {
             return pipeline.request(&session, request).await;
         }
         let (mut parts, body) = request.into_parts();
-        let asked = match endpoint::no_web_page(&parts) {
+        let asked = match proxy_endpoint::no_web_page(&parts) {
             Ok(()) if parts.uri.path() == "/health" && matches!(parts.method, Method::GET | Method::HEAD) => {
                 return self.health();
             }
             Ok(()) => match (&*caller, parts.uri.path()) {
                 // Who shows something is let in, or not, by that.
-                (Err(error), _) if endpoint::shown(&mut parts.headers.clone(), true).is_nothing() => {
+                (Err(error), _) if proxy_endpoint::shown(&mut parts.headers.clone(), true).is_nothing() => {
                     Err(unproven(error))
                 }
-                (_, "/proxy") => endpoint::unfold(&mut parts),
+                (_, "/proxy") => proxy_endpoint::unfold(&mut parts),
                 (_, _) => Err(Refusal::new(
                     Slug::BadRequest,
                     "",

@@ -6,18 +6,17 @@
 //!
 //! Each stage's output is the next one's only input, so that the compiler refuses short cuts.
 
+pub mod agent_credentials;
+mod approval;
 mod connection;
 mod explicit;
-pub mod handover;
-mod held;
 mod passthrough;
-mod purse;
 pub mod record;
-mod tokens;
+mod token_request;
 #[cfg(target_os = "linux")]
 mod transparent;
-mod tunnel;
-pub mod wallet;
+pub mod value_export;
+mod websocket;
 pub mod whoami;
 
 use std::sync::Arc;
@@ -27,33 +26,35 @@ use http::{Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::approval::Desk;
 use crate::audit::Log;
-use crate::base::name::{Environment, SecretName};
-use crate::base::refusal::{Refusal, Slug};
-use crate::base::shown::Shown;
-use crate::base::timeouts::Timeouts;
-use crate::capability::{Admitted, Capabilities};
-use crate::exchange::body::{Body, patient};
-use crate::exchange::target::{Claim, Target};
-use crate::exchange::{disguise, endpoint, upgrade};
+use crate::authz::{Admitted, Capabilities};
+use crate::http::override_headers;
+use crate::http::proxy_endpoint;
+use crate::http::upgrade;
 use crate::identity::{Caller, IdentityError};
 use crate::inject::{self, Payload};
-use crate::policy::approval::Desk;
-use crate::policy::ask::Ask;
+use crate::policy::access_request::Ask;
 use crate::policy::bounds::Bounds;
-use crate::policy::decide::{decide, reading};
+use crate::policy::evaluate::{evaluate, reading};
 use crate::policy::grant::{Decision, Spend};
-use crate::policy::live::Live;
-use crate::redact::alarm::Alarms;
+use crate::policy::watch::Live;
+use crate::redact::guess_detector::Alarms;
 use crate::redact::{self, Findings};
+use crate::types::body::{Body, patient};
+use crate::types::name::{Environment, SecretName};
+use crate::types::presented::Shown;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::target::{Claim, Target};
+use crate::types::timeouts::Timeouts;
 use crate::upstream::client::Upstream;
 
 pub use connection::Intercept;
 pub use explicit::Explicit;
 
+use agent_credentials::Wallets;
 use record::Attempt;
-use tunnel::Tunnel;
-use wallet::Wallets;
+use websocket::Tunnel;
 
 /// What the stages share: one per worker thread, its parts shared by all.
 pub struct Pipeline {
@@ -135,9 +136,9 @@ impl Pipeline {
         let (mut parts, body) = request.map(|body| patient(body, body_idle)).into_parts();
         let target = Target::agree(&session.claim, &parts)?;
         attempt.target(&target, &parts);
-        disguise::unmask(&mut parts, &target)?;
+        override_headers::unmask(&mut parts, &target)?;
         let to_a_proxy = matches!(session.claim, Claim::Absolute);
-        let shown = endpoint::shown(&mut parts.headers, to_a_proxy).and(&session.shown);
+        let shown = proxy_endpoint::shown(&mut parts.headers, to_a_proxy).and(&session.shown);
         let admitted = self.capabilities.admit(&session.caller, &shown);
         let admitted = admitted.map_err(|refused| attempt.not_admitted(*refused).about(&target.host))?;
         attempt.admitted(&admitted);
@@ -167,7 +168,7 @@ impl Pipeline {
             parts.extensions.insert(handshake.clone());
         }
         let policy = self.policy.get();
-        if handover::is_for_us(&target) && parts.uri.path() == whoami::PATH {
+        if value_export::is_for_us(&target) && parts.uri.path() == whoami::PATH {
             let response = self.tell_who(&caller, policy, &parts).await?;
             return Ok(Answered::Whole(response, Findings::default()));
         }
@@ -182,13 +183,13 @@ impl Pipeline {
             let ask = Ask { target: &target, method, path, websocket: false, references: &[] };
             self.capabilities.refusal(caller, &ask, spends).map_or(Ok(()), Err)
         };
-        if handover::is_for_us(&target) && !agent.is_the_person() {
-            let response = match handover::asked(agent, &parts).map_err(about)? {
-                handover::Question::Names => handover::names(agent),
-                handover::Question::Values(values) => {
-                    bounded(&handover::spends(&values))?;
+        if value_export::is_for_us(&target) && !agent.is_the_person() {
+            let response = match value_export::asked(agent, &parts).map_err(about)? {
+                value_export::Question::Names => value_export::names(agent),
+                value_export::Question::Values(values) => {
+                    bounded(&value_export::spends(&values))?;
                     self.capabilities.charge(caller).await.map_err(about)?;
-                    handover::hand_over(&values, &wallet, attempt).map_err(about)?
+                    value_export::hand_over(&values, &wallet, attempt).map_err(about)?
                 }
             };
             return Ok(Answered::Whole(response, Findings::default()));
@@ -205,7 +206,7 @@ impl Pipeline {
         references.and_of_body(&body, &wallet.vocabulary).map_err(about)?;
         attempt.asks(references.all());
         let ask = Ask { references: references.all(), ..ask };
-        let (grant, wallet) = match decide(&policy, &*self.capabilities, caller, &ask) {
+        let (grant, wallet) = match evaluate(&policy, &*self.capabilities, caller, &ask) {
             Decision::Deny(refusal) => return Err(refusal),
             Decision::Allow(grant) => (grant, wallet),
             Decision::Hold(held) => {

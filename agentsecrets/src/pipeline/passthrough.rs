@@ -6,12 +6,12 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 
 use super::Pipeline;
 use super::record::Attempt;
-use crate::base::refusal::Refusal;
-use crate::capability::Admitted;
-use crate::connection::Destination;
-use crate::connection::ending::reset;
+use crate::authz::Admitted;
+use crate::intercept::Destination;
+use crate::intercept::reset_on_drop::reset;
 use crate::policy::connection::Tunnel;
 use crate::tls::terminate::Hello;
+use crate::types::rejection::Refusal;
 
 impl Pipeline {
     /// Passes the connection of `hello` on to `destination`, under one record that is closed with it.

@@ -11,24 +11,24 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
+use crate::approval;
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target_url};
-use crate::base::host::Host;
-use crate::base::name::{AgentName, Environment, SecretName};
-use crate::base::refusal::{Refusal, Slug};
-use crate::capability::{Admitted, Held, Refused};
-use crate::connection::Destination;
-use crate::exchange::body::{Body, BodyError};
-use crate::exchange::reply;
-use crate::exchange::target::Target;
+use crate::authz::{Admitted, Held, Refused};
+use crate::credentials::token_request::Question;
+use crate::http::error_response;
 use crate::identity::Caller;
 use crate::inject::{Outbound, Quotes};
-use crate::policy::approval;
-use crate::policy::ask::Reference;
+use crate::intercept::Destination;
+use crate::policy::access_request::Reference;
 use crate::policy::connection::Tunnel;
-use crate::policy::derived::Endpoint;
 use crate::policy::grant::Grant;
+use crate::policy::minted_credentials::Endpoint;
 use crate::redact::Findings;
-use crate::resolve::fetch::Question;
+use crate::types::body::{Body, BodyError};
+use crate::types::host::Host;
+use crate::types::name::{AgentName, Environment, SecretName};
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::target::Target;
 
 /// One attempt, being recorded.
 pub struct Attempt {
@@ -233,7 +233,7 @@ impl Attempt {
             _ => refusal.slug.as_str().to_owned(),
         };
         self.close(status, Some(refusal.slug.status()), Some(reason), false);
-        reply::refusal(refusal)
+        error_response::refusal(refusal)
     }
 
     /// Closes the record of what both sides ended, or what broke it off; `status_code` is that of the

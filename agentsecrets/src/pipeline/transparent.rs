@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::Intercept;
 use super::connection::{Arrived, Broken, unless_over};
-use crate::base::shown::Shown;
-use crate::connection::Destination;
-use crate::connection::ending::reset;
-use crate::connection::room::Place;
-use crate::connection::transparent::Accepted;
 use crate::identity::process::Identifier;
+use crate::intercept::Destination;
+use crate::intercept::connection_limit::Place;
+use crate::intercept::reset_on_drop::reset;
+use crate::intercept::transparent::Accepted;
+use crate::types::presented::Shown;
 
 impl Intercept {
     /// Serves one connection that the kernel sent to us until it ends.

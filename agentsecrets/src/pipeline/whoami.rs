@@ -7,13 +7,13 @@ use http::Response;
 use http::request::Parts;
 
 use super::Pipeline;
-use super::handover::{HOST, json};
-use crate::base::refusal::{Refusal, Slug};
-use crate::capability::whoami::{Known, known};
-use crate::exchange::body::Body;
-use crate::identity::closer::Look;
+use crate::authz::whoami::{Known, known};
+use crate::identity::process_details::Look;
 use crate::identity::{Caller, IdentityError, Process};
+use crate::pipeline::value_export::{HOST, json};
 use crate::policy::Policy;
+use crate::types::body::Body;
+use crate::types::rejection::{Refusal, Slug};
 
 /// Where it is asked for; `pid` names a process in the namespace of who asks, else it is the parent's.
 pub const PATH: &str = "/whoami";

@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::edit::{Draft, NotEdited};
 use super::load::LoadError;
 use super::matching::{HostPattern, Naming};
-use super::model;
 use super::rules::Policy;
-use crate::base::host::Host;
-use crate::base::name::AgentName;
+use crate::policy::schema;
+use crate::types::host::Host;
+use crate::types::name::AgentName;
 
 /// The agent entry that is made where the policy has none.
 const FIRST_AGENT: &str = "default";
@@ -226,7 +226,7 @@ impl Draft {
         })
     }
 
-    fn parsed(&self) -> Result<model::File, LoadError> {
+    fn parsed(&self) -> Result<schema::File, LoadError> {
         let text = if self.is_absent() { "version: 1" } else { &self.text };
         Policy::written(text, &self.path)
     }
@@ -257,7 +257,7 @@ fn value(text: &str, path: &Path) -> Result<Value, LoadError> {
 /// `until`, and the line of the new rule.
 fn insert(
     text: &str,
-    agent: &model::Agent,
+    agent: &schema::Agent,
     line: u64,
     until: Option<u64>,
     host: &str,

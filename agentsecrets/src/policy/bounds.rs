@@ -1,9 +1,9 @@
 //! What bounds a caller beyond the rules that allow its request: nothing is granted that one of these refuses.
 
-use super::ask::Ask;
 use super::grant::Spend;
-use crate::base::refusal::Refusal;
 use crate::identity::Caller;
+use crate::policy::access_request::Ask;
+use crate::types::rejection::Refusal;
 
 /// Somebody who has a say in what is granted.
 pub trait Bounds: Send + Sync {
@@ -27,10 +27,11 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::base::refusal::Slug;
-    use crate::exchange::target::{Scheme, Target};
+    use crate::policy::Policy;
+    use crate::policy::evaluate;
     use crate::policy::grant::Decision;
-    use crate::policy::{Policy, decide};
+    use crate::types::rejection::Slug;
+    use crate::types::target::{Scheme, Target};
 
     const POLICY: &str = "version: 1
 agents:
@@ -53,9 +54,9 @@ agents:
         let caller = Caller::for_test();
         let target = Target { scheme: Scheme::Https, host: "api.net".parse().unwrap(), port: 443 };
         let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
-        let Decision::Deny(refusal) = decide(&policy, &NotA, &caller, &ask) else { panic!("allowed") };
+        let Decision::Deny(refusal) = evaluate(&policy, &NotA, &caller, &ask) else { panic!("allowed") };
         assert_eq!((refusal.slug, &*refusal.domain), (Slug::CapabilityDenied, "api.net"));
-        assert!(matches!(decide(&policy, &Unbounded, &caller, &ask), Decision::Allow(_)));
-        assert!(matches!(decide(&policy, &Unbounded, &caller, &ask), Decision::Deny(_)));
+        assert!(matches!(evaluate(&policy, &Unbounded, &caller, &ask), Decision::Allow(_)));
+        assert!(matches!(evaluate(&policy, &Unbounded, &caller, &ask), Decision::Deny(_)));
     }
 }

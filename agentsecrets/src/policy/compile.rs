@@ -13,27 +13,28 @@ use http::Method;
 use ipnet::IpNet;
 use serde_yaml::Spanned;
 
-use crate::base::host::Host;
-use crate::base::name::{AgentName, SecretName};
 use crate::identity::container::is_id;
 use crate::identity::image::Wanted;
 use crate::tls::verify::Roots;
+use crate::types::host::Host;
+use crate::types::name::{AgentName, SecretName};
+use crate::types::printable::excerpt;
 
-use super::ask::{Area, Place};
-use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend, Style};
-use super::limit::{Limiter, Of};
 use super::load::Problem;
 use super::matching::{HostPattern, Hosts, Match, glob};
-use super::model::{self, Text};
 use super::path::ENCODED_SLASH;
 use super::rules::{Agent, Policy, Rule};
-use super::scale::{self, shown};
 use super::signing::Signing;
-use super::sources::Sources;
 use super::spiffe::Identity;
-use super::taking;
-use super::tenants::{self, Strangers};
+use crate::policy::access_request::{Area, Place};
+use crate::policy::minted_credentials::Derived;
+use crate::policy::public_suffix::{self, Strangers};
+use crate::policy::rate_limit::{Limiter, Of};
+use crate::policy::referenced_files::Sources;
+use crate::policy::response_capture;
+use crate::policy::schema::{self, Text};
+use crate::policy::units;
 
 /// How long a request waits for a person where `approve: true` does not say, and how long it may at most.
 const WAIT: Duration = Duration::from_secs(60);
@@ -41,7 +42,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// The policy that `file` says, or all its mistakes.
 /// `sources` reads what the file names.
-pub(super) fn policy(file: &model::File, name: String, sources: Sources) -> Result<Policy, Vec<Problem>> {
+pub(super) fn policy(file: &schema::File, name: String, sources: Sources) -> Result<Policy, Vec<Problem>> {
     let mut found = Findings { errors: Vec::new(), warnings: Vec::new(), sources };
     if file.version.value != 1 {
         found.error(&file.version, "this program reads version 1 only");
@@ -120,7 +121,7 @@ impl Findings {
         Some(self.each(&list.value, read))
     }
 
-    fn agent(&mut self, entry: &model::Agent, file: &str, credentials: &[Arc<Derived>]) -> Option<Agent> {
+    fn agent(&mut self, entry: &schema::Agent, file: &str, credentials: &[Arc<Derived>]) -> Option<Agent> {
         let name: AgentName = self.parse(&entry.name)?;
         let matches = entry.matches.as_ref().map(|facts| self.facts(facts));
         let inbound = self.each(&entry.inbound, |port| port_number(*port));
@@ -148,7 +149,7 @@ impl Findings {
         let captured: Vec<SecretName> = taken.map(|(_, name)| name.clone()).collect();
         let limiter = entry.rate.as_ref().and_then(|text| self.limiter(text, Of::Agent(name.clone())));
         let limits = self.limits(entry, &secrets);
-        let max_body = entry.max_body.as_ref().and_then(|text| self.keep(text, scale::size(&text.value)));
+        let max_body = entry.max_body.as_ref().and_then(|text| self.keep(text, units::size(&text.value)));
         let (env, is_person) = (entry.env, false);
         Some(Agent {
             name,
@@ -167,7 +168,7 @@ impl Findings {
         })
     }
 
-    fn facts(&mut self, spanned: &Spanned<model::Match>) -> Match {
+    fn facts(&mut self, spanned: &Spanned<schema::Match>) -> Match {
         let facts = &spanned.value;
         let session = facts.session == Some(true);
         let token = facts.token == Some(true);
@@ -191,7 +192,10 @@ impl Findings {
             self.warn(identity, "this never holds: a service of a node knows 'pod', a sidecar knows 'spiffe', and neither both");
         }
         Match {
-            exe: facts.exe.as_ref().and_then(|text| self.keep(text, super::program::glob(&text.value))),
+            exe: facts
+                .exe
+                .as_ref()
+                .and_then(|text| self.keep(text, crate::policy::exe_pattern::glob(&text.value))),
             sha256: facts.sha256.as_ref().and_then(|text| self.keep(text, sha256(&text.value))),
             uid: facts.uid,
             cgroup: facts.cgroup.as_ref().and_then(|text| self.pattern(text)),
@@ -209,7 +213,7 @@ impl Findings {
         self.keep(text, glob(&text.value)).map(|glob| glob.compile_matcher())
     }
 
-    fn rule(&mut self, spanned: &Spanned<model::Rule>, id: Arc<str>) -> Option<(HostPattern, Rule)> {
+    fn rule(&mut self, spanned: &Spanned<schema::Rule>, id: Arc<str>) -> Option<(HostPattern, Rule)> {
         let rule = &spanned.value;
         let mut injects = rule.inject.as_ref().map(|inject| self.injects(inject)).unwrap_or_default();
         let mut secrets = self.each(&rule.secrets, |name| name.parse::<SecretName>());
@@ -230,7 +234,7 @@ impl Findings {
         };
         let taking = self.taking(rule);
         for (source, name) in taking.iter().flat_map(|taking| &taking.captures) {
-            places.extend(taking::area(source));
+            places.extend(response_capture::area(source));
             if !secrets.contains(name) {
                 secrets.push(name.clone());
             }
@@ -246,17 +250,17 @@ impl Findings {
             encoded_slashes: rule
                 .encoded_slashes
                 .as_ref()
-                .is_some_and(|said| said.value == model::EncodedSlashes::Allow),
+                .is_some_and(|said| said.value == schema::EncodedSlashes::Allow),
             secrets,
             injects,
             signing: signing.map(Arc::new),
             taking: taking.map(Arc::new),
-            mint: captures || rule.mint == Some(model::Mint::Allow),
+            mint: captures || rule.mint == Some(schema::Mint::Allow),
             places,
             approve: rule.approve.as_ref().and_then(|approve| self.approve(approve)),
             passthrough: rule.tls.is_some(),
             limiter,
-            max_body: rule.max_body.as_ref().and_then(|text| self.keep(text, scale::size(&text.value))),
+            max_body: rule.max_body.as_ref().and_then(|text| self.keep(text, units::size(&text.value))),
             private: rule.private.as_ref().map(|private| self.private(private)).unwrap_or_default(),
             roots,
         };
@@ -275,10 +279,10 @@ impl Findings {
         list.and_then(|list| self.keep(list, set.build())).map(Arc::new)
     }
 
-    fn approve(&mut self, spanned: &Spanned<model::Approve>) -> Option<Duration> {
+    fn approve(&mut self, spanned: &Spanned<schema::Approve>) -> Option<Duration> {
         let wait = match &spanned.value {
-            model::Approve::Plain(held) => held.then_some(WAIT)?,
-            model::Approve::Waiting(model::Wait { wait }) => self.keep(spanned, scale::wait(wait))?,
+            schema::Approve::Plain(held) => held.then_some(WAIT)?,
+            schema::Approve::Waiting(schema::Wait { wait }) => self.keep(spanned, units::wait(wait))?,
         };
         if wait > LONGEST_WAIT {
             self.error(
@@ -291,11 +295,11 @@ impl Findings {
 
     /// What counts requests by the rate that `text` says.
     fn limiter(&mut self, text: &Text, of: Of) -> Option<Arc<Limiter>> {
-        self.keep(text, scale::rate(&text.value)).map(|rate| Arc::new(Limiter::new(rate, of)))
+        self.keep(text, units::rate(&text.value)).map(|rate| Arc::new(Limiter::new(rate, of)))
     }
 
     /// What counts the requests that spend each secret; `secrets` are those that the agent may spend.
-    fn limits(&mut self, entry: &model::Agent, secrets: &[SecretName]) -> Vec<(SecretName, Arc<Limiter>)> {
+    fn limits(&mut self, entry: &schema::Agent, secrets: &[SecretName]) -> Vec<(SecretName, Arc<Limiter>)> {
         let mut limits = Vec::new();
         for (name, text) in entry.limits.iter().flat_map(|limits| &limits.value) {
             let Some(name) = self.keep(text, name.parse::<SecretName>()) else { continue };
@@ -315,11 +319,11 @@ impl Findings {
         self.keep(text, read)
     }
 
-    pub(super) fn private(&mut self, spanned: &Spanned<model::Private>) -> PrivateAddresses {
+    pub(super) fn private(&mut self, spanned: &Spanned<schema::Private>) -> PrivateAddresses {
         let networks = match &spanned.value {
-            model::Private::Plain(true) => return PrivateAddresses::Any,
-            model::Private::Plain(false) => return PrivateAddresses::None,
-            model::Private::Within(networks) => networks,
+            schema::Private::Plain(true) => return PrivateAddresses::Any,
+            schema::Private::Plain(false) => return PrivateAddresses::None,
+            schema::Private::Within(networks) => networks,
         };
         if networks.is_empty() {
             self.error(
@@ -332,9 +336,9 @@ impl Findings {
     }
 
     /// What a connection that is not opened cannot have.
-    fn passthrough(&mut self, rule: &model::Rule, compiled: &Rule) {
+    fn passthrough(&mut self, rule: &schema::Rule, compiled: &Rule) {
         let Some(tls) = &rule.tls else { return };
-        let model::Tls::Passthrough = tls.value;
+        let schema::Tls::Passthrough = tls.value;
         let opened = rule.methods.is_some()
             || rule.paths.is_some()
             || rule.encoded_slashes.is_some()
@@ -356,7 +360,7 @@ impl Findings {
     }
 
     /// A host whose connections are not opened gets no secret from another rule either.
-    fn opened_and_not(&mut self, placed: &[(&Spanned<model::Rule>, HostPattern)], rules: &[Rule]) {
+    fn opened_and_not(&mut self, placed: &[(&Spanned<schema::Rule>, HostPattern)], rules: &[Rule]) {
         let pairs = || placed.iter().zip(rules);
         for ((spanned, host), closed) in pairs().filter(|(_, rule)| rule.passthrough) {
             let spends = |rule: &Rule| !rule.secrets.is_empty() || !rule.injects.is_empty();
@@ -371,8 +375,8 @@ impl Findings {
     }
 
     /// Secrets are not spent on names that strangers may register.
-    fn strangers(&mut self, rule: &model::Rule, compiled: &Rule, host: &HostPattern) {
-        match (tenants::strangers(host), compiled.secrets.is_empty()) {
+    fn strangers(&mut self, rule: &schema::Rule, compiled: &Rule, host: &HostPattern) {
+        match (public_suffix::strangers(host), compiled.secrets.is_empty()) {
             (Some(Strangers::Covered(why)), false) => {
                 self.error(
                     &rule.host,
@@ -388,7 +392,7 @@ impl Findings {
     }
 
     /// What is legal, but should be known.
-    fn advise(&mut self, rule: &model::Rule, compiled: &Rule, host: &HostPattern) {
+    fn advise(&mut self, rule: &schema::Rule, compiled: &Rule, host: &HostPattern) {
         for pattern in rule.paths.iter().flat_map(|paths| &paths.value) {
             // The only encoding that is left in a path when it is matched.
             let left = pattern.value.to_ascii_lowercase().replace(ENCODED_SLASH, "");
@@ -425,7 +429,7 @@ fn port_number(port: u16) -> Result<u16, &'static str> {
 }
 
 fn method(text: &str) -> Result<Method, String> {
-    let wrong = || format!("'{}' is not a method; write it as GET, POST and so on", shown(text));
+    let wrong = || format!("'{}' is not a method; write it as GET, POST and so on", excerpt(text));
     if text == "CONNECT" {
         return Err("'CONNECT' opens tunnels and is never a request of its own; leave it out".to_owned());
     }
@@ -440,12 +444,12 @@ fn container(text: &str) -> Result<String, String> {
     }
     Err(format!(
         "'{}' is no container id: give 12 to 64 lower-case hex digits; names are an engine's to change",
-        shown(text)
+        excerpt(text)
     ))
 }
 
 fn image(text: &str) -> Result<Wanted, String> {
-    text.parse().map_err(|why| format!("image '{}' {why}", shown(text)))
+    text.parse().map_err(|why| format!("image '{}' {why}", excerpt(text)))
 }
 
 fn sha256(text: &str) -> Result<String, String> {
@@ -457,6 +461,6 @@ fn sha256(text: &str) -> Result<String, String> {
 
 fn network(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
-    let wrong = |_| format!("'{}' is not a network; write it as 10.2.0.0/16, or true for any", shown(text));
+    let wrong = |_| format!("'{}' is not a network; write it as 10.2.0.0/16, or true for any", excerpt(text));
     text.parse::<IpNet>().or(address).map(|network| network.trunc()).map_err(wrong)
 }

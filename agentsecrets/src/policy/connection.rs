@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::base::host::Host;
-use crate::base::name::AgentName;
-use crate::base::refusal::Refusal;
 use crate::identity::Caller;
+use crate::types::host::Host;
+use crate::types::name::AgentName;
+use crate::types::rejection::Refusal;
 
-use super::decide::candidates;
 use super::grant::PrivateAddresses;
-use super::limit::charge;
 use super::rules::{Agent, Policy, Rule};
+use crate::policy::evaluate::candidates;
+use crate::policy::rate_limit::charge;
 
 /// Leave for one TLS connection to be passed on unopened. No secret goes with it. Not `Clone`; made by
 /// `decide_connection` alone.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Policy;
 use super::connection::{Tunnel, decide_connection};
-use crate::base::refusal::Slug;
 use crate::identity::Caller;
+use crate::types::rejection::Slug;
 
 const POLICY: &str = r#"version: 1
 agents:

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use http::Method;
 use proptest::prelude::*;
 
-use super::ask::{Ask, Reference};
 use super::bounds::Unbounded;
 use super::grant::{Decision, Grant, PrivateAddresses, Spend, Style};
 use super::places_tests::{reference, spot_of};
-use super::{Policy, decide};
-use crate::base::host::Host;
-use crate::base::refusal::Slug;
-use crate::exchange::target::{Scheme, Target};
 use crate::identity::Caller;
+use crate::policy::Policy;
+use crate::policy::access_request::{Ask, Reference};
+use crate::policy::evaluate;
+use crate::types::host::Host;
+use crate::types::rejection::Slug;
+use crate::types::target::{Scheme, Target};
 
 const POLICY: &str = r#"version: 1
 agents:
@@ -76,7 +77,7 @@ fn ask_as(policy: &Policy, caller: &Caller, method: &str, url: &str, references:
     let references: Vec<_> = references.iter().map(|text| reference(text)).collect();
     let (target, path) = target(url);
     let method: Method = method.parse().unwrap();
-    decide(
+    evaluate(
         policy,
         &Unbounded,
         caller,
@@ -451,7 +452,7 @@ proptest! {
         let scheme = if https { Scheme::Https } else { Scheme::Http };
         let target = Target { scheme, host: host.parse().unwrap(), port };
         let ask = Ask { target: &target, method: &Method::GET, path: &path, websocket: false, references: &named };
-        let decision = decide(&policy, &Unbounded, &caller(Some("coder"), "s"), &ask);
+        let decision = evaluate(&policy, &Unbounded, &caller(Some("coder"), "s"), &ask);
         prop_assert_eq!(policy.names(None, &target.host), named_by_hand(&host));
         if !named_by_hand(&host) {
             prop_assert_eq!(slug(decision), Some(Slug::DomainNotInAllowlist));
@@ -487,8 +488,8 @@ proptest! {
         } else {
             POLICY.replacen("  - name: bare\n", &format!("{added}  - name: bare\n"), 1)
         };
-        let before = decide(&policy(POLICY), &Unbounded, &caller(Some("coder"), "s"), &ask);
-        let after = decide(&policy(&text), &Unbounded, &caller(Some("coder"), "s"), &ask);
+        let before = evaluate(&policy(POLICY), &Unbounded, &caller(Some("coder"), "s"), &ask);
+        let after = evaluate(&policy(&text), &Unbounded, &caller(Some("coder"), "s"), &ask);
         prop_assert_eq!(shape(&before), shape(&after));
     }
 }

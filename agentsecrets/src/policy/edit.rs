@@ -10,7 +10,7 @@ use serde_yaml::Spanned;
 
 use super::load::LoadError;
 use super::rules::Policy;
-use crate::base::files;
+use crate::sys::files;
 
 /// What an inserted rule says of itself.
 const ORIGIN: &str = "# by `agentsecrets approve --always`";
@@ -177,10 +177,10 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::exchange::target::{Scheme, Target};
-    use crate::policy::ask::Ask;
-    use crate::policy::decide::judge;
+    use crate::policy::access_request::Ask;
+    use crate::policy::evaluate::judge;
     use crate::policy::grant::Decision;
+    use crate::types::target::{Scheme, Target};
 
     const POLICY: &str = "# ours
 version: 1

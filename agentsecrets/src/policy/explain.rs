@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::refusal::{Refusal, Slug};
-use crate::exchange::target::Scheme;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::target::Scheme;
 
-use super::ask::{Area, Ask};
 use super::connection::passes;
-use super::decide::{candidates, judge, weigh};
 use super::grant::{Decision, Spend};
 use super::path::Path;
 use super::rules::{Agent, Policy};
+use crate::policy::access_request::{Area, Ask};
+use crate::policy::evaluate::{candidates, judge, weigh};
 
 /// A decision with its reasons.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct Considered {
     /// Why it does not allow the request, or `None` if it does.
     pub objection: Option<String>,
     /// Secrets that may be referred to under it.
-    pub secrets: Vec<crate::base::name::SecretName>,
+    pub secrets: Vec<crate::types::name::SecretName>,
     /// Where its placeholders are filled.
     pub places: Vec<Area>,
 }

@@ -1,4 +1,4 @@
-//! The right to spend secrets on one request. Only `policy::decide` makes one; `resolve` asks for it
+//! The right to spend secrets on one request. Only `policy::evaluate` makes one; `resolve` asks for it
 //! and nothing else yields a value.
 
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use globset::GlobSet;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use crate::base::name::{AgentName, SecretName};
-use crate::base::refusal::Refusal;
 use crate::tls::verify::Roots;
+use crate::types::name::{AgentName, SecretName};
+use crate::types::rejection::Refusal;
 
-use super::approval::Held;
-use super::ask::{Place, Reference, Spot};
-use super::derived::Derived;
-use super::json_path::JsonPath;
 use super::path::Path;
 use super::signing::Signing;
-use super::taking::Taking;
+use crate::approval::Held;
+use crate::policy::access_request::{Place, Reference, Spot};
+use crate::policy::minted_credentials::Derived;
+use crate::policy::response_capture::Taking;
+use crate::types::json_path::JsonPath;
 
 /// What the policy says of a request.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Decision {
     Hold(Held),
 }
 
-/// Leave for one request to leave, with these secrets. Not `Clone`; made by `policy::decide` alone.
+/// Leave for one request to leave, with these secrets. Not `Clone`; made by `policy::evaluate` alone.
 #[derive(Debug)]
 pub struct Grant {
     pub(super) agent: AgentName,

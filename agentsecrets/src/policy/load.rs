@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::rules::Policy;
-use super::sources::Sources;
-use super::{compile, model};
+use crate::policy::compile;
+use crate::policy::referenced_files::Sources;
+use crate::policy::schema;
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 4 << 20;
@@ -57,7 +58,7 @@ impl Policy {
     /// Reads a policy from `text`, which came from the file `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, LoadError> {
         let invalid = |problems| LoadError::Invalid { path: path.to_path_buf(), problems };
-        let file: model::File = Self::written(text, path)?;
+        let file: schema::File = Self::written(text, path)?;
         compile::policy(&file, file_name(path), Sources::beside(path)).map_err(invalid)
     }
 
@@ -91,7 +92,7 @@ impl LoadError {
 /// The text at `path`, or `None` if there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_path_buf(), source };
-    let file = match crate::base::files::open(path) {
+    let file = match crate::sys::files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),

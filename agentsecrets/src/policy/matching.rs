@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
-use crate::base::host::Host;
 use crate::identity::Caller;
 use crate::identity::image::Wanted;
+use crate::types::host::Host;
 
-use super::narrow::covers;
-use super::pods::PodFacts;
-use super::program;
-use super::scale::shown;
 use super::spiffe::{self, Identity};
+use crate::policy::exe_pattern;
+use crate::policy::pod::PodFacts;
+use crate::policy::project_restriction::covers;
+use crate::types::printable::excerpt;
 
 /// What stands behind `host:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl HostPattern {
     /// Reads `api.stripe.com`, `10.1.2.3`, `[::1]` or `*.example.com`.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
-            format!("host '{}' {why}; allowed are a name, an IP address, or '*.example.com'", shown(text))
+            format!("host '{}' {why}; allowed are a name, an IP address, or '*.example.com'", excerpt(text))
         };
         let Some(parent) = text.strip_prefix("*.") else {
             let why = if text.contains('*') {
@@ -183,7 +183,7 @@ impl Match {
     /// The first fact that does not hold, or `None` if all hold.
     pub(super) fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
         let process = &caller.process;
-        let exe = |glob: &GlobMatcher| program::holds(glob, &process.exe.to_string_lossy());
+        let exe = |glob: &GlobMatcher| exe_pattern::holds(glob, &process.exe.to_string_lossy());
         let cgroup = |glob: &GlobMatcher| is_plain(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
@@ -221,7 +221,7 @@ impl Match {
 /// Reads a glob over `/`-separated names: `*` and `?` stay within a segment, `**` is a whole segment and
 /// crosses them, `{a,b}` chooses.
 pub(crate) fn glob(text: &str) -> Result<Glob, String> {
-    let wrong = |why: &str| format!("'{}' is not a usable pattern: {why}", shown(text));
+    let wrong = |why: &str| format!("'{}' is not a usable pattern: {why}", excerpt(text));
     if !text.starts_with('/') {
         return Err(wrong("it must start with '/'; '/**' is everything"));
     }

@@ -1,52 +1,50 @@
 //! Who may do what: deny by default. One decision per request, and the only place where a `Grant`
 //! comes into being.
 
+pub mod access_request;
 pub mod allowlist;
-pub mod approval;
-pub mod ask;
 pub mod bounds;
 mod compile;
 pub mod connection;
 #[cfg(test)]
 mod connection_tests;
-pub mod decide;
 #[cfg(test)]
 mod decide_tests;
-pub mod derived;
 pub mod edit;
+pub mod evaluate;
+mod exe_pattern;
 pub mod explain;
 pub mod grant;
-pub mod handover;
-pub(crate) mod injects;
-pub mod json_path;
-mod limit;
-pub mod live;
+pub(crate) mod inject_rules;
 pub mod load;
 #[cfg(test)]
 mod load_tests;
+pub mod location;
 mod matching;
-mod minting;
-mod model;
-pub mod narrow;
+pub mod minted_credentials;
+mod minting_endpoints;
+mod operator;
 mod path;
-mod person;
-pub mod place;
 #[cfg(test)]
 mod places_tests;
-pub(crate) mod pods;
-mod program;
+pub(crate) mod pod;
+pub mod project_restriction;
+mod public_suffix;
+pub(crate) mod rate_limit;
+mod referenced_files;
+pub mod response_capture;
 pub mod rules;
-pub(crate) mod scale;
+mod schema;
 pub mod signing;
-mod sources;
 mod spiffe;
-pub mod taking;
 pub mod template;
-mod tenants;
+pub(crate) mod units;
+pub mod value_export;
+pub mod watch;
 
-pub use decide::decide;
-pub use live::Live;
+pub use evaluate::evaluate;
 pub use load::{LoadError, Problem};
 pub use matching::Naming;
 pub(crate) use matching::{glob, is_plain};
 pub use rules::{Agent, Policy};
+pub use watch::Live;

@@ -7,12 +7,12 @@ use http::Method;
 use http::header::AUTHORIZATION;
 
 use super::Policy;
-use super::ask::{Area, Ask, Place, Reference, Spot};
-use super::decide::{Reading, judge, reading};
 use super::grant::{Decision, Grant, Style};
-use crate::base::refusal::Slug;
-use crate::exchange::target::{Scheme, Target};
 use crate::identity::Caller;
+use crate::policy::access_request::{Area, Ask, Place, Reference, Spot};
+use crate::policy::evaluate::{Reading, judge, reading};
+use crate::types::rejection::Slug;
+use crate::types::target::{Scheme, Target};
 
 /// `KEY@place`, or `KEY@place:name`.
 pub(super) fn reference(text: &str) -> Reference {

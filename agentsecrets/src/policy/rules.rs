@@ -7,22 +7,22 @@ use std::time::Duration;
 use globset::GlobSet;
 use http::Method;
 
-use crate::base::host::Host;
-use crate::base::name::{AgentName, SecretName};
-use crate::base::refusal::{Refusal, Slug};
 use crate::identity::{Caller, Process};
 use crate::tls::verify::Roots;
+use crate::types::host::Host;
+use crate::types::name::{AgentName, SecretName};
+use crate::types::rejection::{Refusal, Slug};
 
-use super::ask::{Area, Spot};
-use super::derived::Derived;
 use super::grant::{PrivateAddresses, Spend};
-use super::limit::Limiter;
 use super::load::Problem;
 use super::matching::{HostPattern, Hosts, Match, Naming};
 use super::signing::Signing;
-use super::sources::Sources;
 use super::spiffe::{is_open, why_missing};
-use super::taking::Taking;
+use crate::policy::access_request::{Area, Spot};
+use crate::policy::minted_credentials::Derived;
+use crate::policy::rate_limit::Limiter;
+use crate::policy::referenced_files::Sources;
+use crate::policy::response_capture::Taking;
 
 /// All rules that are in force.
 #[derive(Debug, Default)]

@@ -4,15 +4,15 @@
 use http::HeaderName;
 use serde_yaml::Spanned;
 
-use crate::base::name::SecretName;
+use crate::types::name::SecretName;
 
-use super::ask::{Place, Reference};
 use super::compile::Findings;
 use super::grant::{Spend, Style};
-use super::injects::injectable_header;
-use super::model::{self, HmacAlgorithm, HmacEncoding, Text};
-use super::scale::shown;
 use super::template::{Part, Template};
+use crate::policy::access_request::{Place, Reference};
+use crate::policy::inject_rules::injectable_header;
+use crate::policy::schema::{self, HmacAlgorithm, HmacEncoding, Text};
+use crate::types::printable::excerpt;
 
 /// How requests are signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Signing {
 }
 
 impl Findings {
-    pub(super) fn signing(&mut self, spanned: &Spanned<model::Sign>) -> Option<Signing> {
+    pub(super) fn signing(&mut self, spanned: &Spanned<schema::Sign>) -> Option<Signing> {
         match (&spanned.value.aws, &spanned.value.hmac) {
             (Some(aws), None) => self.aws(&aws.value).map(Signing::Aws),
             (None, Some(hmac)) => self.hmac(&hmac.value).map(Signing::Hmac),
@@ -130,7 +130,7 @@ impl Findings {
         }
     }
 
-    fn aws(&mut self, written: &model::SignAws) -> Option<Aws> {
+    fn aws(&mut self, written: &schema::SignAws) -> Option<Aws> {
         let names = [Some(&written.access_key), Some(&written.secret_key), written.session_token.as_ref()];
         let names = names.map(|text| text.map(|text| self.parse::<SecretName>(text)));
         let regions = self.limiting("regions", written.regions.as_ref(), |text| scope("a region", text));
@@ -142,7 +142,7 @@ impl Findings {
         Some(Aws { access_key, secret_key, session_token: session_token.flatten(), regions, services })
     }
 
-    fn hmac(&mut self, written: &model::SignHmac) -> Option<Hmac> {
+    fn hmac(&mut self, written: &schema::SignHmac) -> Option<Hmac> {
         let key = self.parse::<SecretName>(&written.key);
         let header = self.keep(&written.header, injectable_header(&written.header.value));
         let message = self.template(&written.message, &[Part::Signature]);
@@ -193,7 +193,7 @@ fn scope(what: &str, text: &str) -> Result<String, String> {
     }
     Err(format!(
         "'{}' is not {what}: write it as eu-west-1 or s3, or leave the list out to allow all",
-        shown(text)
+        excerpt(text)
     ))
 }
 

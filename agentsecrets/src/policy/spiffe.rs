@@ -7,7 +7,7 @@ use spiffe::{SpiffeId, TrustDomain};
 use crate::identity::Caller;
 
 use super::matching::glob;
-use super::scale::shown;
+use crate::types::printable::excerpt;
 
 /// What a policy calls it.
 pub(super) const FACT: &str = "spiffe";
@@ -25,7 +25,7 @@ impl Identity {
     /// Reads `spiffe://example.org/ns/agents/sa/coder`, in whose path patterns may stand.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
-            format!("spiffe '{}' {why}; write it as spiffe://example.org/ns/agents/sa/coder", shown(text))
+            format!("spiffe '{}' {why}; write it as spiffe://example.org/ns/agents/sa/coder", excerpt(text))
         };
         let rest = text.strip_prefix(SCHEME).ok_or_else(|| wrong("does not begin with spiffe://"))?;
         let (domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

@@ -9,13 +9,13 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 
 use super::decode::{DIGESTS, codings, decoded};
-use super::json_at::find;
-use crate::base::host::Host;
-use crate::base::name::SecretName;
-use crate::base::refusal::{Refusal, Slug};
-use crate::base::secret::Secret;
-use crate::exchange::body::{Body, full};
-use crate::policy::taking::{Source, Taking};
+use crate::policy::response_capture::{Source, Taking};
+use crate::redact::json_values::find;
+use crate::types::body::{Body, full};
+use crate::types::host::Host;
+use crate::types::name::SecretName;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::secret::Secret;
 
 /// The largest body that is looked into, in bytes.
 const LARGEST: usize = 4 << 20;

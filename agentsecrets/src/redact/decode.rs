@@ -17,7 +17,7 @@ use http_body::{Body as _, Frame};
 use tokio::io::{AsyncBufRead, AsyncRead, BufReader, ReadBuf};
 use tokio_util::io::StreamReader;
 
-use crate::exchange::body::{Body, BodyError};
+use crate::types::body::{Body, BodyError};
 
 /// A coding that we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Where the messages of a gRPC stream end. They are binary and hold no line breaks, so their own frames
 //! say when nothing has to wait any more: what belongs to a message leaves when the message is whole.
 
-use crate::exchange::body::BodyError;
+use crate::types::body::BodyError;
 
 /// A flag, then the message's length in four bytes.
 const HEADER: usize = 5;

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::alarm::Findings;
 use super::patterns::{MARKER, Patterns};
-use crate::exchange::body::{Body, BodyError};
+use crate::redact::guess_detector::Findings;
+use crate::types::body::{Body, BodyError};
 
 /// Takes the secrets out of `headers`, and notes in `findings` what there was.
 pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns, findings: &Findings) {
@@ -91,8 +91,8 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::base::secret::Secret;
-    use crate::redact::answer::Redactor;
+    use crate::redact::response::Redactor;
+    use crate::types::secret::Secret;
 
     fn scrubbed(headers: &mut HeaderMap, patterns: &Patterns) -> bool {
         let findings = Findings::default();

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::secret::Secret;
 use crate::redact::patterns::Patterns;
 use crate::redact::stream::{Scrubber, Unit};
+use crate::types::secret::Secret;
 
 /// After so long without output, all is shown but what may be the beginning of a value.
 const PAUSE: Duration = Duration::from_millis(40);

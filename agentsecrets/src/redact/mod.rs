@@ -2,32 +2,32 @@
 //! out of headers, bodies and trailers, streaming, whatever the chunking. An answer that cannot be
 //! searched is refused, never passed on.
 
-pub mod additions;
-pub mod alarm;
-mod answer;
+mod accept_encoding;
+mod canonical;
 mod capture;
-mod conversation;
 pub mod decode;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod echoes;
-mod fold;
-mod forms;
-mod gate;
+pub mod dynamic_patterns;
+mod encodings;
+mod fragments;
 mod grpc;
+pub mod guess_detector;
 mod headers;
-mod json_at;
+mod json_values;
 pub mod mask;
-mod parts;
 pub mod patterns;
-mod prepare;
+mod prefilter;
 #[cfg(test)]
 mod property_tests;
+mod response;
 mod search;
 pub mod stream;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod test_encoders;
 mod unescape;
+mod websocket;
 
-pub use alarm::Findings;
-pub use answer::Redactor;
+pub(crate) use accept_encoding::limit_codings;
 pub use capture::capture;
-pub use conversation::Conversation;
-pub(crate) use prepare::prepare;
+pub use guess_detector::Findings;
+pub use response::Redactor;
+pub use websocket::Conversation;

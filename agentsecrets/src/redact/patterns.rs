@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::additions::Additions;
-use super::fold::fold;
 use super::search::{Ends, Found, Layer, Search, unite};
 use super::unescape::{has_escape, unescape};
-use crate::base::secret::Secret;
+use crate::redact::canonical::fold;
+use crate::redact::dynamic_patterns::Additions;
+use crate::types::secret::Secret;
 
 /// What stands where a secret stood.
 pub const MARKER: &[u8] = b"[REDACTED_BY_AGENTSECRETS]";

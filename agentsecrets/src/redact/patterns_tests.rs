@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::redact::echoes::ECHOES;
 use crate::redact::search::SPAN;
+use crate::redact::test_encoders::ECHOES;
 
 pub(crate) fn patterns(values: &[&[u8]]) -> Arc<Patterns> {
     let secrets: Vec<Secret> = values.iter().map(|value| Secret::new(value.to_vec())).collect();

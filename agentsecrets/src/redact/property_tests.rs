@@ -10,12 +10,12 @@ use hyper::ext::ReasonPhrase;
 use proptest::prelude::*;
 use tokio::io::AsyncReadExt;
 
-use super::alarm::Findings;
-use super::echoes::ECHOES;
 use super::patterns::MARKER;
 use super::patterns::tests::patterns;
 use super::{Conversation, Redactor};
-use crate::exchange::body::Body;
+use crate::redact::guess_detector::Findings;
+use crate::redact::test_encoders::ECHOES;
+use crate::types::body::Body;
 
 /// Where in an answer a server repeats something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::ops::Range;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use zeroize::Zeroizing;
 
-use super::fold::fold_with_places;
-use super::forms::{Form, forms};
-use super::gate::Gate;
-use super::parts::parts;
 use super::unescape::Sink;
-use crate::base::secret::Secret;
+use crate::redact::canonical::fold_with_places;
+use crate::redact::encodings::{Form, forms};
+use crate::redact::fragments::parts;
+use crate::redact::prefilter::Gate;
+use crate::types::secret::Secret;
 
 /// A match stretches over at most so many bytes of an answer, escapes and line breaks included.
 pub(super) const SPAN: usize = 448;

@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::alarm::Findings;
 use super::patterns::{Cover, MARKER, Patterns};
 use super::search::{Ends, SPAN};
+use crate::redact::guess_detector::Findings;
 
 /// How many bytes wait: a match stretches over at most [`SPAN`], and beyond its end some must be known to tell how it
 /// is to be read.

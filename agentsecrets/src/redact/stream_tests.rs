@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::redact::echoes::ECHOES;
 use crate::redact::patterns::tests::patterns;
+use crate::redact::test_encoders::ECHOES;
 
 /// The output when the stream comes cut at `cuts`.
 fn stream(patterns: &Arc<Patterns>, text: &[u8], cuts: &[usize]) -> Vec<u8> {
@@ -84,7 +84,7 @@ fn guesses() -> (Vec<u8>, Vec<Vec<u8>>) {
         let wrong = secret[right..].iter().map(|byte| if *byte == b'z' { b'y' } else { byte + 1 });
         secret[..right].iter().copied().chain(wrong).collect()
     };
-    let right = (0..crate::redact::forms::piece(secret.len())).map(guess).collect();
+    let right = (0..crate::redact::encodings::piece(secret.len())).map(guess).collect();
     (secret, right)
 }
 

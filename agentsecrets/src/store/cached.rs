@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Entry, Key, Store, StoreError};
-use crate::base::files;
-use crate::base::name::{Environment, Project};
-use crate::base::secret::Secret;
+use crate::sys::files;
+use crate::types::name::{Environment, Project};
+use crate::types::secret::Secret;
 
 /// How long a refusal stands, so that a program that tries again and again does not ask a person each time.
 const QUIET: Duration = Duration::from_secs(5);

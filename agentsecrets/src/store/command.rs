@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::choice::Command;
 use super::{Entry, Key, LARGEST_VALUE, Store, StoreError, read_only};
-use crate::base::name::{Environment, Project};
-use crate::base::secret::Secret;
-use crate::base::sys;
+use crate::store::config::Command;
+use crate::sys;
+use crate::types::name::{Environment, Project};
+use crate::types::secret::Secret;
 
 /// Variables that programs need to find their files and other programs.
 const PASSED: &[&str] = if cfg!(windows) {
@@ -89,7 +89,7 @@ impl Store for Commands {
 
     fn list(&self, _: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
         // Of others nobody knows but the program.
-        let entry = |name: &crate::base::name::SecretName| Entry {
+        let entry = |name: &crate::types::name::SecretName| Entry {
             name: name.clone(),
             environment: environment.clone(),
             updated: None,
@@ -136,7 +136,7 @@ impl Commands {
                 // Of who we are, not of who called sudo.
                 command.env("HOME", user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
             }
-            crate::base::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None, None);
+            crate::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None, None);
         }
         command.spawn().map_err(|error| {
             StoreError::Io(format!(

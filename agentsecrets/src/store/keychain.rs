@@ -26,8 +26,8 @@ use macos as system;
 use windows as system;
 
 use super::{Entry, Key, Store, StoreError, check};
-use crate::base::name::{Environment, Project, SecretName};
-use crate::base::secret::Secret;
+use crate::types::name::{Environment, Project, SecretName};
+use crate::types::secret::Secret;
 
 /// The service of the items that hold values.
 const SERVICE: &str = "AgentSecrets";

@@ -2,26 +2,25 @@
 //! cannot be read is an error with its fix, never an empty answer.
 
 mod cached;
-pub mod choice;
+mod chained;
 mod command;
+pub mod config;
+mod file;
 #[cfg_attr(not(target_os = "linux"), path = "keeper/elsewhere.rs")]
-pub mod keeper;
+pub mod helper;
 pub mod keychain;
-mod later;
-mod mounted;
-mod patient;
-pub mod rotated;
-mod several;
-pub mod vault;
+mod lazy_vault;
+pub mod refresh_tokens;
+mod timeout;
 
 use std::sync::Arc;
 
-use crate::base::home::Home;
-use crate::base::name::{Environment, Project, SecretName};
-use crate::base::secret::Secret;
+use crate::sys::home::Home;
+use crate::types::name::{Environment, Project, SecretName};
+use crate::types::secret::Secret;
 
-pub use choice::{Choice, Kind};
-pub use several::{Place, Stores};
+pub use chained::{Place, Stores};
+pub use config::{Choice, Kind};
 
 /// The largest value, in bytes.
 pub const LARGEST_VALUE: usize = 1024 * 1024;
@@ -94,7 +93,7 @@ impl StoreError {
 pub fn open(choices: &[Choice], home: &Home) -> Stores {
     let place = |choice: &Choice| {
         let store = match &choice.kind {
-            Kind::Vault => Arc::new(later::Later::asking(home.vault())),
+            Kind::Vault => Arc::new(lazy_vault::Later::asking(home.vault())),
             kind => kept(kind, home),
         };
         Place { store, optional: choice.optional }
@@ -114,11 +113,11 @@ pub fn follow(
     for choice in choices {
         let path = home.vault();
         let store: Arc<dyn Store> = match &choice.kind {
-            Kind::Vault if vault::exists(&path) => {
+            Kind::Vault if crate::vault::exists(&path) => {
                 exists = true;
-                Arc::new(vault::Vault::open(&path, &vault::unlock(&path)?)?)
+                Arc::new(crate::vault::Vault::open(&path, &crate::vault::unlock(&path)?)?)
             }
-            Kind::Vault => Arc::new(later::Later::new(path, vault::unlock_from_environment())),
+            Kind::Vault => Arc::new(lazy_vault::Later::new(path, crate::vault::unlock_from_environment())),
             kind => {
                 exists = true;
                 elsewhere(kind)?
@@ -133,22 +132,22 @@ pub fn follow(
 fn kept(kind: &Kind, home: &Home) -> Arc<dyn Store> {
     match kind {
         Kind::Keychain(keychain) => {
-            let patient = patient::Patient::new(
+            let patient = timeout::Patient::new(
                 keychain::Keychain,
                 keychain.timeout,
                 "unlock it, or look for a window that asks for its password",
             );
             Arc::new(cached::Cached::new(patient, keychain.cache).told_by(home.keychain_stamp()))
         }
-        Kind::Mounted(mounted) => Arc::new(patient::Patient::new(
-            mounted::MountedFolder::new(mounted.clone()),
-            mounted::PATIENCE,
+        Kind::Mounted(mounted) => Arc::new(timeout::Patient::new(
+            file::MountedFolder::new(mounted.clone()),
+            file::PATIENCE,
             "look whether its file system answers: ls the folder",
         )),
         Kind::Command(command) => {
             Arc::new(cached::Cached::new(command::Commands::new(command.clone()), command.cache))
         }
-        Kind::Vault => Arc::new(later::Later::asking(home.vault())),
+        Kind::Vault => Arc::new(lazy_vault::Later::asking(home.vault())),
     }
 }
 
@@ -188,7 +187,7 @@ pub trait Store: Send + Sync {
 }
 
 /// Refuses what no store takes.
-fn check(key: &Key, value: &Secret) -> Result<(), StoreError> {
+pub(crate) fn check(key: &Key, value: &Secret) -> Result<(), StoreError> {
     if value.is_empty() {
         return Err(StoreError::Refused(format!("the value of {} is empty", key.name)));
     }

@@ -7,7 +7,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::base::host::Host;
+use crate::types::host::Host;
 
 /// How long the authority is valid; a run that lives longer starts a new one.
 const AUTHORITY_DAYS: i64 = 365;

@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 
-use crate::base::host::Host;
+use crate::types::host::Host;
 
 use super::authority::{Authority, LeafKey, MintError};
 

@@ -3,9 +3,9 @@
 pub mod authority;
 pub mod bundle;
 pub mod client_certificate;
+mod client_hello;
 pub mod leaf;
-mod outline;
-mod tape;
+mod recording_stream;
 pub mod terminate;
 pub mod verify;
 

@@ -10,11 +10,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use crate::base::host::Host;
+use crate::types::host::Host;
 
 use super::leaf::{LeafError, Leaves};
-use super::outline::outline;
-use super::tape::Taped;
+use crate::tls::client_hello::outline;
+use crate::tls::recording_stream::Taped;
 
 /// The fatal alert `access_denied`, as it goes over the wire before any handshake.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];

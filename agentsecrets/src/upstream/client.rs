@@ -14,18 +14,19 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 
-use super::configs::{Configs, Fingerprint};
-use super::connector::{self, Wire};
-use super::guard::{self, Refused};
 use super::pool::{Answer, Connection, Http1, Http2, Key, MOST_STREAMS, Pool};
 use super::progress::Progress;
-use super::resolver::Resolver;
-use super::{failure, shape};
-use crate::base::refusal::Refusal;
-use crate::exchange::body::{self, Body};
-use crate::exchange::target::Scheme;
+use crate::dns::resolver::Resolver;
 use crate::inject::{Outbound, Proof};
 use crate::policy::grant::PrivateAddresses;
+use crate::types::body::{self, Body};
+use crate::types::rejection::Refusal;
+use crate::types::target::Scheme;
+use crate::upstream::connect::{self, Wire};
+use crate::upstream::failure;
+use crate::upstream::normalize;
+use crate::upstream::ssrf_guard::{self, Refused};
+use crate::upstream::tls_configs::{Configs, Fingerprint};
 
 /// How much of an answer one HTTP/2 stream may have in flight, in bytes. A connection lets all of its streams
 /// have that, so that an agent that does not read one of them stalls no other.
@@ -96,15 +97,15 @@ impl Upstream {
         if request.method() == Method::CONNECT {
             return Err(failure::connect_method(&key.target.host));
         }
-        let http1_only = shape::take_hop_headers(request.headers_mut()).is_some_and(|upgrade| {
-            shape::ask_upgrade(&mut request, upgrade);
+        let http1_only = normalize::take_hop_headers(request.headers_mut()).is_some_and(|upgrade| {
+            normalize::ask_upgrade(&mut request, upgrade);
             true
         });
         let progress = Progress::default();
         let mut request = request.map(|body| progress.watch(body));
         loop {
             let kept = self.pool.take(&key, http1_only, |ip| {
-                guard::check(ip, &private, &self.forbidden, key.target.port).is_ok()
+                ssrf_guard::check(ip, &private, &self.forbidden, key.target.port).is_ok()
             });
             let Some(connection) = ready(kept).await else { break };
             let again = repeatable(&request);
@@ -148,7 +149,7 @@ impl Upstream {
 
     /// Whether `ip` may be dialled on `port`.
     pub(super) fn check(&self, ip: IpAddr, private: &PrivateAddresses, port: u16) -> Result<(), Refused> {
-        guard::check(ip, private, &self.forbidden, port)
+        ssrf_guard::check(ip, private, &self.forbidden, port)
     }
 
     async fn exchange(
@@ -164,7 +165,7 @@ impl Upstream {
         let answer = match connection {
             Connection::Http1(mut http1) => {
                 let asks_upgrade = request.headers().contains_key(UPGRADE);
-                shape::for_http1(&mut request, &key.target).map_err(Failed::Refused)?;
+                normalize::for_http1(&mut request, &key.target).map_err(Failed::Refused)?;
                 let sent = http1.sender.try_send_request(request);
                 let answer = progress.within(self.patience.answer, sent).await.ok_or_else(late)??;
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -177,7 +178,7 @@ impl Upstream {
                 answer.map(|body| Answer::of_http1(body, pool, key, http1))
             }
             Connection::Http2(mut http2) => {
-                shape::for_http2(&mut request, &key.target).map_err(Failed::Refused)?;
+                normalize::for_http2(&mut request, &key.target).map_err(Failed::Refused)?;
                 let sent = http2.sender.try_send_request(request);
                 let answer = progress.within(self.patience.answer, sent).await.ok_or_else(late)??;
                 let length = answer.headers().get(CONTENT_LENGTH);
@@ -186,7 +187,7 @@ impl Upstream {
             }
         };
         let mut answer = answer.map(BodyExt::boxed_unsync);
-        shape::take_hop_headers(answer.headers_mut());
+        normalize::take_hop_headers(answer.headers_mut());
         Ok(answer)
     }
 
@@ -204,7 +205,7 @@ impl Upstream {
             let turn = turn.lock_owned().await;
             // Whoever had the turn before may have connected for us all, or learned that each
             // request needs a connection of its own.
-            let may = |ip| guard::check(ip, private, &self.forbidden, key.target.port).is_ok();
+            let may = |ip| ssrf_guard::check(ip, private, &self.forbidden, key.target.port).is_ok();
             if let Some(shared) = ready(self.pool.take(key, false, may)).await {
                 return Ok(shared);
             }
@@ -227,19 +228,19 @@ impl Upstream {
         let (host, port) = (&key.target.host, key.target.port);
         let resolved = self.resolver.lookup(host).await;
         let ips = resolved.map_err(|error| failure::unresolved(host, &error))?;
-        let judged = ips.iter().map(|ip| (*ip, guard::check(*ip, private, &self.forbidden, port)));
+        let judged = ips.iter().map(|ip| (*ip, ssrf_guard::check(*ip, private, &self.forbidden, port)));
         let (good, bad): (Vec<_>, Vec<_>) = judged.partition(|(_, verdict)| verdict.is_ok());
         if good.is_empty() {
             return Err(failure::guarded(host, bad.into_iter().filter_map(|(_, bad)| bad.err())));
         }
         let addresses: Vec<_> = good.iter().map(|(ip, _)| SocketAddr::new(*ip, port)).collect();
         let unreachable = |error| failure::unreachable(host, &error);
-        let stream = connector::dial(&addresses).await.map_err(unreachable)?;
+        let stream = connect::dial(&addresses).await.map_err(unreachable)?;
         let wire = match key.target.scheme {
             Scheme::Http => Wire::Plain(stream),
             Scheme::Https => {
                 let tls = self.configs.of(proof, host)?.offering(http1_only);
-                connector::secure(stream, host, tls).await.map_err(unreachable)?
+                connect::secure(stream, host, tls).await.map_err(unreachable)?
             }
         };
         if !http1_only {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use rustls::CertificateError;
 
-use super::connector::ConnectError;
-use super::guard::Refused;
 use super::progress::{Broke, Progress};
-use super::resolver::ResolveError;
-use crate::base::host::Host;
-use crate::base::refusal::{Refusal, Slug};
+use crate::dns::resolver::ResolveError;
+use crate::types::host::Host;
+use crate::types::rejection::{Refusal, Slug};
+use crate::upstream::connect::ConnectError;
+use crate::upstream::ssrf_guard::Refused;
 
 pub(super) fn unresolved(host: &Host, error: &ResolveError) -> Refusal {
     let slug = match error {

@@ -15,12 +15,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
-use super::configs::Fingerprint;
 use super::progress::Progress;
-use crate::exchange::body::{Body, BodyError};
-use crate::exchange::incoming;
-use crate::exchange::target::Target;
+use crate::http::incoming_body;
 use crate::inject::Isolation;
+use crate::types::body::{Body, BodyError};
+use crate::types::target::Target;
+use crate::upstream::tls_configs::Fingerprint;
 
 /// How many idle HTTP/1.1 connections are kept for one key.
 const PER_KEY: usize = 128;
@@ -298,7 +298,7 @@ impl Answer {
     /// error, while the request is still coming; else it has to say that it is done.
     fn is_cut(&self) -> bool {
         let Some(stream) = &self.http2 else { return false };
-        incoming::is_cut(&self.incoming)
+        incoming_body::is_cut(&self.incoming)
             && stream.missing.map_or(!stream.progress.is_unfinished(), |missing| missing > 0)
     }
 

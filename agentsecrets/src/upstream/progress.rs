@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::exchange::body::{Body, BodyError};
+use crate::types::body::{Body, BodyError};
 
 /// How far a request has got. Clones are of the same request.
 #[derive(Clone)]

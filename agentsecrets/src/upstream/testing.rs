@@ -14,12 +14,12 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::client::{Patience, Upstream};
-use super::resolver::Resolver;
-use crate::exchange::body::{Body, empty};
-use crate::exchange::target::{Scheme, Target};
+use crate::dns::resolver::Resolver;
 use crate::inject::{Isolation, Outbound};
 use crate::policy::grant::PrivateAddresses;
 use crate::tls::verify::client_config;
+use crate::types::body::{Body, empty};
+use crate::types::target::{Scheme, Target};
 
 /// Signs the certificates of test servers.
 pub(super) struct Authority {

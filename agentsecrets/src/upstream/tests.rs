@@ -9,11 +9,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::testing::*;
-use crate::base::refusal::{Refusal, Slug};
-use crate::exchange::body::{Body, BodyError, full};
-use crate::exchange::target::{Scheme, Target};
 use crate::inject::Outbound;
 use crate::policy::grant::PrivateAddresses;
+use crate::types::body::{Body, BodyError, full};
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::target::{Scheme, Target};
 
 /// Says what it was asked, and sends the body back.
 async fn echo(request: Request<Incoming>) -> Response<Body> {
@@ -420,7 +420,7 @@ async fn an_upgrade_goes_through_on_a_connection_of_its_own() {
         .uri("/")
         .header("connection", "Upgrade")
         .header("upgrade", "websocket")
-        .body(crate::exchange::body::empty())
+        .body(crate::types::body::empty())
         .unwrap();
     let mut answer = Authority::new().client().send(plain(port, request)).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);

@@ -8,12 +8,12 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::client::Upstream;
-use super::connector::{self, Wire};
 use super::failure;
-use crate::base::host::Host;
-use crate::base::refusal::{Refusal, Slug};
-use crate::connection::Destination;
+use crate::intercept::Destination;
 use crate::policy::connection::Tunnel;
+use crate::types::host::Host;
+use crate::types::rejection::{Refusal, Slug};
+use crate::upstream::connect::{self, Wire};
 
 /// How long the other end may be silent before it is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ impl Upstream {
         }
         let good: Vec<_> = good.iter().map(|(ip, _)| SocketAddr::new(*ip, tunnel.port())).collect();
         let unreachable = |error| failure::unreachable(host, &error);
-        let stream = connector::dial(&good).await.map_err(unreachable)?;
+        let stream = connect::dial(&good).await.map_err(unreachable)?;
         // A failure costs nothing but that a vanished server is noticed later.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         Ok(Wire::Plain(stream))

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use agentsecrets::connection::ebpf;
+use agentsecrets::intercept::ebpf;
 use serde_json::{Value, json};
 
 use super::{Cluster, Driver, LABEL, NODE, SECRET, SERVES};

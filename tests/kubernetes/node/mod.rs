@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use agentsecrets::connection::ebpf;
+use agentsecrets::intercept::ebpf;
 use agentsecrets::launch::node::Status;
 use serde_json::{Value, json};
 

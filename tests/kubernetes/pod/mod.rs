@@ -45,7 +45,8 @@ fn injected(more: &Value, containers: &Value) -> Pod {
         objects.extend(config_maps(&render(&injector)));
         let fragment = &objects["demo-agentsecrets-sidecar"]["sidecar.yaml"];
         let fragment =
-            agentsecrets::kubernetes::fragment::Fragment::parse(fragment, "fragment".as_ref()).unwrap();
+            agentsecrets::kubernetes::sidecar_template::Fragment::parse(fragment, "fragment".as_ref())
+                .unwrap();
         let pod = json!({ "metadata": { "name": "coder" }, "spec": containers });
         let pod = serde_json::from_value(pod).unwrap();
         let pod = agentsecrets::kubernetes::inject::inject(pod, &fragment).unwrap();

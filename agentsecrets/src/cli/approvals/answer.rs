@@ -6,12 +6,15 @@ use anstream::println;
 
 use super::show::masked;
 use super::unreadable;
+use crate::approval::By;
+use crate::approval::entry::{NotAnswered, Question, Verdict, answer, list};
 use crate::audit::visible;
-use crate::base::name::{AgentName, SecretName};
-use crate::cli::{Context, Exit, Failure, acts};
-use crate::policy::approval::By;
-use crate::policy::approval::files::{NotAnswered, Question, Verdict, answer, list};
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 use crate::policy::edit::{Draft, NotEdited};
+use crate::types::name::{AgentName, SecretName};
 
 /// Let a request of an agent leave that waits for you.
 #[derive(Debug, clap::Args)]
@@ -98,7 +101,7 @@ fn record(act: &str, scope: &str, question: &Question, by: By, context: &Context
         format!("approval {} {scope}, by {by}, SHA-256 {}", question.id, question.digest),
         format!("{} {}", question.method, masked(&question.url)),
     ];
-    acts::record(context, act, agent.as_ref(), &secrets, notes)
+    admin_record::record(context, act, agent.as_ref(), &secrets, notes)
 }
 
 /// Who answers: the one who asked for it where the daemon acts, else this very process.

@@ -8,9 +8,9 @@ use zbus::blocking::Connection;
 use zbus::zvariant::Value;
 
 use super::show::{masked, secrets};
+use crate::approval::entry::Question;
 use crate::audit::visible;
 use crate::cli::{Exit, Failure};
-use crate::policy::approval::files::Question;
 
 /// The service, by the freedesktop specification.
 const SERVICE: &str = "org.freedesktop.Notifications";

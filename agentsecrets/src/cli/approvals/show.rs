@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::approval::entry::{Question, Spent, seconds};
 use crate::audit::visible;
-use crate::policy::approval::files::{Question, Spent, seconds};
 
 /// On a few lines.
 pub(super) fn text(question: &Question, whole: bool) -> String {

@@ -8,10 +8,11 @@ use anstream::eprintln;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::stream::{Collector, Counts, Stream, StreamError, Target};
-use crate::app::{logging, stages};
-use crate::base::sys;
 use crate::cli::{Context, Exit, Failure};
+use crate::server::builder;
+use crate::server::export::{Collector, Counts, Stream, StreamError, Target};
+use crate::server::logging;
+use crate::sys;
 
 /// Send each record on as it is written, as one JSON object a line
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,7 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
         "stdout" => Target::Output,
         "none" => Target::Nowhere,
         url => {
-            let tls = stages::upstream_tls()?;
+            let tls = builder::upstream_tls()?;
             let (headers, attributes) =
                 (said("OTEL_EXPORTER_OTLP_HEADERS"), said("OTEL_RESOURCE_ATTRIBUTES"));
             let collector = Collector::new(url, headers.as_deref(), attributes.as_deref(), &tls);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::app::call::Answer;
+use crate::call::Answer;
 use crate::cli::{Exit, Failure};
 
 /// As other programs read it.

@@ -1,7 +1,7 @@
 //! What the flags mean: a request, and the secrets that are to be put into it.
 
 use super::Args;
-use crate::app::call::{Injection, Wanted};
+use crate::call::{Injection, Wanted};
 use crate::cli::{Exit, Failure};
 
 /// Reads `NAME=K`. A name may hold `=`, a secret's name cannot.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::app::call::{Here, Injection};
-use crate::app::stages::Stages;
-use crate::base::name::{AgentName, SecretName};
+use crate::call::{Here, Injection};
 use crate::cli::secrets::{open_store, store_failure};
 use crate::cli::{Context, Exit, Failure, mcp};
 use crate::identity::{Caller, IdentityError, who_started_us};
 use crate::policy::Live;
+use crate::server::builder::Stages;
 use crate::store::Store;
+use crate::types::name::{AgentName, SecretName};
 
 /// What the person is called where agents have a name.
 const NAME: &str = "person";

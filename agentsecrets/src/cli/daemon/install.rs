@@ -11,9 +11,9 @@ use anstream::eprintln;
 use nix::unistd::User;
 
 use super::{Asked, Exit, Failure};
-use crate::base::files;
-use crate::door::HOMES;
-use crate::door::system::{FILE, Means, System, USER};
+use crate::privsep::HOMES;
+use crate::privsep::system_config::{FILE, Means, System, USER};
+use crate::sys::files;
 
 /// Where units of the machine's own are.
 const UNITS: &str = "/etc/systemd/system";

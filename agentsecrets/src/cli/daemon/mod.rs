@@ -5,9 +5,9 @@ mod install;
 
 use std::process::ExitCode;
 
-use super::door::VERBS;
 use super::{Exit, Failure};
-use crate::door::serve::{Part, serve};
+use crate::cli::privsep::VERBS;
+use crate::privsep::daemon::{Part, serve};
 
 /// Serve the person's door. systemd starts this; `daemon install` arranges it.
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Finding;
-use crate::launch::view::{AUTHORITY, BUNDLE, JAVA, roots};
+use crate::launch::view::AUTHORITY;
+use crate::launch::view::BUNDLE;
+use crate::launch::view::JAVA;
+use crate::launch::view::ca_bundle;
 
 /// How clients learn of the authority.
 const REACHED: &[(&str, &str)] = &[
@@ -21,7 +24,7 @@ const BROWSERS: &[&str] = &["firefox", "firefox-esr", "chromium", "chromium-brow
 
 /// One line for the list of all findings, and one for each program here that is not reached.
 pub(super) fn summary() -> Vec<Finding> {
-    let system = roots::system();
+    let system = ca_bundle::system();
     let mut findings = vec![if system.is_empty() {
         no_bundle()
     } else {
@@ -38,15 +41,15 @@ pub(super) fn all() -> Vec<Finding> {
     let (home, folder) = (home(), std::env::current_dir().unwrap_or_default());
     let mut findings: Vec<Finding> =
         REACHED.iter().map(|(who, how)| Finding::good(format!("{who}: by {how}"))).collect();
-    match roots::system() {
+    match ca_bundle::system() {
         bundles if bundles.is_empty() => findings.push(no_bundle()),
         bundles => findings.push(Finding::good(format!("the system's bundle: {}", list(&bundles)))),
     }
-    match roots::javas(&home) {
+    match ca_bundle::javas(&home) {
         stores if stores.is_empty() => findings.push(Finding::good("Java: none is here")),
         stores => findings.push(Finding::good(format!("Java: its trust store, {}", list(&stores)))),
     }
-    let carried = roots::carried(&home, &folder);
+    let carried = ca_bundle::carried(&home, &folder);
     if !carried.is_empty() {
         findings.push(Finding::good(format!("Stripe's Python library: its bundle, {}", list(&carried))));
     }

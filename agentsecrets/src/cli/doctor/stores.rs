@@ -1,10 +1,16 @@
 //! Whether the stores that the configuration names can be read, each in its order.
 
 use super::Finding;
-use crate::app::config::Config;
-use crate::base::files;
 use crate::cli::Context;
-use crate::store::{self, Choice, Kind, Store, StoreError, keychain, vault};
+use crate::config::Config;
+use crate::store;
+use crate::store::Choice;
+use crate::store::Kind;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::keychain;
+use crate::sys::files;
+use crate::vault;
 
 /// A finding for each store; none where the configuration is not valid, which is a finding already.
 pub(super) fn all(context: &Context) -> Vec<Finding> {

@@ -2,10 +2,10 @@
 
 use super::{Finding, clients};
 use crate::cli::Context;
-use crate::connection::ebpf;
-use crate::door::polkit;
-use crate::door::presence::Presence;
-use crate::door::system::{Means, System};
+use crate::intercept::ebpf;
+use crate::privsep::confirmation::Presence;
+use crate::privsep::polkit;
+use crate::privsep::system_config::{Means, System};
 
 /// Where certificate roots come from.
 pub(super) const ROOTS: &str = "apt-get install ca-certificates";

@@ -2,8 +2,8 @@
 
 use super::Finding;
 use crate::audit::visible;
-use crate::capability::registry;
-use crate::capability::trust::pins::Pins;
+use crate::authz::registry;
+use crate::authz::trust::pins::Pins;
 use crate::cli::Context;
 use crate::cli::trust::state;
 

@@ -12,12 +12,12 @@ use zeroize::Zeroizing;
 
 use super::Args;
 use super::variables::{Variable, choose};
-use crate::app::call::send;
-use crate::base::name::SecretName;
-use crate::base::secret::Secret;
+use crate::call::send;
 use crate::cli::{Exit, Failure};
-use crate::exchange::body::empty;
-use crate::pipeline::handover;
+use crate::pipeline::value_export;
+use crate::types::body::empty;
+use crate::types::name::SecretName;
+use crate::types::secret::Secret;
 
 /// The variables that `args` choose from what the agent may be given.
 pub(super) fn variables(args: &Args) -> Result<Vec<Variable>, Failure> {
@@ -37,8 +37,8 @@ pub(super) fn variables(args: &Args) -> Result<Vec<Variable>, Failure> {
 async fn ask(wanted: &[SecretName]) -> Result<BTreeMap<SecretName, Zeroizing<Vec<u8>>>, Failure> {
     let unclear = || Failure::new(Exit::Ours, "the interceptor's answer cannot be understood");
     let query = wanted.iter().map(|name| format!("only={name}")).collect::<Vec<_>>().join("&");
-    let url = format!("https://{}{}?{query}", handover::HOST, handover::PATH);
-    let request = Request::get(url).header(HOST, handover::HOST).body(empty()).map_err(|_| unclear())?;
+    let url = format!("https://{}{}?{query}", value_export::HOST, value_export::PATH);
+    let request = Request::get(url).header(HOST, value_export::HOST).body(empty()).map_err(|_| unclear())?;
     let response = send(request, Vec::new()).await?;
     let (is_ok, status) = (response.status().is_success(), response.status());
     let body =

@@ -7,14 +7,14 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::Args;
-use crate::base::files;
-use crate::base::name::SecretName;
-use crate::base::secret::Secret;
-use crate::base::sys;
 use crate::cli::secrets::{dotenv, open_store, store_failure};
 use crate::cli::{Context, Exit, Failure};
 use crate::inject::placeholder::Vocabulary;
 use crate::store::{Key, Store};
+use crate::sys;
+use crate::sys::files;
+use crate::types::name::SecretName;
+use crate::types::secret::Secret;
 
 /// The longest variable that the kernel passes on, in bytes, with its name and a final zero.
 const LONGEST: usize = 128 * 1024;

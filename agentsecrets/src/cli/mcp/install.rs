@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anstream::{eprintln, println};
 
 use super::Clients;
-use crate::base::name::AgentName;
 use crate::cli::{Context, Exit, Failure};
 use crate::mcp::install::{self, Change, Client, Done, Entry, Folders, Kept, System, Target};
+use crate::types::name::AgentName;
 
 /// Variables that lead to our files, and that a client which was started elsewhere does not have. None holds a
 /// secret.

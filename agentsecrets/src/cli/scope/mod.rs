@@ -8,10 +8,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::base::home::Home;
-use crate::base::name::{Environment, Project};
 use crate::cli::{Exit, Failure};
-use crate::policy::narrow::Narrow;
+use crate::policy::project_restriction::Narrow;
+use crate::sys::home::Home;
+use crate::types::name::{Environment, Project};
 
 use project_file::ProjectFile;
 use user::User;

@@ -10,10 +10,10 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::base::files;
-use crate::base::name::{AgentName, Environment, Project, SecretName};
 use crate::cli::{Exit, Failure};
-use crate::policy::narrow::Narrow;
+use crate::policy::project_restriction::Narrow;
+use crate::sys::files;
+use crate::types::name::{AgentName, Environment, Project, SecretName};
 
 /// Where it is, below a folder.
 const PLACE: &str = ".agentsecrets/project.json";

@@ -5,10 +5,10 @@ use anstream::eprintln;
 use serde::{Deserialize, Serialize};
 
 use super::ENVIRONMENTS;
-use crate::base::files;
-use crate::base::home::Home;
-use crate::base::name::{Environment, Project, Workspace};
 use crate::cli::{Exit, Failure};
+use crate::sys::files;
+use crate::sys::home::Home;
+use crate::types::name::{Environment, Project, Workspace};
 
 /// The file.
 #[derive(Debug, Default, Serialize, Deserialize)]

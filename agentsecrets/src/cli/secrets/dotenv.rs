@@ -4,7 +4,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::base::name::SecretName;
+use crate::types::name::SecretName;
 
 /// A line that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -11,10 +11,13 @@ use zeroize::Zeroizing;
 use super::set::warn_if_ordinary;
 use super::stores::{open_store_to_write, store_failure};
 use super::{dotenv, key, show, warn};
-use crate::base::files;
-use crate::base::name::SecretName;
-use crate::base::secret::Secret;
-use crate::cli::{Context, Exit, Failure, acts};
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
+use crate::sys::files;
+use crate::types::name::SecretName;
+use crate::types::secret::Secret;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -63,7 +66,7 @@ pub(super) fn import(args: &Args, context: &Context) -> Result<ExitCode, Failure
     let count = values.len();
     let stores = open_store_to_write(context)?;
     let names: Vec<SecretName> = values.iter().map(|(key, _)| key.name.clone()).collect();
-    acts::record(context, "secrets import", None, &names, vec![shown.to_string()])?;
+    admin_record::record(context, "secrets import", None, &names, vec![shown.to_string()])?;
     let store = stores.put_all(values).map_err(store_failure)?;
     eprintln!("stored {count} secrets in {}/{} ({store})", context.project, context.environment);
     if args.remove || asked(file)? {

@@ -9,11 +9,14 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::stores::{open_store_to_write, store_failure};
 use super::{key, warn};
-use crate::base::files;
-use crate::base::name::SecretName;
-use crate::base::secret::Secret;
-use crate::cli::{Context, Exit, Failure, acts};
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 use crate::store::{Entry, LARGEST_VALUE, Store, Stores};
+use crate::sys::files;
+use crate::types::name::SecretName;
+use crate::types::secret::Secret;
 
 /// Values shorter than this stand in ordinary text by chance.
 const SHORT: usize = 8;
@@ -104,7 +107,7 @@ pub(super) fn set(mut args: Args, context: &Context) -> Result<ExitCode, Failure
     let replaced = before.is_some();
     let placeholder = args.placeholder.or(before.and_then(|entry| entry.placeholder));
     let key = key(&name, context);
-    acts::record(context, "secrets set", None, std::slice::from_ref(&name), Vec::new())?;
+    admin_record::record(context, "secrets set", None, std::slice::from_ref(&name), Vec::new())?;
     let store = stores.put(&key, value, placeholder.as_deref()).map_err(store_failure)?;
     let done = if replaced { "replaced" } else { "stored" };
     eprintln!("{done} {name} in {}/{} ({store})", context.project, context.environment);
@@ -124,7 +127,7 @@ pub(super) fn warn_if_hidden(stores: &Stores, name: &SecretName, store: &str, co
 }
 
 fn prompt(name: &SecretName) -> Result<Secret, Failure> {
-    let typed = crate::base::prompt::hidden(&format!("Value of {name} (not shown): "));
+    let typed = crate::sys::prompt::hidden(&format!("Value of {name} (not shown): "));
     let typed = typed.map_err(|error| Failure::new(Exit::Failure, error))?;
     Ok(Secret::new(typed.as_bytes().to_vec()))
 }

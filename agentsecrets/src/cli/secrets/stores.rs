@@ -1,8 +1,13 @@
 //! The stores that the person's configuration names, for the verbs that touch secrets.
 
-use crate::app::config::Config;
 use crate::cli::{Context, Exit, Failure};
-use crate::store::{self, Choice, Kind, StoreError, Stores, vault};
+use crate::config::Config;
+use crate::store;
+use crate::store::Choice;
+use crate::store::Kind;
+use crate::store::StoreError;
+use crate::store::Stores;
+use crate::vault;
 
 /// The person's stores for whoever reads them: there must be something to read.
 pub(crate) fn open_store(context: &Context) -> Result<Stores, Failure> {

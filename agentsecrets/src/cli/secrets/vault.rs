@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anstream::eprintln;
 
-use crate::cli::{Context, Failure, acts};
+use crate::cli::Context;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 use crate::store::StoreError;
-use crate::store::vault::{self, Unlock, Vault};
+use crate::vault::{self, Unlock, Vault};
 
 /// Change what opens the vault, back it up, put a backup back.
 #[derive(Debug, clap::Args)]
@@ -53,7 +55,7 @@ fn act(verb: Verb, context: &Context) -> Result<(), Failure> {
     let path = context.home.vault();
     let record = |what: &str, file: Option<&Path>| {
         let notes = file.iter().map(|file| file.display().to_string()).collect();
-        acts::record(context, what, None, &[], notes)
+        admin_record::record(context, what, None, &[], notes)
     };
     if let Verb::Restore { file } = &verb {
         let unlock = vault::unlock(file)?;

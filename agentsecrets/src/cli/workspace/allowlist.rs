@@ -6,12 +6,15 @@ use anstream::eprintln;
 
 use crate::audit::query::read;
 use crate::audit::{Record, Status};
-use crate::base::name::AgentName;
-use crate::base::refusal::Slug;
+use crate::cli::Context;
+use crate::cli::Exit;
+use crate::cli::Failure;
+use crate::cli::admin_record;
 use crate::cli::secrets::{json, show};
 use crate::cli::table::table;
-use crate::cli::{Context, Exit, Failure, acts};
 use crate::policy::allowlist::{Added, Allowlist, EditError, Listed};
+use crate::types::name::AgentName;
+use crate::types::rejection::Slug;
 
 /// The hosts that agents may reach.
 #[derive(Debug, clap::Args)]
@@ -84,7 +87,7 @@ fn add(hosts: &[String], agent: Option<&AgentName>, context: &Context) -> Result
     // All are of one entry.
     let agent: Option<AgentName> = new.first().and_then(|(_, agent, _)| agent.parse().ok());
     let added = new.iter().map(|(host, ..)| (*host).clone()).collect();
-    acts::record(context, "workspace allowlist add", agent.as_ref(), &[], added)?;
+    admin_record::record(context, "workspace allowlist add", agent.as_ref(), &[], added)?;
     allowlist.save().map_err(|error| refused(error.into()))?;
     for (host, agent, line) in new {
         eprintln!("agent '{agent}' may reach {host}, as {}:{line} says", path.display());
@@ -96,7 +99,7 @@ fn add(hosts: &[String], agent: Option<&AgentName>, context: &Context) -> Result
 fn remove(host: &str, context: &Context) -> Result<ExitCode, Failure> {
     let mut allowlist = Allowlist::load(&context.home.policy()).map_err(|error| refused(error.into()))?;
     let rules = allowlist.remove(host).map_err(refused)?;
-    acts::record(context, "workspace allowlist remove", None, &[], vec![host.to_owned()])?;
+    admin_record::record(context, "workspace allowlist remove", None, &[], vec![host.to_owned()])?;
     allowlist.save().map_err(|error| refused(error.into()))?;
     eprintln!("took out {host} ({rules} {})", if rules == 1 { "rule" } else { "rules" });
     Ok(ExitCode::SUCCESS)

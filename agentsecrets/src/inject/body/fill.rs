@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 
 use super::read::{Kind, kind as kind_of};
 use super::{Content, Held, Payload, Quotes, Whole, digest, form, json, multipart};
-use crate::base::name::SecretName;
-use crate::base::refusal::Refusal;
-use crate::inject::spender::Spender;
+use crate::inject::injector::Spender;
 use crate::policy::grant::Style;
+use crate::types::name::SecretName;
+use crate::types::rejection::Refusal;
 
 /// A body that changed.
 struct Changed {

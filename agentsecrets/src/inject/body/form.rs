@@ -6,13 +6,13 @@ use std::collections::{HashMap, HashSet};
 use zeroize::Zeroizing;
 
 use super::Quotes;
-use crate::base::name::SecretName;
-use crate::base::refusal::Refusal;
+use crate::inject::injector::Spender;
 use crate::inject::pairs::{self, at, pairs};
 use crate::inject::placeholder::{Edit, Vocabulary, splice};
 use crate::inject::references::References;
-use crate::inject::spender::Spender;
-use crate::policy::ask::Place;
+use crate::policy::access_request::Place;
+use crate::types::name::SecretName;
+use crate::types::rejection::Refusal;
 
 /// Adds the secrets that its values name, and notes those that its names do.
 pub(super) fn references(

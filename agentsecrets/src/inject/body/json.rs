@@ -12,12 +12,12 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::base::name::SecretName;
-use crate::base::refusal::Refusal;
+use crate::inject::injector::Spender;
 use crate::inject::placeholder::{Edit, splice};
-use crate::inject::spender::Spender;
-use crate::policy::ask::{Place, Spot};
-use crate::policy::json_path::{JsonPath, Step};
+use crate::policy::access_request::{Place, Spot};
+use crate::types::json_path::{JsonPath, Step};
+use crate::types::name::SecretName;
+use crate::types::rejection::Refusal;
 
 /// The deepest document that is read.
 const DEEPEST: usize = 256;

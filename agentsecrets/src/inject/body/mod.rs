@@ -27,9 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::placeholder::Vocabulary;
 use super::references::References;
-use crate::base::refusal::{Refusal, Slug};
-use crate::exchange::body::{Body, full};
-use crate::policy::ask::{Place, Spot};
+use crate::policy::access_request::{Place, Spot};
+use crate::types::body::{Body, full};
+use crate::types::rejection::{Refusal, Slug};
 
 /// How much of the bodies of one agent's requests is held at once, in KiB.
 const ROOM: usize = 64 << 10;

@@ -13,12 +13,12 @@ use zeroize::Zeroizing;
 
 use super::Quotes;
 use super::form::twice;
-use crate::base::name::SecretName;
-use crate::base::refusal::Refusal;
+use crate::inject::injector::Spender;
 use crate::inject::placeholder::Vocabulary;
 use crate::inject::references::References;
-use crate::inject::spender::Spender;
-use crate::policy::ask::{Place, Spot};
+use crate::policy::access_request::{Place, Spot};
+use crate::types::name::SecretName;
+use crate::types::rejection::Refusal;
 
 /// The most fields that are read.
 const MOST: usize = 1000;

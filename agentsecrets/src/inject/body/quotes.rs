@@ -10,10 +10,10 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::base::name::SecretName;
-use crate::exchange::body::{Body, BodyError};
 use crate::inject::headers::is_ours;
 use crate::inject::placeholder::Vocabulary;
+use crate::types::body::{Body, BodyError};
+use crate::types::name::SecretName;
 
 /// How many names are kept.
 const MOST: usize = 32;

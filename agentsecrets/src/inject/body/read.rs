@@ -13,10 +13,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::quotes::{watch, without_ours};
 use super::{Content, Held, Payload, Quotes, ROOM, Room, Share, Whole, json, multipart};
-use crate::base::refusal::{Refusal, Slug};
-use crate::exchange::body::{Body, BodyError, limited};
 use crate::inject::placeholder::Vocabulary;
-use crate::policy::decide::Reading;
+use crate::policy::evaluate::Reading;
+use crate::types::body::{Body, BodyError, limited};
+use crate::types::rejection::{Refusal, Slug};
 
 /// What a body says that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,18 +6,18 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 
-use crate::base::name::SecretName;
-use crate::base::refusal::{Refusal, Slug};
-use crate::base::secret::Secret;
-use crate::exchange::body::full;
-use crate::exchange::target::{Scheme, Target};
+use crate::credentials::resolved::Credentials;
 use crate::inject::placeholder::Vocabulary;
 use crate::inject::{Payload, References, Room, apply};
-use crate::policy::ask::{Place, Reference, Spot};
-use crate::policy::decide::Reading;
+use crate::policy::access_request::{Place, Reference, Spot};
+use crate::policy::evaluate::Reading;
 use crate::policy::grant::{Grant, Spend, Style};
 use crate::redact::patterns::Patterns;
-use crate::resolve::credentials::Credentials;
+use crate::types::body::full;
+use crate::types::name::SecretName;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::secret::Secret;
+use crate::types::target::{Scheme, Target};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -11,8 +11,8 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use crate::identity::pod::Pod;
-use crate::kubernetes::dangers;
-use crate::kubernetes::fragment::{Fragment, Given};
+use crate::kubernetes::pod_validation;
+use crate::kubernetes::sidecar_template::{Fragment, Given};
 
 /// Which pods are guarded.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ fn told(object: &Object, selection: &Selection) -> Option<Told> {
         service_account: account.unwrap_or_else(|| "default".to_owned()),
         labels: object.labels().clone(),
     };
-    let reasons = dangers::of_unchanged(object, &selection.ours);
+    let reasons = pod_validation::of_unchanged(object, &selection.ours);
     let unfit = (!reasons.is_empty()).then(|| reasons.join("; "));
     Some(Told { is_ours: selection.holds(&pod), pod, unfit })
 }

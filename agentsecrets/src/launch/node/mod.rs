@@ -3,12 +3,12 @@
 //! the doors into the pod's network when there is one. It handles no agent's byte; the interceptor that it
 //! starts, which has no privilege, serves all pods, each by what the cluster's API server says of it.
 
+mod cgroup_watch;
 mod cluster;
+mod messages;
 mod network;
 mod pods;
 mod status;
-mod tree;
-mod words;
 
 use std::ffi::OsString;
 use std::io;
@@ -25,23 +25,23 @@ use tokio::time::MissedTickBehavior;
 use super::interceptor::Interceptor;
 use super::sidecar::{NotServed, owner, pid_namespace, step};
 use super::sockets::Sockets;
-use super::streaming::{LOOK_EVERY, Streaming};
-use crate::app::order::{Order, Service};
-use crate::base::home::Home;
-use crate::base::name::{Environment, Project};
-use crate::base::sys::Ending;
-use crate::connection::ebpf::{self, EbpfError, Ports, Shared};
-use crate::policy::narrow::Narrow;
+use crate::intercept::ebpf::{self, EbpfError, Ports, Shared};
+use crate::launch::audit_export::{LOOK_EVERY, Streaming};
+use crate::policy::project_restriction::Narrow;
+use crate::server::launch_config::{Order, Service};
+use crate::sys::Ending;
+use crate::sys::home::Home;
+use crate::types::name::{Environment, Project};
 
 pub use cluster::Label;
 
 use cluster::Selection;
 pub use status::Status;
 
+use cgroup_watch::Tree;
+use messages::Words;
 use network::Networks;
 use pods::{Certificates, Pods};
-use tree::Tree;
-use words::Words;
 
 /// Where the doors are in every pod's network: beyond the ports that a system hands out by itself, so that they
 /// are free there again when we come back.
@@ -217,5 +217,5 @@ fn order(
 
 /// `folder` as a path of the tree at `root`.
 fn path_below(root: &Path, folder: &Path) -> String {
-    crate::identity::hierarchy::path_in(root, folder).unwrap_or_else(|| "/".to_owned())
+    crate::identity::cgroup::path_in(root, folder).unwrap_or_else(|| "/".to_owned())
 }

@@ -11,9 +11,9 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 
 use super::super::sockets::Sockets;
-use crate::base::sys;
-use crate::connection::ebpf::Ports;
-use crate::identity::lineage::start_of;
+use crate::identity::ancestry::start_of;
+use crate::intercept::ebpf::Ports;
+use crate::sys;
 
 /// Below a pod's folder are its containers', and in some of those one of the engine's. What a container makes
 /// deeper down is no place to look for what came before it.

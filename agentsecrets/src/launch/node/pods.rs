@@ -13,11 +13,11 @@ use super::super::java;
 use super::super::sidecar::{NotServed, show, step};
 use super::cluster::{News, Told};
 use super::network::{Networks, is_populated};
-use super::tree::{Change, Tree};
-use super::words::Words;
 use super::{DOORS, path_below};
-use crate::app::order::{Reach, Word};
-use crate::connection::ebpf::{Flows, Hooks, Shared};
+use crate::intercept::ebpf::{Flows, Hooks, Shared};
+use crate::launch::node::cgroup_watch::{Change, Tree};
+use crate::launch::node::messages::Words;
+use crate::server::launch_config::{Reach, Word};
 use crate::tls;
 
 /// The volume of a pod, an `emptyDir`, that the certificates which it must trust are put into.

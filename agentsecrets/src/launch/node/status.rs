@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::pods::{Pods, Standing};
-use crate::base::files;
+use crate::sys::files;
 
 /// The file is written no more often.
 const OFTEN: Duration = Duration::from_millis(100);

@@ -1,9 +1,9 @@
 //! What the agent sees of the host: the caller's file system without what acts for the person, and with
 //! what would run later outside read-only. Anything that cannot be arranged stops the start.
 
-mod hidden;
-mod protected;
-pub mod roots;
+pub mod ca_bundle;
+mod mask;
+mod read_only;
 
 use std::fs;
 use std::io;
@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
-use super::leftovers::RUNS;
 use super::mounts;
 use super::user::AgentUser;
+use crate::launch::run_resources::RUNS;
 
-pub use protected::unprotected;
+pub use read_only::unprotected;
 
 /// The system's roots and this run's authority, as the agent sees them.
 pub const BUNDLE: &str = "/run/agentsecrets/ca-bundle.pem";
@@ -53,8 +53,8 @@ pub fn arrange(view: &View<'_>) -> io::Result<()> {
     if view.user.private_home {
         mounts::show(&inner_home(&view.user.home), &view.user.home)?;
     }
-    protected::protect(view)?;
-    hidden::hide(view)?;
+    read_only::protect(view)?;
+    mask::hide(view)?;
     let devices = MsFlags::empty();
     let processes = MsFlags::MS_NODEV;
     mounts::fresh("proc", Path::new("/proc"), processes, "")?;
@@ -71,7 +71,7 @@ pub fn arrange(view: &View<'_>) -> io::Result<()> {
             ("cacerts".into(), view.java.to_vec()),
         ],
     )?;
-    roots::show(view)
+    ca_bundle::show(view)
 }
 
 /// Makes the private HOME on the host: a folder that only root may enter, with the agent's own inside.

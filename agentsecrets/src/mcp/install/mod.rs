@@ -1,9 +1,9 @@
 //! Our entry in clients' configuration files: added to what is there, which stays as it is to the last comment,
 //! and taken out again. What a file was before is kept, so that it can be had back to the byte.
 
+mod backup;
 mod clients;
 mod document;
-mod kept;
 
 use std::fs;
 use std::io;
@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::base::failure::{Exit, Failure};
-use crate::base::files;
+use crate::sys::files;
+use crate::types::failure::{Exit, Failure};
 
+pub use backup::Kept;
 pub use clients::{Client, Folders, System};
 pub use document::Entry;
-pub use kept::Kept;
 
+use backup::Before;
 use document::{Bad, Document};
-use kept::Before;
 
 /// The largest file that is edited, in bytes.
 const LARGEST: u64 = 64 << 20;

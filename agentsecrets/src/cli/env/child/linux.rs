@@ -23,12 +23,12 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 
 use super::super::{not_started, ours};
-use crate::base::sys::process::{self, Person};
 use crate::cli::{Context, Failure};
-use crate::door::ticket::Ticket;
-use crate::door::usher::PASSED_ON;
 use crate::launch::terminal::{Relay, Standard};
+use crate::privsep::invocation::Ticket;
+use crate::privsep::session_worker::PASSED_ON;
 use crate::redact::mask::{Mask, Values};
+use crate::sys::process::{self, Person};
 
 /// How long output may come after the command's end, from what it left running: it ends at the first such
 /// silence.

@@ -1,0 +1,241 @@
+//! Who is let in, and how far, by what the files say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::agents::{Agents, Issued, Registered};
+use super::sessions::{Session, Sessions, Who};
+use crate::authz::Admitted;
+use crate::authz::Capabilities;
+use crate::authz::Refused;
+use crate::authz::clock;
+use crate::authz::session_uses;
+use crate::authz::token;
+use crate::identity::{Caller, IdentityError, Process};
+use crate::policy::access_request::Ask;
+use crate::policy::bounds::Bounds;
+use crate::policy::grant::{Spend, Style};
+use crate::sys::home::Home;
+use crate::types::name::AgentName;
+use crate::types::presented::{self, Shown};
+use crate::types::rejection::Slug;
+use crate::types::target::{Scheme, Target};
+
+fn name(text: &str) -> AgentName {
+    text.parse().unwrap()
+}
+
+fn caller(agent: Option<&str>, session: &str, cgroup: &str) -> Result<Caller, IdentityError> {
+    let process = Process { pid: 1, cgroup: cgroup.into(), ..Process::for_test() };
+    let (process, agent) = (Arc::new(process), agent.map(name));
+    Ok(Caller { process, agent, session: session.into(), ..Caller::for_test() })
+}
+
+fn in_cgroup(path: &str) -> Session {
+    Session::begin(token::new_id().unwrap(), Who::Cgroup { path: path.into() }, None, None)
+}
+
+fn capabilities(agents: Agents, sessions: Vec<Session>) -> (Capabilities, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = Sessions::default();
+    file.sessions = sessions;
+    (Capabilities::fixed(&Home::at(folder.path()), agents, file).unwrap(), folder)
+}
+
+/// An agent with one token, and its text.
+fn registered(agent: &str, change: impl FnOnce(&mut Issued)) -> (Agents, String) {
+    let minted = token::mint(presented::AGENT).unwrap();
+    let (id, sha256) = (minted.id.clone(), minted.digest);
+    let mut issued = Issued {
+        id,
+        sha256,
+        issued: Timestamp::now(),
+        expires: None,
+        project: None,
+        environment: None,
+        revoked: None,
+    };
+    change(&mut issued);
+    let mut agents = Agents::default();
+    let (name, registered) = (name(agent), Timestamp::now());
+    agents.agents.push(Registered { name, registered, allow: None, deny: Vec::new(), tokens: vec![issued] });
+    (agents, minted.text.to_string())
+}
+
+fn slug(admitted: Result<Admitted, Box<Refused>>) -> Option<Slug> {
+    admitted.err().map(|refused| refused.refusal.slug)
+}
+
+#[test]
+fn where_the_system_cannot_tell_a_token_does_and_nothing_else() {
+    let (agents, text) = registered("coder", |_| {});
+    let (capabilities, _folder) = capabilities(agents, Vec::new());
+    let shown = Shown::default().and_token(&text);
+    for error in [IdentityError::Unsupported, IdentityError::Nobody] {
+        let unknown = Err(error);
+        let admitted = capabilities.admit(&unknown, &shown).unwrap();
+        assert_eq!(admitted.caller.agent, Some(name("coder")));
+        assert!(admitted.caller.standing.is_issued && admitted.caller.standing.token.is_some());
+        assert_eq!(slug(capabilities.admit(&unknown, &Shown::default())), Some(Slug::CapabilityDenied));
+        let forged = Shown::default().and_token(&format!("{text}x"));
+        assert_eq!(slug(capabilities.admit(&unknown, &forged)), Some(Slug::CapabilityDenied));
+    }
+    // Whom the system knows for another's program, or for several, no token helps.
+    for error in [IdentityError::OtherUser, IdentityError::Shared, IdentityError::Gone] {
+        assert_eq!(slug(capabilities.admit(&Err(error), &shown)), Some(Slug::CapabilityDenied));
+    }
+    assert_eq!(
+        slug(Capabilities::default().admit(&caller(None, "", "/"), &shown)),
+        Some(Slug::CapabilityDenied)
+    );
+}
+
+#[test]
+fn a_token_is_its_agents_and_no_other_programs() {
+    let (agents, text) = registered("coder", |_| {});
+    let (capabilities, _folder) = capabilities(agents, Vec::new());
+    let shown = || Shown::default().and_token(&text);
+    let admit = |agent, shown: &Shown| capabilities.admit(&caller(agent, "", "/"), shown);
+    assert_eq!(admit(None, &shown()).unwrap().caller.agent, Some(name("coder")));
+    assert!(admit(Some("coder"), &shown()).is_ok());
+    assert_eq!(slug(admit(Some("other"), &shown())), Some(Slug::CapabilityDenied));
+    assert_eq!(slug(admit(None, &shown().and_name("other"))), Some(Slug::CapabilityDenied));
+    // Without a token a name is only said.
+    assert!(admit(None, &Shown::default().and_name("other")).unwrap().caller.agent.is_none());
+}
+
+#[test]
+fn a_token_that_is_over_is_refused_by_its_own_name() {
+    type Change = fn(&mut Issued);
+    let changes: [(Change, Slug); 4] = [
+        (|issued| issued.revoked = Some(Timestamp::now()), Slug::TokenRevoked),
+        (|issued| issued.expires = Some(issued.issued), Slug::CapabilityDenied),
+        (|issued| issued.project = Some("other".parse().unwrap()), Slug::CapabilityDenied),
+        (|issued| issued.environment = Some("production".parse().unwrap()), Slug::CapabilityDenied),
+    ];
+    for (change, expected) in changes {
+        let (agents, text) = registered("coder", change);
+        let (capabilities, _folder) = capabilities(agents, Vec::new());
+        let refused =
+            capabilities.admit(&caller(None, "", "/"), &Shown::default().and_token(&text)).err().unwrap();
+        assert_eq!(refused.refusal.slug, expected);
+        assert!(text.contains(&**refused.token.as_ref().unwrap()), "the record says which");
+    }
+}
+
+#[test]
+fn who_was_in_a_session_that_ended_is_not_free_of_it() {
+    let ended = Session { ended: Some(Timestamp::now()), ..in_cgroup("/a") };
+    let (capabilities, _folder) = capabilities(Agents::default(), vec![ended.clone(), in_cgroup("/a/b")]);
+    assert_eq!(
+        slug(capabilities.admit(&caller(None, "", "/a"), &Shown::default())),
+        Some(Slug::CapabilityDenied)
+    );
+    assert_eq!(
+        slug(capabilities.admit(&caller(None, "", "/a/c"), &Shown::default())),
+        Some(Slug::CapabilityDenied)
+    );
+    assert!(
+        capabilities.admit(&caller(None, "", "/a/b/c"), &Shown::default()).is_ok(),
+        "another holds there"
+    );
+    assert!(capabilities.admit(&caller(None, "", "/ab"), &Shown::default()).is_ok(), "it was never in it");
+    // A run that was ended stays ended, whatever else was given to its programs.
+    let run = &ended.id;
+    assert_eq!(
+        slug(capabilities.admit(&caller(None, run, "/a/b"), &Shown::default())),
+        Some(Slug::CapabilityDenied)
+    );
+}
+
+#[test]
+fn a_session_of_an_earlier_boot_is_over() {
+    let earlier = Session { boot: "another".into(), ..in_cgroup("/a") };
+    let (capabilities, _folder) = capabilities(Agents::default(), vec![earlier]);
+    assert_eq!(
+        slug(capabilities.admit(&caller(None, "", "/a"), &Shown::default())),
+        Some(Slug::CapabilityDenied)
+    );
+    assert!(!clock::boot().is_empty());
+}
+
+#[test]
+fn two_sessions_for_two_agents_make_no_caller_both() {
+    let of = |agent: &str| Session { agent: Some(name(agent)), ..in_cgroup("/a") };
+    let (one, _folder) = capabilities(Agents::default(), vec![of("coder")]);
+    let admitted = one.admit(&caller(None, "", "/a"), &Shown::default()).unwrap();
+    assert_eq!(admitted.caller.agent, Some(name("coder")));
+    assert!(one.admit(&caller(Some("other"), "", "/a"), &Shown::default()).is_err());
+    let (both, _folder) = capabilities(Agents::default(), vec![of("coder"), of("other")]);
+    assert!(both.admit(&caller(None, "", "/a"), &Shown::default()).is_err());
+}
+
+#[tokio::test]
+async fn uses_are_counted_for_every_session_that_counts_them() {
+    let session = Session { uses: Some(2), ..in_cgroup("/a") };
+    let (capabilities, folder) = capabilities(Agents::default(), vec![session.clone(), in_cgroup("/a")]);
+    let admit = || capabilities.admit(&caller(None, "", "/a"), &Shown::default());
+    // A count that is not there is none that is left.
+    assert!(admit().is_ok(), "the other session holds");
+    session_uses::begin(&Home::at(folder.path()).session_uses(&session.id)).unwrap();
+    let admitted = admit().unwrap().caller;
+    assert_eq!(admitted.standing.sessions.len(), 2);
+    for may in [true, true, false] {
+        assert_eq!(capabilities.charge(&admitted).await.is_ok(), may);
+    }
+}
+
+proptest! {
+    /// Of sessions that overlap, what is left is what each of those that live includes.
+    #[test]
+    fn of_sessions_that_overlap_each_bounds(
+        sessions in prop::collection::vec((any::<[bool; 3]>(), any::<[bool; 2]>(), any::<bool>(), any::<bool>()), 0..6),
+        asks in (0_usize..3, 0_usize..2),
+    ) {
+        const SECRETS: [&str; 3] = ["A", "B", "C"];
+        const HOSTS: [&str; 2] = ["a.test", "b.test"];
+        let (secret, host) = asks;
+        let made: Vec<Session> = sessions.iter().map(|(secrets, hosts, is_over, is_near)| {
+            let chosen = |is: &[bool], names: &[&str]| -> Vec<String> {
+                names.iter().zip(is).filter(|(_, is)| **is).map(|(name, _)| name.to_string()).collect()
+            };
+            let secrets = chosen(secrets, &SECRETS).iter().map(|name| name.parse().unwrap()).collect();
+            Session {
+                secrets: Some(secrets),
+                hosts: Some(chosen(hosts, &HOSTS)),
+                ended: is_over.then(Timestamp::now),
+                ..in_cgroup(if *is_near { "/a/b" } else { "/a" })
+            }
+        }).collect();
+        let (capabilities, _folder) = capabilities(Agents::default(), made);
+        let live: Vec<_> = sessions.iter().filter(|(_, _, is_over, _)| !is_over).collect();
+        let expected = if live.is_empty() { sessions.is_empty() } else {
+            live.iter().all(|(secrets, hosts, _, _)| secrets[secret] && hosts[host])
+        };
+        let target = Target { scheme: Scheme::Https, host: HOSTS[host].parse().unwrap(), port: 443 };
+        let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
+        let spends = [Spend { name: SECRETS[secret].parse().unwrap(), style: Style::Bearer }];
+        let allowed = capabilities.admit(&caller(None, "", "/a/b"), &Shown::default())
+            .is_ok_and(|admitted| capabilities.refusal(&admitted.caller, &ask, &spends).is_none());
+        prop_assert_eq!(allowed, expected);
+    }
+
+    /// What has a ttl is over once that has passed, whichever sessions are beside it.
+    #[test]
+    fn what_has_expired_opens_nothing(ages in prop::collection::vec(0_i64..200, 1..6)) {
+        let sessions: Vec<Session> = ages.iter().map(|age| {
+            let started = Timestamp::now() - Duration::from_secs(*age as u64);
+            let (expires, uptime) = (Some(started + Duration::from_secs(100)), clock::uptime() - *age as u64);
+            Session { started, expires, uptime, ..in_cgroup("/a") }
+        }).collect();
+        let (capabilities, _folder) = capabilities(Agents::default(), sessions);
+        // Near the end either may be.
+        prop_assume!(ages.iter().all(|age| !(98..=101).contains(age)));
+        let admitted = capabilities.admit(&caller(None, "", "/a"), &Shown::default());
+        prop_assert_eq!(admitted.is_ok(), ages.iter().any(|age| *age < 100));
+    }
+}

@@ -1,0 +1,58 @@
+//! How often a session was used: a file that is a byte longer each time. It outlives whoever counts, several
+//! may count at once, and one that is gone counts as used up.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::sys::files;
+
+/// The most uses that can be counted.
+pub const MOST: u64 = 1_000_000;
+
+/// Begins to count.
+pub fn begin(path: &Path) -> io::Result<()> {
+    files::replace(path, &[])
+}
+
+/// How often it was used so far, for a session that counts.
+pub fn used(path: &Path) -> io::Result<u64> {
+    Ok(std::fs::metadata(path)?.len())
+}
+
+/// Counts one use more, unless there were `most` already. Blocks. Whether it may be used.
+pub fn charge(path: &Path, most: u64) -> io::Result<bool> {
+    // Some systems lock for nobody who may only append.
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+    file.lock()?;
+    if file.metadata()?.len() >= most {
+        return Ok(false);
+    }
+    file.write_all(b".")?;
+    // What was used before the power failed was used.
+    file.sync_data()?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_who_use_it_at_once_as_many_may_as_was_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("uses");
+        begin(&path).unwrap();
+        let allowed = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..20).map(|_| scope.spawn(|| charge(&path, 7).unwrap())).collect();
+            tries.into_iter().map(|thread| thread.join().unwrap()).filter(|may| *may).count()
+        });
+        assert_eq!((allowed, used(&path).unwrap()), (7, 7));
+    }
+
+    #[test]
+    fn a_count_that_is_gone_is_no_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(charge(&folder.path().join("uses"), 7).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! Trust: which programs may spend. A pin names a file by its path and its content; what the kernel says of a
+//! caller is compared with the pins each time something is to be spent. The manual's page on trust says
+//! what this proves, and what it cannot.
+
+pub mod interpreter;
+pub mod package;
+pub mod pins;
+mod verdict;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use globset::GlobMatcher;
+
+use super::registry::{self, RegistryError};
+use crate::identity::Caller;
+use crate::identity::process_details::Look;
+use crate::policy::access_request::Ask;
+use crate::policy::bounds::Bounds;
+use crate::policy::grant::Spend;
+use crate::sys::watched_file::{Followed, Reading};
+use crate::types::name::SecretName;
+use crate::types::rejection::{Refusal, Slug};
+
+use pins::{Pin, Pins};
+
+pub use verdict::Standing;
+
+/// The pins in force, and who looks at processes for them.
+pub struct Trust {
+    pins: Followed<PinsFile>,
+    /// Whether nothing is spent by programs without a pin.
+    is_required: bool,
+    look: Option<Arc<dyn Look>>,
+}
+
+impl Trust {
+    /// The pins in the file at `path`, which is followed. Without somebody who can `look` closer, no pin
+    /// with a script holds.
+    ///
+    /// # Errors
+    /// When there is a file that is not understood.
+    pub fn open(path: &Path, is_required: bool, look: Option<Arc<dyn Look>>) -> Result<Self, RegistryError> {
+        let pins = Followed::open(path, PinsFile(path.to_path_buf()))?;
+        Ok(Self { pins, is_required, look })
+    }
+
+    /// Who looks closer at processes.
+    pub fn look(&self) -> Option<&dyn Look> {
+        self.look.as_deref()
+    }
+
+    /// How `caller` stands with the pins.
+    pub fn standing(&self, caller: &Caller) -> Standing {
+        verdict::of(&self.pins.get(), caller, self.look.as_deref())
+    }
+
+    /// Whether a pin holds for `caller`: what `match: { trusted: true }` asks.
+    pub fn holds(&self, caller: &Caller) -> bool {
+        // Most homes have no pin for most programs.
+        self.pins.get().of(&caller.process.exe).is_some() && self.standing(caller).is_trusted()
+    }
+
+    /// Whether `caller` is trusted for `secret` in so many words: a pin holds for it, and names the secret or
+    /// names none.
+    ///
+    /// # Errors
+    /// Says why not, and what a person can do about it.
+    pub fn vouches(&self, caller: &Caller, secret: &SecretName) -> Result<(), String> {
+        let standing = self.standing(caller);
+        match self.objection(&standing, caller, secret) {
+            Some(objection) => Err(objection),
+            None if standing.is_trusted() => Ok(()),
+            None => Err(untrusted(&standing, caller, secret)),
+        }
+    }
+
+    /// Why `caller`, which stands as it does, may not spend `secret`.
+    fn objection(&self, standing: &Standing, caller: &Caller, secret: &SecretName) -> Option<String> {
+        let exe = caller.process.exe.display();
+        if let Standing::Altered { why } = standing {
+            return Some(why.clone());
+        }
+        if self.pins.get().is_reserved(secret) {
+            let names = |pin: &Arc<Pin>| pin.secrets.contains(secret);
+            let named = standing.holding().iter().any(names);
+            return (!named).then(|| untrusted(standing, caller, secret));
+        }
+        match standing {
+            Standing::Holds { pins } if pins.iter().all(|pin| !pin.secrets.is_empty()) => {
+                let names = standing.names();
+                Some(format!("{exe} is trusted for {names} alone, and not for '{secret}'"))
+            }
+            Standing::Holds { .. } => None,
+            _ if self.is_required => Some(untrusted(standing, caller, secret)),
+            _ => None,
+        }
+    }
+}
+
+impl Bounds for Trust {
+    fn refusal(&self, caller: &Caller, _ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
+        if spends.is_empty() || (!self.is_required && self.pins.get().is_empty()) {
+            return None;
+        }
+        let standing = self.standing(caller);
+        let objection = spends.iter().find_map(|spend| self.objection(&standing, caller, &spend.name))?;
+        Some(Refusal::new(Slug::CapabilityDenied, "", objection))
+    }
+}
+
+/// What is told of a secret that only trusted programs spend.
+fn untrusted(standing: &Standing, caller: &Caller, secret: &SecretName) -> String {
+    let exe = caller.process.exe.display();
+    format!(
+        "'{secret}' is spent by programs that are trusted for it, and {exe} is not: {}; a person can say \
+         otherwise: agentsecrets trust add PROGRAM --secrets {secret}",
+        standing.why()
+    )
+}
+
+/// The file, followed.
+struct PinsFile(PathBuf);
+
+/// The pins as they are looked up: by the program's path, and by what they reserve.
+#[derive(Default)]
+pub(crate) struct Known {
+    programs: HashMap<PathBuf, Vec<Held>>,
+    reserved: HashSet<SecretName>,
+}
+
+/// A pin, ready to be compared.
+struct Held {
+    pin: Arc<Pin>,
+    cgroup: Option<GlobMatcher>,
+}
+
+impl Known {
+    fn new(pins: Pins, path: &Path) -> Result<Self, RegistryError> {
+        let mut known = Self::default();
+        for pin in pins.all() {
+            let invalid = |what| RegistryError::Invalid { path: path.to_path_buf(), line: 1, what };
+            let cgroup = pin.cgroup.as_ref().map(|glob| crate::policy::glob(glob).map_err(invalid));
+            let cgroup = cgroup.transpose()?.map(|glob| glob.compile_matcher());
+            known.reserved.extend(pin.secrets.iter().cloned());
+            let held = Held { pin: Arc::new(pin.clone()), cgroup };
+            known.programs.entry(pin.program.path.clone()).or_default().push(held);
+        }
+        Ok(known)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.programs.is_empty()
+    }
+
+    /// Whether some pin names `secret`, so that nobody else spends it.
+    fn is_reserved(&self, secret: &SecretName) -> bool {
+        self.reserved.contains(secret)
+    }
+
+    /// The pins of the program that the kernel shows as `exe`.
+    fn of(&self, exe: &Path) -> Option<&[Held]> {
+        self.programs.get(exe).map(Vec::as_slice)
+    }
+}
+
+impl Reading for PinsFile {
+    type Content = Known;
+    type Error = RegistryError;
+
+    const WHAT: &'static str = "trust";
+
+    fn text(&self) -> Result<Option<String>, RegistryError> {
+        registry::text(&self.0)
+    }
+
+    fn understand(&self, text: Option<&str>, last: Option<&Known>) -> Result<Known, RegistryError> {
+        let had = last.is_some_and(|last| !last.is_empty());
+        Known::new(registry::follow(text, &self.0, had)?, &self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

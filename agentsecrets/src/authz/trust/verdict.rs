@@ -1,0 +1,167 @@
+//! How a caller stands with the pins: which hold for it, or why none does.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::pins::Pin;
+use super::{Held, Known};
+use crate::identity::process_details::Look;
+use crate::identity::{Caller, Process};
+use crate::types::name::SecretName;
+
+/// Where a caller stands.
+#[derive(Debug)]
+pub enum Standing {
+    /// These pins hold for it; at least one.
+    Holds {
+        /// The pins.
+        pins: Vec<Arc<Pin>>,
+    },
+    /// It has the path of a trusted program, and is not that program.
+    Altered {
+        /// Why not, and what to do about it.
+        why: String,
+    },
+    /// It is a trusted program outside the bounds of its pins.
+    OutOfBounds {
+        /// The bounds, one of each pin.
+        why: Vec<String>,
+    },
+    /// There is no pin for it.
+    Unpinned,
+}
+
+impl Standing {
+    /// Whether a pin holds.
+    pub fn is_trusted(&self) -> bool {
+        matches!(self, Standing::Holds { .. })
+    }
+
+    /// The pins that hold.
+    pub fn holding(&self) -> &[Arc<Pin>] {
+        match self {
+            Standing::Holds { pins } => pins,
+            _ => &[],
+        }
+    }
+
+    /// The secrets that the pins name which hold, each once; empty where they name none.
+    pub(super) fn names(&self) -> String {
+        let named = self.holding().iter().flat_map(|pin| &pin.secrets);
+        let names: BTreeSet<&str> = named.map(SecretName::as_str).collect();
+        Vec::from_iter(names).join(", ")
+    }
+
+    /// Why it stands so, in a clause.
+    pub fn why(&self) -> String {
+        match self {
+            Standing::Holds { .. } => match self.names() {
+                none if none.is_empty() => {
+                    "its path, its content and its bounds are as they were pinned".to_owned()
+                }
+                names => format!("its pin names {names}"),
+            },
+            Standing::Altered { why } => why.clone(),
+            Standing::OutOfBounds { why } => why.join("; "),
+            Standing::Unpinned => "there is no pin for its path".to_owned(),
+        }
+    }
+}
+
+/// How `caller` stands with what is `known`.
+pub(super) fn of(known: &Known, caller: &Caller, look: Option<&dyn Look>) -> Standing {
+    let process = &*caller.process;
+    if let Some(path) = replaced(&process.exe)
+        && known.of(Path::new(path)).is_some()
+    {
+        let why = format!(
+            "{path} was replaced or removed while it ran, and what runs is no longer what lies there: start it again"
+        );
+        return Standing::Altered { why };
+    }
+    let Some(held) = known.of(&process.exe) else { return Standing::Unpinned };
+    let (mut pins, mut altered, mut bounds) = (Vec::new(), None, Vec::new());
+    for held in held {
+        if let Some(why) = not_the_file(&held.pin, process) {
+            altered = Some(why);
+        } else if let Some(why) = held.out_of_bounds(caller, look) {
+            bounds.push(why);
+        } else {
+            pins.push(held.pin.clone());
+        }
+    }
+    match altered {
+        _ if !pins.is_empty() => Standing::Holds { pins },
+        Some(why) => Standing::Altered { why },
+        None => Standing::OutOfBounds { why: bounds },
+    }
+}
+
+/// The path that a program had which was replaced or removed while it ran.
+fn replaced(exe: &Path) -> Option<&str> {
+    exe.to_str()?.strip_prefix("deleted:")?.strip_suffix(" (deleted)")
+}
+
+/// Why what runs is not the file that `pin` is for, although it has its path.
+fn not_the_file(pin: &Pin, process: &Process) -> Option<String> {
+    let path = process.exe.display();
+    if pin.program.sha256 != process.sha256 {
+        let changed = pin.program.changed_to(&process.sha256);
+        return Some(format!(
+            "{path} is not what was trusted: {changed}; if it was meant to change, a person can say so: \
+             agentsecrets trust update {path}"
+        ));
+    }
+    (!process.here).then(|| {
+        format!(
+            "what runs as {path} is not the file that was trusted, but one that lies at this path in another \
+             view of the file system, or is hidden from us"
+        )
+    })
+}
+
+impl Held {
+    /// The bound of the pin that does not hold for `caller`.
+    fn out_of_bounds(&self, caller: &Caller, look: Option<&dyn Look>) -> Option<String> {
+        let (pin, process) = (&*self.pin, &*caller.process);
+        if pin.is_unbound() {
+            let what = pin.interpreter.as_deref().unwrap_or_default();
+            return Some(format!(
+                "it is an interpreter ({what}), which does what its script says: its pin needs --session, --cgroup \
+                 or --script"
+            ));
+        }
+        if pin.session && caller.session.is_empty() {
+            return Some("its pin holds inside a session alone".to_owned());
+        }
+        if let Some(cgroup) = &self.cgroup
+            && !(crate::policy::is_plain(&process.cgroup) && cgroup.is_match(&process.cgroup))
+        {
+            return Some(format!("its pin holds in another cgroup than {}", process.cgroup));
+        }
+        let script = pin.script.as_ref()?;
+        let path = script.path.display();
+        match look.map(|look| look.script(process)) {
+            Some(Ok(Some(said))) if said.path != script.path => {
+                Some(format!("its pin is for the script {path}, and it says it runs {}", said.path.display()))
+            }
+            Some(Ok(Some(said))) if said.sha256 != script.sha256 => {
+                let changed = script.changed_to(&said.sha256);
+                let program = process.exe.display();
+                Some(format!(
+                    "the script {path} is not what was trusted: {changed}; if it was meant to change, a person can \
+                     say so: agentsecrets trust update {program}"
+                ))
+            }
+            Some(Ok(Some(_))) => None,
+            Some(Ok(None)) => {
+                Some(format!("its pin is for the script {path}, and its first argument names none"))
+            }
+            Some(Err(error)) => {
+                Some(format!("its pin is for the script {path}, and what it runs cannot be seen: {error}"))
+            }
+            None => Some(format!("its pin is for the script {path}, and nobody here can see what it runs")),
+        }
+    }
+}

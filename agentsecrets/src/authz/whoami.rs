@@ -1,0 +1,69 @@
+//! What we would know of a program if it asked for something: shown to whoever wants to see why it is trusted,
+//! or is not.
+
+use serde::{Deserialize, Serialize};
+
+use super::Capabilities;
+use crate::identity::process_details::{Ancestor, Look};
+use crate::identity::{Caller, IdentityError, Process, ProcessFacts, Standing};
+use crate::policy::Policy;
+use crate::types::presented::Shown;
+
+/// A program, as we know it. To the program itself nothing of this is a secret: it names no rule, no secret
+/// but those of its own pins, and no other agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Known {
+    /// What the kernel says of it.
+    #[serde(flatten)]
+    pub process: ProcessFacts,
+    /// The processes above it, the nearest first.
+    pub ancestry: Vec<Ancestor>,
+    /// The agent entry that it acts under.
+    pub agent: Option<String>,
+    /// Why there is none.
+    pub no_agent: Option<String>,
+    /// Whether a pin holds for it.
+    pub trusted: bool,
+    /// Why, or why not.
+    pub trust: String,
+    /// The session that it is in.
+    pub session: Option<String>,
+    /// Every live session that holds for it.
+    pub sessions: Vec<String>,
+}
+
+/// What is known of `process`, which would ask as `caller` does and show nothing. Of the processes above it
+/// those are shown that are `within`.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn known(
+    process: Process,
+    caller: &Caller,
+    policy: &Policy,
+    capabilities: &Capabilities,
+    look: &dyn Look,
+    within: impl Fn(&Ancestor) -> bool,
+) -> Result<Known, IdentityError> {
+    let ancestry = look.ancestry(&process)?.into_iter().take_while(within).collect();
+    let (pod, spiffe) = (caller.standing.pod.clone(), caller.standing.spiffe.clone());
+    let standing = Standing { pod, spiffe, asked_by: caller.standing.asked_by, ..Standing::default() };
+    let caller = Caller { process: process.into(), standing, ..caller.clone() };
+    let admitted = capabilities.admit(&Ok(caller.clone()), &Shown::default());
+    let (caller, refused) = match admitted {
+        Ok(admitted) => (admitted.caller, None),
+        Err(refused) => (caller, Some(refused.refusal)),
+    };
+    let trust = capabilities.trust().map(|trust| trust.standing(&caller));
+    let agent = refused.map_or_else(|| policy.agent_for(&caller), Err);
+    Ok(Known {
+        process: (&caller).into(),
+        ancestry,
+        agent: agent.as_ref().ok().map(|agent| agent.name().to_string()),
+        no_agent: agent.err().map(|refusal| refusal.message),
+        trusted: caller.standing.trusted,
+        trust: trust.map_or_else(String::new, |standing| standing.why()),
+        sessions: caller.standing.sessions.iter().map(ToString::to_string).collect(),
+        session: Some(caller.session.to_string()).filter(|session| !session.is_empty()),
+    })
+}

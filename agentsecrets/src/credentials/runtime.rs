@@ -1,0 +1,198 @@
+//! What one agent came to hold at run time, or rather we for it: tokens that were made and what answers
+//! minted. Everything in it is searched for in answers before it is spent, and until it is no longer good.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::credentials::minter::Minted;
+use crate::redact::dynamic_patterns::Additions;
+use crate::types::host::Host;
+use crate::types::name::SecretName;
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::secret::Secret;
+
+/// How long what has expired is still searched for: clocks differ, and servers are lenient.
+const GRACE: Duration = Duration::from_secs(600);
+/// How long a refresh token, or a stored value, is searched for once another took its place.
+const REPLACED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How many replaced values are searched for: the oldest goes for a new one.
+const MOST_REPLACED: usize = 64;
+/// How many captured values are kept, in all and of one name: the oldest goes for a new one.
+const MOST_CAPTURED: usize = 64;
+const MOST_OF_ONE: usize = 4;
+/// Shorter ones are spent, but not searched for: that would mangle answers.
+const SHORTEST: usize = 8;
+
+/// One agent's purse. It outlives the wallet.
+#[derive(Default)]
+pub struct Purse {
+    additions: Arc<Additions>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Until when each is searched for.
+    minted: Vec<(Arc<Secret>, Instant)>,
+    /// Stored once; the oldest first.
+    replaced: VecDeque<(Arc<Secret>, Instant)>,
+    /// The oldest first.
+    captured: VecDeque<Captured>,
+}
+
+struct Captured {
+    name: SecretName,
+    session: Arc<str>,
+    host: Host,
+    value: Arc<Secret>,
+}
+
+impl Purse {
+    /// What its answers are searched for besides the stored secrets.
+    pub fn additions(&self) -> Arc<Additions> {
+        self.additions.clone()
+    }
+
+    /// Takes a token that was made. It may be spent once this has returned.
+    pub fn put(&self, minted: &Minted) -> Result<(), Refusal> {
+        let mut held = self.held();
+        let now = Instant::now();
+        let refresh = minted.refresh.as_ref().map(|refresh| (refresh, now + REPLACED));
+        let both = [(&minted.value, minted.expires + GRACE)].into_iter().chain(refresh);
+        let is_new = |value: &Arc<Secret>| !held.minted.iter().any(|(known, _)| Arc::ptr_eq(known, value));
+        let new: Vec<_> =
+            both.filter(|(value, _)| is_new(value)).map(|(value, until)| (value.clone(), until)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        held.minted.retain(|(_, until)| *until >= now);
+        held.minted.extend(new.iter().cloned());
+        self.forget(&held);
+        for (value, _) in new {
+            self.search_for(value)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on searching for a value that the store had: connections on which it was spent may live, and
+    /// servers may say it long after.
+    pub fn retire(&self, value: Arc<Secret>) -> Result<(), Refusal> {
+        let mut held = self.held();
+        let now = Instant::now();
+        held.minted.retain(|(_, until)| *until >= now);
+        held.replaced.retain(|(known, until)| *until >= now && *known != value);
+        if held.replaced.len() >= MOST_REPLACED {
+            held.replaced.pop_front();
+        }
+        held.replaced.push_back((value.clone(), now + REPLACED));
+        self.forget(&held);
+        self.search_for(value)
+    }
+
+    /// Keeps what an answer of `host` minted in `session`.
+    pub fn capture(
+        &self,
+        name: &SecretName,
+        session: &Arc<str>,
+        host: &Host,
+        value: Secret,
+    ) -> Result<(), Refusal> {
+        let mut held = self.held();
+        let value = Arc::new(value);
+        let same = |it: &Captured| it.name == *name && it.session == *session && it.host == *host;
+        let mut of_it =
+            held.captured.iter().enumerate().rev().filter(|(_, it)| same(it)).map(|(at, it)| (at, &it.value));
+        match (of_it.next(), of_it.nth(MOST_OF_ONE - 2).map(|(at, _)| at)) {
+            (Some((_, latest)), _) if **latest == *value => return Ok(()),
+            (_, Some(oldest)) => drop(held.captured.remove(oldest)),
+            _ if held.captured.len() >= MOST_CAPTURED => drop(held.captured.pop_front()),
+            _ => {}
+        }
+        self.forget(&held);
+        let (name, session, host) = (name.clone(), session.clone(), host.clone());
+        held.captured.push_back(Captured { name, session, host, value: value.clone() });
+        if value.len() < SHORTEST { Ok(()) } else { self.search_for(value) }
+    }
+
+    /// What was captured last under `name` from `host` in `session`.
+    pub fn captured(&self, name: &SecretName, session: &str, host: &Host) -> Option<Arc<Secret>> {
+        let held = self.held();
+        let mut latest = held.captured.iter().rev();
+        let is_it = |it: &&Captured| it.name == *name && &*it.session == session && it.host == *host;
+        latest.find(is_it).map(|captured| captured.value.clone())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the search for what is held no longer.
+    fn forget(&self, held: &Held) {
+        let captured = held.captured.iter().map(|captured| &captured.value);
+        let until = held.minted.iter().chain(&held.replaced).map(|(value, _)| value);
+        let kept: Vec<&Arc<Secret>> = until.chain(captured).collect();
+        self.additions.retain(|value| kept.iter().any(|kept| ***kept == *value));
+    }
+
+    fn search_for(&self, value: Arc<Secret>) -> Result<(), Refusal> {
+        let added = self.additions.add(value);
+        added.map_err(|full| Refusal::new(Slug::CredentialUnavailable, "", full.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn what_was_captured_is_found_in_its_session_and_toward_its_host_alone() {
+        let purse = Purse::default();
+        let (name, host): (SecretName, Host) = ("SID".parse().unwrap(), "a.test".parse().unwrap());
+        let session: Arc<str> = "one".into();
+        purse.capture(&name, &session, &host, secret("first-value")).unwrap();
+        purse.capture(&name, &session, &host, secret("second-value")).unwrap();
+        assert_eq!(purse.captured(&name, "one", &host).unwrap().expose(), b"second-value");
+        assert!(purse.captured(&name, "two", &host).is_none());
+        assert!(purse.captured(&name, "one", &"b.test".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_server_that_mints_without_end_fills_no_memory() {
+        let purse = Purse::default();
+        let (name, host): (SecretName, Host) = ("SID".parse().unwrap(), "a.test".parse().unwrap());
+        for number in 0..20 {
+            for _twice in 0..2 {
+                purse
+                    .capture(&name, &"one".into(), &host, secret(&format!("value-number-{number}")))
+                    .unwrap();
+            }
+        }
+        assert_eq!(purse.held().captured.len(), MOST_OF_ONE);
+        assert_eq!(purse.captured(&name, "one", &host).unwrap().expose(), b"value-number-19");
+        for number in 0..2 * MOST_CAPTURED {
+            purse.capture(&name, &number.to_string().into(), &host, secret("short")).unwrap();
+        }
+        assert_eq!(purse.held().captured.len(), MOST_CAPTURED);
+    }
+
+    #[test]
+    fn replaced_values_are_searched_for_and_do_not_pile_up() {
+        let purse = Purse::default();
+        for number in 0..2 * MOST_REPLACED {
+            for _twice in 0..2 {
+                purse.retire(Arc::new(secret(&format!("replaced-value-{number}")))).unwrap();
+            }
+        }
+        assert_eq!(purse.held().replaced.len(), MOST_REPLACED);
+        // What is put in later does not end the search for them.
+        purse
+            .capture(&"A".parse().unwrap(), &"s".into(), &"a.test".parse().unwrap(), secret("captured"))
+            .unwrap();
+        assert_eq!(purse.held().replaced.len(), MOST_REPLACED);
+    }
+}

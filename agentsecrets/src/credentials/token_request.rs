@@ -1,0 +1,39 @@
+//! What a token endpoint is asked, and what it answers. How the question gets there is not decided here.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+use crate::policy::minted_credentials::Derived;
+use crate::types::name::SecretName;
+use crate::types::rejection::Refusal;
+
+/// A POST to the endpoint of a credential.
+pub struct Question {
+    /// The credential that is to be made.
+    pub derived: Arc<Derived>,
+    /// Those of its sources that the question carries.
+    pub spends: Vec<SecretName>,
+    /// Who asks.
+    pub authorization: Option<HeaderValue>,
+    /// The kind of body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// What came back.
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// The way to token endpoints.
+pub trait Fetch: Send + Sync {
+    /// Asks, once, without following redirects.
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Refusal>>;
+}

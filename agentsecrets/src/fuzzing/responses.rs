@@ -1,0 +1,154 @@
+//! What a server sends back: bytes in which a secret may stand in any form, cut anywhere, in any coding.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::{Input, block_on, contains};
+use crate::redact::Redactor;
+use crate::redact::patterns::{MARKER, Patterns};
+use crate::redact::stream::{Scrubber, Unit};
+use crate::redact::test_encoders::ECHOES;
+use crate::types::body::{Body, BodyError};
+use crate::types::secret::Secret;
+
+/// Secrets that are searched for together, and the forms of them that must not be left.
+struct Set {
+    patterns: Arc<Patterns>,
+    forms: Vec<Vec<u8>>,
+}
+
+static SETS: LazyLock<Vec<Set>> = LazyLock::new(|| {
+    let long: String = (0..300).map(|n| format!("{n:03}")).collect();
+    [
+        vec!["sk_live_4eC39HqLyjWDarjtT1zdp7dc"],
+        vec!["p\"a/s&s <w>\u{f6}r+d\\'", "user:hunter2hunter2"],
+        vec!["aaaaaaaa", "abababab", "abcdefgh", "efghijkl", "cdef"],
+        vec![long.as_str(), "4711"],
+    ]
+    .map(|values| {
+        let secrets: Vec<Secret> =
+            values.iter().map(|value| Secret::new(value.as_bytes().to_vec())).collect();
+        Set {
+            patterns: Patterns::build(&secrets),
+            forms: values.iter().flat_map(|value| forms(value)).collect(),
+        }
+    })
+    .into()
+});
+
+/// What the search is held to of a value that is long enough.
+fn forms(value: &str) -> Vec<Vec<u8>> {
+    let echoes = ECHOES.iter().map(|(_, echo)| echo(value.as_bytes()));
+    echoes.take(if value.len() < 8 { 1 } else { ECHOES.len() }).collect()
+}
+
+/// Which secrets, how many cuts, the cuts, and text in which 1 and a number stand for a form.
+pub(super) fn redact(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let set = &SETS[usize::from(input.byte()) % SETS.len()];
+    let count = usize::from(input.byte()) % 32;
+    let cuts = input.take(count);
+    let text = text(set, &mut input);
+    let (whole, found) = scrubbed(set, &text, &[]);
+    if !found {
+        assert_eq!(whole, text);
+    }
+    survived_by_none(set, &whole);
+    assert_eq!(scrubbed(set, &text, cuts), (whole.clone(), found), "cut by {cuts:?}");
+    if text.len() < 2000 {
+        assert_eq!(scrubbed(set, &text, &[1]), (whole, found), "cut everywhere");
+    }
+}
+
+fn text(set: &Set, input: &mut Input<'_>) -> Vec<u8> {
+    let mut text = Vec::new();
+    while !input.0.is_empty() && text.len() < 64 << 10 {
+        match input.byte() {
+            1 => text.extend_from_slice(&set.forms[usize::from(input.byte()) % set.forms.len()]),
+            byte => text.push(byte),
+        }
+    }
+    text
+}
+
+/// The text once it has passed in chunks of these sizes, again and again.
+fn scrubbed(set: &Set, text: &[u8], sizes: &[u8]) -> (Vec<u8>, bool) {
+    let mut scrubber = Scrubber::new(set.patterns.clone(), Unit::Whole);
+    let mut out = Vec::new();
+    for chunk in chunks(text, sizes) {
+        out.extend_from_slice(&scrubber.push(chunk));
+    }
+    out.extend_from_slice(&scrubber.finish());
+    (out, scrubber.found())
+}
+
+fn chunks(mut text: &[u8], sizes: &[u8]) -> Vec<Bytes> {
+    let mut chunks = Vec::new();
+    let mut sizes = sizes.iter().filter(|size| **size > 0).cycle();
+    while !text.is_empty() {
+        let size = sizes.next().map_or(text.len(), |size| usize::from(*size)).min(text.len());
+        let (chunk, rest) = text.split_at(size);
+        chunks.push(Bytes::copy_from_slice(chunk));
+        text = rest;
+    }
+    chunks
+}
+
+fn survived_by_none(set: &Set, out: &[u8]) {
+    let mut rest = out;
+    while !rest.is_empty() {
+        let marker = rest.windows(MARKER.len()).position(|window| window == MARKER);
+        let (piece, after) = rest.split_at(marker.unwrap_or(rest.len()));
+        for form in &set.forms {
+            assert!(!contains(piece, form), "{:?} was left", String::from_utf8_lossy(form));
+        }
+        rest = after.get(MARKER.len()..).unwrap_or_default();
+    }
+}
+
+/// A whole answer: which secrets, kind and codings, how many cuts, the cuts, and the body.
+pub(super) fn decode(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let set = &SETS[usize::from(input.byte()) % SETS.len()];
+    let kinds = ["text/plain", "text/event-stream", "application/grpc", "application/json"];
+    let kind = kinds[usize::from(input.byte()) % kinds.len()];
+    let codings = ["", "gzip", "deflate", "br", "zstd", "gzip, br", "zstd, gzip", "x-gzip, identity"];
+    let coding = codings[usize::from(input.byte()) % codings.len()];
+    let count = usize::from(input.byte()) % 32;
+    let cuts = input.take(count);
+    let body = if coding.is_empty() { text(set, &mut input) } else { input.0.to_vec() };
+    let whole = answered(set, kind, coding, &body, &[]);
+    if let Some(whole) = &whole {
+        survived_by_none(set, whole);
+    }
+    let cut = answered(set, kind, coding, &body, cuts);
+    if kind == "text/event-stream" {
+        // An event leaves before it is known what follows: a secret that goes on in the next one is then taken out from
+        // there on alone.
+        assert_eq!(cut.is_some(), whole.is_some(), "cut by {cuts:?}");
+        cut.iter().for_each(|cut| survived_by_none(set, cut));
+    } else {
+        assert_eq!(cut, whole, "cut by {cuts:?}");
+    }
+}
+
+/// What the agent gets of it; nothing if it is refused or breaks off.
+fn answered(set: &Set, kind: &str, coding: &str, body: &[u8], cuts: &[u8]) -> Option<Vec<u8>> {
+    let frames = chunks(body, cuts).into_iter().map(|chunk| Ok::<_, BodyError>(Frame::data(chunk)));
+    let body: Body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
+    let mut answer = Response::builder().header("content-type", kind);
+    if !coding.is_empty() {
+        answer = answer.header("content-encoding", coding);
+    }
+    let redactor = Redactor::new(set.patterns.clone(), Method::GET, "api.test");
+    block_on(async {
+        let (answer, _) = redactor.answer(answer.body(body).unwrap()).await.ok()?;
+        assert!(!answer.headers().contains_key("content-encoding"));
+        Some(answer.into_body().collect().await.ok()?.to_bytes().to_vec())
+    })
+}

@@ -1,0 +1,255 @@
+//! The witness: a small process that looks at other processes for the interceptor. Looking at a program
+//! of another user takes a privilege, and a process that Landlock confines may look at none at all; so
+//! that the one which reads hostile bytes has neither the privilege nor its reach, this one has it,
+//! reads no byte of an agent, and answers questions about the process with an id: who it is, which script
+//! it says it runs, and whose child it is; and it says which process holds a socket.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::container::cgroup_of;
+use crate::identity::IdentityError;
+use crate::identity::Process;
+use crate::identity::ancestry::start_of;
+use crate::identity::helper_channel::{Answer, Line, unclear};
+use crate::identity::process_details::{self, Ancestor, Look, Looked, Script};
+use crate::identity::socket_owner;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is asked.
+const WHO: u8 = b'?';
+const SCRIPT: u8 = b's';
+const ANCESTRY: u8 = b'a';
+const HOLDER: u8 = b'h';
+const HOLDS: u8 = b'o';
+
+/// What the kernel says of a process.
+pub struct Seen {
+    /// When it started, in clock ticks since boot.
+    pub start_time: u64,
+    /// Where its executable is.
+    pub exe: PathBuf,
+    /// Its path in the unified hierarchy of cgroups.
+    pub cgroup: String,
+    /// Its executable, open: what is read of it is what runs, whatever its name leads to by then.
+    pub file: File,
+}
+
+/// Who looks at processes.
+pub enum Witness {
+    /// This process itself.
+    Here,
+    /// The process at the other end.
+    There(Elsewhere),
+}
+
+/// The line to a witness.
+pub struct Elsewhere(Mutex<Line>);
+
+impl Witness {
+    /// Forks the witness, which gives up by `confine` what it does not need. The calling process must have
+    /// one thread; the witness ends when the last copy of the line closes.
+    pub fn start(confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
+        Ok(Self::There(Elsewhere(Mutex::new(Line::start(PATIENCE, confine, answered)?))))
+    }
+
+    /// Looks at the process `pid`. What it says holds for the process that had this id then.
+    pub fn see(&self, pid: u32) -> Result<Seen, IdentityError> {
+        match self {
+            Self::Here => look(pid),
+            Self::There(line) => {
+                let (answer, file) = line.ask(WHO, pid, 0)?;
+                understood(&answer, file)
+            }
+        }
+    }
+
+    /// Looks for the process that holds the socket `inode`.
+    pub fn holder(&self, inode: u64) -> Result<u32, IdentityError> {
+        match self {
+            Self::Here => socket_owner::holder(inode),
+            Self::There(line) => holding(&line.ask(HOLDER, 0, inode)?.0),
+        }
+    }
+
+    /// Fails unless the process `pid` holds the socket `inode` now.
+    pub fn holds(&self, pid: u32, inode: u64) -> Result<(), IdentityError> {
+        match self {
+            Self::Here => socket_owner::holds(pid, inode).then_some(()).ok_or(IdentityError::Gone),
+            Self::There(line) => holding(&line.ask(HOLDS, pid, inode)?.0).map(drop),
+        }
+    }
+
+    fn closer<T: DeserializeOwned>(
+        &self,
+        kind: u8,
+        process: &Process,
+        here: impl FnOnce(u32) -> Result<Looked<T>, IdentityError>,
+    ) -> Result<T, IdentityError> {
+        let (start_time, seen) = match self {
+            Self::Here => here(process.pid)?,
+            Self::There(line) => {
+                let (answer, _) = line.ask(kind, process.pid, 0)?;
+                serde_json::from_slice(&answer).map_err(|_| unclear())?
+            }
+        };
+        if start_time == process.start_time { Ok(seen) } else { Err(IdentityError::Gone) }
+    }
+}
+
+impl Look for Witness {
+    fn process(&self, pid: u32) -> Result<Process, IdentityError> {
+        super::process::look_now(self, pid)
+    }
+
+    fn inside(&self, pid: u32, who: &Process) -> Result<u32, IdentityError> {
+        // Anybody may see this.
+        process_details::inside(pid, who)
+    }
+
+    fn script(&self, process: &Process) -> Result<Option<Script>, IdentityError> {
+        self.closer(SCRIPT, process, process_details::script)
+    }
+
+    fn ancestry(&self, process: &Process) -> Result<Vec<Ancestor>, IdentityError> {
+        self.closer(ANCESTRY, process, process_details::ancestry)
+    }
+}
+
+impl Elsewhere {
+    /// Asks about a process and a socket.
+    fn ask(&self, kind: u8, pid: u32, inode: u64) -> Result<Answer, IdentityError> {
+        let question = [&[kind][..], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, file) = line.ask(&question)?;
+        Ok((told(&answer)?.to_vec(), file))
+    }
+}
+
+/// The answer to a question, and a file that goes with it.
+fn answered(question: &[u8]) -> Answer {
+    let parts =
+        question.split_first_chunk::<5>().and_then(|(head, rest)| Some((*head, rest.try_into().ok()?)));
+    let Some(([kind, a, b, c, d], inode)) = parts else { return (b"-".to_vec(), None) };
+    let (pid, inode) = (u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(inode));
+    let held = |pid: u32| (pid.to_be_bytes().to_vec(), None);
+    let answer = match kind {
+        SCRIPT => process_details::script(pid).and_then(written).map(|text| (text, None)),
+        ANCESTRY => process_details::ancestry(pid).and_then(written).map(|text| (text, None)),
+        HOLDER => socket_owner::holder(inode).map(held),
+        HOLDS => socket_owner::holds(pid, inode).then(|| held(pid)).ok_or(IdentityError::Gone),
+        _ => look(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
+    };
+    match answer {
+        Ok((mut text, file)) => {
+            text.insert(0, b'+');
+            (text, file)
+        }
+        Err(IdentityError::Io(error)) => ([&b"!"[..], error.to_string().as_bytes()].concat(), None),
+        Err(IdentityError::Nobody) => (b"n".to_vec(), None),
+        Err(IdentityError::Shared) => (b"s".to_vec(), None),
+        Err(_) => (b"-".to_vec(), None),
+    }
+}
+
+fn written<T: Serialize>(seen: Looked<T>) -> Result<Vec<u8>, IdentityError> {
+    serde_json::to_vec(&seen).map_err(|error| io::Error::other(error).into())
+}
+
+fn who(seen: &Seen) -> Vec<u8> {
+    let (exe, cgroup) = (seen.exe.as_os_str().as_bytes(), seen.cgroup.as_bytes());
+    [&seen.start_time.to_be_bytes()[..], &(exe.len() as u64).to_be_bytes(), exe, cgroup].concat()
+}
+
+/// What an answer says, if it is no refusal.
+fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
+    match answer.split_first().ok_or_else(unclear)? {
+        (b'+', rest) => Ok(rest),
+        (b'-', _) => Err(IdentityError::Gone),
+        (b'n', _) => Err(IdentityError::Nobody),
+        (b's', _) => Err(IdentityError::Shared),
+        (_, rest) => Err(io::Error::other(String::from_utf8_lossy(rest).into_owned()).into()),
+    }
+}
+
+/// What an answer says of who holds a socket.
+fn holding(answer: &[u8]) -> Result<u32, IdentityError> {
+    Ok(answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())?)
+}
+
+/// What an answer says of who a process is.
+fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
+    let (start_time, rest) = answer.split_first_chunk().ok_or_else(unclear)?;
+    let (length, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
+    let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| unclear())?;
+    let (exe, cgroup) = rest.split_at_checked(length).ok_or_else(unclear)?;
+    Ok(Seen {
+        start_time: u64::from_be_bytes(*start_time),
+        exe: std::ffi::OsString::from_vec(exe.to_vec()).into(),
+        cgroup: String::from_utf8(cgroup.to_vec()).map_err(|_| unclear())?,
+        file: file.ok_or_else(unclear)?.into(),
+    })
+}
+
+/// Looks at a process with the rights of this one.
+fn look(pid: u32) -> Result<Seen, IdentityError> {
+    let start_time = start_of(pid).ok_or(IdentityError::Gone)?;
+    let link = format!("/proc/{pid}/exe");
+    let file = File::open(&link)?;
+    let exe = std::fs::read_link(&link)?;
+    let cgroup = cgroup_of(pid)?.ok_or(IdentityError::Elsewhere)?;
+    Ok(Seen { start_time, exe, cgroup, file })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn witness() -> Witness {
+        Witness::There(Elsewhere(Mutex::new(Line::to_thread(answered))))
+    }
+
+    #[test]
+    fn what_is_seen_there_is_what_is_seen_here() {
+        let (pid, witness) = (std::process::id(), witness());
+        for _ in 0..3 {
+            let (there, here) = (witness.see(pid).unwrap(), Witness::Here.see(pid).unwrap());
+            assert_eq!(there.start_time, here.start_time);
+            assert_eq!((&there.exe, &there.cgroup), (&here.exe, &here.cgroup));
+            assert_eq!(there.file.metadata().unwrap().ino(), here.file.metadata().unwrap().ino());
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino();
+        assert_eq!(witness.holder(inode).unwrap(), pid);
+        assert!(witness.holds(pid, inode).is_ok() && witness.holds(1, inode).is_err());
+        drop(listener);
+        assert!(matches!(witness.holder(inode), Err(IdentityError::Nobody)));
+        let process = Process { pid, start_time: start_of(pid).unwrap(), ..Process::for_test() };
+        assert_eq!(witness.ancestry(&process).unwrap(), Witness::Here.ancestry(&process).unwrap());
+        assert_eq!(witness.script(&process).unwrap(), Witness::Here.script(&process).unwrap());
+        let recycled = Process { start_time: 1, ..process };
+        assert!(matches!(witness.ancestry(&recycled), Err(IdentityError::Gone)));
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_a_refusal() {
+        for answer in [&b""[..], b"1234567812345678/exe", b"?", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
+            assert!(understood(answer, None).is_err() && holding(answer).is_err(), "{answer:?}");
+        }
+        assert!(told(b"").is_err() && told(b"?").is_err());
+        assert!(matches!(told(b"-"), Err(IdentityError::Gone)));
+    }
+}

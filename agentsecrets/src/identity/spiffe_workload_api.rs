@@ -1,0 +1,249 @@
+//! Asking the SPIFFE Workload API who we are. It attests who asks by the kernel's word about the other end of a
+//! socket, and then tells of each change. With the identity it hands out its private key: so that it never is where
+//! agents' bytes are read, a helper asks, which reads none of those, has no right, and passes on names
+//! and times alone.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anstream::eprintln;
+use futures_util::StreamExt;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+use spiffe::transport::Endpoint;
+use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context, X509Svid};
+use tokio::time::timeout;
+
+use super::spiffe::{Issued, Known, Word, listed, now};
+use crate::identity::helper_channel::{helper, unclear};
+use crate::sys::terminal;
+
+/// How long the API may take until it says something.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first word is waited for: agents that start after us then find what is known.
+const AT_FIRST: Duration = Duration::from_secs(3);
+/// How long the API is left alone after it failed: at first, and when it goes on to.
+const SHORTEST_REST: Duration = Duration::from_millis(500);
+const LONGEST_REST: Duration = Duration::from_secs(5);
+/// The longest time for which nothing new needs to be said.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// How many identities are taken.
+const MOST: usize = 16;
+/// The longest reason, in bytes.
+const LONGEST_REASON: usize = 400;
+/// Longer than any word.
+const LONGEST: usize = 64 * 1024;
+
+/// The Workload API, by the process that asks it.
+pub struct Workload {
+    line: OwnedFd,
+    known: Arc<Known>,
+    last: Option<Word>,
+}
+
+impl Workload {
+    /// Forks the process that asks at `socket`, which gives up by `confine` what it does not need. The calling
+    /// process must have one thread.
+    pub fn start(socket: PathBuf, confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
+        let line = helper(confine, move |line| follow(&socket, line))?;
+        Ok(Self { line, known: Arc::default(), last: None })
+    }
+
+    /// What is known.
+    pub fn known(&self) -> Arc<Known> {
+        self.known.clone()
+    }
+
+    /// Waits a moment for the first word.
+    pub fn hear_first(&mut self) -> io::Result<()> {
+        let wait = |time: Duration| {
+            setsockopt(&self.line, sockopt::ReceiveTimeout, &TimeVal::new(time.as_secs() as i64, 0))
+        };
+        wait(AT_FIRST)?;
+        let heard = hear(&self.line);
+        wait(Duration::ZERO)?;
+        match heard {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            heard => self.take(heard),
+        }
+        Ok(())
+    }
+
+    /// Hears what is said until nobody is left to say it. Blocks.
+    pub fn listen(mut self) {
+        loop {
+            let heard = hear(&self.line);
+            let is_over = heard.is_err();
+            self.take(heard);
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, heard: io::Result<Word>) {
+        // Without who asks we would not hear that an identity was taken back.
+        let word = heard.unwrap_or_else(|error| {
+            Word::Refused(format!("who asks the Workload API is gone; start the service again: {error}"))
+        });
+        let before = self.known.ids();
+        self.known.hear(word.clone());
+        let ids = self.known.ids();
+        match &word {
+            Word::Issued(_) if ids.is_empty() => eprintln!("agentsecrets: {}", self.known.told()),
+            Word::Issued(_) if ids != before => eprintln!("agentsecrets: this workload is {}", listed(&ids)),
+            Word::Issued(_) => {}
+            word if self.last.as_ref() == Some(word) => {}
+            Word::Refused(why) => eprintln!("agentsecrets: this workload has no SPIFFE identity: {why}"),
+            Word::Away(why) => {
+                eprintln!(
+                    "agentsecrets: no SPIFFE identity is told, and what was holds until it expires: {why}"
+                );
+            }
+        }
+        self.last = Some(word);
+    }
+}
+
+/// The next word.
+fn hear(line: &OwnedFd) -> io::Result<Word> {
+    let mut buffer = vec![0; LONGEST];
+    let (length, _) = terminal::receive(line, &mut buffer)?;
+    match buffer.get(..length).unwrap_or_default() {
+        [] => Err(io::Error::other("it ended")),
+        word => serde_json::from_slice(word).map_err(|_| unclear()),
+    }
+}
+
+/// The life of the helper: it asks until there is nobody to tell.
+fn follow(socket: &Path, line: &OwnedFd) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let endpoint = Endpoint::Unix(socket.to_path_buf());
+    let tell = |word: &Word| terminal::send(line, &serde_json::to_vec(word)?, None);
+    runtime.block_on(async {
+        let mut rest = SHORTEST_REST;
+        loop {
+            let mut has_said = false;
+            let say = |word| {
+                has_said = true;
+                tell(&word)
+            };
+            let Err(end) = ask(&endpoint, say).await;
+            tell(&end.word()?)?;
+            rest = if has_said { SHORTEST_REST } else { rest };
+            tokio::time::sleep(rest).await;
+            rest = (rest * 2).min(LONGEST_REST);
+        }
+    })
+}
+
+/// Why the API says no more.
+enum End {
+    Failed(WorkloadApiError),
+    Silent,
+    Stale,
+    Over,
+    Unheard(io::Error),
+}
+
+impl End {
+    /// What that means; an error if there is nobody to tell.
+    fn word(self) -> io::Result<Word> {
+        Ok(match self {
+            Self::Failed(WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_)) => {
+                Word::Refused(
+                    "the Workload API gives it no identity; register it there, by its namespace and service account"
+                        .to_owned(),
+                )
+            }
+            Self::Failed(error) if error.is_invalid_argument() => {
+                Word::Refused(bounded(format!("what answers at the socket is no Workload API: {error}")))
+            }
+            Self::Failed(WorkloadApiError::Transport(error)) => {
+                Word::Away(bounded(format!("the Workload API cannot be asked: {}", whole(&error))))
+            }
+            // It answered, and what it says is not to be relied on.
+            Self::Failed(error) => {
+                Word::Refused(bounded(format!("the Workload API's answer cannot be used: {}", whole(&error))))
+            }
+            Self::Silent => {
+                Word::Away(format!("the Workload API does not answer within {} s", PATIENCE.as_secs()))
+            }
+            Self::Stale => Word::Away("the Workload API has let what it said expire".to_owned()),
+            Self::Over => Word::Away("the Workload API ended its answer".to_owned()),
+            Self::Unheard(error) => return Err(error),
+        })
+    }
+}
+
+/// Asks, and says what is answered until that ends.
+async fn ask(endpoint: &Endpoint, mut say: impl FnMut(Word) -> io::Result<()>) -> Result<Infallible, End> {
+    let (_client, contexts) = timely(async {
+        let client = WorkloadApiClient::connect(endpoint.clone()).await?;
+        let contexts = client.stream_x509_contexts().await?;
+        Ok((client, contexts))
+    })
+    .await?
+    .map_err(End::Failed)?;
+    let mut contexts = pin!(contexts);
+    let mut said = issued(timely(contexts.next()).await?)?;
+    loop {
+        // Whoever says nothing until all is over may never say anything again.
+        let lasts = lasts(&said);
+        say(Word::Issued(said)).map_err(End::Unheard)?;
+        let next = timeout(lasts.max(PATIENCE), contexts.next()).await;
+        said = issued(next.map_err(|_| End::Stale)?)?;
+    }
+}
+
+/// How long one of them is valid yet.
+fn lasts(issued: &[Issued]) -> Duration {
+    let last = issued.iter().map(|one| one.until).max().unwrap_or_default();
+    let left = last.saturating_sub(now()).saturating_add(1);
+    Duration::from_secs(left.try_into().unwrap_or_default()).min(LONGEST_WAIT)
+}
+
+async fn timely<T>(answer: impl Future<Output = T>) -> Result<T, End> {
+    timeout(PATIENCE, answer).await.map_err(|_| End::Silent)
+}
+
+/// The identities of an answer, without their keys.
+fn issued(context: Option<Result<X509Context, WorkloadApiError>>) -> Result<Vec<Issued>, End> {
+    let context = context.ok_or(End::Over)?.map_err(End::Failed)?;
+    Ok(context.svids().iter().take(MOST).filter_map(|svid| held(svid)).collect())
+}
+
+/// An identity, while every certificate of its chain is valid.
+fn held(svid: &X509Svid) -> Option<Issued> {
+    let (mut since, mut until) = (i64::MIN, i64::MAX);
+    for certificate in svid.cert_chain() {
+        let (_, read) = x509_parser::parse_x509_certificate(certificate.as_bytes()).ok()?;
+        since = since.max(read.validity().not_before.timestamp());
+        until = until.min(read.validity().not_after.timestamp());
+    }
+    Some(Issued { id: svid.spiffe_id().clone(), since, until })
+}
+
+/// An error with what is behind it.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        behind = error.source();
+    }
+    text
+}
+
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LONGEST_REASON));
+    text
+}

@@ -1,0 +1,125 @@
+//! The way to token endpoints: the same guarded one that requests take, each question leaving a record of its
+//! own before it leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::CONTENT_ENCODING;
+use http_body_util::{BodyExt, Limited};
+use zeroize::Zeroizing;
+
+use super::Pipeline;
+use super::record::Attempt;
+use crate::audit::Log;
+use crate::credentials::token_request::{Fetch, Question, Reply};
+use crate::identity::Caller;
+use crate::inject;
+use crate::pipeline::agent_credentials::Wallet;
+use crate::policy::grant::Grant;
+use crate::types::host::Host;
+use crate::types::name::{AgentName, Environment, SecretName};
+use crate::types::rejection::{Refusal, Slug};
+use crate::types::secret::Secret;
+use crate::upstream::client::Upstream;
+
+/// The largest answer, in bytes.
+const LARGEST: usize = 256 << 10;
+
+/// How long an endpoint may take, where the configuration does not say less.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Pipeline {
+    /// Finds or makes those secrets of `grant` that are not stored. Answers are searched for them from here on.
+    pub(super) async fn make(
+        &self,
+        grant: &Grant,
+        caller: &Caller,
+        host: &Host,
+        wallet: &Wallet,
+    ) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
+        let mut made = Vec::with_capacity(grant.derived().len() + grant.captured().len());
+        let session = caller.isolation();
+        for name in grant.captured() {
+            let value = wallet.purse.captured(name, &session, host).ok_or_else(|| {
+                let message = format!("nothing was captured as '{name}' from '{host}' in this session yet");
+                Refusal::new(Slug::SecretMissing, host, message)
+            })?;
+            made.push((name.clone(), value));
+        }
+        if grant.derived().is_empty() {
+            return Ok(made);
+        }
+        let fetch: Arc<dyn Fetch> = Arc::new(Tokens {
+            upstream: self.upstream.clone(),
+            audit: self.audit.clone(),
+            environment: self.environment.clone(),
+            caller: caller.clone(),
+            agent: grant.agent().clone(),
+            patience: self.timeouts.answer.min(PATIENCE),
+        });
+        for derived in grant.derived() {
+            let minted = self.wallets.minter().obtain(derived, &wallet.values, &fetch).await?;
+            wallet.purse.put(&minted)?;
+            made.push((derived.name.clone(), minted.value));
+        }
+        Ok(made)
+    }
+}
+
+/// Asks token endpoints for one caller.
+struct Tokens {
+    upstream: Arc<Upstream>,
+    audit: Arc<Log>,
+    environment: Environment,
+    caller: Caller,
+    agent: AgentName,
+    /// From the question to the end of the answer.
+    patience: Duration,
+}
+
+impl Fetch for Tokens {
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Refusal>> {
+        let (upstream, patience, agent) = (self.upstream.clone(), self.patience, self.agent.clone());
+        let attempt = Attempt::question(&self.audit, &self.environment, &self.caller, &self.agent, &question);
+        async move {
+            let mut attempt = attempt;
+            attempt.intend()?;
+            let host = question
+                .derived
+                .endpoint()
+                .map(|endpoint| endpoint.target.host.to_string())
+                .unwrap_or_default();
+            let asking = ask(&upstream, question, &agent, &host);
+            let asked = tokio::time::timeout(patience, asking).await.unwrap_or_else(|_| {
+                let message =
+                    format!("'{host}' did not answer within {} seconds", patience.as_secs_f32().ceil());
+                Err(Refusal::new(Slug::UpstreamTimeout, &host, message))
+            });
+            match &asked {
+                Ok(reply) => attempt.ended(Some(reply.status), false, None),
+                Err(refusal) => attempt.ended(None, false, Some(refusal.slug.as_str().to_owned())),
+            }
+            asked
+        }
+        .boxed()
+    }
+}
+
+async fn ask(
+    upstream: &Upstream,
+    question: Question,
+    agent: &AgentName,
+    host: &str,
+) -> Result<Reply, Refusal> {
+    let answer = upstream.send(inject::question(question, agent)?).await?;
+    let unusable = |why: &str| Refusal::new(Slug::UpstreamUnavailable, host, format!("'{host}' {why}"));
+    if answer.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(unusable("compresses its answer, which it was not asked to"));
+    }
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), LARGEST).collect().await;
+    let body = body.map_err(|_| unusable("broke off its answer, or made it too large"))?;
+    Ok(Reply { status, body: Zeroizing::new(body.to_bytes().to_vec()) })
+}

@@ -1,0 +1,133 @@
+//! Which stores a person chose, in which order: what `config.yaml` says of them, once it is known to be
+//! sound.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::types::name::{Environment, Project, SecretName};
+
+use super::Key;
+
+/// One store of the order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Which.
+    pub kind: Kind,
+    /// Whether the next store answers where this one is absent or locked.
+    pub optional: bool,
+}
+
+/// A kind of store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// The operating system's keychain.
+    Keychain(Keychain),
+    /// Our encrypted file.
+    Vault,
+    /// A folder of files.
+    Mounted(Mounted),
+    /// A program that prints one value.
+    Command(Command),
+}
+
+/// How the keychain is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keychain {
+    /// How long an answer may take; a person may have to type a password.
+    pub timeout: Duration,
+    /// How long an answer is good.
+    pub cache: Duration,
+}
+
+/// A folder of files, one a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// The folder; `{project}` and `{environment}` in it are filled in.
+    pub path: String,
+    /// The only project that it is for.
+    pub project: Option<Project>,
+    /// The only environment that it is for.
+    pub environment: Option<Environment>,
+}
+
+/// A program that prints one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The program and its arguments for any name; `{name}`, `{project}` and `{environment}` are filled in.
+    pub run: Vec<String>,
+    /// Another program for some names.
+    pub names: BTreeMap<SecretName, Vec<String>>,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// How long what it printed is good.
+    pub cache: Duration,
+    /// Exit codes that say that there is no such secret.
+    pub missing: Vec<i32>,
+    /// Variables that it gets besides the few that every program needs.
+    pub env: Vec<String>,
+}
+
+impl Kind {
+    /// What to call it in messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Keychain(_) => "keychain",
+            Kind::Vault => "vault",
+            Kind::Mounted(_) => "mounted",
+            Kind::Command(_) => "command",
+        }
+    }
+
+    /// The folder whose files are its secrets, with everything below it.
+    pub fn folder(&self) -> Option<PathBuf> {
+        let Kind::Mounted(mounted) = self else { return None };
+        let parts = Path::new(&mounted.path).components();
+        Some(parts.take_while(|part| !part.as_os_str().as_encoded_bytes().contains(&b'{')).collect())
+    }
+
+    /// How long it may take to answer.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Kind::Keychain(keychain) => keychain.timeout,
+            Kind::Command(command) => command.timeout,
+            Kind::Vault | Kind::Mounted(_) => crate::store::file::PATIENCE,
+        }
+    }
+}
+
+impl Choice {
+    /// Where nothing was chosen.
+    pub fn default_order() -> Vec<Self> {
+        vec![Self { kind: Kind::Vault, optional: false }]
+    }
+}
+
+impl Default for Keychain {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), cache: Duration::from_secs(60) }
+    }
+}
+
+impl Mounted {
+    /// The folder for a project and environment, if it is for them.
+    pub(super) fn folder(&self, project: &Project, environment: &Environment) -> Option<PathBuf> {
+        let others = self.project.as_ref().is_some_and(|only| only != project)
+            || self.environment.as_ref().is_some_and(|only| only != environment);
+        let filled = self.path.replace("{project}", project.as_str());
+        (!others).then(|| Path::new(&filled.replace("{environment}", environment.as_str())).to_path_buf())
+    }
+}
+
+impl Command {
+    /// The words of the program for `key`, if there is one.
+    pub(super) fn words(&self, key: &Key) -> Option<Vec<String>> {
+        let words = self.names.get(&key.name).unwrap_or(&self.run);
+        let filled = words.iter().map(|word| {
+            word.replace("{name}", key.name.as_str())
+                .replace("{project}", key.project.as_str())
+                .replace("{environment}", key.environment.as_str())
+        });
+        (!words.is_empty()).then(|| filled.collect())
+    }
+}

@@ -1,0 +1,253 @@
+//! Mounted secrets: a folder with a file for each, as Kubernetes and Docker give them to a container. A
+//! file's name is the secret's; names that cannot be one (`..data`, `README.txt`) are none of ours. It is
+//! only read, and read again when a file or a link on the way to it changes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::{Entry, Key, LARGEST_VALUE, Store, StoreError, read_only};
+use crate::store::config::Mounted;
+use crate::types::name::{Environment, Project, SecretName};
+use crate::types::secret::Secret;
+
+/// How long a file may take: it may be on a network's file system.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The folders of one entry of the configuration.
+pub(super) struct MountedFolder {
+    settings: Mounted,
+    /// Those that were read from: what they hold now is the generation.
+    read: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl MountedFolder {
+    /// Reads as `settings` say.
+    pub(super) fn new(settings: Mounted) -> Self {
+        Self { settings, read: Mutex::default() }
+    }
+
+    fn folder(&self, project: &Project, environment: &Environment) -> Option<PathBuf> {
+        let folder = self.settings.folder(project, environment)?;
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.clone());
+        Some(folder)
+    }
+}
+
+impl Store for MountedFolder {
+    fn name(&self) -> &'static str {
+        "mounted"
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
+        let Some(folder) = self.folder(&key.project, &key.environment) else { return Ok(None) };
+        let path = folder.join(key.name.as_str());
+        let unreadable = |error: io::Error| {
+            let shown = path.display();
+            StoreError::Io(match error.kind() {
+                io::ErrorKind::NotFound => format!("{shown} is a link that leads nowhere: mount it again"),
+                io::ErrorKind::PermissionDenied => {
+                    format!("{shown} may not be read by this user: chmod or chown it")
+                }
+                _ => format!("{shown} cannot be read: {error}"),
+            })
+        };
+        match fs::symlink_metadata(&path) {
+            // A folder that is not there holds no less than one that is not mounted yet: it is no answer.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return listed(&folder).map(|_| None),
+            Err(error) => return Err(unreadable(error)),
+            Ok(_) => {}
+        }
+        // A named pipe would hang the opening.
+        let metadata = fs::metadata(&path).map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(StoreError::Io(format!("{} is no file: a secret is one", path.display())));
+        }
+        // Reserved in full, so that growing leaves no copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_VALUE + 3));
+        let file = File::open(&path).map_err(unreadable)?;
+        file.take(LARGEST_VALUE as u64 + 2).read_to_end(&mut bytes).map_err(unreadable)?;
+        let value = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        if value.is_empty() || value.len() > LARGEST_VALUE {
+            let what = if value.is_empty() { "is empty" } else { "is larger than 1 MiB" };
+            return Err(StoreError::Refused(format!("{} {what}: it is no secret", path.display())));
+        }
+        Ok(Some(Secret::new(value.to_vec())))
+    }
+
+    fn list(&self, project: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
+        let Some(folder) = self.folder(project, environment) else { return Ok(Vec::new()) };
+        let entry = |(name, metadata): (SecretName, fs::Metadata)| Entry {
+            name,
+            environment: environment.clone(),
+            updated: metadata
+                .modified()
+                .ok()
+                .and_then(|time| jiff::Timestamp::try_from(time).ok().map(|time| format!("{time:.0}"))),
+            placeholder: None,
+            store: self.name(),
+        };
+        Ok(listed(&folder)?.into_iter().map(entry).collect())
+    }
+
+    fn set(&self, _: &Key, _: Secret, _: Option<&str>) -> Result<(), StoreError> {
+        read_only(self.name())
+    }
+
+    fn version(&self) -> Result<u64, StoreError> {
+        let folders = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut hasher = DefaultHasher::new();
+        for folder in folders {
+            for (name, metadata) in listed(&folder)? {
+                #[cfg(unix)]
+                std::os::unix::fs::MetadataExt::ino(&metadata).hash(&mut hasher);
+                (name, metadata.len(), metadata.modified().ok()).hash(&mut hasher);
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    fn delete(&self, _: &Key) -> Result<bool, StoreError> {
+        read_only(self.name())
+    }
+
+    fn is_writable(&self) -> bool {
+        false
+    }
+}
+
+/// The files of `folder` whose names are those of secrets, in order, as they are where their links lead.
+fn listed(folder: &Path) -> Result<Vec<(SecretName, fs::Metadata)>, StoreError> {
+    let shown = folder.display();
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => StoreError::Absent(format!(
+            "there is no folder {shown} with mounted secrets: mount it, or take it out of config.yaml's `stores`"
+        )),
+        io::ErrorKind::PermissionDenied => {
+            StoreError::Locked(format!("the folder {shown} may not be read by this user: chmod or chown it"))
+        }
+        _ => StoreError::Io(format!("the folder {shown} cannot be read: {error}")),
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<SecretName>().ok()) else {
+            continue;
+        };
+        match fs::metadata(entry.path()) {
+            Ok(metadata) if metadata.is_file() => found.push((name, metadata)),
+            Ok(_) => {}
+            // Taken away or switched since; or a link that leads nowhere, which asking for it tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn of(folder: &Path) -> MountedFolder {
+        let path = folder.to_str().unwrap().to_owned();
+        MountedFolder::new(Mounted { path, project: None, environment: None })
+    }
+
+    fn key(name: &str) -> Key {
+        Key { project: Project::default(), environment: Environment::default(), name: name.parse().unwrap() }
+    }
+
+    fn value(store: &MountedFolder, name: &str) -> Option<Vec<u8>> {
+        store.get(&key(name)).unwrap().map(|value| value.expose().to_vec())
+    }
+
+    #[test]
+    fn a_volume_as_kubernetes_mounts_it_is_read_and_read_again_when_its_link_is_switched() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (version, text) in [("..v1", "one\n"), ("..v2", "two")] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("TOKEN"), text).unwrap();
+        }
+        symlink("..v1", at("..data")).unwrap();
+        symlink("..data/TOKEN", at("TOKEN")).unwrap();
+        fs::write(at("not-a-name.txt"), "x").unwrap();
+        let store = of(folder.path());
+        assert_eq!(value(&store, "TOKEN").unwrap(), b"one");
+        let before = store.version().unwrap();
+        assert_eq!(store.version().unwrap(), before);
+        symlink("..v2", at("..new")).unwrap();
+        fs::rename(at("..new"), at("..data")).unwrap();
+        assert_ne!(store.version().unwrap(), before);
+        assert_eq!(value(&store, "TOKEN").unwrap(), b"two");
+        let names: Vec<_> = store.list(&Project::default(), &Environment::default()).unwrap();
+        assert_eq!(names.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["TOKEN"]);
+    }
+
+    #[test]
+    fn any_bytes_come_back_less_one_final_newline_and_no_more_than_a_mebibyte() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = of(folder.path());
+        for (bytes, read) in [
+            (&[0, 255, 10, 0][..], &[0, 255, 10, 0][..]),
+            (b"a\n\n", b"a\n"),
+            (&[b'x'; LARGEST_VALUE], &[b'x'; LARGEST_VALUE]),
+        ] {
+            fs::write(folder.path().join("A"), bytes).unwrap();
+            assert_eq!(value(&store, "A").unwrap(), read);
+        }
+        fs::write(folder.path().join("A"), vec![b'x'; LARGEST_VALUE + 1]).unwrap();
+        assert!(store.get(&key("A")).is_err());
+        fs::write(folder.path().join("A"), "\n").unwrap();
+        assert!(store.get(&key("A")).is_err());
+    }
+
+    #[test]
+    fn missing_absent_and_broken_are_three_answers_and_writing_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = of(folder.path());
+        assert!(store.get(&key("A")).unwrap().is_none());
+        symlink("nowhere", folder.path().join("B")).unwrap();
+        assert!(matches!(store.get(&key("B")), Err(StoreError::Io(why)) if why.contains("nowhere")));
+        fs::create_dir(folder.path().join("C")).unwrap();
+        assert!(matches!(store.get(&key("C")), Err(StoreError::Io(why)) if why.contains("no file")));
+        nix::unistd::mkfifo(&folder.path().join("D"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(store.get(&key("D")).is_err());
+        assert!(matches!(
+            store.set(&key("A"), Secret::new(b"x".to_vec()), None),
+            Err(StoreError::Refused(_))
+        ));
+        let absent = of(&folder.path().join("absent"));
+        assert!(matches!(absent.get(&key("A")), Err(StoreError::Absent(why)) if why.contains("mount it")));
+        assert!(absent.version().is_err(), "what was read before it went is not good");
+    }
+
+    #[test]
+    fn a_folder_is_for_the_project_and_environment_that_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("production")).unwrap();
+        fs::write(folder.path().join("production/A"), "p").unwrap();
+        let path = folder.path().join("{environment}").to_str().unwrap().to_owned();
+        let project = Some("shop".parse().unwrap());
+        let store = MountedFolder::new(Mounted { path, project, environment: None });
+        let key = |project: &str, environment: &str| Key {
+            project: project.parse().unwrap(),
+            environment: environment.parse().unwrap(),
+            name: "A".parse().unwrap(),
+        };
+        assert_eq!(store.get(&key("shop", "production")).unwrap().unwrap().expose(), b"p");
+        assert!(store.get(&key("other", "production")).unwrap().is_none());
+        assert!(matches!(store.get(&key("shop", "staging")), Err(StoreError::Absent(_))));
+    }
+}

@@ -1,0 +1,139 @@
+//! What replaced a stored secret at run time: the refresh token that an endpoint gave in exchange for the one
+//! before. Who serves agents may not write to the stores, so it lies in a folder of its own, one file a
+//! secret, sealed under a key that comes of the *stored* value: whoever cannot read the store cannot read
+//! it, and once the person stores another value, it is no longer found.
+//!
+//! # Format, version 1
+//!
+//! `agentsecrets-rotated/1`, a newline, a salt of 32 bytes, and what AES-256-GCM makes of the value: nonce of
+//! 12 bytes, ciphertext, tag. The key is HKDF-SHA256(salt, the stored value, info `agentsecrets-rotated/1`);
+//! associated data are the length (8 bytes, big-endian) and bytes of project, environment and name.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::store::Key;
+use crate::store::StoreError;
+use crate::sys::files;
+use crate::types::hex::hex;
+use crate::types::secret::Secret;
+use crate::vault;
+
+const MAGIC: &[u8] = b"agentsecrets-rotated/1";
+const SALT: usize = 32;
+/// The largest file, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// The folder of what was rotated.
+pub struct Rotated {
+    folder: PathBuf,
+}
+
+/// Leave to exchange one secret: nobody else does at the same time. Ends when dropped.
+pub struct Turn(#[expect(dead_code, reason = "it is held, not read")] File);
+
+impl Rotated {
+    /// What lies in `folder`.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf() }
+    }
+
+    /// A turn at `key`; nothing while another process has it.
+    pub fn turn(&self, key: &Key) -> Result<Option<Turn>, StoreError> {
+        let file =
+            files::append(&self.path(key).with_extension("lock")).map_err(|error| self.failed(&error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Turn(file))),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(self.failed(&error)),
+        }
+    }
+
+    /// What replaced `stored`, the value of `key`; nothing where nothing did.
+    pub fn get(&self, key: &Key, stored: &Secret) -> Result<Option<Secret>, StoreError> {
+        let mut bytes = Vec::new();
+        match File::open(self.path(key)) {
+            Ok(file) => file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| self.failed(&error))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let rest = bytes.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(b"\n"));
+        let Some((salt, sealed)) = rest.and_then(|rest| rest.split_at_checked(SALT)) else {
+            let path = self.path(key);
+            return Err(StoreError::Damaged(format!(
+                "{} is damaged: remove it, and store '{}' again",
+                path.display(),
+                key.name
+            )));
+        };
+        Ok(vault::unseal(&vault::derive(salt, stored.expose(), MAGIC)?, &context(key), sealed))
+    }
+
+    /// Lets `value` replace `stored`, the value of `key`.
+    pub fn set(&self, key: &Key, stored: &Secret, value: &Secret) -> Result<(), StoreError> {
+        let salt = vault::random::<SALT>()?;
+        let sealed =
+            vault::seal(&vault::derive(&salt, stored.expose(), MAGIC)?, &context(key), value.expose())?;
+        let bytes = [MAGIC, b"\n", &salt, &sealed].concat();
+        files::replace(&self.path(key), &bytes).map_err(|error| self.failed(&error))
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.folder.join(hex(digest(&SHA256, &context(key)).as_ref()))
+    }
+
+    fn failed(&self, error: &io::Error) -> StoreError {
+        StoreError::Io(format!("what was rotated cannot be kept in {}: {error}", self.folder.display()))
+    }
+}
+
+fn context(key: &Key) -> Vec<u8> {
+    let parts = [key.project.as_str(), key.environment.as_str(), key.name.as_str()];
+    parts.iter().flat_map(|part| [&(part.len() as u64).to_be_bytes()[..], part.as_bytes()].concat()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::name::{Environment, Project};
+
+    fn key(name: &str) -> Key {
+        Key { project: Project::default(), environment: Environment::default(), name: name.parse().unwrap() }
+    }
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn what_replaced_a_value_is_found_by_that_value_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let rotated = Rotated::at(folder.path());
+        assert!(rotated.get(&key("A"), &secret("first")).unwrap().is_none());
+        rotated.set(&key("A"), &secret("first"), &secret("second-token")).unwrap();
+        let found = rotated.get(&key("A"), &secret("first")).unwrap().unwrap();
+        assert_eq!(found.expose(), b"second-token");
+        assert!(rotated.get(&key("A"), &secret("stored anew")).unwrap().is_none());
+        assert!(rotated.get(&key("B"), &secret("first")).unwrap().is_none());
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(6).any(|window| window == b"second"));
+        }
+    }
+
+    #[test]
+    fn a_turn_is_one_processs_at_a_time_and_damage_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let rotated = Rotated::at(folder.path());
+        let turn = rotated.turn(&key("A")).unwrap().unwrap();
+        assert!(rotated.turn(&key("A")).unwrap().is_none());
+        assert!(rotated.turn(&key("B")).unwrap().is_some());
+        drop(turn);
+        assert!(rotated.turn(&key("A")).unwrap().is_some());
+        std::fs::write(rotated.path(&key("A")), b"agentsecrets-rotated/1\nshort").unwrap();
+        assert!(matches!(rotated.get(&key("A"), &secret("x")), Err(StoreError::Damaged(_))));
+    }
+}
