@@ -16,7 +16,7 @@ use crate::policy::grant::{Grant, Spend};
 use crate::policy::rate_limit::{Limiter, charge};
 use crate::types::host::Host;
 use crate::types::name::AgentName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Target;
 
 pub use digest::{Digest, Seen};
@@ -49,7 +49,7 @@ pub struct Approval {
 /// Why what was approved does not leave all the same.
 pub struct Unreleased {
     /// What the agent is told.
-    pub refusal: Box<Refusal>,
+    pub refusal: Box<Rejection>,
     /// The approval, where it was not used up.
     pub unused: Option<Box<Approval>>,
 }
@@ -126,7 +126,7 @@ impl Held {
         if !covers {
             let message = "what a person approved is not what would be sent now: the policy or the secrets \
                            changed meanwhile; send the request again";
-            let refusal = Refusal::new(Slug::PolicyApprovalRequired, &self.host, message);
+            let refusal = Rejection::new(ErrorCode::PolicyApprovalRequired, &self.host, message);
             return Err(Unreleased { refusal: Box::new(refusal.by_rule(&**self.rule())), unused: None });
         }
         if let Some(refusal) = charge(self.limiters.iter(), &self.host, "requests", now) {

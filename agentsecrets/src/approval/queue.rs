@@ -17,7 +17,7 @@ use crate::policy::access_request::Ask;
 use crate::policy::grant::Spend;
 use crate::policy::location::Place;
 use crate::types::name::AgentName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Target;
 
 /// How many requests of one agent, and of all, wait at once.
@@ -89,7 +89,7 @@ pub struct Matter<'a> {
 /// No approval.
 pub struct NotApproved {
     /// What the agent is told.
-    pub refusal: Refusal,
+    pub refusal: Rejection,
     /// What the record says.
     pub note: Option<String>,
 }
@@ -116,12 +116,15 @@ impl Desk {
     pub async fn ask(&self, matter: &Matter<'_>) -> Result<Approval, NotApproved> {
         let (digest, same) = (matter.seen.digest(), matter.held.same(matter.caller, matter.ask));
         let refused = |slug, message: String| NotApproved {
-            refusal: Refusal::new(slug, &matter.ask.target.host, message).by_rule(&**matter.held.rule()),
+            refusal: Rejection::new(slug, &matter.ask.target.host, message).by_rule(&**matter.held.rule()),
             note: None,
         };
         let denied = |id: &str, by: By| NotApproved {
             note: Some(format!("denied by {by}, approval {id}")),
-            ..refused(Slug::PolicyApprovalDenied, format!("a person denied this request (approval {id})"))
+            ..refused(
+                ErrorCode::PolicyApprovalDenied,
+                format!("a person denied this request (approval {id})"),
+            )
         };
         if let Some(Standing { id, by, is_yes, .. }) = self.state().standing(&same) {
             let (id, by, waited) = (id.clone(), *by, Duration::ZERO);
@@ -139,20 +142,20 @@ impl Desk {
                      `agentsecrets approvals`; wait until some are answered",
                     matter.held.agent()
                 );
-                return Err(refused(Slug::PolicyApprovalRequired, message));
+                return Err(refused(ErrorCode::PolicyApprovalRequired, message));
             }
             Err(Full::Desk) => {
                 let message = format!(
                     "{MOST} requests wait for a person already: a person answers them with \
                                        `agentsecrets approvals`"
                 );
-                return Err(refused(Slug::PolicyApprovalRequired, message));
+                return Err(refused(ErrorCode::PolicyApprovalRequired, message));
             }
             Err(Full::Broken(error)) => {
                 tracing::error!(%error, "a held request cannot be put before a person");
                 let message = "a person must approve this, and cannot be asked: the folder of approvals cannot \
                                be written";
-                return Err(refused(Slug::PolicyApprovalRequired, message.to_owned()));
+                return Err(refused(ErrorCode::PolicyApprovalRequired, message.to_owned()));
             }
         };
         let deadline = Instant::now() + matter.held.wait();
@@ -183,7 +186,7 @@ impl Desk {
         );
         Err(NotApproved {
             note: Some(format!("approval {id}")),
-            ..refused(Slug::PolicyApprovalRequired, message)
+            ..refused(ErrorCode::PolicyApprovalRequired, message)
         })
     }
 

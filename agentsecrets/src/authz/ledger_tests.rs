@@ -22,7 +22,7 @@ use crate::policy::grant::{Spend, Style};
 use crate::sys::home::Home;
 use crate::types::name::AgentName;
 use crate::types::presented::{self, Shown};
-use crate::types::rejection::Slug;
+use crate::types::rejection::ErrorCode;
 use crate::types::target::{Scheme, Target};
 
 fn name(text: &str) -> AgentName {
@@ -66,8 +66,8 @@ fn registered(agent: &str, change: impl FnOnce(&mut Issued)) -> (Agents, String)
     (agents, minted.text.to_string())
 }
 
-fn slug(admitted: Result<Admitted, Box<Refused>>) -> Option<Slug> {
-    admitted.err().map(|refused| refused.refusal.slug)
+fn slug(admitted: Result<Admitted, Box<Refused>>) -> Option<ErrorCode> {
+    admitted.err().map(|refused| refused.refusal.code)
 }
 
 #[test]
@@ -80,17 +80,17 @@ fn where_the_system_cannot_tell_a_token_does_and_nothing_else() {
         let admitted = capabilities.admit(&unknown, &shown).unwrap();
         assert_eq!(admitted.caller.agent, Some(name("coder")));
         assert!(admitted.caller.standing.is_issued && admitted.caller.standing.token.is_some());
-        assert_eq!(slug(capabilities.admit(&unknown, &Shown::default())), Some(Slug::CapabilityDenied));
+        assert_eq!(slug(capabilities.admit(&unknown, &Shown::default())), Some(ErrorCode::CapabilityDenied));
         let forged = Shown::default().and_token(&format!("{text}x"));
-        assert_eq!(slug(capabilities.admit(&unknown, &forged)), Some(Slug::CapabilityDenied));
+        assert_eq!(slug(capabilities.admit(&unknown, &forged)), Some(ErrorCode::CapabilityDenied));
     }
     // Whom the system knows for another's program, or for several, no token helps.
     for error in [IdentityError::OtherUser, IdentityError::Shared, IdentityError::Gone] {
-        assert_eq!(slug(capabilities.admit(&Err(error), &shown)), Some(Slug::CapabilityDenied));
+        assert_eq!(slug(capabilities.admit(&Err(error), &shown)), Some(ErrorCode::CapabilityDenied));
     }
     assert_eq!(
         slug(Capabilities::default().admit(&caller(None, "", "/"), &shown)),
-        Some(Slug::CapabilityDenied)
+        Some(ErrorCode::CapabilityDenied)
     );
 }
 
@@ -102,8 +102,8 @@ fn a_token_is_its_agents_and_no_other_programs() {
     let admit = |agent, shown: &Shown| capabilities.admit(&caller(agent, "", "/"), shown);
     assert_eq!(admit(None, &shown()).unwrap().caller.agent, Some(name("coder")));
     assert!(admit(Some("coder"), &shown()).is_ok());
-    assert_eq!(slug(admit(Some("other"), &shown())), Some(Slug::CapabilityDenied));
-    assert_eq!(slug(admit(None, &shown().and_name("other"))), Some(Slug::CapabilityDenied));
+    assert_eq!(slug(admit(Some("other"), &shown())), Some(ErrorCode::CapabilityDenied));
+    assert_eq!(slug(admit(None, &shown().and_name("other"))), Some(ErrorCode::CapabilityDenied));
     // Without a token a name is only said.
     assert!(admit(None, &Shown::default().and_name("other")).unwrap().caller.agent.is_none());
 }
@@ -111,18 +111,18 @@ fn a_token_is_its_agents_and_no_other_programs() {
 #[test]
 fn a_token_that_is_over_is_refused_by_its_own_name() {
     type Change = fn(&mut Issued);
-    let changes: [(Change, Slug); 4] = [
-        (|issued| issued.revoked = Some(Timestamp::now()), Slug::TokenRevoked),
-        (|issued| issued.expires = Some(issued.issued), Slug::CapabilityDenied),
-        (|issued| issued.project = Some("other".parse().unwrap()), Slug::CapabilityDenied),
-        (|issued| issued.environment = Some("production".parse().unwrap()), Slug::CapabilityDenied),
+    let changes: [(Change, ErrorCode); 4] = [
+        (|issued| issued.revoked = Some(Timestamp::now()), ErrorCode::TokenRevoked),
+        (|issued| issued.expires = Some(issued.issued), ErrorCode::CapabilityDenied),
+        (|issued| issued.project = Some("other".parse().unwrap()), ErrorCode::CapabilityDenied),
+        (|issued| issued.environment = Some("production".parse().unwrap()), ErrorCode::CapabilityDenied),
     ];
     for (change, expected) in changes {
         let (agents, text) = registered("coder", change);
         let (capabilities, _folder) = capabilities(agents, Vec::new());
         let refused =
             capabilities.admit(&caller(None, "", "/"), &Shown::default().and_token(&text)).err().unwrap();
-        assert_eq!(refused.refusal.slug, expected);
+        assert_eq!(refused.refusal.code, expected);
         assert!(text.contains(&**refused.token.as_ref().unwrap()), "the record says which");
     }
 }
@@ -133,11 +133,11 @@ fn who_was_in_a_session_that_ended_is_not_free_of_it() {
     let (capabilities, _folder) = capabilities(Agents::default(), vec![ended.clone(), in_cgroup("/a/b")]);
     assert_eq!(
         slug(capabilities.admit(&caller(None, "", "/a"), &Shown::default())),
-        Some(Slug::CapabilityDenied)
+        Some(ErrorCode::CapabilityDenied)
     );
     assert_eq!(
         slug(capabilities.admit(&caller(None, "", "/a/c"), &Shown::default())),
-        Some(Slug::CapabilityDenied)
+        Some(ErrorCode::CapabilityDenied)
     );
     assert!(
         capabilities.admit(&caller(None, "", "/a/b/c"), &Shown::default()).is_ok(),
@@ -148,7 +148,7 @@ fn who_was_in_a_session_that_ended_is_not_free_of_it() {
     let run = &ended.id;
     assert_eq!(
         slug(capabilities.admit(&caller(None, run, "/a/b"), &Shown::default())),
-        Some(Slug::CapabilityDenied)
+        Some(ErrorCode::CapabilityDenied)
     );
 }
 
@@ -158,7 +158,7 @@ fn a_session_of_an_earlier_boot_is_over() {
     let (capabilities, _folder) = capabilities(Agents::default(), vec![earlier]);
     assert_eq!(
         slug(capabilities.admit(&caller(None, "", "/a"), &Shown::default())),
-        Some(Slug::CapabilityDenied)
+        Some(ErrorCode::CapabilityDenied)
     );
     assert!(!clock::boot().is_empty());
 }

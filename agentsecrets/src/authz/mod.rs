@@ -24,7 +24,7 @@ use crate::policy::grant::Spend;
 use crate::sys::home::Home;
 use crate::types::name::{Environment, Project};
 use crate::types::presented::Shown;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 pub use revocation::Held;
 pub use state::{Admitted, Refused};
@@ -131,13 +131,13 @@ impl Capabilities {
     ///
     /// # Errors
     /// When it did so as often as it may.
-    pub async fn charge(&self, caller: &Caller) -> Result<(), Refusal> {
+    pub async fn charge(&self, caller: &Caller) -> Result<(), Rejection> {
         let Some(ledger) = self.ledger.as_ref().filter(|ledger| ledger.counts(caller)) else { return Ok(()) };
         let (ledger, caller) = (ledger.clone(), caller.clone());
         let charged = tokio::task::spawn_blocking(move || ledger.charge(&caller)).await;
         charged.unwrap_or_else(|error| {
-            let slug = crate::types::rejection::Slug::CapabilityDenied;
-            Err(Refusal::new(slug, "", format!("the uses of the session cannot be counted: {error}")))
+            let slug = crate::types::rejection::ErrorCode::CapabilityDenied;
+            Err(Rejection::new(slug, "", format!("the uses of the session cannot be counted: {error}")))
         })
     }
 
@@ -148,7 +148,7 @@ impl Capabilities {
 }
 
 impl Bounds for Capabilities {
-    fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
+    fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
         let own = self.ledger.as_ref().and_then(|ledger| ledger.refusal(caller, ask, spends));
         let trust = || self.trust.as_ref().and_then(|trust| trust.refusal(caller, ask, spends));
         own.or_else(trust).or_else(|| self.bounds.iter().find_map(|bound| bound.refusal(caller, ask, spends)))

@@ -19,7 +19,7 @@ use crate::sys::home::Home;
 use crate::sys::watched_file::Followed;
 use crate::types::name::{AgentName, Environment, Project};
 use crate::types::presented::{self, Shown};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// How often what is under way is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ pub struct Admitted {
 #[derive(Debug)]
 pub struct Refused {
     /// What it is told.
-    pub refusal: Refusal,
+    pub refusal: Rejection,
     /// The token that it showed, if that is one of ours.
     pub token: Option<Arc<str>>,
     /// The session that it would have been in.
@@ -56,12 +56,12 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(refusal: Refusal) -> Box<Self> {
+    fn new(refusal: Rejection) -> Box<Self> {
         Box::new(Self { refusal, token: None, session: None })
     }
 
     pub(super) fn denied(message: impl Into<String>) -> Box<Self> {
-        Self::new(Refusal::new(Slug::CapabilityDenied, "", message))
+        Self::new(Rejection::new(ErrorCode::CapabilityDenied, "", message))
     }
 
     fn of_token(mut self: Box<Self>, id: &Arc<str>) -> Box<Self> {
@@ -273,8 +273,9 @@ impl Ledger {
     }
 
     /// What stands in the way of spending beside the rules.
-    pub(super) fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
-        let denied = |message: String| Some(Refusal::new(Slug::CapabilityDenied, &ask.target.host, message));
+    pub(super) fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
+        let denied =
+            |message: String| Some(Rejection::new(ErrorCode::CapabilityDenied, &ask.target.host, message));
         if let (Some(agent), false) = (&caller.agent, spends.is_empty()) {
             let roster = match self.roster() {
                 Ok(roster) => roster,
@@ -315,8 +316,8 @@ impl Ledger {
     }
 
     /// Counts a use of every session of `caller` whose uses are counted. Blocks.
-    pub(super) fn charge(&self, caller: &Caller) -> Result<(), Refusal> {
-        let denied = |message: String| Refusal::new(Slug::CapabilityDenied, "", message);
+    pub(super) fn charge(&self, caller: &Caller) -> Result<(), Rejection> {
+        let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, "", message);
         for id in &caller.standing.sessions {
             let roll = self.roll().map_err(denied)?;
             let entry = roll.get(id).ok_or_else(|| denied(format!("session {id} has ended")))?;
@@ -365,7 +366,7 @@ impl Ledger {
             Right::Token(id) => match self.roster() {
                 Ok(roster) => match roster.token(id) {
                     Some(token) => token_over(token, now)
-                        .map(|refusal| format!("{}: {}", refusal.slug.as_str(), refusal.message)),
+                        .map(|refusal| format!("{}: {}", refusal.code.as_str(), refusal.message)),
                     None => Some(format!("token_revoked: token {id} is not known any longer")),
                 },
                 Err(why) => Some(format!("capability_denied: {why}")),
@@ -400,13 +401,13 @@ fn over(entry: &Entry, why: &str) -> Box<Refused> {
     Refused::denied(format!("session {} has ended: {why}", entry.id)).of_session(&entry.id)
 }
 
-fn token_over(token: &Token, now: Now) -> Option<Refusal> {
+fn token_over(token: &Token, now: Now) -> Option<Rejection> {
     let id = &token.id;
     if token.is_revoked {
-        return Some(Refusal::new(Slug::TokenRevoked, "", format!("token {id} was revoked")));
+        return Some(Rejection::new(ErrorCode::TokenRevoked, "", format!("token {id} was revoked")));
     }
     let is_over = token.lease.is_some_and(|lease| lease.is_over(now));
-    is_over.then(|| Refusal::new(Slug::CapabilityDenied, "", format!("token {id} has expired")))
+    is_over.then(|| Rejection::new(ErrorCode::CapabilityDenied, "", format!("token {id} has expired")))
 }
 
 fn keep_looking(ledger: &Weak<Ledger>) {

@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 
 use crate::types::body::Body;
 use crate::types::failure::{Exit, Failure};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// The header that names the refusal where we answer in the server's stead.
 const REFUSED: &str = "x-as-refused";
@@ -22,7 +22,7 @@ pub struct Answer {
     /// Whether it goes on after that.
     pub is_cut: bool,
     /// Why we answered in the server's stead, if we did.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Rejection>,
     /// What went wrong, if anything did: a refusal is told so too.
     pub failure: Option<Failure>,
 }
@@ -41,7 +41,7 @@ impl Answer {
     /// What `response` says, to its end or to so many bytes of its body.
     pub(super) async fn read(response: Response<Body>, most: usize) -> Self {
         let (parts, mut body) = response.into_parts();
-        let refusal = parts.extensions.get::<Refusal>().cloned();
+        let refusal = parts.extensions.get::<Rejection>().cloned();
         let mut answer = Self {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -73,11 +73,11 @@ impl Answer {
 
     /// The same, where an interceptor answered: its refusals come as any answer does.
     pub(super) fn with_the_wires_refusal(mut self) -> Self {
-        if let Some(slug) = self.headers.get(REFUSED).and_then(|slug| Slug::named(slug.to_str().ok()?)) {
+        if let Some(slug) = self.headers.get(REFUSED).and_then(|slug| ErrorCode::named(slug.to_str().ok()?)) {
             let told: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
             let text = |key: &str| told.get(key).and_then(|value| value.as_str()).unwrap_or_default();
             let message = if told.get("message").is_some() { text("message") } else { text("error") };
-            let refusal = Refusal::new(slug, text("domain"), message);
+            let refusal = Rejection::new(slug, text("domain"), message);
             self.failure.get_or_insert(refused(&refusal));
             self.refusal = Some(refusal);
         }
@@ -86,21 +86,21 @@ impl Answer {
 }
 
 /// How a refusal ends a command. Other tools match its words.
-pub fn refused(refusal: &Refusal) -> Failure {
-    let exit = exit(refusal.slug);
-    match refusal.slug {
-        Slug::SecretMissing => Failure::new(exit, &refusal.message)
+pub fn refused(refusal: &Rejection) -> Failure {
+    let exit = exit(refusal.code);
+    match refusal.code {
+        ErrorCode::SecretMissing => Failure::new(exit, &refusal.message)
             .hint("agentsecrets secrets list; agentsecrets secrets set NAME"),
-        Slug::BadRequest => Failure::new(exit, &refusal.message),
+        ErrorCode::BadRequest => Failure::new(exit, &refusal.message),
         slug => Failure::new(exit, format!("{}: {}", slug.as_str(), refusal.message)),
     }
 }
 
-fn exit(slug: Slug) -> Exit {
+fn exit(slug: ErrorCode) -> Exit {
     match slug {
-        Slug::SecretMissing => Exit::NotFound,
-        Slug::BadRequest => Exit::Usage,
-        Slug::StoreUnavailable => Exit::Locked,
+        ErrorCode::SecretMissing => Exit::NotFound,
+        ErrorCode::BadRequest => Exit::Usage,
+        ErrorCode::StoreUnavailable => Exit::Locked,
         slug if slug.status() == 403 => Exit::Denied,
         _ => Exit::Failure,
     }
@@ -128,14 +128,16 @@ mod tests {
 
     #[test]
     fn a_refusal_on_the_wire_is_told_as_one_in_this_process() {
-        for slug in [Slug::PolicyDenied, Slug::SecretMissing, Slug::RateLimited, Slug::BadRequest] {
-            let here = error_response::refusal(&Refusal::new(slug, "api.test", "why"));
-            let mut wire = error_response::refusal(&Refusal::new(slug, "api.test", "why"));
+        for slug in
+            [ErrorCode::PolicyDenied, ErrorCode::SecretMissing, ErrorCode::RateLimited, ErrorCode::BadRequest]
+        {
+            let here = error_response::refusal(&Rejection::new(slug, "api.test", "why"));
+            let mut wire = error_response::refusal(&Rejection::new(slug, "api.test", "why"));
             wire.extensions_mut().clear();
             let (here, wire) = (read(here, 4096), read(wire, 4096).with_the_wires_refusal());
             let (one, other) = (here.failure.unwrap(), wire.failure.unwrap());
             assert_eq!((one.what(), one.exit()), (other.what(), other.exit()));
-            assert_eq!(here.refusal.unwrap().slug, wire.refusal.unwrap().slug);
+            assert_eq!(here.refusal.unwrap().code, wire.refusal.unwrap().code);
         }
     }
 }

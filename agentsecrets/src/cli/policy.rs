@@ -281,7 +281,7 @@ fn print(agent: &Agent, request: &Request, explanation: &Explanation) {
             println!(
                 "✗ {method} {target}{path}: denied for agent '{}', {}",
                 agent.name(),
-                refusal.slug.as_str()
+                refusal.code.as_str()
             );
             if let Some(rule) = &refusal.rule {
                 println!("  decided by {rule}");
@@ -351,7 +351,7 @@ fn as_json(agent: &Agent, explanation: &Explanation) -> Value {
             })
         }
         Err(refusal) => json!({
-            "agent": agent.name(), "allowed": false, "error": refusal.slug.as_str(), "rule": refusal.rule,
+            "agent": agent.name(), "allowed": false, "error": refusal.code.as_str(), "rule": refusal.rule,
             "message": refusal.message, "considered": considered,
         }),
     }

@@ -18,7 +18,7 @@ use crate::policy::minted_credentials::{Derived, How};
 use crate::store::refresh_tokens::{Rotated, Turn};
 use crate::store::{Key, StoreError};
 use crate::types::name::{Environment, Project, SecretName};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 /// How long another process's exchange of the same refresh token is waited for.
@@ -79,7 +79,7 @@ struct Attempts {
 
 struct Failed {
     made: Made,
-    refusal: Refusal,
+    refusal: Rejection,
     times: u32,
     until: Instant,
 }
@@ -102,7 +102,7 @@ impl Minter {
         derived: &Arc<Derived>,
         values: &Values,
         fetch: &Arc<dyn Fetch>,
-    ) -> Result<Minted, Refusal> {
+    ) -> Result<Minted, Rejection> {
         let sources = derived.sources().into_iter().map(|name| values.get(name).ok_or_else(|| missing(name)));
         let made = Made { derived: derived.clone(), sources: sources.collect::<Result<_, _>>()? };
         let slot = self.slot(&derived.name);
@@ -158,7 +158,7 @@ impl Minter {
         mut turn: OwnedMutexGuard<Attempts>,
         made: Made,
         fetch: &dyn Fetch,
-    ) -> Result<Minted, Refusal> {
+    ) -> Result<Minted, Rejection> {
         let granted = match self.make(&made, &mut turn, fetch).await {
             Ok(granted) => granted,
             Err(refusal) => {
@@ -186,7 +186,7 @@ impl Minter {
         Ok(minted)
     }
 
-    async fn make(&self, made: &Made, turn: &mut Attempts, fetch: &dyn Fetch) -> Result<Granted, Refusal> {
+    async fn make(&self, made: &Made, turn: &mut Attempts, fetch: &dyn Fetch) -> Result<Granted, Rejection> {
         let derived = &made.derived;
         let wrong = |why: String| unmade(derived, &why);
         let first = made.sources.first();
@@ -223,7 +223,8 @@ impl Minter {
                 let stored = made.sources.last().ok_or_else(|| unmade(derived, "it is made from nothing"))?;
                 let (project, environment) = (self.project.clone(), self.environment.clone());
                 let at = Key { project, environment, name: name.clone() };
-                let unkept = |error: StoreError| Refusal::new(Slug::StoreUnavailable, "", error.to_string());
+                let unkept =
+                    |error: StoreError| Rejection::new(ErrorCode::StoreUnavailable, "", error.to_string());
                 let _turn = self.turn(&at).await.map_err(unkept)?.ok_or_else(|| {
                     unmade(
                         derived,
@@ -278,26 +279,26 @@ impl Failed {
         self.made == *made && Instant::now() < self.until
     }
 
-    fn again(&self) -> Refusal {
+    fn again(&self) -> Rejection {
         let seconds = self.until.saturating_duration_since(Instant::now()).as_secs() + 1;
         let message = format!("{} (not asked again for {seconds} s)", self.refusal.message);
-        Refusal { message, ..self.refusal.clone() }
+        Rejection { message, ..self.refusal.clone() }
     }
 }
 
-fn unmade(derived: &Derived, why: &str) -> Refusal {
+fn unmade(derived: &Derived, why: &str) -> Rejection {
     let Derived { name, place, .. } = derived;
     let whose =
         derived.endpoint().map(|endpoint| format!(" at '{}'", endpoint.target.host)).unwrap_or_default();
     let message = format!("the credential '{name}' ({place}) cannot be made{whose}: {why}");
-    Refusal::new(Slug::CredentialUnavailable, "", message)
+    Rejection::new(ErrorCode::CredentialUnavailable, "", message)
 }
 
 /// The endpoint could not be asked.
-fn unreached(derived: &Derived, refusal: Refusal) -> Refusal {
-    let slug = match refusal.slug {
-        Slug::UpstreamTimeout | Slug::AuditUnavailable => refusal.slug,
-        _ => Slug::CredentialUnavailable,
+fn unreached(derived: &Derived, refusal: Rejection) -> Rejection {
+    let slug = match refusal.code {
+        ErrorCode::UpstreamTimeout | ErrorCode::AuditUnavailable => refusal.code,
+        _ => ErrorCode::CredentialUnavailable,
     };
-    Refusal { slug, ..unmade(derived, &refusal.message) }
+    Rejection { code: slug, ..unmade(derived, &refusal.message) }
 }

@@ -15,7 +15,7 @@ use crate::policy::grant::Grant;
 use crate::policy::value_export::Handover;
 use crate::store::{Key, Store, StoreError};
 use crate::types::name::{Environment, Project, SecretName};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 pub use resolved::Credentials;
@@ -55,14 +55,18 @@ impl Values {
     }
 
     /// Whether there is a value for each of `references`, but for those that are `made`.
-    pub fn hold(&self, references: &[Reference], made: impl Fn(&SecretName) -> bool) -> Result<(), Refusal> {
+    pub fn hold(
+        &self,
+        references: &[Reference],
+        made: impl Fn(&SecretName) -> bool,
+    ) -> Result<(), Rejection> {
         let is_absent = |name: &SecretName| !self.0.contains_key(name) && !made(name);
         let absent = references.iter().find(|reference| is_absent(&reference.name));
         absent.map_or(Ok(()), |reference| Err(missing(&reference.name)))
     }
 
     /// The values that `handover` lets an agent have.
-    pub fn hand_over(&self, handover: &Handover) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
+    pub fn hand_over(&self, handover: &Handover) -> Result<Vec<(SecretName, Arc<Secret>)>, Rejection> {
         let mut values = Vec::with_capacity(handover.names().len());
         for name in handover.names() {
             match self.0.get(name) {
@@ -75,7 +79,11 @@ impl Values {
     }
 
     /// The values that `grant` lets this one request spend; `made` are those that are not stored.
-    pub fn resolve(&self, grant: &Grant, made: &[(SecretName, Arc<Secret>)]) -> Result<Credentials, Refusal> {
+    pub fn resolve(
+        &self,
+        grant: &Grant,
+        made: &[(SecretName, Arc<Secret>)],
+    ) -> Result<Credentials, Rejection> {
         let mut credentials = Vec::with_capacity(grant.spends().len());
         for spend in grant.spends() {
             let value = made.iter().find(|(name, _)| *name == spend.name).map(|(_, value)| value);
@@ -92,6 +100,6 @@ impl Values {
 }
 
 /// Other tools match these words.
-fn missing(name: &SecretName) -> Refusal {
-    Refusal::new(Slug::SecretMissing, "", format!("secret '{name}' not found in keychain"))
+fn missing(name: &SecretName) -> Rejection {
+    Rejection::new(ErrorCode::SecretMissing, "", format!("secret '{name}' not found in keychain"))
 }

@@ -9,7 +9,7 @@ use crate::credentials::minter::Minted;
 use crate::redact::dynamic_patterns::Additions;
 use crate::types::host::Host;
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 /// How long what has expired is still searched for: clocks differ, and servers are lenient.
@@ -55,7 +55,7 @@ impl Purse {
     }
 
     /// Takes a token that was made. It may be spent once this has returned.
-    pub fn put(&self, minted: &Minted) -> Result<(), Refusal> {
+    pub fn put(&self, minted: &Minted) -> Result<(), Rejection> {
         let mut held = self.held();
         let now = Instant::now();
         let refresh = minted.refresh.as_ref().map(|refresh| (refresh, now + REPLACED));
@@ -77,7 +77,7 @@ impl Purse {
 
     /// Goes on searching for a value that the store had: connections on which it was spent may live, and
     /// servers may say it long after.
-    pub fn retire(&self, value: Arc<Secret>) -> Result<(), Refusal> {
+    pub fn retire(&self, value: Arc<Secret>) -> Result<(), Rejection> {
         let mut held = self.held();
         let now = Instant::now();
         held.minted.retain(|(_, until)| *until >= now);
@@ -97,7 +97,7 @@ impl Purse {
         session: &Arc<str>,
         host: &Host,
         value: Secret,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         let mut held = self.held();
         let value = Arc::new(value);
         let same = |it: &Captured| it.name == *name && it.session == *session && it.host == *host;
@@ -135,9 +135,9 @@ impl Purse {
         self.additions.retain(|value| kept.iter().any(|kept| ***kept == *value));
     }
 
-    fn search_for(&self, value: Arc<Secret>) -> Result<(), Refusal> {
+    fn search_for(&self, value: Arc<Secret>) -> Result<(), Rejection> {
         let added = self.additions.add(value);
-        added.map_err(|full| Refusal::new(Slug::CredentialUnavailable, "", full.to_string()))
+        added.map_err(|full| Rejection::new(ErrorCode::CredentialUnavailable, "", full.to_string()))
     }
 }
 

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::policy::minted_credentials::Derived;
 use crate::types::name::SecretName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// A POST to the endpoint of a credential.
 pub struct Question {
@@ -35,5 +35,5 @@ pub struct Reply {
 /// The way to token endpoints.
 pub trait Fetch: Send + Sync {
     /// Asks, once, without following redirects.
-    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Refusal>>;
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Rejection>>;
 }

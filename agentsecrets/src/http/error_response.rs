@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 use crate::http::framing::Violation;
 use crate::types::body::{Body, full};
@@ -27,15 +27,15 @@ struct Failed<'a> {
 }
 
 /// The answer to a refused request. The refusal itself travels with it, for who makes requests in this process.
-pub fn refusal(refusal: &Refusal) -> Response<Body> {
-    let status = StatusCode::from_u16(refusal.slug.status()).unwrap_or(StatusCode::FORBIDDEN);
+pub fn refusal(refusal: &Rejection) -> Response<Body> {
+    let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::FORBIDDEN);
     let mut response = Response::new(full(told(refusal)));
     *response.status_mut() = status;
     response.extensions_mut().insert(refusal.clone());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("x-as-refused", HeaderValue::from_static(refusal.slug.as_str()));
+    headers.insert("x-as-refused", HeaderValue::from_static(refusal.code.as_str()));
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
     }
@@ -44,8 +44,8 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
 
 /// The same as it stands on the wire, where nothing speaks HTTP yet. Nothing follows it. Clients that show a token
 /// only when they are asked for one are `asked`.
-pub fn on_the_wire(refusal: &Refusal, asked: bool) -> Vec<u8> {
-    let refused = StatusCode::from_u16(refusal.slug.status()).unwrap_or(StatusCode::FORBIDDEN);
+pub fn on_the_wire(refusal: &Rejection, asked: bool) -> Vec<u8> {
+    let refused = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::FORBIDDEN);
     let (status, question) = match asked {
         true => (
             StatusCode::PROXY_AUTHENTICATION_REQUIRED,
@@ -57,22 +57,24 @@ pub fn on_the_wire(refusal: &Refusal, asked: bool) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
          x-as-refused: {}\r\n{question}content-length: {}\r\nconnection: close\r\n\r\n",
-        refusal.slug.as_str(),
+        refusal.code.as_str(),
         body.len()
     );
     [head.as_bytes(), &body].concat()
 }
 
-fn told(refusal: &Refusal) -> Vec<u8> {
-    let body = match refusal.slug {
+fn told(refusal: &Rejection) -> Vec<u8> {
+    let body = match refusal.code {
         // Other tools match these bodies: no more than the sentence.
-        Slug::BadRequest | Slug::SecretMissing => serde_json::to_vec(&Failed { error: &refusal.message }),
+        ErrorCode::BadRequest | ErrorCode::SecretMissing => {
+            serde_json::to_vec(&Failed { error: &refusal.message })
+        }
         _ => serde_json::to_vec(&Refused {
-            error: refusal.slug.as_str(),
+            error: refusal.code.as_str(),
             domain: &refusal.domain,
             message: &refusal.message,
             rule: refusal.rule.as_deref(),
-            retryable: refusal.slug.retryable(),
+            retryable: refusal.code.retryable(),
         }),
     };
     body.unwrap_or_default()

@@ -6,7 +6,7 @@
 use http::HeaderMap;
 use http::request::Parts;
 
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 use crate::types::target::Target;
 
@@ -54,10 +54,10 @@ const METHOD_PARAMETER: &str = "_method";
 
 /// Takes off what speaks for an intermediary. Refused is what names another method or path than the
 /// request line; what repeats it is taken off too.
-pub fn unmask(parts: &mut Parts, target: &Target) -> Result<(), Refusal> {
+pub fn unmask(parts: &mut Parts, target: &Target) -> Result<(), Rejection> {
     let refuse = |what: &str| {
         let message = format!("{what}; send the request that is meant");
-        Refusal::new(Slug::PolicyDenied, &target.host, message)
+        Rejection::new(ErrorCode::PolicyDenied, &target.host, message)
     };
     let method = parts.method.as_str();
     if values(&parts.headers, METHODS).any(|value| !value.eq_ignore_ascii_case(method.as_bytes())) {
@@ -107,14 +107,14 @@ mod tests {
     use super::*;
     use crate::types::target::Scheme;
 
-    fn unmasked(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Vec<String>, Slug> {
+    fn unmasked(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Vec<String>, ErrorCode> {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(HeaderName::from_bytes(name.as_bytes()).unwrap(), *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let target = Target { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: 443 };
-        unmask(&mut parts, &target).map_err(|refusal| refusal.slug)?;
+        unmask(&mut parts, &target).map_err(|refusal| refusal.code)?;
         Ok(parts.headers.keys().map(|name| name.as_str().to_owned()).collect())
     }
 
@@ -123,15 +123,19 @@ mod tests {
         for header in
             ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X_HTTP_Method_Override"]
         {
-            assert_eq!(unmasked("GET", "/", &[(header, "DELETE")]), Err(Slug::PolicyDenied), "{header}");
+            assert_eq!(unmasked("GET", "/", &[(header, "DELETE")]), Err(ErrorCode::PolicyDenied), "{header}");
             assert_eq!(unmasked("GET", "/", &[(header, "get")]), Ok(vec![]), "{header}");
         }
         for header in ["X-Original-URL", "X-Rewrite-URL", "x_original_url", "X-Original-URI"] {
-            assert_eq!(unmasked("GET", "/a", &[(header, "/admin")]), Err(Slug::PolicyDenied), "{header}");
+            assert_eq!(
+                unmasked("GET", "/a", &[(header, "/admin")]),
+                Err(ErrorCode::PolicyDenied),
+                "{header}"
+            );
             assert_eq!(unmasked("GET", "/a?b", &[(header, "/a?b")]), Ok(vec![]), "{header}");
         }
         for query in ["_method=DELETE", "a=b&_method=put", "%5fmethod=PUT", "_method=GET&_method=PUT"] {
-            assert_eq!(unmasked("POST", &format!("/?{query}"), &[]), Err(Slug::PolicyDenied), "{query}");
+            assert_eq!(unmasked("POST", &format!("/?{query}"), &[]), Err(ErrorCode::PolicyDenied), "{query}");
         }
         assert_eq!(unmasked("POST", "/?_method=post", &[]), Ok(vec![]));
     }
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn the_second_of_two_headers_counts_too() {
         let headers = [("x-http-method-override", "GET"), ("x-http-method-override", "PUT")];
-        assert_eq!(unmasked("GET", "/", &headers), Err(Slug::PolicyDenied));
+        assert_eq!(unmasked("GET", "/", &headers), Err(ErrorCode::PolicyDenied));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Uri};
 
 use crate::types::host::Host;
 use crate::types::presented::Shown;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 const TARGET_URL: HeaderName = HeaderName::from_static("x-as-target-url");
 const METHOD: HeaderName = HeaderName::from_static("x-as-method");
@@ -40,7 +40,7 @@ pub fn shown(headers: &mut HeaderMap, to_a_proxy: bool) -> Shown {
 /// can have lead here, and requests that a browser says come from elsewhere. The name of the very server
 /// that the request is for passes (the original's Python library leaves it there): a page of that server's
 /// could get no further than to its own server.
-pub fn no_web_page(parts: &Parts) -> Result<(), Refusal> {
+pub fn no_web_page(parts: &Parts) -> Result<(), Rejection> {
     let host = only(&parts.headers, &HOST)?.unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -56,19 +56,19 @@ pub fn no_web_page(parts: &Parts) -> Result<(), Refusal> {
     let is_target = target.and_then(|uri| Some(uri.authority()?.as_str().eq_ignore_ascii_case(host)));
     if !is_loopback && is_target != Some(true) {
         let message = "this is a proxy: ask it at its loopback address, such as http://localhost:8765";
-        return Err(Refusal::new(Slug::TargetMismatch, "", message));
+        return Err(Rejection::new(ErrorCode::TargetMismatch, "", message));
     }
     let foreign = parts.headers.get_all(&SITE).iter().any(|site| site != "none");
     if foreign || parts.headers.contains_key(ORIGIN) {
-        return Err(Refusal::new(Slug::CapabilityDenied, "", "web pages may not use this proxy"));
+        return Err(Rejection::new(ErrorCode::CapabilityDenied, "", "web pages may not use this proxy"));
     }
     Ok(())
 }
 
 /// Makes of a request to the endpoint the one that it describes. Its `X-AS-Inject-…` headers stay with it. The
 /// agent entry that it names, which is no proof.
-pub fn unfold(parts: &mut Parts) -> Result<Option<String>, Refusal> {
-    let bad = |message: &str| Refusal::new(Slug::BadRequest, "", message);
+pub fn unfold(parts: &mut Parts) -> Result<Option<String>, Rejection> {
+    let bad = |message: &str| Rejection::new(ErrorCode::BadRequest, "", message);
     let url =
         only(&parts.headers, &TARGET_URL)?.ok_or_else(|| bad("the header X-AS-Target-URL is missing"))?;
     let no_url = || bad("X-AS-Target-URL must begin with https:// or http:// and name a host");
@@ -98,8 +98,8 @@ pub fn unfold(parts: &mut Parts) -> Result<Option<String>, Refusal> {
 }
 
 /// The value of a header that may stand there once.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
-    let bad = |what: &str| Refusal::new(Slug::BadRequest, "", format!("the header {name} {what}"));
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Rejection> {
+    let bad = |what: &str| Rejection::new(ErrorCode::BadRequest, "", format!("the header {name} {what}"));
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -155,7 +155,7 @@ mod tests {
             &[("x-as-target-url", "https://"), inject],
             &[("x-as-target-url", "https://api.test/"), ("x-as-method", "GE T"), inject],
         ] {
-            assert_eq!(unfold(&mut parts(headers)).unwrap_err().slug, Slug::BadRequest, "{headers:?}");
+            assert_eq!(unfold(&mut parts(headers)).unwrap_err().code, ErrorCode::BadRequest, "{headers:?}");
         }
     }
 

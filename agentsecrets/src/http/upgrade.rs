@@ -11,7 +11,7 @@ use http::header::{
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// What RFC 6455 appends to the key.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -24,7 +24,7 @@ pub struct Handshake {
 
 /// Whether `parts` ask for a WebSocket. Any other protocol, and a WebSocket that is not RFC 6455's, is
 /// refused with `bad_request`.
-pub fn asked(parts: &Parts) -> Result<Option<Handshake>, Refusal> {
+pub fn asked(parts: &Parts) -> Result<Option<Handshake>, Rejection> {
     if !tokens(&parts.headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
         return Ok(None);
     }
@@ -94,15 +94,15 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
-fn bad(message: &str) -> Refusal {
-    Refusal::new(Slug::BadRequest, "", message)
+fn bad(message: &str) -> Rejection {
+    Rejection::new(ErrorCode::BadRequest, "", message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask_with(headers: &[(&str, &str)]) -> Result<Option<Handshake>, Refusal> {
+    fn ask_with(headers: &[(&str, &str)]) -> Result<Option<Handshake>, Rejection> {
         let mut request = http::Request::get("/");
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -18,7 +18,7 @@ use crate::redact::Redactor;
 use crate::redact::limit_codings;
 use crate::redact::patterns::Patterns;
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::{Scheme, Target};
 
 /// Puts the grant's secrets into `request`, for `target` and nobody else. `patterns` are those of every
@@ -33,10 +33,10 @@ pub fn apply(
     vocabulary: &Vocabulary,
     session: Arc<str>,
     patterns: Arc<Patterns>,
-) -> Result<(Outbound, Redactor), Refusal> {
+) -> Result<(Outbound, Redactor), Rejection> {
     let spender = Spender::new(&target, grant, credentials, vocabulary)?;
     if target.scheme == Scheme::Http && !grant.spends().is_empty() {
-        return Err(spender.refuse(Slug::NonHttpsBlocked, "a secret is only sent over HTTPS".to_owned()));
+        return Err(spender.refuse(ErrorCode::NonHttpsBlocked, "a secret is only sent over HTTPS".to_owned()));
     }
     let (mut parts, body) = request.into_parts();
     strip(&mut parts.headers);
@@ -65,7 +65,7 @@ pub fn apply(
 }
 
 /// What the connection is to prove.
-fn proof(spender: &Spender<'_>) -> Result<Proof, Refusal> {
+fn proof(spender: &Spender<'_>) -> Result<Proof, Rejection> {
     let mut proof = Proof { roots: spender.grant.roots().cloned(), certificate: None };
     for spend in spender.grant.spends() {
         if spend.style == Style::ClientCertificate {

@@ -27,7 +27,7 @@ fn target(scheme: Scheme, port: u16) -> Target {
     Target { scheme, host: "api.example.com".parse().unwrap(), port }
 }
 
-fn to(target: Target, request: Request<Body>, spends: Vec<Spend>) -> Result<Request<Body>, Refusal> {
+fn to(target: Target, request: Request<Body>, spends: Vec<Spend>) -> Result<Request<Body>, Rejection> {
     let vocabulary = Vocabulary::new(secrets().into_iter().map(|(name, _)| (name, None)));
     let values: Vec<Arc<Secret>> = secrets().into_iter().map(|(_, value)| value).collect();
     let patterns = Patterns::build(values.iter().map(|value| &**value));
@@ -38,7 +38,7 @@ fn to(target: Target, request: Request<Body>, spends: Vec<Spend>) -> Result<Requ
         .map(|(outbound, _)| outbound.into_request())
 }
 
-fn sent(uri: &str, headers: &[(&str, &str)], spends: Vec<Spend>) -> Result<Request<Body>, Refusal> {
+fn sent(uri: &str, headers: &[(&str, &str)], spends: Vec<Spend>) -> Result<Request<Body>, Rejection> {
     let mut request = Request::builder().method(Method::POST).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -125,15 +125,15 @@ fn what_cannot_be_put_in_is_refused_without_its_value() {
     for (spends, slug, says) in [
         (
             vec![spend("LINES", Style::Bearer)],
-            Slug::BadRequest,
+            ErrorCode::BadRequest,
             "secret 'LINES' holds bytes that a header cannot carry",
         ),
-        (vec![spend("A", Style::Basic)], Slug::BadRequest, "secret 'A' is no user:password"),
-        (vec![spend("NONE", Style::Bearer)], Slug::SecretMissing, "secret 'NONE' not found in keychain"),
-        (vec![spend("A", framing)], Slug::BadRequest, "frames the request"),
+        (vec![spend("A", Style::Basic)], ErrorCode::BadRequest, "secret 'A' is no user:password"),
+        (vec![spend("NONE", Style::Bearer)], ErrorCode::SecretMissing, "secret 'NONE' not found in keychain"),
+        (vec![spend("A", framing)], ErrorCode::BadRequest, "frames the request"),
     ] {
         let refusal = sent("/", &[], spends).err().unwrap();
-        assert_eq!(refusal.slug, slug);
+        assert_eq!(refusal.code, slug);
         assert!(refusal.message.contains(says), "{refusal}");
         assert!(!refusal.message.contains("two") && !refusal.message.contains("s3cr3t"));
     }
@@ -145,7 +145,7 @@ fn what_cannot_be_put_in_is_refused_without_its_value() {
 fn no_secret_goes_out_in_the_clear() {
     let request = || Request::builder().uri("/").body(empty()).unwrap();
     let refusal = to(target(Scheme::Http, 80), request(), vec![spend("A", Style::Bearer)]).err().unwrap();
-    assert_eq!(refusal.slug, Slug::NonHttpsBlocked);
+    assert_eq!(refusal.code, ErrorCode::NonHttpsBlocked);
     assert!(to(target(Scheme::Http, 80), request(), vec![]).is_ok());
 }
 
@@ -262,7 +262,7 @@ proptest! {
                 prop_assert_eq!(segments, vec![b"".to_vec(), b"v1".to_vec(), value.into_bytes(), b"b c".to_vec()]);
                 prop_assert_eq!(uri.query(), Some("x"));
             }
-            Err(refusal) => prop_assert_eq!(refusal.slug, Slug::BadRequest),
+            Err(refusal) => prop_assert_eq!(refusal.code, ErrorCode::BadRequest),
         }
     }
 }

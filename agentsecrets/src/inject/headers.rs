@@ -13,7 +13,7 @@ use crate::inject::injector::Spender;
 use crate::policy::access_request::{Place, Spot};
 use crate::policy::grant::Style;
 use crate::types::name::SecretName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// Headers that say how a request is framed or routed.
 const FRAMING: [HeaderName; 7] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, EXPECT];
@@ -57,7 +57,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 }
 
 /// Fills the placeholders in headers, and puts in what goes there.
-pub(super) fn fill(headers: &mut HeaderMap, spender: &Spender<'_>) -> Result<(), Refusal> {
+pub(super) fn fill(headers: &mut HeaderMap, spender: &Spender<'_>) -> Result<(), Rejection> {
     for (name, value) in headers.iter_mut() {
         if name == COOKIE {
             if let Some(filled) = fill_cookies(value.as_bytes(), spender)? {
@@ -139,7 +139,7 @@ pub(super) fn cookies(value: &[u8]) -> impl Iterator<Item = (String, &[u8])> {
     })
 }
 
-fn fill_cookies(value: &[u8], spender: &Spender<'_>) -> Result<Option<HeaderValue>, Refusal> {
+fn fill_cookies(value: &[u8], spender: &Spender<'_>) -> Result<Option<HeaderValue>, Rejection> {
     let mut whole = Zeroizing::new(Vec::new());
     let mut first = None;
     for (number, (cookie, pair)) in cookies(value).enumerate() {
@@ -171,7 +171,7 @@ fn set_cookie(
     cookie: &str,
     name: &SecretName,
     spender: &Spender<'_>,
-) -> Result<(), Refusal> {
+) -> Result<(), Rejection> {
     let value = spender.value(name)?.expose();
     if ends_cookie(value) {
         return Err(spender.unfit(name, "a cookie"));

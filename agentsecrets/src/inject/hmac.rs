@@ -15,7 +15,7 @@ use super::sign::Signer;
 use crate::policy::signing::{Algorithm, Encoding, Hmac};
 use crate::policy::template::{Part, Template};
 use crate::types::hex::hex;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 use crate::types::secret::Secret;
 
 /// Signs the request of `parts` and `body`; gives the body, and the signature.
@@ -24,7 +24,7 @@ pub(super) async fn sign(
     how: &Hmac,
     parts: &mut Parts,
     body: Payload,
-) -> Result<(Payload, Secret), Refusal> {
+) -> Result<(Payload, Secret), Rejection> {
     let (whole, body) = match how.message.has(&Part::Body) {
         true => signer.whole(body).await?,
         false => (Bytes::new(), body),

@@ -11,7 +11,7 @@ use crate::credentials::resolved::Credentials;
 use crate::policy::access_request::Spot;
 use crate::policy::grant::{Grant, Style};
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 use crate::types::target::Target;
 
@@ -41,7 +41,7 @@ impl<'a> Spender<'a> {
         grant: &'a Grant,
         credentials: &'a Credentials,
         vocabulary: &'a Vocabulary,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Rejection> {
         let spender = Self { target, grant, credentials, vocabulary, left: Cell::new(MOST_FILLED) };
         for spend in grant.spends() {
             spender.value(&spend.name)?;
@@ -49,17 +49,21 @@ impl<'a> Spender<'a> {
         Ok(spender)
     }
 
-    pub(super) fn value(&self, name: &SecretName) -> Result<&'a Secret, Refusal> {
+    pub(super) fn value(&self, name: &SecretName) -> Result<&'a Secret, Rejection> {
         self.credentials.get(name).ok_or_else(|| self.missing(name))
     }
 
-    pub(super) fn missing(&self, name: &SecretName) -> Refusal {
-        self.refuse(Slug::SecretMissing, format!("secret '{name}' not found in keychain"))
+    pub(super) fn missing(&self, name: &SecretName) -> Rejection {
+        self.refuse(ErrorCode::SecretMissing, format!("secret '{name}' not found in keychain"))
     }
 
     /// What stands at `spot`, with the placeholders filled that the grant lets be filled there; nothing where
     /// there are none.
-    pub(super) fn fill(&self, bytes: &[u8], spot: impl FnOnce() -> Spot) -> Result<Option<Filled>, Refusal> {
+    pub(super) fn fill(
+        &self,
+        bytes: &[u8],
+        spot: impl FnOnce() -> Spot,
+    ) -> Result<Option<Filled>, Rejection> {
         if self.vocabulary.mentions(bytes).next().is_none() {
             return Ok(None);
         }
@@ -73,7 +77,7 @@ impl<'a> Spender<'a> {
         let filled = self.vocabulary.fill(bytes, value, self.left.get());
         let filled = filled.map_err(|TooLong| {
             let message = "filling in the secrets makes the request larger than 16 MiB";
-            self.refuse(Slug::BodyTooLarge, message.to_owned())
+            self.refuse(ErrorCode::BodyTooLarge, message.to_owned())
         })?;
         let Some(bytes) = filled else { return Ok(None) };
         self.left.set(self.left.get().saturating_sub(bytes.len()));
@@ -83,22 +87,22 @@ impl<'a> Spender<'a> {
     }
 
     /// `bytes`, which hold the secret `name`, as a header's value.
-    pub(super) fn header(&self, name: &SecretName, bytes: &[u8]) -> Result<HeaderValue, Refusal> {
+    pub(super) fn header(&self, name: &SecretName, bytes: &[u8]) -> Result<HeaderValue, Rejection> {
         let mut value = HeaderValue::from_bytes(bytes).map_err(|_| self.unfit(name, "a header"))?;
         value.set_sensitive(true);
         Ok(value)
     }
 
     /// Refuses a value that `what` cannot hold.
-    pub(super) fn unfit(&self, name: &SecretName, what: &str) -> Refusal {
+    pub(super) fn unfit(&self, name: &SecretName, what: &str) -> Rejection {
         self.bad(format!("secret '{name}' holds bytes that {what} cannot carry"))
     }
 
-    pub(super) fn bad(&self, message: impl Into<String>) -> Refusal {
-        self.refuse(Slug::BadRequest, message.into())
+    pub(super) fn bad(&self, message: impl Into<String>) -> Rejection {
+        self.refuse(ErrorCode::BadRequest, message.into())
     }
 
-    pub(super) fn refuse(&self, slug: Slug, message: String) -> Refusal {
-        Refusal::new(slug, &self.target.host, message).by_rule(&**self.grant.rule())
+    pub(super) fn refuse(&self, slug: ErrorCode, message: String) -> Rejection {
+        Rejection::new(slug, &self.target.host, message).by_rule(&**self.grant.rule())
     }
 }

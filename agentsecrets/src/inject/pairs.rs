@@ -10,7 +10,7 @@ use super::placeholder::Edit;
 use super::url::encoded;
 use crate::inject::injector::Spender;
 use crate::policy::access_request::{Place, Spot};
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// One pair, as it stands in the text.
 pub(super) struct Pair {
@@ -54,7 +54,7 @@ pub(super) fn spot(place: Place, name: &[u8]) -> Spot {
 
 /// What is to stand in the place of which part of `text`. In a query, a parameter's name may be a
 /// placeholder; in a form, only values are filled.
-pub(super) fn fill(text: &[u8], place: Place, spender: &Spender<'_>) -> Result<Vec<Edit>, Refusal> {
+pub(super) fn fill(text: &[u8], place: Place, spender: &Spender<'_>) -> Result<Vec<Edit>, Rejection> {
     let mut edits = Vec::new();
     for pair in pairs(text) {
         let name = at(text, &pair.name);

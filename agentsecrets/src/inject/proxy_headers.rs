@@ -8,7 +8,7 @@ use crate::http::header_case::Spelling;
 use crate::policy::access_request::Reference;
 use crate::policy::grant::Style;
 use crate::policy::inject_rules::{clash, injectable_header, json, named};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 const PREFIX: &str = "x-as-inject-";
 
@@ -33,7 +33,7 @@ impl Asked {
 }
 
 /// What the headers ask for. Names of parameters and fields are those of `spelling` where it knows them.
-pub(super) fn asked(headers: &HeaderMap, spelling: Option<&Spelling>) -> Result<Vec<Reference>, Refusal> {
+pub(super) fn asked(headers: &HeaderMap, spelling: Option<&Spelling>) -> Result<Vec<Reference>, Rejection> {
     let mut references: Vec<Reference> = Vec::new();
     for (header, value) in headers {
         let Some(rest) = header.as_str().strip_prefix(PREFIX) else { continue };
@@ -69,8 +69,8 @@ fn style(rest: &str, spelled: &str) -> Result<Style, String> {
     }
 }
 
-fn bad(header: &str, why: &str) -> Refusal {
-    Refusal::new(Slug::BadRequest, "", format!("the header {header}: {why}"))
+fn bad(header: &str, why: &str) -> Rejection {
+    Rejection::new(ErrorCode::BadRequest, "", format!("the header {header}: {why}"))
 }
 
 #[cfg(test)]

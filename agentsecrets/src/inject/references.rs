@@ -13,7 +13,7 @@ use super::url::segment;
 use crate::http::header_case::Spelling;
 use crate::inject::proxy_headers::{Asked, asked};
 use crate::policy::access_request::{Place, Reference, Spot};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// How many spots of one request may name secrets.
 const MOST: usize = 1000;
@@ -27,7 +27,7 @@ pub struct References {
 
 impl References {
     /// Those of the head: in headers, cookies, path and query, and in the headers that are ours.
-    pub fn of_head(parts: &Parts, vocabulary: &Vocabulary) -> Result<Self, Refusal> {
+    pub fn of_head(parts: &Parts, vocabulary: &Vocabulary) -> Result<Self, Rejection> {
         let mut references = Self::default();
         for (name, value) in &parts.headers {
             if is_ours(name) {
@@ -65,7 +65,7 @@ impl References {
     }
 
     /// Adds those of the body.
-    pub fn and_of_body(&mut self, body: &Payload, vocabulary: &Vocabulary) -> Result<(), Refusal> {
+    pub fn and_of_body(&mut self, body: &Payload, vocabulary: &Vocabulary) -> Result<(), Rejection> {
         body.references(vocabulary, self)
     }
 
@@ -80,7 +80,7 @@ impl References {
         vocabulary: &Vocabulary,
         bytes: &[u8],
         spot: impl FnOnce() -> Spot,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         let mut mentions = vocabulary.mentions(bytes).peekable();
         if mentions.peek().is_none() {
             return Ok(());
@@ -89,13 +89,13 @@ impl References {
         mentions.try_for_each(|mention| self.add(Reference::placeholder(mention.name, spot.clone())))
     }
 
-    fn add(&mut self, reference: Reference) -> Result<(), Refusal> {
+    fn add(&mut self, reference: Reference) -> Result<(), Rejection> {
         if self.known.contains(&reference) {
             return Ok(());
         }
         if self.found.len() == MOST {
             let message = "the request names secrets in more than 1000 places";
-            return Err(Refusal::new(Slug::BadRequest, "", message));
+            return Err(Rejection::new(ErrorCode::BadRequest, "", message));
         }
         self.known.insert(reference.clone());
         self.found.push(reference);

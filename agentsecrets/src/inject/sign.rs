@@ -13,7 +13,7 @@ use crate::policy::signing::Signing;
 use crate::redact::Redactor;
 use crate::types::body::{BodyError, full};
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 use crate::types::target::Target;
 
@@ -29,7 +29,7 @@ pub async fn sign(
     grant: &Grant,
     credentials: &Credentials,
     room: &Room,
-) -> Result<(Outbound, Redactor), Refusal> {
+) -> Result<(Outbound, Redactor), Rejection> {
     let Some(signing) = grant.signing() else { return Ok((outbound, redactor)) };
     let Outbound { request, target, private, isolation, proof, notes } = outbound;
     let signer = Signer { target: &target, grant, credentials, room, now: SystemTime::now() };
@@ -53,19 +53,20 @@ pub(super) struct Signer<'a> {
 
 impl Signer<'_> {
     /// The value of `name`.
-    pub(super) fn value(&self, name: &SecretName) -> Result<&Secret, Refusal> {
-        let missing = || self.refuse(Slug::SecretMissing, format!("secret '{name}' not found in keychain"));
+    pub(super) fn value(&self, name: &SecretName) -> Result<&Secret, Rejection> {
+        let missing =
+            || self.refuse(ErrorCode::SecretMissing, format!("secret '{name}' not found in keychain"));
         self.credentials.get(name).ok_or_else(missing)
     }
 
     /// The same, where it must be text.
-    pub(super) fn text(&self, name: &SecretName) -> Result<&str, Refusal> {
+    pub(super) fn text(&self, name: &SecretName) -> Result<&str, Rejection> {
         std::str::from_utf8(self.value(name)?.expose())
             .map_err(|_| self.bad(format!("secret '{name}' is no text, as a signature needs it")))
     }
 
     /// All of `body`, which must not be too large for that, and the body again.
-    pub(super) async fn whole(&self, body: Payload) -> Result<(Bytes, Payload), Refusal> {
+    pub(super) async fn whole(&self, body: Payload) -> Result<(Bytes, Payload), Rejection> {
         let body = match body {
             Payload::Streaming(body) => body,
             read => return Ok((read.bytes().cloned().unwrap_or_default(), read)),
@@ -74,7 +75,7 @@ impl Signer<'_> {
         match held(body, most, self.room).await {
             Ok(whole) => Ok((whole.clone(), Payload::Streaming(full(whole)))),
             Err(BodyError::TooLarge) => Err(self.refuse(
-                Slug::BodyTooLarge,
+                ErrorCode::BodyTooLarge,
                 format!(
                     "the body is larger than {most} bytes and must be held whole to be signed: send less, send \
                      its hash in X-Amz-Content-Sha256 where the service knows that, or set 'max_body' in the rule"
@@ -84,11 +85,11 @@ impl Signer<'_> {
         }
     }
 
-    pub(super) fn bad(&self, message: impl Into<String>) -> Refusal {
-        self.refuse(Slug::BadRequest, message)
+    pub(super) fn bad(&self, message: impl Into<String>) -> Rejection {
+        self.refuse(ErrorCode::BadRequest, message)
     }
 
-    pub(super) fn refuse(&self, slug: Slug, message: impl Into<String>) -> Refusal {
-        Refusal::new(slug, &self.target.host, message).by_rule(&**self.grant.rule())
+    pub(super) fn refuse(&self, slug: ErrorCode, message: impl Into<String>) -> Rejection {
+        Rejection::new(slug, &self.target.host, message).by_rule(&**self.grant.rule())
     }
 }

@@ -23,7 +23,7 @@ use crate::inject::aws_chunks::{self, Chunks};
 use crate::inject::aws_signature::{self, Claim, Form, Scheme};
 use crate::policy::signing::Aws;
 use crate::types::hex::hex;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -40,7 +40,7 @@ pub(super) async fn sign(
     aws: &Aws,
     parts: &mut Parts,
     body: Payload,
-) -> Result<(Payload, Secret), Refusal> {
+) -> Result<(Payload, Secret), Rejection> {
     let claim = aws_signature::read(parts).map_err(|why| signer.bad(why))?;
     let claim = claim.map_or_else(|| unclaimed(signer, aws), Ok)?;
     allowed(signer, aws, &claim)?;
@@ -111,7 +111,7 @@ pub(super) async fn sign(
 const UNSIGNABLE: &str = "the request cannot be signed: its URL, a header or the key is not what AWS signs";
 
 /// What is signed where the client signs nothing: possible where the rule leaves no choice.
-fn unclaimed(signer: &Signer<'_>, aws: &Aws) -> Result<Claim, Refusal> {
+fn unclaimed(signer: &Signer<'_>, aws: &Aws) -> Result<Claim, Rejection> {
     let only = |list: &Option<Vec<String>>| match list.as_deref() {
         Some([one]) => Some(one.clone()),
         _ => None,
@@ -125,9 +125,9 @@ fn unclaimed(signer: &Signer<'_>, aws: &Aws) -> Result<Claim, Refusal> {
     Ok(Claim { scheme: Scheme::V4, form: Form::Header, regions: vec![region], service, signed: Vec::new() })
 }
 
-fn allowed(signer: &Signer<'_>, aws: &Aws, claim: &Claim) -> Result<(), Refusal> {
+fn allowed(signer: &Signer<'_>, aws: &Aws, claim: &Claim) -> Result<(), Rejection> {
     let denied = |what: &str, name: &str| {
-        signer.refuse(Slug::PolicyDenied, format!("this rule does not sign for the {what} '{name}'"))
+        signer.refuse(ErrorCode::PolicyDenied, format!("this rule does not sign for the {what} '{name}'"))
     };
     if let Some(services) = &aws.services
         && !services.contains(&claim.service)
@@ -159,7 +159,7 @@ async fn payload(
     claim: &Claim,
     parts: &mut Parts,
     body: Payload,
-) -> Result<(Hashed, Payload), Refusal> {
+) -> Result<(Hashed, Payload), Rejection> {
     let given = parts.headers.remove(HASH);
     let given = given.as_ref().map(|value| value.to_str().unwrap_or_default());
     let in_query = matches!(claim.form, Form::Query { .. });
@@ -214,7 +214,7 @@ fn signed_headers(
     signer: &Signer<'_>,
     claim: &Claim,
     parts: &Parts,
-) -> Result<Vec<(String, Zeroizing<String>)>, Refusal> {
+) -> Result<Vec<(String, Zeroizing<String>)>, Rejection> {
     let in_query = matches!(claim.form, Form::Query { .. });
     let is_signed = |name: &HeaderName| {
         let own = name.as_str().starts_with("x-amz-") && !in_query;

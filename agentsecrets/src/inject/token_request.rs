@@ -11,10 +11,10 @@ use super::{Isolation, Outbound, Proof};
 use crate::credentials::token_request::Question;
 use crate::types::body::full;
 use crate::types::name::AgentName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// `question` as a request that may leave, asked for `agent`.
-pub fn question(question: Question, agent: &AgentName) -> Result<Outbound, Refusal> {
+pub fn question(question: Question, agent: &AgentName) -> Result<Outbound, Rejection> {
     let derived = question.derived;
     let made = derived.endpoint().and_then(|endpoint| {
         let (host, port) = (&endpoint.target.host, endpoint.target.port);
@@ -26,7 +26,7 @@ pub fn question(question: Question, agent: &AgentName) -> Result<Outbound, Refus
     });
     let Some((target, uri)) = made else {
         let message = format!("the endpoint of the credential '{}' cannot be asked", derived.name);
-        return Err(Refusal::new(Slug::CredentialUnavailable, "", message));
+        return Err(Rejection::new(ErrorCode::CredentialUnavailable, "", message));
     };
     let mut headers = HeaderMap::new();
     headers.extend(question.authorization.map(|value| (AUTHORIZATION, value)));

@@ -12,7 +12,7 @@ use crate::inject::injector::Spender;
 use crate::policy::access_request::{Place, Spot};
 use crate::policy::grant::Style;
 use crate::types::name::SecretName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 use crate::types::secret::Secret;
 
 /// RFC 3986's unreserved characters, which nobody reads otherwise.
@@ -32,7 +32,7 @@ pub(super) fn segment(text: &str) -> Cow<'_, [u8]> {
 }
 
 /// The URL that leaves in the place of `judged`.
-pub(super) fn fill(judged: &Uri, spender: &Spender<'_>) -> Result<Uri, Refusal> {
+pub(super) fn fill(judged: &Uri, spender: &Spender<'_>) -> Result<Uri, Rejection> {
     let path = fill_path(judged.path(), spender)?;
     let query = fill_query(judged.query(), spender)?;
     let filled = uri(&path, query.as_deref().map(String::as_str), spender)?;
@@ -45,7 +45,7 @@ fn changes(spender: &Spender<'_>, place: Place) -> bool {
     spender.grant.spends().iter().filter_map(|spend| spend.style.spot()).any(|spot| spot.place == place)
 }
 
-fn fill_path(path: &str, spender: &Spender<'_>) -> Result<Zeroizing<String>, Refusal> {
+fn fill_path(path: &str, spender: &Spender<'_>) -> Result<Zeroizing<String>, Rejection> {
     if !changes(spender, Place::Path) {
         return Ok(Zeroizing::new(path.to_owned()));
     }
@@ -95,7 +95,7 @@ fn put(
     literal: &str,
     name: &SecretName,
     spender: &Spender<'_>,
-) -> Result<(), Refusal> {
+) -> Result<(), Rejection> {
     let count = |text: &str| String::from_utf8_lossy(&segment(text)).matches(literal).count();
     let mut holding = segments.iter_mut().filter(|text| count(text) > 0);
     let (Some(holder), None) = (holding.next(), holding.next()) else {
@@ -117,7 +117,7 @@ fn put(
 
 /// The query with its placeholders filled and its parameters put in; parameters without one keep their
 /// very bytes.
-fn fill_query(query: Option<&str>, spender: &Spender<'_>) -> Result<Option<Zeroizing<String>>, Refusal> {
+fn fill_query(query: Option<&str>, spender: &Spender<'_>) -> Result<Option<Zeroizing<String>>, Rejection> {
     let mut query = query.map(|query| Zeroizing::new(query.to_owned()));
     if !changes(spender, Place::Query) {
         return Ok(query);
@@ -146,7 +146,7 @@ fn with_parameter(query: &str, name: &str, value: &Secret) -> Zeroizing<String> 
     Zeroizing::new(others.chain([parameter.as_str()]).collect::<Vec<_>>().join("&"))
 }
 
-fn uri(path: &str, query: Option<&str>, spender: &Spender<'_>) -> Result<Uri, Refusal> {
+fn uri(path: &str, query: Option<&str>, spender: &Spender<'_>) -> Result<Uri, Rejection> {
     let path = match query {
         Some(query) => Zeroizing::new(format!("{path}?{query}")),
         None => Zeroizing::new(path.to_owned()),
@@ -162,7 +162,7 @@ fn uri(path: &str, query: Option<&str>, spender: &Spender<'_>) -> Result<Uri, Re
 
 /// What was filled in must not have changed what was judged: the server, the path unless a secret stands
 /// there, and which parameters the query has but for those that the grant puts in.
-fn judge_again(judged: &Uri, filled: &Uri, spender: &Spender<'_>) -> Result<(), Refusal> {
+fn judge_again(judged: &Uri, filled: &Uri, spender: &Spender<'_>) -> Result<(), Rejection> {
     let injects = |name: &[u8]| {
         let mut styles = spender.grant.spends().iter().map(|spend| &spend.style);
         styles.any(|style| matches!(style, Style::Query(parameter) if parameter.as_bytes() == name))
@@ -188,6 +188,6 @@ fn judge_again(judged: &Uri, filled: &Uri, spender: &Spender<'_>) -> Result<(), 
     Err(spender.bad("filling in a secret would make it another request"))
 }
 
-fn bad_url(spender: &Spender<'_>) -> Refusal {
+fn bad_url(spender: &Spender<'_>) -> Rejection {
     spender.bad("the request's URL is not valid, or too long")
 }

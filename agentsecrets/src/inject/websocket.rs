@@ -11,7 +11,7 @@ use crate::inject::injector::MOST_FILLED;
 use crate::policy::access_request::{Place, Spot};
 use crate::policy::grant::{Grant, Style};
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 /// Fills the placeholders of one conversation's messages.
@@ -35,7 +35,11 @@ impl Messages {
     /// `text` with its placeholders filled, or nothing where it has none. In a JSON document they are filled as
     /// the strings that they are. Refused with `policy_denied` where it names a secret that may not be spent
     /// here.
-    pub fn fill(&self, text: &[u8], vocabulary: &Vocabulary) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+    pub fn fill(
+        &self,
+        text: &[u8],
+        vocabulary: &Vocabulary,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
         self.may_be_spent(text, vocabulary)?;
         let Ok(document) = json::check(text) else { return self.filled(text, vocabulary, MOST_FILLED) };
         let mut left = MOST_FILLED;
@@ -43,7 +47,8 @@ impl Messages {
             self.may_be_spent(value.as_bytes(), vocabulary)?;
             let Some(filled) = self.filled(value.as_bytes(), vocabulary, left)? else { return Ok(None) };
             left = left.saturating_sub(filled.len());
-            let no_text = || self.refuse(Slug::BadRequest, "a secret in it is no text, as JSON needs it");
+            let no_text =
+                || self.refuse(ErrorCode::BadRequest, "a secret in it is no text, as JSON needs it");
             json::quoted(&filled).ok_or_else(no_text).map(Some)
         })
     }
@@ -53,11 +58,11 @@ impl Messages {
         known.map(|(_, value)| value.expose())
     }
 
-    fn may_be_spent(&self, text: &[u8], vocabulary: &Vocabulary) -> Result<(), Refusal> {
+    fn may_be_spent(&self, text: &[u8], vocabulary: &Vocabulary) -> Result<(), Rejection> {
         match vocabulary.mentions(text).find(|mention| self.value(&mention.name).is_none()) {
             Some(mention) => {
                 let message = format!("'{}' may not be spent at '{}' (websocket)", mention.name, self.domain);
-                Err(self.refuse(Slug::PolicyDenied, &message))
+                Err(self.refuse(ErrorCode::PolicyDenied, &message))
             }
             None => Ok(()),
         }
@@ -68,14 +73,17 @@ impl Messages {
         text: &[u8],
         vocabulary: &Vocabulary,
         most: usize,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
         vocabulary.fill(text, |name| self.value(name), most).map_err(|TooLong| {
-            self.refuse(Slug::BodyTooLarge, "filling in the secrets makes the message larger than 16 MiB")
+            self.refuse(
+                ErrorCode::BodyTooLarge,
+                "filling in the secrets makes the message larger than 16 MiB",
+            )
         })
     }
 
-    fn refuse(&self, slug: Slug, message: &str) -> Refusal {
-        Refusal::new(slug, &self.domain, message).by_rule(&*self.rule)
+    fn refuse(&self, slug: ErrorCode, message: &str) -> Rejection {
+        Rejection::new(slug, &self.domain, message).by_rule(&*self.rule)
     }
 }
 
@@ -105,7 +113,7 @@ mod tests {
         assert_eq!(&**filled, b"AUTH v\"lue");
         assert!(messages.fill(b"no placeholder", &vocabulary).unwrap().is_none());
         let refusal = messages.fill(b"AS_SECRET_A and AS_SECRET_B", &vocabulary).unwrap_err();
-        assert_eq!(refusal.slug, Slug::PolicyDenied);
+        assert_eq!(refusal.code, ErrorCode::PolicyDenied);
         assert!(messages.fill(b"[\"\\u0041S_SECRET_B\"]", &vocabulary).is_err());
         assert!(super::tests::messages(Place::Auth).is_none());
     }

@@ -6,7 +6,7 @@ use rmcp::model::{CallToolResult, ContentBlock};
 
 use crate::call::Answer;
 use crate::types::failure::Failure;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// Headers that a model needs to go on.
 const USEFUL: [HeaderName; 5] = [CONTENT_TYPE, ETAG, LINK, LOCATION, RETRY_AFTER];
@@ -29,7 +29,7 @@ pub(super) fn answer(answer: &Answer) -> CallToolResult {
 
 /// What the caller gave cannot be used.
 pub(super) fn wrong(why: &str) -> CallToolResult {
-    failed(&format!("{}: {why}", Slug::BadRequest.as_str()))
+    failed(&format!("{}: {why}", ErrorCode::BadRequest.as_str()))
 }
 
 /// What went wrong before there was an answer.
@@ -77,16 +77,16 @@ fn notes(answer: &Answer) -> String {
 }
 
 /// What to do about a refusal.
-fn advice(refusal: &Refusal) -> &'static str {
-    match refusal.slug {
+fn advice(refusal: &Rejection) -> &'static str {
+    match refusal.code {
         slug if slug.retryable() => {
             "AgentSecrets has no answer from the server. The same request may succeed later: wait, then repeat it \
              once. If it fails again, tell the user."
         }
-        Slug::BadRequest | Slug::TargetMismatch | Slug::BodyTooLarge => {
+        ErrorCode::BadRequest | ErrorCode::TargetMismatch | ErrorCode::BodyTooLarge => {
             "AgentSecrets cannot send this request as it is; nothing was sent. Correct what the message names."
         }
-        Slug::SecretMissing => {
+        ErrorCode::SecretMissing => {
             "Nothing was sent. The user must store this secret with `agentsecrets secrets set NAME`; never ask \
              them for its value."
         }
@@ -126,14 +126,14 @@ mod tests {
     #[test]
     fn a_refusal_is_an_error_that_says_whether_to_try_again() {
         for (slug, what) in [
-            (Slug::PolicyDenied, "do not repeat it"),
-            (Slug::RateLimited, "may succeed later"),
-            (Slug::UpstreamUnavailable, "may succeed later"),
-            (Slug::BadRequest, "Correct what"),
-            (Slug::SecretMissing, "secrets set NAME"),
-            (Slug::StoreUnavailable, "agentsecrets doctor"),
+            (ErrorCode::PolicyDenied, "do not repeat it"),
+            (ErrorCode::RateLimited, "may succeed later"),
+            (ErrorCode::UpstreamUnavailable, "may succeed later"),
+            (ErrorCode::BadRequest, "Correct what"),
+            (ErrorCode::SecretMissing, "secrets set NAME"),
+            (ErrorCode::StoreUnavailable, "agentsecrets doctor"),
         ] {
-            let refusal = Refusal::new(slug, "api.test", "why");
+            let refusal = Rejection::new(slug, "api.test", "why");
             let (status, refusal) = (slug.status(), Some(refusal));
             let (is_error, texts) = text(&answer(&Answer { status, refusal, ..Answer::default() }));
             assert!(is_error && texts[0].starts_with("HTTP ") && texts[1].contains(what), "{texts:?}");

@@ -17,7 +17,7 @@ use crate::redact::patterns::Patterns;
 use crate::store::refresh_tokens::Rotated;
 use crate::store::{Store, StoreError};
 use crate::types::name::{AgentName, Environment, Project, SecretName};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// One agent's wallet.
 pub struct Wallet {
@@ -67,7 +67,7 @@ impl Wallets {
     }
 
     /// The wallet of `agent`.
-    pub async fn of(&self, agent: &Agent) -> Result<Arc<Wallet>, Refusal> {
+    pub async fn of(&self, agent: &Agent) -> Result<Arc<Wallet>, Rejection> {
         if let Some(wallet) = self.ready.load().get(agent.name()) {
             return Ok(wallet.clone());
         }
@@ -77,7 +77,11 @@ impl Wallets {
             return Ok(wallet.clone());
         }
         let wallet = Arc::new(self.fill(agent).await.map_err(|error| {
-            Refusal::new(Slug::StoreUnavailable, "", format!("the secret store cannot be read: {error}"))
+            Rejection::new(
+                ErrorCode::StoreUnavailable,
+                "",
+                format!("the secret store cannot be read: {error}"),
+            )
         })?);
         self.retire(agent.name(), &wallet)?;
         let mut after = HashMap::clone(&before);
@@ -89,7 +93,7 @@ impl Wallets {
 
     /// What the agent's last wallet held and `next` does not is searched for all the same. Until it is, `next` is not
     /// the last, so that nothing is left out when this is tried again.
-    fn retire(&self, agent: &AgentName, next: &Arc<Wallet>) -> Result<(), Refusal> {
+    fn retire(&self, agent: &AgentName, next: &Arc<Wallet>) -> Result<(), Rejection> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = last.get(agent) {
             before

@@ -17,7 +17,7 @@ use crate::pipeline::agent_credentials::Wallet;
 use crate::policy::access_request::Ask;
 use crate::policy::evaluate::evaluate;
 use crate::policy::grant::{Decision, Grant};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 impl Pipeline {
     /// The grant that a person lets `held` become, and the wallet as it is then.
@@ -28,11 +28,11 @@ impl Pipeline {
         ask: &Ask<'_>,
         (parts, (body, trailers)): (&Parts, (Option<Bytes>, Option<HeaderMap>)),
         attempt: &mut Attempt,
-    ) -> Result<(Grant, Arc<Wallet>), Refusal> {
-        let refuse = |slug, message: &str| Refusal::new(slug, &ask.target.host, message);
+    ) -> Result<(Grant, Arc<Wallet>), Rejection> {
+        let refuse = |slug, message: &str| Rejection::new(slug, &ask.target.host, message);
         let Some(body) = body else {
             let message = "the body must be read before a person can approve it, and was not";
-            return Err(refuse(Slug::BodyTooLarge, message).by_rule(&**held.rule()));
+            return Err(refuse(ErrorCode::BodyTooLarge, message).by_rule(&**held.rule()));
         };
         let session = caller.isolation();
         let whole = Seen {
@@ -53,7 +53,7 @@ impl Pipeline {
         let answered = tokio::select! {
             answered = self.approvals.ask(&matter) => answered,
             () = self.stop.cancelled() => {
-                return Err(refuse(Slug::PolicyApprovalRequired, "we end, and nobody has approved this request"));
+                return Err(refuse(ErrorCode::PolicyApprovalRequired, "we end, and nobody has approved this request"));
             }
         };
         let approval = answered.map_err(|not| {
@@ -76,7 +76,7 @@ impl Pipeline {
                 grant
             }
         };
-        let about = |refusal: Refusal| refusal.about(&ask.target.host);
+        let about = |refusal: Rejection| refusal.about(&ask.target.host);
         let agent = policy.agent_for(caller).map_err(about)?;
         let wallet = self.wallets.of(agent).await.map_err(about)?;
         Ok((grant, wallet))

@@ -23,7 +23,7 @@ use crate::tls::leaf::Leaves;
 use crate::tls::terminate::{Hello, TerminateError, Terminated};
 use crate::types::host::Host;
 use crate::types::presented::Shown;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 use crate::types::target::{Claim, Scheme, Target};
 
 /// How long what is under way has to end by itself.
@@ -51,7 +51,7 @@ pub(super) enum Heard {
     /// Plain HTTP: requests can come.
     Plain(TcpStream),
     /// TLS that a rule speaks about and that is not opened.
-    Unopened(Box<Hello>, Result<Passage, Refusal>, Box<Admitted>),
+    Unopened(Box<Hello>, Result<Passage, Rejection>, Box<Admitted>),
 }
 
 /// Why a connection never became an exchange.
@@ -145,7 +145,7 @@ impl Intercept {
 
     /// Whether a connection to `host` is passed on as it is, or refused, since a rule speaks about it; where
     /// none does, it is opened.
-    fn passage(&self, arrived: &Arrived, host: &Host) -> Option<(Result<Passage, Refusal>, Admitted)> {
+    fn passage(&self, arrived: &Arrived, host: &Host) -> Option<(Result<Passage, Rejection>, Admitted)> {
         let (pipeline, port) = (&self.pipeline, arrived.destination.port());
         let (admitted, refused) = match pipeline.capabilities.admit(&arrived.caller, &arrived.shown) {
             Ok(admitted) => (admitted, None),
@@ -170,7 +170,7 @@ impl Intercept {
     async fn leave_unopened(
         &self,
         hello: Hello,
-        passage: Result<Passage, Refusal>,
+        passage: Result<Passage, Rejection>,
         admitted: &Admitted,
         destination: &Destination,
     ) {

@@ -26,7 +26,7 @@ use crate::intercept::reset_on_drop::Ending;
 use crate::types::body::{Body, full};
 use crate::types::name::{AgentName, Project};
 use crate::types::presented::Shown;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Claim;
 
 /// What opens a tunnel.
@@ -87,7 +87,7 @@ impl Explicit {
                 }
             }
             Opening::Nonsense(why) => {
-                let refusal = Refusal::new(Slug::BadRequest, "", why);
+                let refusal = Rejection::new(ErrorCode::BadRequest, "", why);
                 let caller = caller.as_ref().as_ref().ok();
                 self.turn_away(stream, caller, &Destination::Address(ends.ours), &refusal, false).await;
             }
@@ -100,10 +100,10 @@ impl Explicit {
         mut stream: TcpStream,
         caller: Option<&Caller>,
         destination: &Destination,
-        refusal: &Refusal,
+        refusal: &Rejection,
         asked: bool,
     ) {
-        let reason = format!("{}: {}", refusal.slug.as_str(), refusal.message);
+        let reason = format!("{}: {}", refusal.code.as_str(), refusal.message);
         self.intercept.record_broken(caller, destination, &reason);
         let told = async {
             stream.write_all(&error_response::on_the_wire(refusal, asked)).await?;
@@ -151,8 +151,8 @@ impl Explicit {
                     Err(unproven(error))
                 }
                 (_, "/proxy") => proxy_endpoint::unfold(&mut parts),
-                (_, _) => Err(Refusal::new(
-                    Slug::BadRequest,
+                (_, _) => Err(Rejection::new(
+                    ErrorCode::BadRequest,
                     "",
                     "there is nothing at this path: ask /proxy, or use this address as HTTPS_PROXY",
                 )),
@@ -191,6 +191,6 @@ impl Explicit {
     }
 }
 
-fn unproven(error: &IdentityError) -> Refusal {
-    Refusal::new(Slug::CapabilityDenied, "", format!("the caller cannot be proven: {error}"))
+fn unproven(error: &IdentityError) -> Rejection {
+    Rejection::new(ErrorCode::CapabilityDenied, "", format!("the caller cannot be proven: {error}"))
 }

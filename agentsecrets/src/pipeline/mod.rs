@@ -44,7 +44,7 @@ use crate::redact::{self, Findings};
 use crate::types::body::{Body, patient};
 use crate::types::name::{Environment, SecretName};
 use crate::types::presented::Shown;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::{Claim, Target};
 use crate::types::timeouts::Timeouts;
 use crate::upstream::client::Upstream;
@@ -130,7 +130,7 @@ impl Pipeline {
         session: &Session,
         mut request: Request<Body>,
         attempt: &mut Attempt,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Answered, Rejection> {
         let agents_side = hyper::upgrade::on(&mut request);
         let body_idle = self.timeouts.body_idle;
         let (mut parts, body) = request.map(|body| patient(body, body_idle)).into_parts();
@@ -161,7 +161,7 @@ impl Pipeline {
         body: Body,
         agents_side: hyper::upgrade::OnUpgrade,
         attempt: &mut Attempt,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Answered, Rejection> {
         let body_idle = self.timeouts.body_idle;
         let handshake = upgrade::asked(&parts).map_err(|refusal| refusal.about(&target.host))?;
         if let Some(handshake) = &handshake {
@@ -177,7 +177,7 @@ impl Pipeline {
         caller.agent = Some(agent.name().clone());
         let caller = &caller;
         let wallet = self.wallets.of(agent).await.map_err(|refusal| refusal.about(&target.host))?;
-        let about = |refusal: Refusal| refusal.about(&target.host);
+        let about = |refusal: Rejection| refusal.about(&target.host);
         let bounded = |spends: &[Spend]| {
             let (method, path) = (&parts.method, parts.uri.path());
             let ask = Ask { target: &target, method, path, websocket: false, references: &[] };
@@ -247,7 +247,11 @@ impl Pipeline {
         }
         let agreed = match &handshake {
             Some(handshake) => handshake.agreed(&response).map_err(|why| {
-                Refusal::new(Slug::UpstreamUnavailable, &host, format!("'{host}' did not answer: {why}"))
+                Rejection::new(
+                    ErrorCode::UpstreamUnavailable,
+                    &host,
+                    format!("'{host}' did not answer: {why}"),
+                )
             })?,
             None => false,
         };

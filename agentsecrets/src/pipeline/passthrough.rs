@@ -11,7 +11,7 @@ use crate::intercept::Destination;
 use crate::intercept::reset_on_drop::reset;
 use crate::policy::connection::Tunnel;
 use crate::tls::terminate::Hello;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 impl Pipeline {
     /// Passes the connection of `hello` on to `destination`, under one record that is closed with it.
@@ -48,7 +48,7 @@ impl Pipeline {
 }
 
 /// Refuses a connection that is not opened. What its server would not have answered ends in a reset.
-pub(super) async fn turn_away(hello: Hello, attempt: Attempt, refusal: &Refusal) {
+pub(super) async fn turn_away(hello: Hello, attempt: Attempt, refusal: &Rejection) {
     let answer = attempt.refused(refusal);
     let agent = hello.unopened();
     if answer.status().is_server_error() {

@@ -27,7 +27,7 @@ use crate::redact::Findings;
 use crate::types::body::{Body, BodyError};
 use crate::types::host::Host;
 use crate::types::name::{AgentName, Environment, SecretName};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Target;
 
 /// One attempt, being recorded.
@@ -115,7 +115,7 @@ impl Attempt {
     }
 
     /// Notes why nobody is let in, and yields what the agent is told.
-    pub fn not_admitted(&mut self, refused: Refused) -> Refusal {
+    pub fn not_admitted(&mut self, refused: Refused) -> Rejection {
         let Refused { refusal, token, session } = refused;
         token.iter().for_each(|token| self.pending.token(token));
         session.iter().for_each(|session| self.pending.session(session));
@@ -124,14 +124,14 @@ impl Attempt {
     }
 
     /// Notes that what it was let in for has ended, and yields what the agent is told.
-    pub fn over(&mut self, why: String) -> Refusal {
-        let refusal = Refusal::new(Slug::CapabilityDenied, "", why.clone());
+    pub fn over(&mut self, why: String) -> Rejection {
+        let refusal = Rejection::new(ErrorCode::CapabilityDenied, "", why.clone());
         self.because = Some(why);
         refusal
     }
 
     /// Puts the intent of a question on disk. Without it nothing leaves.
-    pub fn intend(&mut self) -> Result<(), Refusal> {
+    pub fn intend(&mut self) -> Result<(), Rejection> {
         self.pending.intent().map_err(|error| unrecordable(&error))
     }
 
@@ -198,7 +198,7 @@ impl Attempt {
     pub fn handing_over<'a>(
         &mut self,
         names: impl IntoIterator<Item = &'a SecretName>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         self.pending.request("ENV", String::new(), String::new());
         self.pending.handed_over(names, "env_inject");
         self.pending.intent().map_err(|error| unrecordable(&error))
@@ -206,7 +206,7 @@ impl Attempt {
 
     /// Puts the intent on disk, if a secret is about to leave. Without it nothing leaves; nor does a
     /// request without a secret while the log cannot be written.
-    pub fn intent(&mut self, grant: &Grant) -> Result<(), Refusal> {
+    pub fn intent(&mut self, grant: &Grant) -> Result<(), Rejection> {
         let ready = match grant.spends() {
             [] => self.pending.ready(),
             _ => self.pending.intent(),
@@ -215,24 +215,27 @@ impl Attempt {
     }
 
     /// Closes the record with a refusal, and yields what the agent is told.
-    pub fn refused(mut self, refusal: &Refusal) -> Response<Body> {
+    pub fn refused(mut self, refusal: &Rejection) -> Response<Body> {
         if let Some(rule) = &refusal.rule {
             self.pending.rule(rule.as_str());
         }
-        let status = match refusal.slug.status() {
+        let status = match refusal.code.status() {
             500.. => Status::Error,
             _ => Status::Blocked,
         };
-        let reason = match refusal.slug {
+        let reason = match refusal.code {
             slug if self.because.is_some() => {
                 format!("{}: {}", slug.as_str(), self.because.take().unwrap_or_default())
             }
-            Slug::BadRequest | Slug::SecretMissing | Slug::CredentialUnavailable | Slug::StoreUnavailable => {
-                format!("{}: {}", refusal.slug.as_str(), refusal.message)
+            ErrorCode::BadRequest
+            | ErrorCode::SecretMissing
+            | ErrorCode::CredentialUnavailable
+            | ErrorCode::StoreUnavailable => {
+                format!("{}: {}", refusal.code.as_str(), refusal.message)
             }
-            _ => refusal.slug.as_str().to_owned(),
+            _ => refusal.code.as_str().to_owned(),
         };
-        self.close(status, Some(refusal.slug.status()), Some(reason), false);
+        self.close(status, Some(refusal.code.status()), Some(reason), false);
         error_response::refusal(refusal)
     }
 
@@ -286,9 +289,9 @@ fn opening(environment: &Environment, caller: Option<&Caller>) -> Opening {
     }
 }
 
-fn unrecordable(error: &dyn std::fmt::Display) -> Refusal {
+fn unrecordable(error: &dyn std::fmt::Display) -> Rejection {
     tracing::error!(%error, "the audit log cannot be written");
-    Refusal::new(Slug::AuditUnavailable, "", "the audit log cannot be written, so nothing is sent")
+    Rejection::new(ErrorCode::AuditUnavailable, "", "the audit log cannot be written, so nothing is sent")
 }
 
 fn close(pending: Pending, status: Status, status_code: Option<u16>, reason: Option<String>, redacted: bool) {

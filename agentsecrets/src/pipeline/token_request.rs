@@ -20,7 +20,7 @@ use crate::pipeline::agent_credentials::Wallet;
 use crate::policy::grant::Grant;
 use crate::types::host::Host;
 use crate::types::name::{AgentName, Environment, SecretName};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 use crate::upstream::client::Upstream;
 
@@ -38,13 +38,13 @@ impl Pipeline {
         caller: &Caller,
         host: &Host,
         wallet: &Wallet,
-    ) -> Result<Vec<(SecretName, Arc<Secret>)>, Refusal> {
+    ) -> Result<Vec<(SecretName, Arc<Secret>)>, Rejection> {
         let mut made = Vec::with_capacity(grant.derived().len() + grant.captured().len());
         let session = caller.isolation();
         for name in grant.captured() {
             let value = wallet.purse.captured(name, &session, host).ok_or_else(|| {
                 let message = format!("nothing was captured as '{name}' from '{host}' in this session yet");
-                Refusal::new(Slug::SecretMissing, host, message)
+                Rejection::new(ErrorCode::SecretMissing, host, message)
             })?;
             made.push((name.clone(), value));
         }
@@ -80,7 +80,7 @@ struct Tokens {
 }
 
 impl Fetch for Tokens {
-    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Refusal>> {
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Rejection>> {
         let (upstream, patience, agent) = (self.upstream.clone(), self.patience, self.agent.clone());
         let attempt = Attempt::question(&self.audit, &self.environment, &self.caller, &self.agent, &question);
         async move {
@@ -95,11 +95,11 @@ impl Fetch for Tokens {
             let asked = tokio::time::timeout(patience, asking).await.unwrap_or_else(|_| {
                 let message =
                     format!("'{host}' did not answer within {} seconds", patience.as_secs_f32().ceil());
-                Err(Refusal::new(Slug::UpstreamTimeout, &host, message))
+                Err(Rejection::new(ErrorCode::UpstreamTimeout, &host, message))
             });
             match &asked {
                 Ok(reply) => attempt.ended(Some(reply.status), false, None),
-                Err(refusal) => attempt.ended(None, false, Some(refusal.slug.as_str().to_owned())),
+                Err(refusal) => attempt.ended(None, false, Some(refusal.code.as_str().to_owned())),
             }
             asked
         }
@@ -112,9 +112,10 @@ async fn ask(
     question: Question,
     agent: &AgentName,
     host: &str,
-) -> Result<Reply, Refusal> {
+) -> Result<Reply, Rejection> {
     let answer = upstream.send(inject::question(question, agent)?).await?;
-    let unusable = |why: &str| Refusal::new(Slug::UpstreamUnavailable, host, format!("'{host}' {why}"));
+    let unusable =
+        |why: &str| Rejection::new(ErrorCode::UpstreamUnavailable, host, format!("'{host}' {why}"));
     if answer.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(unusable("compresses its answer, which it was not asked to"));
     }

@@ -18,7 +18,7 @@ use crate::policy::value_export::{Handover, decide_handover};
 use crate::types::body::{Body, full};
 use crate::types::host::Host;
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::{Scheme, Target};
 
 /// The name, below a domain that RFC 6761 keeps from having any.
@@ -42,16 +42,16 @@ pub(super) enum Question {
 }
 
 /// What `agent` asks.
-pub(super) fn asked(agent: &Agent, parts: &Parts) -> Result<Question, Refusal> {
+pub(super) fn asked(agent: &Agent, parts: &Parts) -> Result<Question, Rejection> {
     match parts.uri.path() {
         NAMES => return Ok(Question::Names),
         PATH => {}
-        _ => return Err(Refusal::new(Slug::BadRequest, HOST, "there is nothing at this path")),
+        _ => return Err(Rejection::new(ErrorCode::BadRequest, HOST, "there is nothing at this path")),
     }
     let query = parts.uri.query().unwrap_or_default();
     let only = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "only");
     let only: Result<Vec<SecretName>, _> = only.map(|(_, name)| name.parse()).collect();
-    let only = only.map_err(|error| Refusal::new(Slug::BadRequest, HOST, error.to_string()))?;
+    let only = only.map_err(|error| Rejection::new(ErrorCode::BadRequest, HOST, error.to_string()))?;
     decide_handover(agent, &only).map(Question::Values)
 }
 
@@ -70,7 +70,7 @@ pub(super) fn hand_over(
     handover: &Handover,
     wallet: &Wallet,
     attempt: &mut Attempt,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, Rejection> {
     let values = wallet.values.hand_over(handover)?;
     attempt.handing_over(values.iter().map(|(name, _)| name))?;
     let object: Map<_, _> = values

@@ -13,7 +13,7 @@ use crate::identity::{Caller, IdentityError, Process};
 use crate::pipeline::value_export::{HOST, json};
 use crate::policy::Policy;
 use crate::types::body::Body;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// Where it is asked for; `pid` names a process in the namespace of who asks, else it is the parent's.
 pub const PATH: &str = "/whoami";
@@ -25,12 +25,13 @@ impl Pipeline {
         caller: &Caller,
         policy: Arc<Policy>,
         parts: &Parts,
-    ) -> Result<Response<Body>, Refusal> {
-        let denied = |why: String| Refusal::new(Slug::CapabilityDenied, HOST, why);
+    ) -> Result<Response<Body>, Rejection> {
+        let denied = |why: String| Rejection::new(ErrorCode::CapabilityDenied, HOST, why);
         let query = parts.uri.query().unwrap_or_default();
         let named = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "pid");
         let named = named.map(|(_, pid)| pid.parse::<u32>()).transpose();
-        let named = named.map_err(|_| Refusal::new(Slug::BadRequest, HOST, "'pid' is not a number"))?;
+        let named =
+            named.map_err(|_| Rejection::new(ErrorCode::BadRequest, HOST, "'pid' is not a number"))?;
         let (capabilities, caller) = (self.capabilities.clone(), caller.clone());
         let asked = tokio::task::spawn_blocking(move || {
             let trust = capabilities.trust().ok_or(IdentityError::Unsupported)?;
@@ -48,7 +49,7 @@ impl Pipeline {
             asked.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()));
         let known = asked.map_err(|error| denied(format!("this program cannot be looked at: {error}")))?;
         let known = serde_json::to_value(known);
-        Ok(json(known.map_err(|error| Refusal::new(Slug::BadRequest, HOST, error.to_string()))?))
+        Ok(json(known.map_err(|error| Rejection::new(ErrorCode::BadRequest, HOST, error.to_string()))?))
     }
 }
 

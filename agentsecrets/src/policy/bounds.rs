@@ -3,19 +3,19 @@
 use super::grant::Spend;
 use crate::identity::Caller;
 use crate::policy::access_request::Ask;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// Somebody who has a say in what is granted.
 pub trait Bounds: Send + Sync {
     /// Why `caller` may not have `spends` spent on `ask`, although a rule allows it.
-    fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal>;
+    fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection>;
 }
 
 /// What is bounded by the rules alone.
 pub struct Unbounded;
 
 impl Bounds for Unbounded {
-    fn refusal(&self, _caller: &Caller, _ask: &Ask<'_>, _spends: &[Spend]) -> Option<Refusal> {
+    fn refusal(&self, _caller: &Caller, _ask: &Ask<'_>, _spends: &[Spend]) -> Option<Rejection> {
         None
     }
 }
@@ -30,7 +30,7 @@ mod tests {
     use crate::policy::Policy;
     use crate::policy::evaluate;
     use crate::policy::grant::Decision;
-    use crate::types::rejection::Slug;
+    use crate::types::rejection::ErrorCode;
     use crate::types::target::{Scheme, Target};
 
     const POLICY: &str = "version: 1
@@ -42,9 +42,9 @@ agents:
     struct NotA;
 
     impl Bounds for NotA {
-        fn refusal(&self, _caller: &Caller, _ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
+        fn refusal(&self, _caller: &Caller, _ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
             let is_a = spends.iter().any(|spend| spend.name.as_str() == "A");
-            is_a.then(|| Refusal::new(Slug::CapabilityDenied, "", "not A"))
+            is_a.then(|| Rejection::new(ErrorCode::CapabilityDenied, "", "not A"))
         }
     }
 
@@ -55,7 +55,7 @@ agents:
         let target = Target { scheme: Scheme::Https, host: "api.net".parse().unwrap(), port: 443 };
         let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
         let Decision::Deny(refusal) = evaluate(&policy, &NotA, &caller, &ask) else { panic!("allowed") };
-        assert_eq!((refusal.slug, &*refusal.domain), (Slug::CapabilityDenied, "api.net"));
+        assert_eq!((refusal.code, &*refusal.domain), (ErrorCode::CapabilityDenied, "api.net"));
         assert!(matches!(evaluate(&policy, &Unbounded, &caller, &ask), Decision::Allow(_)));
         assert!(matches!(evaluate(&policy, &Unbounded, &caller, &ask), Decision::Deny(_)));
     }

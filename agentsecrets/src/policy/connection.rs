@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::identity::Caller;
 use crate::types::host::Host;
 use crate::types::name::AgentName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 use super::grant::PrivateAddresses;
 use super::rules::{Agent, Policy, Rule};
@@ -33,7 +33,7 @@ pub fn decide_connection(
     caller: &Caller,
     host: &Host,
     port: u16,
-) -> Result<Option<Tunnel>, Refusal> {
+) -> Result<Option<Tunnel>, Rejection> {
     let Ok(agent) = policy.agent_for(caller) else { return Ok(None) };
     let Some(rule) = passes(agent, host, port) else { return Ok(None) };
     if let Some(refusal) = charge(agent.limiters(rule, &[]), host, "connections", Instant::now()) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Policy;
 use super::connection::{Tunnel, decide_connection};
 use crate::identity::Caller;
-use crate::types::rejection::Slug;
+use crate::types::rejection::ErrorCode;
 
 const POLICY: &str = r#"version: 1
 agents:
@@ -63,7 +63,7 @@ fn a_rate_counts_connections() {
     let ask = || decide_connection(&policy, &caller("s"), &"slow.net".parse().unwrap(), 443);
     assert!(ask().unwrap().is_some());
     let refusal = ask().unwrap_err();
-    assert_eq!(refusal.slug, Slug::RateLimited);
+    assert_eq!(refusal.code, ErrorCode::RateLimited);
     assert!(refusal.message.contains("1 connections in"), "{refusal}");
 }
 

@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::policy::access_request::{Ask, Reference};
 use crate::policy::evaluate;
 use crate::types::host::Host;
-use crate::types::rejection::Slug;
+use crate::types::rejection::ErrorCode;
 use crate::types::target::{Scheme, Target};
 
 const POLICY: &str = r#"version: 1
@@ -96,20 +96,20 @@ fn granted(decision: Decision) -> Grant {
     }
 }
 
-fn slug(decision: Decision) -> Option<Slug> {
+fn slug(decision: Decision) -> Option<ErrorCode> {
     match decision {
         Decision::Allow(_) => None,
-        Decision::Hold(_) => Some(Slug::PolicyApprovalRequired),
-        Decision::Deny(refusal) => Some(refusal.slug),
+        Decision::Hold(_) => Some(ErrorCode::PolicyApprovalRequired),
+        Decision::Deny(refusal) => Some(refusal.code),
     }
 }
 
 /// What happens, method, URL, references, and the refusal if there is one.
-type Case = (&'static str, &'static str, &'static str, &'static [&'static str], Option<Slug>);
+type Case = (&'static str, &'static str, &'static str, &'static [&'static str], Option<ErrorCode>);
 
 #[test]
 fn the_specification() {
-    use Slug::*;
+    use ErrorCode::*;
     const KEY: &str = "STRIPE_KEY@auth";
     let table: &[Case] = &[
         (
@@ -271,7 +271,7 @@ fn a_rule_that_holds_requests_is_not_dodged_by_a_wider_one_below() {
     let policy = policy(text);
     for references in [&[][..], &["K@auth"], &["K@query"], &["OTHER@header"]] {
         let decision = ask_as(&policy, &caller(None, "s"), "POST", "https://x.net/pay", references);
-        assert_eq!(slug(decision), Some(Slug::PolicyApprovalRequired), "{references:?}");
+        assert_eq!(slug(decision), Some(ErrorCode::PolicyApprovalRequired), "{references:?}");
     }
 }
 
@@ -280,7 +280,7 @@ fn the_order_of_the_file_decides_not_how_a_host_is_written() {
     let text = "version: 1\nagents:\n  - name: a\n    allow:\n      - host: '*.x.net'\n        approve: true\n      \
                 - host: api.x.net\n";
     let decision = ask_as(&policy(text), &caller(None, "s"), "GET", "https://api.x.net/", &[]);
-    assert_eq!(slug(decision), Some(Slug::PolicyApprovalRequired));
+    assert_eq!(slug(decision), Some(ErrorCode::PolicyApprovalRequired));
 }
 
 #[test]
@@ -289,10 +289,10 @@ fn a_rate_is_kept_per_rule_and_survives_a_new_file() {
     let caller = caller(Some("coder"), "s");
     let slow = |policy: &Policy| slug(ask_as(policy, &caller, "GET", "https://slow.net/", &[]));
     assert_eq!((slow(&first), slow(&first)), (None, None));
-    assert_eq!(slow(&first), Some(Slug::RateLimited));
+    assert_eq!(slow(&first), Some(ErrorCode::RateLimited));
     let mut second = policy(POLICY);
     second.keep_counts_of(&first);
-    assert_eq!(slow(&second), Some(Slug::RateLimited));
+    assert_eq!(slow(&second), Some(ErrorCode::RateLimited));
     assert_eq!(slug(ask_as(&second, &caller, "GET", "https://open.net/", &[])), None);
 }
 
@@ -330,33 +330,40 @@ fn who_may_act() {
         "trusted: true",
         "pod: { namespace: prod }",
     ] {
-        assert_eq!(acts(&facts(fails), &caller(None, "s")), Some(Slug::CapabilityDenied), "{fails}");
-        assert_eq!(acts(&facts(fails), &caller(Some("a"), "s")), Some(Slug::CapabilityDenied), "{fails}");
+        assert_eq!(acts(&facts(fails), &caller(None, "s")), Some(ErrorCode::CapabilityDenied), "{fails}");
+        assert_eq!(
+            acts(&facts(fails), &caller(Some("a"), "s")),
+            Some(ErrorCode::CapabilityDenied),
+            "{fails}"
+        );
     }
     let mut trusted = caller(None, "s");
     trusted.standing.trusted = true;
     assert_eq!(acts(&facts("trusted: true"), &trusted), None);
     let none = caller(None, "");
-    assert_eq!(acts(&facts("session: true"), &none), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&facts("session: true"), &none), Some(ErrorCode::CapabilityDenied));
     assert_eq!(acts(&facts("uid: 1000"), &none), None);
     let unnamed = policy("version: 1\nagents:\n  - name: a\n    allow: [ { host: x.net } ]\n");
-    assert_eq!(acts(&unnamed, &none), Some(Slug::CapabilityDenied));
-    assert_eq!(acts(&unnamed, &caller(Some("b"), "s")), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&unnamed, &none), Some(ErrorCode::CapabilityDenied));
+    assert_eq!(acts(&unnamed, &caller(Some("b"), "s")), Some(ErrorCode::CapabilityDenied));
     let mut hidden = caller(None, "s");
     Arc::make_mut(&mut hidden.process).cgroup = "/agents.slice/../other".to_owned();
-    assert_eq!(acts(&facts("cgroup: '/agents.slice/**'"), &hidden), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&facts("cgroup: '/agents.slice/**'"), &hidden), Some(ErrorCode::CapabilityDenied));
     let mut unseen = caller(None, "s");
     let process = Arc::make_mut(&mut unseen.process);
     (process.exe, process.sha256) = (std::path::PathBuf::new(), String::new());
     let id = "0123456789ab".repeat(6)[..64].to_owned();
     process.cgroup = format!("/system.slice/docker-{id}.scope");
     for unproven in ["exe: '/**'", "exe: '/'", &format!("sha256: {}", "cd".repeat(32))] {
-        assert_eq!(acts(&facts(unproven), &unseen), Some(Slug::CapabilityDenied), "{unproven}");
+        assert_eq!(acts(&facts(unproven), &unseen), Some(ErrorCode::CapabilityDenied), "{unproven}");
     }
     assert_eq!(acts(&facts(&format!("container: '{id}', uid: 1000")), &unseen), None);
     assert_eq!(acts(&facts(&format!("container: '{}'", &id[..12])), &unseen), None);
-    assert_eq!(acts(&facts("container: '0123456789ac'"), &unseen), Some(Slug::CapabilityDenied));
-    assert_eq!(acts(&facts("container: '0123456789ab'"), &caller(None, "s")), Some(Slug::CapabilityDenied));
+    assert_eq!(acts(&facts("container: '0123456789ac'"), &unseen), Some(ErrorCode::CapabilityDenied));
+    assert_eq!(
+        acts(&facts("container: '0123456789ab'"), &caller(None, "s")),
+        Some(ErrorCode::CapabilityDenied)
+    );
 }
 
 #[test]
@@ -365,7 +372,7 @@ fn the_first_entry_that_holds_is_the_callers() {
                 - name: any\n    allow: [ { host: a.net } ]\n";
     let policy = policy(text);
     assert_eq!(policy.agent_for(&caller(None, "s")).unwrap().name().as_str(), "any");
-    assert_eq!(policy.agent_for(&caller(Some("root"), "s")).unwrap_err().slug, Slug::CapabilityDenied);
+    assert_eq!(policy.agent_for(&caller(Some("root"), "s")).unwrap_err().code, ErrorCode::CapabilityDenied);
 }
 
 #[test]
@@ -373,11 +380,11 @@ fn without_rules_nothing_is_allowed_and_the_reason_is_said() {
     let bare = caller(Some("bare"), "s");
     assert_eq!(
         slug(ask_as(&policy(POLICY), &bare, "GET", "https://open.net/", &[])),
-        Some(Slug::EmptyAllowlist)
+        Some(ErrorCode::EmptyAllowlist)
     );
     let nothing = Policy::load(Path::new("/nonexistent/policy.yaml")).unwrap();
     let Decision::Deny(refusal) = ask_as(&nothing, &bare, "GET", "https://open.net/", &[]) else { panic!() };
-    assert_eq!((refusal.slug, refusal.domain.as_str()), (Slug::EmptyAllowlist, "open.net"));
+    assert_eq!((refusal.code, refusal.domain.as_str()), (ErrorCode::EmptyAllowlist, "open.net"));
 }
 
 #[test]
@@ -441,7 +448,7 @@ fn shape(decision: &Decision) -> String {
     match decision {
         Decision::Allow(grant) => format!("{:?} {:?} {:?}", grant.spends(), grant.quoted(), grant.private()),
         Decision::Hold(held) => format!("{:?}", held.spends()),
-        Decision::Deny(refusal) => format!("{:?} {}", refusal.slug, refusal.message),
+        Decision::Deny(refusal) => format!("{:?} {}", refusal.code, refusal.message),
     }
 }
 
@@ -455,7 +462,7 @@ proptest! {
         let decision = evaluate(&policy, &Unbounded, &caller(Some("coder"), "s"), &ask);
         prop_assert_eq!(policy.names(None, &target.host), named_by_hand(&host));
         if !named_by_hand(&host) {
-            prop_assert_eq!(slug(decision), Some(Slug::DomainNotInAllowlist));
+            prop_assert_eq!(slug(decision), Some(ErrorCode::DomainNotInAllowlist));
         } else if let Decision::Allow(grant) = decision {
             prop_assert!(https || grant.spends().is_empty());
             let ambiguous = ["//", "%2", "%5", ";", "%00"].iter().any(|bad| path.contains(bad))

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::identity::Caller;
 use crate::types::host::Host;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Scheme;
 
 use super::bounds::Bounds;
@@ -27,7 +27,7 @@ pub fn evaluate(policy: &Policy, bounds: &dyn Bounds, caller: &Caller, ask: &Ask
             let bounded = |spends: &[Spend]| bounds.refusal(caller, ask, spends);
             judge(policy, agent, ask, Instant::now(), bounded)
         }
-        Err(refusal) => Decision::Deny(Refusal { domain: ask.target.host.to_string(), ..refusal }),
+        Err(refusal) => Decision::Deny(Rejection { domain: ask.target.host.to_string(), ..refusal }),
     }
 }
 
@@ -37,13 +37,13 @@ pub(super) fn judge(
     agent: &Agent,
     ask: &Ask<'_>,
     now: Instant,
-    bounded: impl FnOnce(&[Spend]) -> Option<Refusal>,
+    bounded: impl FnOnce(&[Spend]) -> Option<Rejection>,
 ) -> Decision {
-    let deny = |slug, message: String| Refusal::new(slug, &ask.target.host, message);
+    let deny = |slug, message: String| Rejection::new(slug, &ask.target.host, message);
     if agent.rules.is_empty() {
         let message =
             format!("agent '{}' has no rule in {}, so that nothing is allowed", agent.name, policy.file);
-        return Decision::Deny(deny(Slug::EmptyAllowlist, message));
+        return Decision::Deny(deny(ErrorCode::EmptyAllowlist, message));
     }
     let candidates = candidates(agent, &ask.target.host);
     if candidates.is_empty() {
@@ -51,7 +51,7 @@ pub(super) fn judge(
             "'{}' is not in the allowlist of agent '{}'; a rule in {} would have to name it",
             ask.target.host, agent.name, policy.file
         );
-        return Decision::Deny(deny(Slug::DomainNotInAllowlist, message));
+        return Decision::Deny(deny(ErrorCode::DomainNotInAllowlist, message));
     }
     let plain = ask.target.scheme == Scheme::Http;
     if plain && let Some(rule) = candidates.iter().find(|rule| asks_to_carry(rule, ask)) {
@@ -77,8 +77,8 @@ pub(super) fn judge(
         return Decision::Deny(non_https(rule, ask));
     }
     let refusal = match nearest {
-        Some((rule, miss)) => deny(Slug::PolicyDenied, miss.message(agent, ask)).by_rule(&*rule.id),
-        None => deny(Slug::PolicyDenied, format!("no rule for '{}' allows this", ask.target.host)),
+        Some((rule, miss)) => deny(ErrorCode::PolicyDenied, miss.message(agent, ask)).by_rule(&*rule.id),
+        None => deny(ErrorCode::PolicyDenied, format!("no rule for '{}' allows this", ask.target.host)),
     };
     Decision::Deny(refusal)
 }
@@ -193,7 +193,7 @@ pub(super) fn weigh(rule: &Rule, ask: &Ask<'_>, path: &Path<'_>) -> Result<Vec<S
 }
 
 /// What stands in the way of a request that its rule allows.
-fn settle(rule: &Rule, ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
+fn settle(rule: &Rule, ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
     (ask.target.scheme == Scheme::Http && !spends.is_empty()).then(|| non_https(rule, ask))
 }
 
@@ -261,10 +261,10 @@ fn covers(spend: &Spend, inject: &Spend) -> bool {
     spot == other && spot.place != Place::Path || same_kind && spend.name == inject.name
 }
 
-fn non_https(rule: &Rule, ask: &Ask<'_>) -> Refusal {
+fn non_https(rule: &Rule, ask: &Ask<'_>) -> Rejection {
     let host = &ask.target.host;
     let message = format!("plain HTTP to '{host}' would carry a secret in the clear; use https://");
-    Refusal::new(Slug::NonHttpsBlocked, host, message).by_rule(&*rule.id)
+    Rejection::new(ErrorCode::NonHttpsBlocked, host, message).by_rule(&*rule.id)
 }
 
 impl Miss {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Scheme;
 
 use super::connection::passes;
@@ -18,7 +18,7 @@ use crate::policy::evaluate::{candidates, judge, weigh};
 #[derive(Debug)]
 pub struct Explanation {
     /// What would happen.
-    pub outcome: Result<Allowed, Refusal>,
+    pub outcome: Result<Allowed, Rejection>,
     /// The rules for the host, in the order of the file.
     pub considered: Vec<Considered>,
 }
@@ -69,7 +69,7 @@ pub fn explain(policy: &Policy, agent: &Agent, ask: &Ask<'_>) -> Explanation {
         (None, Decision::Deny(refusal)) => Err(refusal),
     };
     let path = Path::read(ask.path);
-    let non_https = matches!(&outcome, Err(refusal) if refusal.slug == Slug::NonHttpsBlocked);
+    let non_https = matches!(&outcome, Err(refusal) if refusal.code == ErrorCode::NonHttpsBlocked);
     let considered = candidates(agent, &ask.target.host).into_iter().map(|rule| {
         let plain = non_https && ask.target.scheme == Scheme::Http;
         let objection = match weigh(rule, ask, &path) {

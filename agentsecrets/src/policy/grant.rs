@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 
 use crate::tls::verify::Roots;
 use crate::types::name::{AgentName, SecretName};
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 use super::path::Path;
 use super::signing::Signing;
@@ -23,7 +23,7 @@ use crate::types::json_path::JsonPath;
 #[derive(Debug)]
 pub enum Decision {
     /// It does not leave.
-    Deny(Refusal),
+    Deny(Rejection),
     /// It leaves, with the secrets of the grant (which may be none).
     Allow(Grant),
     /// It leaves if a person approves it.

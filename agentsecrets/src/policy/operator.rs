@@ -89,7 +89,7 @@ mod tests {
     use crate::policy::access_request::{Ask, Reference};
     use crate::policy::evaluate::judge;
     use crate::policy::grant::{Decision, Grant};
-    use crate::types::rejection::Slug;
+    use crate::types::rejection::ErrorCode;
     use crate::types::target::{Scheme, Target};
 
     const POLICY: &str = "version: 1
@@ -105,7 +105,7 @@ agents:
       - { host: pinned.net, tls: passthrough }
 ";
 
-    fn decided(host: &str, port: u16, name: &str) -> Result<Grant, Slug> {
+    fn decided(host: &str, port: u16, name: &str) -> Result<Grant, ErrorCode> {
         let secrets = vec!["A".parse().unwrap(), "B".parse().unwrap()];
         let policy = Policy::parse(POLICY, Path::new("policy.yaml")).unwrap();
         let policy = policy.of_the_person("person".parse().unwrap(), secrets);
@@ -120,8 +120,8 @@ agents:
         };
         match judge(&policy, &policy.agents[0], &ask, std::time::Instant::now(), |_| None) {
             Decision::Allow(grant) => Ok(grant),
-            Decision::Hold(_) => Err(Slug::PolicyApprovalRequired),
-            Decision::Deny(refusal) => Err(refusal.slug),
+            Decision::Hold(_) => Err(ErrorCode::PolicyApprovalRequired),
+            Decision::Deny(refusal) => Err(refusal.code),
         }
     }
 
@@ -136,8 +136,8 @@ agents:
             }
         }
         assert_eq!(*decided("api.net", 443, "A").unwrap().private(), PrivateAddresses::Any);
-        assert_eq!(decided("x.wild.org", 443, "B").unwrap_err(), Slug::PolicyDenied);
-        assert_eq!(decided("wild.org", 8443, "B").unwrap_err(), Slug::DomainNotInAllowlist);
-        assert_eq!(decided("other.net", 443, "B").unwrap_err(), Slug::DomainNotInAllowlist);
+        assert_eq!(decided("x.wild.org", 443, "B").unwrap_err(), ErrorCode::PolicyDenied);
+        assert_eq!(decided("wild.org", 8443, "B").unwrap_err(), ErrorCode::DomainNotInAllowlist);
+        assert_eq!(decided("other.net", 443, "B").unwrap_err(), ErrorCode::DomainNotInAllowlist);
     }
 }

@@ -11,7 +11,7 @@ use super::grant::{Decision, Grant, Style};
 use crate::identity::Caller;
 use crate::policy::access_request::{Area, Ask, Place, Reference, Spot};
 use crate::policy::evaluate::{Reading, judge, reading};
-use crate::types::rejection::Slug;
+use crate::types::rejection::ErrorCode;
 use crate::types::target::{Scheme, Target};
 
 /// `KEY@place`, or `KEY@place:name`.
@@ -45,13 +45,13 @@ fn asked<T>(path: &str, references: &[Reference], work: impl FnOnce(&Ask<'_>) ->
     work(&Ask { target: &target, method: &Method::POST, path, websocket: false, references })
 }
 
-fn decided(rules: &str, references: &[Reference]) -> Result<Grant, Slug> {
+fn decided(rules: &str, references: &[Reference]) -> Result<Grant, ErrorCode> {
     let policy = policy(rules);
     let now = std::time::Instant::now();
     match asked("/v1/x", references, |ask| judge(&policy, &policy.agents()[0], ask, now, |_| None)) {
         Decision::Allow(grant) => Ok(grant),
-        Decision::Hold(_) => Err(Slug::PolicyApprovalRequired),
-        Decision::Deny(refusal) => Err(refusal.slug),
+        Decision::Hold(_) => Err(ErrorCode::PolicyApprovalRequired),
+        Decision::Deny(refusal) => Err(refusal.code),
     }
 }
 
@@ -68,7 +68,7 @@ fn a_placeholder_is_spent_in_a_place_denied_with_another_secret_and_quoted_elsew
         assert_eq!(grant.spends()[0].style, Style::Placeholder(spot_of(spot)), "{spot}");
         assert!(grant.quoted().is_empty());
         let other = decided(rule, &[reference(&format!("OTHER@{spot}"))]);
-        assert_eq!(other.err(), Some(Slug::PolicyDenied), "{spot}");
+        assert_eq!(other.err(), Some(ErrorCode::PolicyDenied), "{spot}");
     }
     for spot in ["auth", "form:g", "header:x-names", "cookie:t", "query"] {
         let grant = decided(rule, &[reference(&format!("OTHER@{spot}"))]).unwrap();
@@ -86,10 +86,10 @@ fn what_is_asked_for_outright_is_spent_or_refused_and_never_passed_over() {
     for style in [Style::Bearer, Style::Basic, header("x-api-key"), json("a.b")] {
         let grant = decided(rule, &[asked("K", style.clone())]).unwrap();
         assert_eq!(grant.spends()[0].style, style);
-        assert_eq!(decided(rule, &[asked("OTHER", style)]).err(), Some(Slug::PolicyDenied));
+        assert_eq!(decided(rule, &[asked("OTHER", style)]).err(), Some(ErrorCode::PolicyDenied));
     }
     for style in [Style::Query("q".into()), Style::Form("f".into()), header("x-note"), json("a")] {
-        assert_eq!(decided(rule, &[asked("K", style)]).err(), Some(Slug::PolicyDenied));
+        assert_eq!(decided(rule, &[asked("K", style)]).err(), Some(ErrorCode::PolicyDenied));
     }
 }
 

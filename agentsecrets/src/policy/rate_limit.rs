@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::policy::units::Rate;
 use crate::types::host::Host;
 use crate::types::name::{AgentName, SecretName};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// Counts requests of one agent.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) fn charge<'a>(
     host: &Host,
     what: &str,
     now: Instant,
-) -> Option<Refusal> {
+) -> Option<Rejection> {
     let (number, (limiter, wait)) = limiters
         .clone()
         .enumerate()
@@ -91,7 +91,7 @@ pub(crate) fn charge<'a>(
     };
     let (count, period) = (rate.count, rate.period.as_secs());
     let message = format!("more than {count} {what} in {period} seconds {of}; try again in {wait} seconds");
-    Some(Refusal { retry_after: Some(wait), ..Refusal::new(Slug::RateLimited, host, message) })
+    Some(Rejection { retry_after: Some(wait), ..Rejection::new(ErrorCode::RateLimited, host, message) })
 }
 
 fn nanos(duration: Duration) -> u64 {

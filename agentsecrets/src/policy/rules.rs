@@ -11,7 +11,7 @@ use crate::identity::{Caller, Process};
 use crate::tls::verify::Roots;
 use crate::types::host::Host;
 use crate::types::name::{AgentName, SecretName};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 use super::grant::{PrivateAddresses, Spend};
 use super::load::Problem;
@@ -136,11 +136,11 @@ impl Policy {
 
     /// The entry that `caller` acts under: the one that `run --agent` named if its `match` holds, else
     /// the first whose `match` holds. The refusal says which fact was missing; its domain is empty.
-    pub fn agent_for(&self, caller: &Caller) -> Result<&Agent, Refusal> {
-        let denied = |message: String| Refusal::new(Slug::CapabilityDenied, "", message);
+    pub fn agent_for(&self, caller: &Caller) -> Result<&Agent, Rejection> {
+        let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, "", message);
         if self.agents.is_empty() {
             let message = format!("{} has no rule at all, so that nothing is allowed", self.file);
-            return Err(Refusal::new(Slug::EmptyAllowlist, "", message));
+            return Err(Rejection::new(ErrorCode::EmptyAllowlist, "", message));
         }
         let Some(name) = &caller.agent else {
             // The first that holds, or may: what is not known must not make another of it.

@@ -14,7 +14,7 @@ use crate::redact::json_values::find;
 use crate::types::body::{Body, full};
 use crate::types::host::Host;
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 /// The largest body that is looked into, in bytes.
@@ -26,8 +26,8 @@ pub async fn capture(
     response: Response<Body>,
     taking: &Taking,
     host: &Host,
-    mut keep: impl FnMut(&SecretName, Secret) -> Result<(), Refusal>,
-) -> Result<Response<Body>, Refusal> {
+    mut keep: impl FnMut(&SecretName, Secret) -> Result<(), Rejection>,
+) -> Result<Response<Body>, Rejection> {
     let (mut parts, body) = response.into_parts();
     for (source, name) in &taking.captures {
         match source {
@@ -59,7 +59,7 @@ pub async fn capture(
     }
     let unreadable = |why: &str| {
         let message = format!("the rule takes something out of the answer of '{host}', which {why}");
-        Refusal::new(Slug::UnreadableAnswer, host, message)
+        Rejection::new(ErrorCode::UnreadableAnswer, host, message)
     };
     let codings = codings(&parts.headers).map_err(|_| unreadable("is encoded in an unknown way"))?;
     let body = if codings.is_empty() { body } else { BodyExt::boxed_unsync(decoded(body, &codings)) };
@@ -83,8 +83,8 @@ pub async fn capture(
 fn cookies(
     headers: &mut HeaderMap,
     cookie: &str,
-    mut new: impl FnMut(&[u8]) -> Result<Option<HeaderValue>, Refusal>,
-) -> Result<(), Refusal> {
+    mut new: impl FnMut(&[u8]) -> Result<Option<HeaderValue>, Rejection>,
+) -> Result<(), Rejection> {
     let before: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
     headers.remove(SET_COOKIE);
     for header in before {
@@ -114,8 +114,8 @@ fn cookies(
 fn json(
     text: &str,
     taking: &Taking,
-    keep: &mut impl FnMut(&SecretName, Secret) -> Result<(), Refusal>,
-) -> Result<Option<String>, Refusal> {
+    keep: &mut impl FnMut(&SecretName, Secret) -> Result<(), Rejection>,
+) -> Result<Option<String>, Rejection> {
     let mut edits = Vec::new();
     for (path, name) in taking.in_json() {
         for range in find(text, path).unwrap_or_default() {
@@ -147,8 +147,8 @@ fn json(
     Ok((!edits.is_empty()).then_some(clean))
 }
 
-fn placeholder(name: &SecretName) -> Result<HeaderValue, Refusal> {
-    let unfit = |_| Refusal::new(Slug::UnreadableAnswer, "", "what was captured cannot be named");
+fn placeholder(name: &SecretName) -> Result<HeaderValue, Rejection> {
+    let unfit = |_| Rejection::new(ErrorCode::UnreadableAnswer, "", "what was captured cannot be named");
     HeaderValue::try_from(format!("AS_SECRET_{name}")).map_err(unfit)
 }
 

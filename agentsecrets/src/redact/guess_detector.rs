@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::types::name::AgentName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// So many answers with a piece of a secret,
 const MOST: u32 = 16;
@@ -41,7 +41,7 @@ impl Count {
 
 impl Alarms {
     /// Refused with `redaction_limit` while `domain` is closed to `agent`.
-    pub fn check(&self, agent: &AgentName, domain: &impl ToString) -> Result<(), Refusal> {
+    pub fn check(&self, agent: &AgentName, domain: &impl ToString) -> Result<(), Rejection> {
         self.check_at(agent, domain.to_string(), Instant::now())
     }
 
@@ -50,7 +50,7 @@ impl Alarms {
         Watch { alarms: self.clone(), agent: agent.clone(), domain: domain.to_string() }
     }
 
-    fn check_at(&self, agent: &AgentName, domain: String, now: Instant) -> Result<(), Refusal> {
+    fn check_at(&self, agent: &AgentName, domain: String, now: Instant) -> Result<(), Rejection> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (agent.clone(), domain);
         let closed = counts.get(&key).filter(|count| !count.is_over(now)).and_then(|count| count.closed);
@@ -62,7 +62,7 @@ impl Alarms {
             key.1,
             PERIOD.as_secs() / 60,
         );
-        Err(Refusal::new(Slug::RedactionLimit, key.1, message))
+        Err(Rejection::new(ErrorCode::RedactionLimit, key.1, message))
     }
 
     /// Counts one more; whether it raises the alarm.
@@ -174,7 +174,7 @@ mod tests {
         assert!(alarms.count(&agent(), "api.test", start));
         assert!(!alarms.count(&agent(), "api.test", start));
         let refusal = check("api.test", start).unwrap_err();
-        assert_eq!((refusal.slug.as_str(), refusal.slug.status()), ("redaction_limit", 429));
+        assert_eq!((refusal.code.as_str(), refusal.code.status()), ("redaction_limit", 429));
         check("other.test", start).unwrap();
         alarms.check_at(&"other".parse().unwrap(), "api.test".to_owned(), start).unwrap();
         check("api.test", start + CLOSED).unwrap();

@@ -25,7 +25,7 @@ use super::stream::{Scrubber, Unit};
 use crate::redact::guess_detector::{Findings, Watch};
 use crate::redact::websocket::Conversation;
 use crate::types::body::{Body, BodyError, empty, full};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 /// The header, or trailer, that says that something was taken out.
@@ -72,7 +72,7 @@ impl Redactor {
 
     /// The answer without secrets. Refused with `unreadable_answer` where it cannot be searched, and
     /// with `upstream_unavailable` where a small one breaks off.
-    pub async fn answer(self, mut response: Response<Body>) -> Result<(Response<Body>, Findings), Refusal> {
+    pub async fn answer(self, mut response: Response<Body>) -> Result<(Response<Body>, Findings), Rejection> {
         let findings = Findings::watched(self.watch.clone());
         headers::remove_ours(response.headers_mut());
         if self.patterns.is_empty() {
@@ -123,7 +123,12 @@ impl Redactor {
         }
     }
 
-    async fn body(&self, headers: &mut HeaderMap, body: Body, findings: &Findings) -> Result<Body, Refusal> {
+    async fn body(
+        &self,
+        headers: &mut HeaderMap,
+        body: Body,
+        findings: &Findings,
+    ) -> Result<Body, Rejection> {
         self.check_readable(headers)?;
         let codings = codings(headers).map_err(|error| self.unreadable(error.to_string()))?;
         let size = body.size_hint().exact();
@@ -172,7 +177,7 @@ impl Redactor {
     }
 
     /// Codings other than the content's own.
-    fn check_readable(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn check_readable(&self, headers: &HeaderMap) -> Result<(), Rejection> {
         let only = |name: &HeaderName, allowed: &str| {
             headers
                 .get_all(name)
@@ -191,15 +196,15 @@ impl Redactor {
         Ok(())
     }
 
-    fn broken(&self, error: &BodyError) -> Refusal {
+    fn broken(&self, error: &BodyError) -> Rejection {
         match error {
-            BodyError::Peer(_) | BodyError::Cut => Refusal::new(
-                Slug::UpstreamUnavailable,
+            BodyError::Peer(_) | BodyError::Cut => Rejection::new(
+                ErrorCode::UpstreamUnavailable,
                 &self.domain,
                 format!("'{}' broke off its answer", self.domain),
             ),
-            BodyError::Slow => Refusal::new(
-                Slug::UpstreamTimeout,
+            BodyError::Slow => Rejection::new(
+                ErrorCode::UpstreamTimeout,
                 &self.domain,
                 format!("'{}' did not go on with its answer", self.domain),
             ),
@@ -207,8 +212,8 @@ impl Redactor {
         }
     }
 
-    fn unreadable(&self, message: impl Into<String>) -> Refusal {
-        Refusal::new(Slug::UnreadableAnswer, &self.domain, message)
+    fn unreadable(&self, message: impl Into<String>) -> Rejection {
+        Rejection::new(ErrorCode::UnreadableAnswer, &self.domain, message)
     }
 }
 

@@ -50,19 +50,19 @@ struct Seen {
     redacted: bool,
 }
 
-async fn seen(method: Method, response: Response<Body>) -> Result<Seen, Refusal> {
+async fn seen(method: Method, response: Response<Body>) -> Result<Seen, Rejection> {
     let (response, findings) = redactor(method).answer(response).await?;
     let (parts, body) = response.into_parts();
     let collected = body
         .collect()
         .await
-        .map_err(|error| Refusal::new(Slug::UnreadableAnswer, "", format!("mid-stream: {error}")))?;
+        .map_err(|error| Rejection::new(ErrorCode::UnreadableAnswer, "", format!("mid-stream: {error}")))?;
     let trailers = collected.trailers().cloned().unwrap_or_default();
     let body = collected.to_bytes().to_vec();
     Ok(Seen { headers: parts.headers, body, trailers, redacted: findings.redacted() })
 }
 
-fn get(headers: &[(&str, &str)], body: Body) -> Result<Seen, Refusal> {
+fn get(headers: &[(&str, &str)], body: Body) -> Result<Seen, Rejection> {
     runtime().block_on(seen(Method::GET, response(headers, body)))
 }
 
@@ -160,7 +160,7 @@ fn what_cannot_be_searched_is_refused() {
         (("grpc-encoding", "gzip"), gzip.clone()),
     ] {
         let refusal = get(&[headers], full(body)).err().unwrap_or_else(|| panic!("{headers:?}"));
-        assert_eq!(refusal.slug, Slug::UnreadableAnswer, "{headers:?}");
+        assert_eq!(refusal.code, ErrorCode::UnreadableAnswer, "{headers:?}");
         assert!(!refusal.message.contains("hunter2"));
     }
 }
@@ -278,7 +278,7 @@ fn a_part_of_an_answer_is_refused_and_the_offer_of_parts_is_taken_off() {
     let mut part = response(&[("content-range", "bytes 0-0/9")], full(&b"h"[..]));
     *part.status_mut() = StatusCode::PARTIAL_CONTENT;
     let refusal = runtime().block_on(redactor(Method::GET).answer(part)).err().unwrap();
-    assert_eq!(refusal.slug, Slug::UnreadableAnswer);
+    assert_eq!(refusal.code, ErrorCode::UnreadableAnswer);
     assert!(
         get(&[("accept-ranges", "bytes")], full(&b"hello"[..]))
             .unwrap()

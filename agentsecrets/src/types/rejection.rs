@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The stable names of refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Slug {
+pub enum ErrorCode {
     /// The caller is unknown, or no agent entry holds for it.
     CapabilityDenied,
     /// The agent token was revoked.
@@ -55,32 +55,32 @@ pub enum Slug {
     AuditUnavailable,
 }
 
-impl Slug {
+impl ErrorCode {
     /// The slug as other tools know it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Slug::CapabilityDenied => "capability_denied",
-            Slug::TokenRevoked => "token_revoked",
-            Slug::EmptyAllowlist => "empty_allowlist",
-            Slug::DomainNotInAllowlist => "domain_not_in_allowlist",
-            Slug::NonHttpsBlocked => "non_https_blocked",
-            Slug::SsrfProtectionBlocked => "ssrf_protection_blocked",
-            Slug::PolicyDenied => "policy_denied",
-            Slug::PolicyApprovalRequired => "policy_approval_required",
-            Slug::PolicyApprovalDenied => "policy_approval_denied",
-            Slug::TargetMismatch => "target_mismatch",
-            Slug::RateLimited => "rate_limited",
-            Slug::RedactionLimit => "redaction_limit",
-            Slug::BodyTooLarge => "body_too_large",
-            Slug::BadRequest => "bad_request",
-            Slug::SecretMissing => "secret_missing",
-            Slug::CredentialUnavailable => "credential_unavailable",
-            Slug::StoreUnavailable => "store_unavailable",
-            Slug::UpstreamUnavailable => "upstream_unavailable",
-            Slug::UpstreamUntrusted => "upstream_untrusted",
-            Slug::UpstreamTimeout => "upstream_timeout",
-            Slug::UnreadableAnswer => "unreadable_answer",
-            Slug::AuditUnavailable => "audit_unavailable",
+            ErrorCode::CapabilityDenied => "capability_denied",
+            ErrorCode::TokenRevoked => "token_revoked",
+            ErrorCode::EmptyAllowlist => "empty_allowlist",
+            ErrorCode::DomainNotInAllowlist => "domain_not_in_allowlist",
+            ErrorCode::NonHttpsBlocked => "non_https_blocked",
+            ErrorCode::SsrfProtectionBlocked => "ssrf_protection_blocked",
+            ErrorCode::PolicyDenied => "policy_denied",
+            ErrorCode::PolicyApprovalRequired => "policy_approval_required",
+            ErrorCode::PolicyApprovalDenied => "policy_approval_denied",
+            ErrorCode::TargetMismatch => "target_mismatch",
+            ErrorCode::RateLimited => "rate_limited",
+            ErrorCode::RedactionLimit => "redaction_limit",
+            ErrorCode::BodyTooLarge => "body_too_large",
+            ErrorCode::BadRequest => "bad_request",
+            ErrorCode::SecretMissing => "secret_missing",
+            ErrorCode::CredentialUnavailable => "credential_unavailable",
+            ErrorCode::StoreUnavailable => "store_unavailable",
+            ErrorCode::UpstreamUnavailable => "upstream_unavailable",
+            ErrorCode::UpstreamUntrusted => "upstream_untrusted",
+            ErrorCode::UpstreamTimeout => "upstream_timeout",
+            ErrorCode::UnreadableAnswer => "unreadable_answer",
+            ErrorCode::AuditUnavailable => "audit_unavailable",
         }
     }
 
@@ -93,17 +93,17 @@ impl Slug {
     /// The HTTP status that carries it.
     pub fn status(self) -> u16 {
         match self {
-            Slug::BadRequest => 400,
-            Slug::BodyTooLarge => 413,
-            Slug::TargetMismatch => 421,
-            Slug::RateLimited | Slug::RedactionLimit => 429,
-            Slug::SecretMissing
-            | Slug::CredentialUnavailable
-            | Slug::UpstreamUnavailable
-            | Slug::UpstreamUntrusted
-            | Slug::UnreadableAnswer => 502,
-            Slug::StoreUnavailable | Slug::AuditUnavailable => 503,
-            Slug::UpstreamTimeout => 504,
+            ErrorCode::BadRequest => 400,
+            ErrorCode::BodyTooLarge => 413,
+            ErrorCode::TargetMismatch => 421,
+            ErrorCode::RateLimited | ErrorCode::RedactionLimit => 429,
+            ErrorCode::SecretMissing
+            | ErrorCode::CredentialUnavailable
+            | ErrorCode::UpstreamUnavailable
+            | ErrorCode::UpstreamUntrusted
+            | ErrorCode::UnreadableAnswer => 502,
+            ErrorCode::StoreUnavailable | ErrorCode::AuditUnavailable => 503,
+            ErrorCode::UpstreamTimeout => 504,
             _ => 403,
         }
     }
@@ -112,11 +112,11 @@ impl Slug {
     pub fn retryable(self) -> bool {
         matches!(
             self,
-            Slug::RateLimited
-                | Slug::RedactionLimit
-                | Slug::CredentialUnavailable
-                | Slug::UpstreamUnavailable
-                | Slug::UpstreamTimeout
+            ErrorCode::RateLimited
+                | ErrorCode::RedactionLimit
+                | ErrorCode::CredentialUnavailable
+                | ErrorCode::UpstreamUnavailable
+                | ErrorCode::UpstreamTimeout
         )
     }
 }
@@ -124,9 +124,9 @@ impl Slug {
 /// A refused request.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
-pub struct Refusal {
+pub struct Rejection {
     /// Which refusal.
-    pub slug: Slug,
+    pub code: ErrorCode,
     /// The host that was asked for, where one was.
     pub domain: String,
     /// What happened and what to do, without values.
@@ -137,10 +137,10 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
 }
 
-impl Refusal {
+impl Rejection {
     /// A refusal that no rule decided.
-    pub fn new(slug: Slug, domain: impl ToString, message: impl Into<String>) -> Self {
-        Self { slug, domain: domain.to_string(), message: message.into(), rule: None, retry_after: None }
+    pub fn new(code: ErrorCode, domain: impl ToString, message: impl Into<String>) -> Self {
+        Self { code, domain: domain.to_string(), message: message.into(), rule: None, retry_after: None }
     }
 
     /// Names the host that was asked for, where the stage that refused did not know it.

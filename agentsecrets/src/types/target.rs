@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::Authority;
 
 use crate::types::host::Host;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// How the agent reaches the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +54,7 @@ pub enum Claim {
 
 impl Target {
     /// The authority on which the `claim` of the way in, the URI and the Host header agree.
-    pub fn agree(claim: &Claim, parts: &Parts) -> Result<Self, Refusal> {
+    pub fn agree(claim: &Claim, parts: &Parts) -> Result<Self, Rejection> {
         if parts.method == Method::CONNECT {
             return Err(bad("a tunnel inside an intercepted connection is refused"));
         }
@@ -115,7 +115,7 @@ impl Target {
     }
 }
 
-fn authority(bytes: &[u8]) -> Result<(Host, Option<u16>), Refusal> {
+fn authority(bytes: &[u8]) -> Result<(Host, Option<u16>), Rejection> {
     let authority = Authority::try_from(bytes).map_err(|_| bad("the server's name is not valid"))?;
     if authority.as_str().contains('@') {
         return Err(bad("the server's name holds user information"));
@@ -133,12 +133,12 @@ fn authority(bytes: &[u8]) -> Result<(Host, Option<u16>), Refusal> {
     Ok((host, port))
 }
 
-fn bad(message: &str) -> Refusal {
-    Refusal::new(Slug::BadRequest, "", message)
+fn bad(message: &str) -> Rejection {
+    Rejection::new(ErrorCode::BadRequest, "", message)
 }
 
-fn mismatch(message: &str) -> Refusal {
-    Refusal::new(Slug::TargetMismatch, "", format!("{message}; open one connection per server"))
+fn mismatch(message: &str) -> Rejection {
+    Rejection::new(ErrorCode::TargetMismatch, "", format!("{message}; open one connection per server"))
 }
 
 impl Scheme {
@@ -174,13 +174,13 @@ impl fmt::Display for Target {
 mod tests {
     use super::*;
 
-    fn agree(claim: &Claim, uri: &str, hosts: &[&str]) -> Result<String, Slug> {
+    fn agree(claim: &Claim, uri: &str, hosts: &[&str]) -> Result<String, ErrorCode> {
         let mut request = http::Request::get(uri);
         for host in hosts {
             request = request.header(HOST, *host);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        Target::agree(claim, &parts).map(|target| target.to_string()).map_err(|refusal| refusal.slug)
+        Target::agree(claim, &parts).map(|target| target.to_string()).map_err(|refusal| refusal.code)
     }
 
     fn tls(name: &str, port: u16) -> Claim {
@@ -214,12 +214,12 @@ mod tests {
             assert_eq!(agree(&Claim::Absolute, uri, hosts).as_deref(), Ok(target), "{uri}");
         }
         for (uri, hosts, slug) in [
-            ("https://api.test/", &["evil.test"][..], Slug::TargetMismatch),
-            ("https://api.test/", &["api.test:444"], Slug::TargetMismatch),
-            ("ftp://api.test/", &[], Slug::BadRequest),
-            ("/", &["api.test"], Slug::BadRequest),
-            ("https://api.test:0x1bb/", &[], Slug::BadRequest),
-            ("https://user@api.test/", &[], Slug::BadRequest),
+            ("https://api.test/", &["evil.test"][..], ErrorCode::TargetMismatch),
+            ("https://api.test/", &["api.test:444"], ErrorCode::TargetMismatch),
+            ("ftp://api.test/", &[], ErrorCode::BadRequest),
+            ("/", &["api.test"], ErrorCode::BadRequest),
+            ("https://api.test:0x1bb/", &[], ErrorCode::BadRequest),
+            ("https://user@api.test/", &[], ErrorCode::BadRequest),
         ] {
             let Ok(uri) = uri.parse::<http::Uri>() else { continue };
             assert_eq!(agree(&Claim::Absolute, &uri.to_string(), hosts), Err(slug), "{uri}");
@@ -230,20 +230,20 @@ mod tests {
     fn names_that_disagree_are_refused() {
         let claim = tls("api.test", 443);
         for (uri, hosts, slug) in [
-            ("/", &["evil.test"][..], Slug::TargetMismatch),
-            ("/", &["api.test:444"], Slug::TargetMismatch),
-            ("https://evil.test/", &["api.test"], Slug::TargetMismatch),
-            ("http://api.test/", &["api.test"], Slug::TargetMismatch),
-            ("https://evil.test/", &[], Slug::TargetMismatch),
-            ("/", &["api.test", "api.test"], Slug::BadRequest),
-            ("/", &["user@api.test"], Slug::BadRequest),
-            ("/", &["api.test:"], Slug::BadRequest),
-            ("/", &["api.test:99999"], Slug::BadRequest),
-            ("/", &["api test"], Slug::BadRequest),
-            ("/", &[""], Slug::BadRequest),
+            ("/", &["evil.test"][..], ErrorCode::TargetMismatch),
+            ("/", &["api.test:444"], ErrorCode::TargetMismatch),
+            ("https://evil.test/", &["api.test"], ErrorCode::TargetMismatch),
+            ("http://api.test/", &["api.test"], ErrorCode::TargetMismatch),
+            ("https://evil.test/", &[], ErrorCode::TargetMismatch),
+            ("/", &["api.test", "api.test"], ErrorCode::BadRequest),
+            ("/", &["user@api.test"], ErrorCode::BadRequest),
+            ("/", &["api.test:"], ErrorCode::BadRequest),
+            ("/", &["api.test:99999"], ErrorCode::BadRequest),
+            ("/", &["api test"], ErrorCode::BadRequest),
+            ("/", &[""], ErrorCode::BadRequest),
         ] {
             assert_eq!(agree(&claim, uri, hosts), Err(slug), "{uri} {hosts:?}");
         }
-        assert_eq!(agree(&Claim::Plain { port: 80 }, "/", &[]), Err(Slug::BadRequest));
+        assert_eq!(agree(&Claim::Plain { port: 80 }, "/", &[]), Err(ErrorCode::BadRequest));
     }
 }

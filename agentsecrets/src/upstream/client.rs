@@ -20,7 +20,7 @@ use crate::dns::resolver::Resolver;
 use crate::inject::{Outbound, Proof};
 use crate::policy::grant::PrivateAddresses;
 use crate::types::body::{self, Body};
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 use crate::types::target::Scheme;
 use crate::upstream::connect::{self, Wire};
 use crate::upstream::failure;
@@ -88,7 +88,7 @@ impl Upstream {
     /// Sends `outbound` and gives the answer as soon as its head is there. Dropping the answer's body
     /// before its end closes the connection, or resets the stream. A `101` answer carries
     /// `hyper::upgrade::OnUpgrade` in its extensions.
-    pub async fn send(&self, outbound: Outbound) -> Result<Response<Body>, Refusal> {
+    pub async fn send(&self, outbound: Outbound) -> Result<Response<Body>, Rejection> {
         let (isolation, target) = (outbound.isolation().clone(), outbound.target().clone());
         let proof = outbound.proof().clone();
         let key = Key { isolation, target, proof: Fingerprint::of(&proof) };
@@ -197,7 +197,7 @@ impl Upstream {
         proof: &Proof,
         private: &PrivateAddresses,
         http1_only: bool,
-    ) -> Result<Connection, Refusal> {
+    ) -> Result<Connection, Rejection> {
         let connecting = async {
             let Some(turn) = self.pool.turn(key).filter(|_| !http1_only) else {
                 return self.connect_now(key, proof, private, http1_only).await;
@@ -224,7 +224,7 @@ impl Upstream {
         proof: &Proof,
         private: &PrivateAddresses,
         http1_only: bool,
-    ) -> Result<Connection, Refusal> {
+    ) -> Result<Connection, Rejection> {
         let (host, port) = (&key.target.host, key.target.port);
         let resolved = self.resolver.lookup(host).await;
         let ips = resolved.map_err(|error| failure::unresolved(host, &error))?;
@@ -263,7 +263,7 @@ enum Failed {
     /// Something may have been written.
     Broken(hyper::Error),
     /// It is decided what the agent is told.
-    Refused(Refusal),
+    Refused(Rejection),
 }
 
 impl From<TrySendError<Request<Body>>> for Failed {

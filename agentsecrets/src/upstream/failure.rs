@@ -10,20 +10,20 @@ use rustls::CertificateError;
 use super::progress::{Broke, Progress};
 use crate::dns::resolver::ResolveError;
 use crate::types::host::Host;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::ssrf_guard::Refused;
 
-pub(super) fn unresolved(host: &Host, error: &ResolveError) -> Refusal {
+pub(super) fn unresolved(host: &Host, error: &ResolveError) -> Rejection {
     let slug = match error {
-        ResolveError::TimedOut => Slug::UpstreamTimeout,
-        _ => Slug::UpstreamUnavailable,
+        ResolveError::TimedOut => ErrorCode::UpstreamTimeout,
+        _ => ErrorCode::UpstreamUnavailable,
     };
-    Refusal::new(slug, host, format!("'{host}' cannot be resolved: {error}"))
+    Rejection::new(slug, host, format!("'{host}' cannot be resolved: {error}"))
 }
 
 /// Every address of `host` was refused, for these reasons.
-pub(super) fn guarded(host: &Host, reasons: impl Iterator<Item = Refused>) -> Refusal {
+pub(super) fn guarded(host: &Host, reasons: impl Iterator<Item = Refused>) -> Rejection {
     let reasons: Vec<_> = reasons.collect();
     let message = if reasons.contains(&Refused::NotPublic) {
         format!(
@@ -35,71 +35,71 @@ pub(super) fn guarded(host: &Host, reasons: impl Iterator<Item = Refused>) -> Re
     } else {
         format!("'{host}' resolves to a link-local, metadata or reserved address, which is never used")
     };
-    Refusal::new(Slug::SsrfProtectionBlocked, host, message)
+    Rejection::new(ErrorCode::SsrfProtectionBlocked, host, message)
 }
 
-pub(super) fn unreachable(host: &Host, error: &ConnectError) -> Refusal {
+pub(super) fn unreachable(host: &Host, error: &ConnectError) -> Rejection {
     match error {
         ConnectError::Tcp(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Refusal::new(Slug::UpstreamTimeout, host, format!("'{host}' cannot be reached in time"))
+            Rejection::new(ErrorCode::UpstreamTimeout, host, format!("'{host}' cannot be reached in time"))
         }
         ConnectError::Tcp(error) => {
             let why = kind(error.kind());
-            Refusal::new(Slug::UpstreamUnavailable, host, format!("'{host}' cannot be reached: {why}"))
+            Rejection::new(ErrorCode::UpstreamUnavailable, host, format!("'{host}' cannot be reached: {why}"))
         }
         ConnectError::Untrusted(why) => untrusted(host, why),
         ConnectError::Handshake(error) if wants_certificate(error) => {
             let message = format!("TLS with '{host}' failed: {WANTS_CERTIFICATE}");
-            Refusal::new(Slug::UpstreamUnavailable, host, message)
+            Rejection::new(ErrorCode::UpstreamUnavailable, host, message)
         }
         ConnectError::Handshake(error) => {
             let message = format!("TLS with '{host}' failed: {error}");
-            Refusal::new(Slug::UpstreamUnavailable, host, message)
+            Rejection::new(ErrorCode::UpstreamUnavailable, host, message)
         }
     }
 }
 
-pub(super) fn no_connection(host: &Host, patience: Duration) -> Refusal {
+pub(super) fn no_connection(host: &Host, patience: Duration) -> Rejection {
     let message = format!("'{host}' accepted no connection within {} s", patience.as_secs_f32());
-    Refusal::new(Slug::UpstreamTimeout, host, message)
+    Rejection::new(ErrorCode::UpstreamTimeout, host, message)
 }
 
-pub(super) fn no_answer(host: &Host, patience: Duration) -> Refusal {
+pub(super) fn no_answer(host: &Host, patience: Duration) -> Rejection {
     let message = format!("'{host}' did not answer within {} s", patience.as_secs_f32());
-    Refusal::new(Slug::UpstreamTimeout, host, message)
+    Rejection::new(ErrorCode::UpstreamTimeout, host, message)
 }
 
-pub(super) fn connect_method(host: &Host) -> Refusal {
+pub(super) fn connect_method(host: &Host) -> Rejection {
     let message = format!("CONNECT is no request to '{host}'");
-    Refusal::new(Slug::BadRequest, host, message)
+    Rejection::new(ErrorCode::BadRequest, host, message)
 }
 
 /// The connection broke while it was made.
-pub(super) fn cut(host: &Host, error: &dyn std::fmt::Display) -> Refusal {
+pub(super) fn cut(host: &Host, error: &dyn std::fmt::Display) -> Rejection {
     let message = format!("the connection to '{host}' broke: {error}");
-    Refusal::new(Slug::UpstreamUnavailable, host, message)
+    Rejection::new(ErrorCode::UpstreamUnavailable, host, message)
 }
 
 /// It agreed to something else than it was asked for.
-pub(super) fn switched(host: &Host) -> Refusal {
+pub(super) fn switched(host: &Host) -> Rejection {
     let message = format!("'{host}' switched to another protocol without being asked");
-    Refusal::new(Slug::UpstreamUnavailable, host, message)
+    Rejection::new(ErrorCode::UpstreamUnavailable, host, message)
 }
 
 /// A request that was begun got no answer.
-pub(super) fn broken(host: &Host, error: &hyper::Error, progress: &Progress) -> Refusal {
+pub(super) fn broken(host: &Host, error: &hyper::Error, progress: &Progress) -> Rejection {
     match progress.broke() {
         Some(Broke::TooLarge) => {
             let message = format!("the request's body is larger than is allowed for '{host}'");
-            return Refusal::new(Slug::BodyTooLarge, host, message);
+            return Rejection::new(ErrorCode::BodyTooLarge, host, message);
         }
         Some(Broke::Slow) => {
             let message = format!("the request to '{host}' stood still for too long");
-            return Refusal::new(Slug::BadRequest, host, message);
+            return Rejection::new(ErrorCode::BadRequest, host, message);
         }
         Some(Broke::Off) => {
             let message = format!("the request to '{host}' broke off");
-            return Refusal::new(Slug::BadRequest, host, message);
+            return Rejection::new(ErrorCode::BadRequest, host, message);
         }
         None => {}
     }
@@ -111,7 +111,7 @@ pub(super) fn broken(host: &Host, error: &hyper::Error, progress: &Progress) -> 
         Some(io) => kind(io.kind()),
         None => "it broke off",
     };
-    Refusal::new(Slug::UpstreamUnavailable, host, format!("'{host}' did not answer: {why}"))
+    Rejection::new(ErrorCode::UpstreamUnavailable, host, format!("'{host}' did not answer: {why}"))
 }
 
 /// What a server says that did not get a certificate it likes.
@@ -136,7 +136,7 @@ fn wants_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn untrusted(host: &Host, why: &CertificateError) -> Refusal {
+fn untrusted(host: &Host, why: &CertificateError) -> Rejection {
     use CertificateError as E;
     let (reason, advice) = match why {
         E::NotValidForName | E::NotValidForNameContext { .. } => ("is for another name", ""),
@@ -152,7 +152,7 @@ fn untrusted(host: &Host, why: &CertificateError) -> Refusal {
         _ => ("cannot be verified", ""),
     };
     let message = format!("the certificate of '{host}' {reason}{advice}");
-    Refusal::new(Slug::UpstreamUntrusted, host, message)
+    Rejection::new(ErrorCode::UpstreamUntrusted, host, message)
 }
 
 /// An error's kind in words; its own text may hold what a peer said.

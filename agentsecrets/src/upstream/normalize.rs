@@ -9,7 +9,7 @@ use http::{Method, Request, Uri, Version};
 use http_body::Body as _;
 
 use crate::types::body::Body;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Target;
 
 /// Removes what concerns one connection only. Gives the protocol to upgrade to, if one was asked for.
@@ -38,7 +38,7 @@ pub(super) fn ask_upgrade(request: &mut Request<Body>, upgrade: HeaderValue) {
 }
 
 /// For HTTP/1.1: a path, and the target in `Host`.
-pub(super) fn for_http1(request: &mut Request<Body>, target: &Target) -> Result<(), Refusal> {
+pub(super) fn for_http1(request: &mut Request<Body>, target: &Target) -> Result<(), Rejection> {
     let host = HeaderValue::try_from(authority(target)).map_err(|_| malformed(target))?;
     *request.uri_mut() = Uri::from(path(request));
     *request.version_mut() = Version::HTTP_11;
@@ -61,7 +61,7 @@ pub(super) fn for_http1(request: &mut Request<Body>, target: &Target) -> Result<
 }
 
 /// For HTTP/2: the target in the URI, and no `Host`.
-pub(super) fn for_http2(request: &mut Request<Body>, target: &Target) -> Result<(), Refusal> {
+pub(super) fn for_http2(request: &mut Request<Body>, target: &Target) -> Result<(), Rejection> {
     let uri = Uri::builder()
         .scheme(target.scheme.as_str())
         .authority(authority(target))
@@ -99,9 +99,9 @@ fn path(request: &Request<Body>) -> PathAndQuery {
     request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
 }
 
-fn malformed(target: &Target) -> Refusal {
+fn malformed(target: &Target) -> Rejection {
     let message = format!("the request to '{}' has no valid form", target.host);
-    Refusal::new(Slug::BadRequest, &target.host, message)
+    Rejection::new(ErrorCode::BadRequest, &target.host, message)
 }
 
 #[cfg(test)]

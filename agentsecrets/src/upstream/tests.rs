@@ -12,7 +12,7 @@ use super::testing::*;
 use crate::inject::Outbound;
 use crate::policy::grant::PrivateAddresses;
 use crate::types::body::{Body, BodyError, full};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::{Scheme, Target};
 
 /// Says what it was asked, and sends the body back.
@@ -34,7 +34,7 @@ async fn text(answer: Response<Body>) -> String {
     String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-fn refused(answer: Result<Response<Body>, Refusal>) -> Refusal {
+fn refused(answer: Result<Response<Body>, Rejection>) -> Rejection {
     match answer {
         Ok(answer) => panic!("answered {}", answer.status()),
         Err(refusal) => refusal,
@@ -153,7 +153,7 @@ async fn a_certificate_for_another_name_is_refused() {
     let server = Server::start(&authority, HTTP1, echo).await;
     let outbound = to("other.test", server.port, get("/?key=hunter2"));
     let refusal = refused(authority.client().send(outbound).await);
-    assert_eq!(refusal.slug, Slug::UpstreamUntrusted);
+    assert_eq!(refusal.code, ErrorCode::UpstreamUntrusted);
     assert_eq!(refusal.message, "the certificate of 'other.test' is for another name");
 }
 
@@ -162,7 +162,7 @@ async fn a_certificate_of_an_unknown_issuer_is_refused_with_the_way_to_trust_it(
     let server = Server::start(&Authority::new(), HTTP1, echo).await;
     let other = Authority::named("other").client();
     let refusal = refused(other.send(to("api.test", server.port, get("/"))).await);
-    assert_eq!(refusal.slug, Slug::UpstreamUntrusted);
+    assert_eq!(refusal.code, ErrorCode::UpstreamUntrusted);
     assert!(refusal.message.contains("AGENTSECRETS_UPSTREAM_CA"), "{refusal}");
 }
 
@@ -171,7 +171,7 @@ async fn an_expired_certificate_is_refused() {
     let authority = Authority::new();
     let server = Server::start(&authority, Kind { expired: true, ..HTTP1 }, echo).await;
     let refusal = refused(authority.client().send(to("api.test", server.port, get("/"))).await);
-    assert_eq!(refusal.slug, Slug::UpstreamUntrusted);
+    assert_eq!(refusal.code, ErrorCode::UpstreamUntrusted);
     assert!(refusal.message.contains("has expired"), "{refusal}");
 }
 
@@ -182,7 +182,7 @@ async fn an_address_is_checked_as_an_address() {
     let answer = authority.client().send(to("127.0.0.1", server.port, get("/"))).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let by_name = refused(authority.client().send(to("api.test", server.port, get("/"))).await);
-    assert_eq!(by_name.slug, Slug::UpstreamUntrusted);
+    assert_eq!(by_name.code, ErrorCode::UpstreamUntrusted);
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn private_addresses_need_a_rule_even_on_a_kept_connection() {
         let request = outbound.into_request();
         let outbound = Outbound::for_test(request, target, PrivateAddresses::None, isolation);
         let refusal = refused(client.send(outbound).await);
-        assert_eq!(refusal.slug, Slug::SsrfProtectionBlocked);
+        assert_eq!(refusal.code, ErrorCode::SsrfProtectionBlocked);
         assert!(refusal.message.contains("'api.test'"), "{refusal}");
         assert_eq!(server.connections(), 1);
     }
@@ -211,7 +211,7 @@ async fn a_server_that_never_answers_is_given_up() {
         let server = Server::start(&authority, kind, never).await;
         let client = authority.client().with_patience(SHORT);
         let refusal = refused(client.send(to("api.test", server.port, get("/?key=hunter2"))).await);
-        assert_eq!(refusal.slug, Slug::UpstreamTimeout);
+        assert_eq!(refusal.code, ErrorCode::UpstreamTimeout);
         assert!(!refusal.message.contains("hunter2"), "{refusal}");
     }
 }
@@ -222,17 +222,17 @@ async fn a_server_that_never_shakes_hands_is_given_up() {
     let port = listener.local_addr().unwrap().port();
     let client = Authority::new().client().with_patience(SHORT);
     let refusal = refused(client.send(to("api.test", port, get("/"))).await);
-    assert_eq!(refusal.slug, Slug::UpstreamTimeout);
+    assert_eq!(refusal.code, ErrorCode::UpstreamTimeout);
     drop(listener);
     let refusal = refused(client.send(to("api.test", port, get("/"))).await);
-    assert_eq!(refusal.slug, Slug::UpstreamUnavailable);
+    assert_eq!(refusal.code, ErrorCode::UpstreamUnavailable);
     assert_eq!(refusal.message, "'api.test' cannot be reached: it refuses connections");
 }
 
 #[tokio::test]
 async fn an_unknown_name_is_unavailable() {
     let refusal = refused(Authority::new().client().send(to("no.test", 443, get("/"))).await);
-    assert_eq!(refusal.slug, Slug::UpstreamUnavailable);
+    assert_eq!(refusal.code, ErrorCode::UpstreamUnavailable);
     assert!(refusal.message.starts_with("'no.test' cannot be resolved"), "{refusal}");
 }
 
@@ -332,7 +332,7 @@ async fn a_request_body_that_is_too_large_is_named_as_such() {
         });
         let request = Request::post("/").body(body).unwrap();
         let refusal = refused(authority.client().send(to("api.test", server.port, request)).await);
-        assert_eq!(refusal.slug, Slug::BodyTooLarge);
+        assert_eq!(refusal.code, ErrorCode::BodyTooLarge);
     }
 }
 
@@ -398,7 +398,7 @@ async fn a_request_that_changes_something_is_never_sent_twice() {
     assert_eq!(text(client.send(plain(port, get("/1"))).await.unwrap()).await, "ok");
     let request = Request::post("/2").body(full("x")).unwrap();
     let refusal = refused(client.send(plain(port, request)).await);
-    assert_eq!(refusal.slug, Slug::UpstreamUnavailable);
+    assert_eq!(refusal.code, ErrorCode::UpstreamUnavailable);
     seen.recv().await.unwrap();
     assert!(seen.recv().await.unwrap().starts_with("POST /2 "));
     assert!(seen.try_recv().is_err());
@@ -439,6 +439,6 @@ async fn our_own_listener_is_never_dialled() {
     let target = Target { scheme: Scheme::Http, host: "api.test".parse().unwrap(), port: ours.port() };
     let outbound = Outbound::for_test(get("/"), target, PrivateAddresses::Any, isolation("one", &[]));
     let refusal = refused(client.send(outbound).await);
-    assert_eq!(refusal.slug, Slug::SsrfProtectionBlocked);
+    assert_eq!(refusal.code, ErrorCode::SsrfProtectionBlocked);
     assert_eq!(refusal.message, "'api.test' resolves to the interceptor itself");
 }

@@ -12,7 +12,7 @@ use crate::inject::Proof;
 use crate::tls::client_certificate::ClientCertificate;
 use crate::tls::verify;
 use crate::types::host::Host;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// How many of rules' own are kept, and for how long without use.
 const MOST: u64 = 256;
@@ -57,7 +57,7 @@ impl Configs {
     }
 
     /// The configuration that proves what `proof` asks for, to and of `host`.
-    pub(super) fn of(&self, proof: &Proof, host: &Host) -> Result<Config, Refusal> {
+    pub(super) fn of(&self, proof: &Proof, host: &Host) -> Result<Config, Rejection> {
         let fingerprint = Fingerprint::of(proof);
         if fingerprint == Fingerprint::default() {
             return Ok(self.usual.clone());
@@ -68,12 +68,12 @@ impl Configs {
         let certificate = proof.certificate.as_ref().map(|(name, secret)| {
             ClientCertificate::read(secret.expose()).map_err(|error| {
                 let message = format!("secret '{name}' is no client certificate: {error}");
-                Refusal::new(Slug::BadRequest, host, message)
+                Rejection::new(ErrorCode::BadRequest, host, message)
             })
         });
         let config = verify::particular(&self.usual.both, proof.roots.as_deref(), certificate.transpose()?);
-        let config =
-            config.map_err(|error| Refusal::new(Slug::UpstreamUnavailable, host, error.to_string()))?;
+        let config = config
+            .map_err(|error| Rejection::new(ErrorCode::UpstreamUnavailable, host, error.to_string()))?;
         let config = Config::new(Arc::new(config));
         self.particular.insert(fingerprint, config.clone());
         Ok(config)

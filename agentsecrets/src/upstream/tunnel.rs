@@ -12,7 +12,7 @@ use super::failure;
 use crate::intercept::Destination;
 use crate::policy::connection::Tunnel;
 use crate::types::host::Host;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::upstream::connect::{self, Wire};
 
 /// How long the other end may be silent before it is asked whether it is still there.
@@ -24,7 +24,7 @@ impl Upstream {
         &self,
         tunnel: &Tunnel,
         destination: &Destination,
-    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Refusal> {
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Rejection> {
         let connecting = self.connect_tunnel(tunnel, destination);
         let patience = self.patience().connect;
         let late = |_| failure::no_connection(tunnel.host(), patience);
@@ -34,7 +34,7 @@ impl Upstream {
             .map_err(|refusal| refusal.by_rule(&**tunnel.rule()))
     }
 
-    async fn connect_tunnel(&self, tunnel: &Tunnel, destination: &Destination) -> Result<Wire, Refusal> {
+    async fn connect_tunnel(&self, tunnel: &Tunnel, destination: &Destination) -> Result<Wire, Rejection> {
         let host = tunnel.host();
         let unresolved = |error| failure::unresolved(host, &error);
         let ips = match destination {
@@ -64,7 +64,7 @@ impl Upstream {
     }
 }
 
-fn elsewhere(host: &Host, what: &str) -> Refusal {
+fn elsewhere(host: &Host, what: &str) -> Rejection {
     let message = format!("{what} is none of '{host}', for which it was");
-    Refusal::new(Slug::TargetMismatch, host, message)
+    Rejection::new(ErrorCode::TargetMismatch, host, message)
 }

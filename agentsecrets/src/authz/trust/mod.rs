@@ -21,7 +21,7 @@ use crate::policy::bounds::Bounds;
 use crate::policy::grant::Spend;
 use crate::sys::watched_file::{Followed, Reading};
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 use pins::{Pin, Pins};
 
@@ -100,13 +100,13 @@ impl Trust {
 }
 
 impl Bounds for Trust {
-    fn refusal(&self, caller: &Caller, _ask: &Ask<'_>, spends: &[Spend]) -> Option<Refusal> {
+    fn refusal(&self, caller: &Caller, _ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
         if spends.is_empty() || (!self.is_required && self.pins.get().is_empty()) {
             return None;
         }
         let standing = self.standing(caller);
         let objection = spends.iter().find_map(|spend| self.objection(&standing, caller, &spend.name))?;
-        Some(Refusal::new(Slug::CapabilityDenied, "", objection))
+        Some(Rejection::new(ErrorCode::CapabilityDenied, "", objection))
     }
 }
 

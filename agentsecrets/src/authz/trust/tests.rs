@@ -88,7 +88,7 @@ impl Place {
         let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
         let spends = [Spend { name: secret.parse().unwrap(), style: Style::Bearer }];
         let refusal = self.trust().refusal(caller, &ask, &spends)?;
-        assert_eq!(refusal.slug, Slug::CapabilityDenied);
+        assert_eq!(refusal.code, ErrorCode::CapabilityDenied);
         assert!(self.trust().refusal(caller, &ask, &[]).is_none(), "nothing is spent");
         Some(refusal.message)
     }

@@ -14,7 +14,7 @@ use crate::cli::secrets::{json, show};
 use crate::cli::table::table;
 use crate::policy::allowlist::{Added, Allowlist, EditError, Listed};
 use crate::types::name::AgentName;
-use crate::types::rejection::Slug;
+use crate::types::rejection::ErrorCode;
 
 /// The hosts that agents may reach.
 #[derive(Debug, clap::Args)]
@@ -152,7 +152,7 @@ fn log(last: usize, context: &Context) -> Result<ExitCode, Failure> {
     if let Some(fault) = &contents.fault {
         eprintln!("warning: {fault}; run: agentsecrets audit verify");
     }
-    let unlisted = [Slug::DomainNotInAllowlist, Slug::EmptyAllowlist].map(Slug::as_str);
+    let unlisted = [ErrorCode::DomainNotInAllowlist, ErrorCode::EmptyAllowlist].map(ErrorCode::as_str);
     let is_refusal = |record: &&Record| {
         let reason = record.reason.as_deref().unwrap_or_default();
         record.status == Status::Blocked && unlisted.iter().any(|slug| reason.starts_with(slug))

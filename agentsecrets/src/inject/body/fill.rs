@@ -12,7 +12,7 @@ use super::{Content, Held, Payload, Quotes, Whole, digest, form, json, multipart
 use crate::inject::injector::Spender;
 use crate::policy::grant::Style;
 use crate::types::name::SecretName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// A body that changed.
 struct Changed {
@@ -29,7 +29,7 @@ impl Payload {
         parts: &mut Parts,
         signed: Option<HeaderName>,
         spender: &Spender<'_>,
-    ) -> Result<(Self, Vec<String>), Refusal> {
+    ) -> Result<(Self, Vec<String>), Rejection> {
         if !spender.grant.spends().iter().any(|spend| spend.style.is_in_body()) {
             return Ok((self, Vec::new()));
         }
@@ -65,7 +65,7 @@ impl Payload {
     }
 
     /// The body that was read, or an empty one where a method that has a body as a rule has none.
-    fn whole(self, parts: &Parts, spender: &Spender<'_>) -> Result<Whole, Refusal> {
+    fn whole(self, parts: &Parts, spender: &Spender<'_>) -> Result<Whole, Rejection> {
         match self {
             Payload::Read(whole) if !matches!(whole.content, Content::Other) => Ok(whole),
             Payload::Streaming(body) if body.size_hint().exact() == Some(0) => {
@@ -104,7 +104,7 @@ fn puts_form<'s>(spender: &'s Spender<'_>) -> Vec<(&'s str, &'s SecretName)> {
 }
 
 /// What the body becomes; nothing if it stays what it is.
-fn changed(whole: &Whole, parts: &Parts, spender: &Spender<'_>) -> Result<Option<Changed>, Refusal> {
+fn changed(whole: &Whole, parts: &Parts, spender: &Spender<'_>) -> Result<Option<Changed>, Rejection> {
     let (in_json, in_form) = (puts_json(spender), puts_form(spender));
     let misfit = |what: &str, is: &str| {
         Err(spender.bad(format!("a secret is to be put into {what}, but the body is {is}")))
@@ -134,7 +134,7 @@ fn json_with(
     text: &str,
     puts: &[(Vec<&str>, &SecretName)],
     spender: &Spender<'_>,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
     let mut changed = json::fill(text, spender)?;
     if changed.is_some() || !puts.is_empty() {
         json::unambiguous(text, spender)?;
@@ -153,7 +153,7 @@ fn form_with(
     form: &[u8],
     puts: &[(&str, &SecretName)],
     spender: &Spender<'_>,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
     let mut changed = form::fill(form, spender)?;
     for (field, name) in puts {
         let now = changed.as_deref().map_or(form, |changed| changed.as_slice());
@@ -168,7 +168,7 @@ fn from_nothing(
     in_form: &[(&str, &SecretName)],
     parts: &Parts,
     spender: &Spender<'_>,
-) -> Result<Option<Changed>, Refusal> {
+) -> Result<Option<Changed>, Rejection> {
     if in_json.is_empty() && in_form.is_empty() {
         return Ok(None);
     }

@@ -12,7 +12,7 @@ use crate::inject::placeholder::{Edit, Vocabulary, splice};
 use crate::inject::references::References;
 use crate::policy::access_request::Place;
 use crate::types::name::SecretName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// Adds the secrets that its values name, and notes those that its names do.
 pub(super) fn references(
@@ -20,7 +20,7 @@ pub(super) fn references(
     vocabulary: &Vocabulary,
     references: &mut References,
     quotes: &Quotes,
-) -> Result<(), Refusal> {
+) -> Result<(), Rejection> {
     for pair in pairs(form) {
         let name = at(form, &pair.name);
         quotes.note(vocabulary, &name);
@@ -31,7 +31,7 @@ pub(super) fn references(
 }
 
 /// The form with the placeholders filled that may be, or nothing if there are none.
-pub(super) fn fill(form: &[u8], spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+pub(super) fn fill(form: &[u8], spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
     let edits = pairs::fill(form, Place::Form, spender)?;
     if edits.is_empty() {
         return Ok(None);
@@ -55,7 +55,7 @@ pub(super) fn put(
     field: &str,
     name: &SecretName,
     spender: &Spender<'_>,
-) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+) -> Result<Zeroizing<Vec<u8>>, Rejection> {
     // Its readers disagree on which one of two counts.
     let count = pairs(form).filter(|pair| *at(form, &pair.name) == *field.as_bytes()).count();
     twice(count, field, spender)?;
@@ -73,7 +73,7 @@ pub(super) fn put(
 }
 
 /// The refusal of a field that gets a secret and stands there `count` times.
-pub(super) fn twice(count: usize, field: &str, spender: &Spender<'_>) -> Result<(), Refusal> {
+pub(super) fn twice(count: usize, field: &str, spender: &Spender<'_>) -> Result<(), Rejection> {
     if count < 2 {
         return Ok(());
     }

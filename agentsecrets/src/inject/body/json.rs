@@ -17,7 +17,7 @@ use crate::inject::placeholder::{Edit, splice};
 use crate::policy::access_request::{Place, Spot};
 use crate::types::json_path::{JsonPath, Step};
 use crate::types::name::SecretName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// The deepest document that is read.
 const DEEPEST: usize = 256;
@@ -102,7 +102,7 @@ pub(in crate::inject) fn with<E>(
 }
 
 /// The document with the placeholders filled that may be, or nothing if there are none.
-pub(super) fn fill(text: &str, spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal> {
+pub(super) fn fill(text: &str, spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
     let filled = with(text, |at, value| {
         let filled = spender.fill(value.as_bytes(), || Spot::new(Place::Json, at.path()))?;
         filled.map(|filled| fitting(&filled.name, &filled.bytes, spender)).transpose()
@@ -121,13 +121,13 @@ pub(super) fn put(
     keys: &[&str],
     name: &SecretName,
     spender: &Spender<'_>,
-) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+) -> Result<Zeroizing<Vec<u8>>, Rejection> {
     let value = fitting(name, spender.value(name)?.expose(), spender)?;
     set(text.trim_matches([' ', '\t', '\r', '\n']), keys, 0, &value).map_err(|error| spender.bad(error))
 }
 
 /// Refuses a document in which a key stands twice in one object: its readers disagree on which counts.
-pub(super) fn unambiguous(text: &str, spender: &Spender<'_>) -> Result<(), Refusal> {
+pub(super) fn unambiguous(text: &str, spender: &Spender<'_>) -> Result<(), Rejection> {
     let mut objects: Vec<HashSet<Cow<'_, str>>> = Vec::new();
     let walked = walk(text, |_, token| {
         match token {
@@ -155,7 +155,7 @@ pub(in crate::inject) fn quoted(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(quoted)
 }
 
-fn fitting(name: &SecretName, bytes: &[u8], spender: &Spender<'_>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+fn fitting(name: &SecretName, bytes: &[u8], spender: &Spender<'_>) -> Result<Zeroizing<Vec<u8>>, Rejection> {
     quoted(bytes).ok_or_else(|| spender.unfit(name, "JSON"))
 }
 

@@ -29,7 +29,7 @@ use super::placeholder::Vocabulary;
 use super::references::References;
 use crate::policy::access_request::{Place, Spot};
 use crate::types::body::{Body, full};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// How much of the bodies of one agent's requests is held at once, in KiB.
 const ROOM: usize = 64 << 10;
@@ -111,7 +111,7 @@ impl Payload {
         &self,
         vocabulary: &Vocabulary,
         references: &mut References,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         let Payload::Read(whole) = self else { return Ok(()) };
         let quotes = &whole.quotes;
         match &whole.content {
@@ -134,7 +134,7 @@ impl Payload {
             Content::Unreadable(why) if vocabulary.mentions(&whole.bytes).next().is_some() => {
                 let message =
                     format!("the body names a secret, but is not what its Content-Type says: {why}");
-                Err(Refusal::new(Slug::BadRequest, "", message))
+                Err(Rejection::new(ErrorCode::BadRequest, "", message))
             }
             Content::Unreadable(_) => Ok(()),
         }

@@ -18,7 +18,7 @@ use crate::inject::placeholder::Vocabulary;
 use crate::inject::references::References;
 use crate::policy::access_request::{Place, Spot};
 use crate::types::name::SecretName;
-use crate::types::rejection::Refusal;
+use crate::types::rejection::Rejection;
 
 /// The most fields that are read.
 const MOST: usize = 1000;
@@ -63,7 +63,7 @@ pub(super) fn references(
     vocabulary: &Vocabulary,
     references: &mut References,
     quotes: &Quotes,
-) -> Result<(), Refusal> {
+) -> Result<(), Rejection> {
     for part in parts {
         if part.is_text {
             references.note(vocabulary, &part.bytes, || part.spot())?;
@@ -80,7 +80,7 @@ pub(super) fn make(
     parts: &[Part],
     puts: &[(&str, &SecretName)],
     spender: &Spender<'_>,
-) -> Result<Option<Made>, Refusal> {
+) -> Result<Option<Made>, Rejection> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for name in parts.iter().filter_map(|part| part.name.as_deref()) {
         *counts.entry(name).or_default() += 1;
@@ -121,7 +121,7 @@ fn framed(
     values: &[Option<Zeroizing<Vec<u8>>>],
     added: &[(&str, Zeroizing<Vec<u8>>)],
     spender: &Spender<'_>,
-) -> Result<Made, Refusal> {
+) -> Result<Made, Rejection> {
     let boundary = boundary().ok_or_else(|| spender.bad("there is no randomness for a boundary"))?;
     let mut heads = Vec::with_capacity(parts.len() + added.len());
     for (part, value) in parts.iter().zip(values) {

@@ -16,7 +16,7 @@ use super::{Content, Held, Payload, Quotes, ROOM, Room, Share, Whole, json, mult
 use crate::inject::placeholder::Vocabulary;
 use crate::policy::evaluate::Reading;
 use crate::types::body::{Body, BodyError, limited};
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 
 /// What a body says that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Payload {
         body: Body,
         reading: Option<&Reading>,
         room: &Room,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Rejection> {
         let Some(reading) = reading else { return Ok(Payload::Streaming(body)) };
         let wanted = kind(&parts.headers)?.filter(|kind| match kind {
             Kind::Json => reading.json,
@@ -83,7 +83,7 @@ async fn collect(body: Body, most: u64, room: &Room) -> Result<(Bytes, Option<He
 
 impl Payload {
     /// The body, held to the rule's own limit.
-    pub fn within(self, most: Option<u64>) -> Result<Self, Refusal> {
+    pub fn within(self, most: Option<u64>) -> Result<Self, Rejection> {
         let Some(most) = most else { return Ok(self) };
         let is_larger = match &self {
             Payload::Streaming(body) => body.size_hint().lower() > most,
@@ -91,7 +91,7 @@ impl Payload {
         };
         if is_larger {
             let message = format!("the body is larger than the {most} bytes that the rule allows");
-            return Err(Refusal::new(Slug::BodyTooLarge, "", message));
+            return Err(Rejection::new(ErrorCode::BodyTooLarge, "", message));
         }
         Ok(match self {
             Payload::Streaming(body) => Payload::Streaming(limited(body, most)),
@@ -135,7 +135,7 @@ async fn content(bytes: &Bytes, kind: Kind) -> Content {
 }
 
 /// What the headers say that the body is; nothing if it is of no kind that carries secrets.
-pub(super) fn kind(headers: &HeaderMap) -> Result<Option<Kind>, Refusal> {
+pub(super) fn kind(headers: &HeaderMap) -> Result<Option<Kind>, Rejection> {
     let mut kinds = Vec::new();
     for value in headers.get_all(CONTENT_TYPE) {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -168,17 +168,17 @@ fn coding(headers: &HeaderMap) -> Option<String> {
     (!codings.is_empty()).then(|| codings.join(", ").chars().take(40).collect())
 }
 
-fn bad(message: impl Into<String>) -> Refusal {
-    Refusal::new(Slug::BadRequest, "", message)
+fn bad(message: impl Into<String>) -> Rejection {
+    Rejection::new(ErrorCode::BadRequest, "", message)
 }
 
-fn too_large(reading: &Reading) -> Refusal {
+fn too_large(reading: &Reading) -> Rejection {
     let why = if reading.all { "a person must approve it" } else { "this rule looks for secrets in it" };
     let message = format!(
         "the body is larger than {} bytes, and {why}: send less, or raise the rule's max_body",
         reading.most
     );
-    Refusal::new(Slug::BodyTooLarge, "", message)
+    Rejection::new(ErrorCode::BodyTooLarge, "", message)
 }
 
 #[cfg(test)]

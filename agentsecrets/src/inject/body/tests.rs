@@ -15,7 +15,7 @@ use crate::policy::grant::{Grant, Spend, Style};
 use crate::redact::patterns::Patterns;
 use crate::types::body::full;
 use crate::types::name::SecretName;
-use crate::types::rejection::{Refusal, Slug};
+use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 use crate::types::target::{Scheme, Target};
 
@@ -53,7 +53,7 @@ fn send_with(
     more: Vec<Spend>,
     value: &[u8],
     keep: impl Fn(&Reference) -> bool,
-) -> Result<Sent, Refusal> {
+) -> Result<Sent, Rejection> {
     let mut request = Request::builder().method(Method::POST).uri("/v1/x");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -83,7 +83,7 @@ fn send_with(
     })
 }
 
-fn send(kind: &str, body: &str, more: Vec<Spend>) -> Result<Sent, Refusal> {
+fn send(kind: &str, body: &str, more: Vec<Spend>) -> Result<Sent, Rejection> {
     send_with(&[("content-type", kind)], body.as_bytes(), more, VALUE.as_bytes(), |_| true)
 }
 
@@ -183,7 +183,7 @@ fn a_path_through_what_is_no_object_is_a_clear_error() {
         (r#"{"a":"#, "not what its Content-Type says"),
     ] {
         let refusal = send(JSON, body, json_at("a.b")).err().unwrap();
-        assert_eq!(refusal.slug, Slug::BadRequest);
+        assert_eq!(refusal.code, ErrorCode::BadRequest);
         assert!(refusal.message.contains(says), "{body}: {refusal}");
     }
     let refusal = send(FORM, "a=b", json_at("a.b")).err().unwrap();
@@ -202,7 +202,7 @@ fn what_cannot_be_read_for_sure_passes_only_if_it_names_no_secret() {
     ] {
         assert_eq!(send(kind, quiet, vec![]).unwrap().text(), quiet);
         let refusal = send(kind, naming, vec![]).err().unwrap();
-        assert_eq!(refusal.slug, Slug::BadRequest, "{naming}");
+        assert_eq!(refusal.code, ErrorCode::BadRequest, "{naming}");
         assert!(refusal.message.contains("names a secret"), "{refusal}");
     }
     for depth in [300, 500_000] {
@@ -332,9 +332,9 @@ fn values_that_the_place_cannot_carry_are_refused_without_being_shown() {
     let many = format!("[\"{}\"]", "AS_SECRET_A ".repeat(100));
     let large = vec![b'v'; 1 << 20];
     let refusal = send_with(&headers, many.as_bytes(), vec![], &large, |_| true).err().unwrap();
-    assert_eq!(refusal.slug, Slug::BodyTooLarge);
+    assert_eq!(refusal.code, ErrorCode::BodyTooLarge);
     let spots = format!("[{}\"\"]", "\"AS_SECRET_A\",".repeat(1001));
-    assert_eq!(send(JSON, &spots, vec![]).err().unwrap().slug, Slug::BadRequest);
+    assert_eq!(send(JSON, &spots, vec![]).err().unwrap().code, ErrorCode::BadRequest);
 }
 
 fn documents() -> impl Strategy<Value = serde_json::Value> {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{Record, Status};
 use crate::http::server;
 use crate::types::body::{Body, full};
-use crate::types::rejection::Slug;
+use crate::types::rejection::ErrorCode;
 use crate::types::timeouts::Timeouts;
 
 /// The bounds of the histogram, in seconds.
@@ -159,5 +159,5 @@ impl Counts {
 /// The slug that a reason begins with; `other` where it begins with none.
 fn slug(reason: &str) -> &'static str {
     let first = reason.split(':').next().unwrap_or_default();
-    Slug::named(first).map_or("other", Slug::as_str)
+    ErrorCode::named(first).map_or("other", ErrorCode::as_str)
 }
