@@ -1,33 +1,34 @@
-//! The specification, run: what a person, an agent or an attacker does, and what happens. Every test
-//! drives the real binary against real servers, and needs root.
+//! Integration tests: an operator, an agent or an attacker acts, and the result is checked. Every test drives
+//! the real binary against real servers and needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 mod approvals;
-mod broken;
-mod capability;
+mod audit_export;
+mod authz;
 mod clients;
+mod compatibility;
 mod containers;
-mod door;
+mod credentials;
+mod dns;
 mod ebpf;
-mod harden;
-mod hostile;
+mod end_to_end;
+mod hardening;
 mod http;
+mod injection;
 mod kubernetes;
 mod launch;
 mod load;
 mod mcp;
-mod names;
-mod person;
+mod operator_commands;
+mod privsep;
+mod projects;
+mod protocol_errors;
 mod proxy;
 mod redaction;
-mod references;
-mod scope;
+mod sandbox_escape;
 mod secrets;
-mod signing;
-mod spine;
 mod stores;
-mod stream;
 mod support;
-mod systems;
 mod tls;
 mod trust;
+mod windows;

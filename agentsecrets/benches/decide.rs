@@ -12,7 +12,7 @@ use agentsecrets::authz::{Capabilities, token};
 use agentsecrets::identity::ancestry::start_of;
 use agentsecrets::identity::{Caller, IdentityError, Process, Standing};
 use agentsecrets::policy::Policy;
-use agentsecrets::policy::access_request::Ask;
+use agentsecrets::policy::access_request::AccessRequest;
 use agentsecrets::policy::evaluate::evaluate;
 use agentsecrets::sys::home::Home;
 use agentsecrets::types::presented::{self, Shown};
@@ -111,7 +111,13 @@ fn cost(policy: &Policy, capabilities: &Capabilities, shown: &Shown) -> f64 {
     });
     let Ok(host) = "api.test".parse() else { return f64::NAN };
     let target = Target { scheme: Scheme::Https, host, port: 443 };
-    let ask = Ask { target: &target, method: &Method::GET, path: "/v1", websocket: false, references: &[] };
+    let ask = AccessRequest {
+        target: &target,
+        method: &Method::GET,
+        path: "/v1",
+        websocket: false,
+        references: &[],
+    };
     let round = || {
         let started = Instant::now();
         for _ in 0..ROUND {

@@ -9,13 +9,20 @@
 //!
 //! - `types` and `sys` are below all of them; `store` and `vault` hold the secrets; `dns` answers the agents' names.
 //! - [`pipeline`] is the request on one page.
-//! - [`server`], [`launch`], `privsep` and `kubernetes` are processes; [`config`] is their configuration.
+//! - [`server`], [`launch`], `operator` and `kubernetes` are processes; [`config`] is their configuration.
 //! - [`cli`] has one file per verb, [`mcp`] is the interface for models, [`call`] makes one request for either.
 
-pub mod approval;
-pub mod audit;
+pub use agentsecrets_audit as audit;
+#[cfg(target_os = "linux")]
+pub use agentsecrets_privsep as privsep;
+pub use agentsecrets_redact as redact;
+pub use agentsecrets_sys as sys;
+pub use agentsecrets_types as types;
+pub use agentsecrets_vault as vault;
+
+mod approval;
 pub mod authz;
-pub mod call;
+mod call;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -23,9 +30,9 @@ pub mod dns;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod http;
+mod http;
 pub mod identity;
-pub mod inject;
+mod inject;
 pub mod intercept;
 #[cfg(target_os = "linux")]
 pub mod kubernetes;
@@ -35,16 +42,12 @@ pub mod launch;
 #[path = "launch/elsewhere.rs"]
 pub mod launch;
 pub mod manual;
-pub mod mcp;
+mod mcp;
+#[cfg(target_os = "linux")]
+mod operator;
 pub mod pipeline;
 pub mod policy;
-#[cfg(target_os = "linux")]
-pub mod privsep;
-pub mod redact;
-pub mod server;
+mod server;
 pub mod store;
-pub mod sys;
 pub mod tls;
-pub mod types;
 pub mod upstream;
-pub mod vault;

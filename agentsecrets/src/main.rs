@@ -1,4 +1,4 @@
-//! `agentsecrets`: parse, run, exit code.
+//! The `agentsecrets` program.
 
 fn main() -> std::process::ExitCode {
     agentsecrets::cli::main()

@@ -1,5 +1,5 @@
-//! The manual: what is promised, against whom, by which measure, how each promise is seen to hold, and
-//! what is not promised.
+//! The manual: the security promises, their threat model, the measures behind them, the tests that prove
+//! them, and the limits.
 
 #[doc = include_str!("../docs/threat_model.md")]
 pub mod threat_model {}
@@ -7,8 +7,8 @@ pub mod threat_model {}
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
 
-#[doc = include_str!("../docs/door.md")]
-pub mod door {}
+#[doc = include_str!("../docs/operator.md")]
+pub mod operator {}
 
 #[doc = include_str!("../docs/references.md")]
 pub mod references {}

@@ -1,10 +1,11 @@
-//! Requests that a person must approve: held, seen, answered from another door, and spent as they were seen.
+//! Requests that need approval: they are shown to the operator, decided over the admin socket, and sent
+//! exactly as shown.
 
-mod answers;
-mod binding;
-mod desktop;
+mod decisions;
 mod limits;
-mod own;
+mod notifications;
+mod request_binding;
+mod self_approval;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -13,63 +14,63 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::spine::World;
+use crate::end_to_end::Fixture;
 use crate::support::home::Home;
-use crate::support::process::{Outcome, finish};
+use crate::support::process::{Outcome, run};
 
-/// What the agent sends is a line of curl's arguments; what it says is the answer's body and status.
-const AGENT: &str = r#"echo ready
+/// Each input line holds curl's arguments; the output is the response body and status.
+const AGENT_SCRIPT: &str = r#"echo ready
 while read -r line; do
   eval "curl -sS --max-time 60 -w '\n%{http_code}\n' -H 'Authorization: Bearer AS_SECRET_API_KEY' $line"
   echo end
 done"#;
 
-/// What asks for something that is held, and meanwhile for something that is not whenever it is told to.
-const BESIDE: &str = r#"echo ready
+/// Sends one request that needs approval, and one that does not for each input line.
+const PENDING_AND_FREE_SCRIPT: &str = r#"echo ready
 as_agent() { curl -sS -o /dev/null -w '%{http_code}\n' -H 'Authorization: Bearer AS_SECRET_API_KEY' "$1"; }
 as_agent $1 &
 while read -r line; do as_agent $2; done
 wait"#;
 
-/// A world whose only rule holds requests.
-fn holding(wait: &str, more: &str) -> World {
-    let world = World::new();
-    world.rule(&format!("secrets: [API_KEY]\napprove: {{ wait: {wait} }}\n{more}"));
-    world
+/// A fixture whose only rule requires approval.
+fn fixture_with_approval(wait: &str, more: &str) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.rule(&format!("secrets: [API_KEY]\napprove: {{ wait: {wait} }}\n{more}"));
+    fixture
 }
 
-/// An agent that asks when it is told to, until it is dropped.
-struct Asking {
+/// An agent that sends a request on command; dropping it ends it.
+struct RequestingAgent {
     child: Child,
-    says: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
-impl Asking {
-    fn of(world: &World) -> Self {
-        Self::as_program(world.home.run_agent(["sh", "-c", AGENT]))
+impl RequestingAgent {
+    fn start(fixture: &Fixture) -> Self {
+        Self::start_program(fixture.home.run_agent(["sh", "-c", AGENT_SCRIPT]))
     }
 
-    fn as_program(mut program: Command) -> Self {
+    fn start_program(mut program: Command) -> Self {
         let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut says = BufReader::new(child.stdout.take().unwrap());
+        let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        says.read_line(&mut line).unwrap();
+        output.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
-        Self { child, says }
+        Self { child, output }
     }
 
-    /// Asks, and does not wait.
-    fn ask(&mut self, arguments: &str) {
+    /// Sends a request without waiting for the response.
+    fn send(&mut self, arguments: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{arguments}").unwrap();
     }
 
-    /// What it was answered.
+    /// Waits for the response: status and body.
     #[track_caller]
-    fn told(&mut self) -> (u16, String) {
+    fn response(&mut self) -> (u16, String) {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            assert!(self.says.read_line(&mut line).unwrap() > 0, "the agent ended: {lines:?}");
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the agent ended: {lines:?}");
             if line == "end\n" {
                 break;
             }
@@ -79,103 +80,108 @@ impl Asking {
         (status.parse().unwrap_or_else(|_| panic!("{lines:?} {status}")), lines.join("\n"))
     }
 
-    /// Has asked for `/pay`, which is held, and asks for `/other`, which is not, whenever it is told to.
-    fn beside(world: &World) -> Self {
-        let port = world.api.port();
-        let held = "secrets: [API_KEY]\napprove: { wait: 30s }";
+    /// Starts an agent that has requested `/pay` (pending) and requests `/other` (allowed) on command.
+    fn with_pending_request(fixture: &Fixture) -> Self {
+        let port = fixture.api.port();
+        let pending = "secrets: [API_KEY]\napprove: { wait: 30s }";
         let free = "secrets: [API_KEY]\npaths: [/other]";
-        world.rules(&[("api.test", port, free), ("api.test", port, held)]);
-        let (held, free) = (world.url("/pay"), world.url("/other"));
-        Self::as_program(world.home.run_agent(["sh", "-c", BESIDE, "sh", &held, &free]))
+        fixture.rules(&[("api.test", port, free), ("api.test", port, pending)]);
+        let (pending, free) = (fixture.url("/pay"), fixture.url("/other"));
+        Self::start_program(fixture.home.run_agent([
+            "sh",
+            "-c",
+            PENDING_AND_FREE_SCRIPT,
+            "sh",
+            &pending,
+            &free,
+        ]))
     }
 
-    /// Its next line.
-    fn line(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         let mut line = String::new();
-        self.says.read_line(&mut line).unwrap();
+        self.output.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    /// Tells it to ask for what is not held: the status.
-    fn other(&mut self) -> String {
-        self.ask("");
-        self.line()
+    /// Requests the allowed path; returns the status.
+    fn request_free_path(&mut self) -> String {
+        self.send("");
+        self.read_line()
     }
 
-    /// Asks, and is refused.
+    /// Sends a request that is rejected; returns status and JSON.
     #[track_caller]
-    fn refused(&mut self, arguments: &str) -> (u16, Value) {
-        self.ask(arguments);
-        let (status, body) = self.told();
+    fn rejected(&mut self, arguments: &str) -> (u16, Value) {
+        self.send(arguments);
+        let (status, body) = self.response();
         (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status} {body}")))
     }
 }
 
-impl Drop for Asking {
+impl Drop for RequestingAgent {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// A person who watches.
-struct Watching {
+/// `approvals --watch --json`, run by the operator.
+struct ApprovalWatcher {
     child: Child,
-    says: Receiver<String>,
+    lines: Receiver<String>,
 }
 
-impl Watching {
-    fn at(home: &Home) -> Self {
-        Self::of(home.agentsecrets(["approvals", "--watch", "--show-body", "--json"]))
+impl ApprovalWatcher {
+    fn start(home: &Home) -> Self {
+        Self::start_program(home.agentsecrets(["approvals", "--watch", "--show-body", "--json"]))
     }
 
-    fn of(mut program: Command) -> Self {
+    fn start_program(mut program: Command) -> Self {
         let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let (say, says) = channel();
-        // Ends with the child, or with whoever listens.
-        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| say.send(line)));
-        Self { child, says }
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, lines) = channel();
+        // Ends with the child, or when the receiver is dropped.
+        std::thread::spawn(move || output.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
     }
 
-    /// The next question.
+    /// The next approval request.
     #[track_caller]
     fn next(&mut self) -> Value {
-        let line = self.says.recv_timeout(Duration::from_secs(60)).expect("nothing was asked");
+        let line = self.lines.recv_timeout(Duration::from_secs(60)).expect("nothing was asked");
         serde_json::from_str(&line).unwrap()
     }
 
-    /// Its id.
     #[track_caller]
     fn next_id(&mut self) -> String {
         self.next()["id"].as_str().unwrap().to_owned()
     }
 }
 
-impl Drop for Watching {
+impl Drop for ApprovalWatcher {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What waits now.
+/// The pending approval requests.
 #[track_caller]
-fn waiting(home: &Home) -> Vec<Value> {
-    let all = finish(&mut home.agentsecrets(["approvals", "--json"])).json();
+fn pending_approvals(home: &Home) -> Vec<Value> {
+    let all = run(&mut home.agentsecrets(["approvals", "--json"])).json();
     all.as_array().unwrap().clone()
 }
 
-/// `agentsecrets` with these words, as the person.
+/// Runs `agentsecrets` as the operator.
 #[track_caller]
-fn person(home: &Home, words: &[&str]) -> Outcome {
-    finish(&mut home.agentsecrets(words))
+fn operator(home: &Home, words: &[&str]) -> Outcome {
+    run(&mut home.agentsecrets(words))
 }
 
-/// The id that a refusal names.
+/// The approval id in a rejection's message.
 #[track_caller]
-fn id_in(refusal: &Value) -> String {
-    let message = refusal["message"].as_str().unwrap();
+fn approval_id(rejection: &Value) -> String {
+    let message = rejection["message"].as_str().unwrap();
     let (_, rest) = message.split_once("agentsecrets approve ").unwrap_or_else(|| panic!("{message}"));
     rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap().to_owned()
 }

@@ -1,4 +1,4 @@
-//! git over HTTPS, with a server that is git's own behind ours.
+//! git over HTTPS; the server is `git http-backend`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,20 +9,20 @@ use base64::Engine;
 use hyper::{Response, StatusCode, header};
 
 use super::*;
-use crate::support::endpoints::{Body, Received, whole};
+use crate::support::endpoints::{Body, ReceivedRequest, full_response};
 use crate::support::process::command;
 
 #[test]
-fn git_clones_and_pushes_with_a_placeholder_in_the_url_or_in_a_header() {
-    let (world, repository) = world_of_git();
-    let plain = world.url("/project.git");
+fn git_clones_and_pushes_with_placeholder() {
+    let (fixture, repository) = git_fixture();
+    let plain = fixture.url("/project.git");
     let with_placeholder = plain.replace("https://", "https://agent:AS_SECRET_API_KEY@");
     let header = format!("http.extraHeader=Authorization: Basic {}", basic("agent:AS_SECRET_API_KEY"));
-    finish(&mut world.home.run_agent(["sh", "-c", SCRIPT, &with_placeholder, &plain, &header])).ok();
+    run(&mut fixture.home.run_agent(["sh", "-c", SCRIPT, &with_placeholder, &plain, &header])).ok();
     assert_eq!(repository.log(), "second\nfirst\n");
 }
 
-/// Clones and pushes: its arguments are the URL with a placeholder, without one, and a header for that.
+/// Clones and pushes; arguments: the URL with a placeholder, without one, and a header with one.
 pub(crate) const SCRIPT: &str = "set -e; cd; export GIT_TERMINAL_PROMPT=0 \
     GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@test GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@test; \
     /usr/bin/git clone -q \"$0\" one; cd one; head -c 300000 /dev/urandom > large; /usr/bin/git add .; \
@@ -30,40 +30,39 @@ pub(crate) const SCRIPT: &str = "set -e; cd; export GIT_TERMINAL_PROMPT=0 \
     /usr/bin/git -c \"$2\" clone -q \"$1\" two; cmp one/large two/large; cd two; echo more > small; \
     /usr/bin/git add .; /usr/bin/git commit -qm second; /usr/bin/git -c \"$2\" push -q origin HEAD:main";
 
-/// A repository on disk.
+/// A bare repository.
 pub(crate) struct Repository(tempfile::TempDir);
 
 impl Repository {
-    /// What was pushed, newest first.
+    /// The pushed commits, newest first.
     pub(crate) fn log(&self) -> String {
         let mut log = command("/usr/bin/git");
         log.arg("-C").arg(self.0.path().join("project.git")).args(["log", "--format=%s", "main"]);
-        finish(&mut log).ok()
+        run(&mut log).ok()
     }
 }
 
-/// A world whose server is git's own, with an empty repository.
-pub(crate) fn world_of_git() -> (World, Repository) {
+/// A fixture whose server is `git http-backend` with an empty repository.
+pub(crate) fn git_fixture() -> (Fixture, Repository) {
     let folder = tempfile::tempdir().unwrap();
     let repository = folder.path().join("project.git");
     let mut init = command("/usr/bin/git");
-    finish(init.args(["init", "--quiet", "--bare", "--initial-branch=main"]).arg(&repository)).ok();
-    finish(command("/usr/bin/git").arg("-C").arg(&repository).args(["config", "http.receivepack", "true"]))
-        .ok();
+    run(init.args(["init", "--quiet", "--bare", "--initial-branch=main"]).arg(&repository)).ok();
+    run(command("/usr/bin/git").arg("-C").arg(&repository).args(["config", "http.receivepack", "true"])).ok();
     let projects = folder.path().to_path_buf();
-    let world =
-        world_with(move |options| options.answering(move |received| Some(serve(&projects, received))));
-    (world, Repository(folder))
+    let fixture =
+        fixture_with(move |options| options.with_handler(move |received| Some(serve(&projects, received))));
+    (fixture, Repository(folder))
 }
 
 pub(crate) fn basic(pair: &str) -> String {
     base64::prelude::BASE64_STANDARD.encode(pair)
 }
 
-/// `git http-backend` for those who hold the secret.
-fn serve(projects: &Path, received: &Received) -> Response<Body> {
+/// Runs `git http-backend` for requests that carry the secret.
+fn serve(projects: &Path, received: &ReceivedRequest) -> Response<Body> {
     if received.header("authorization") != format!("Basic {}", basic(&format!("agent:{SECRET}"))) {
-        let mut answer = whole("text/plain", "who are you?");
+        let mut answer = full_response("text/plain", "who are you?");
         *answer.status_mut() = StatusCode::UNAUTHORIZED;
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, r#"Basic realm="git""#.parse().unwrap());
         return answer;
@@ -91,12 +90,12 @@ fn serve(projects: &Path, received: &Received) -> Response<Body> {
     cgi(&output)
 }
 
-/// What a program answered by the Common Gateway Interface.
+/// Parses a CGI response.
 fn cgi(output: &[u8]) -> Response<Body> {
     let end = output.windows(4).position(|window| window == b"\r\n\r\n").expect("the program answered");
     let head = String::from_utf8_lossy(&output[..end]).to_lowercase();
     let headers: BTreeMap<&str, &str> = head.lines().filter_map(|line| line.split_once(": ")).collect();
-    let mut answer = whole("text/plain", output[end + 4..].to_vec());
+    let mut answer = full_response("text/plain", output[end + 4..].to_vec());
     answer.headers_mut().insert(header::CONTENT_TYPE, headers["content-type"].parse().unwrap());
     if let Some(status) = headers.get("status") {
         *answer.status_mut() = status[..3].parse().unwrap();

@@ -1,30 +1,30 @@
-//! Node's clients.
+//! Node clients.
 
 use super::*;
 
 #[test]
-fn fetch_https_http2_and_undici_work_unmodified() {
-    let world = world();
-    let said = finish(&mut node(&world, include_str!("programs/http.js"), &world.url(""))).ok();
-    assert_eq!(said, "fetch 200\nhttps 200\nhttp2 200\nundici 200 HTTP/2.0\n");
-    spent(&world, 4);
+fn node_http_clients_work() {
+    let fixture = fixture();
+    let output = run(&mut node(&fixture, include_str!("programs/http.js"), &fixture.url(""))).ok();
+    assert_eq!(output, "fetch 200\nhttps 200\nhttp2 200\nundici 200 HTTP/2.0\n");
+    assert_secret_received(&fixture, 4);
 }
 
 #[test]
-fn node_with_the_systems_roots_trusts_us_too() {
-    let world = world();
+fn node_with_system_roots_trusts_ca() {
+    let fixture = fixture();
     let program = "fetch(process.argv[1] + '/echo', {headers: {authorization: 'Bearer AS_SECRET_API_KEY'}})\
         .then(r => console.log(r.status))";
-    let url = world.url("");
-    let mut node = world.home.run_agent(["env", "-u", "NODE_EXTRA_CA_CERTS", "/usr/bin/node"]);
-    assert_eq!(finish(node.args(["--use-openssl-ca", "-e", program, &url])).ok(), "200\n");
-    spent(&world, 1);
+    let url = fixture.url("");
+    let mut node = fixture.home.run_agent(["env", "-u", "NODE_EXTRA_CA_CERTS", "/usr/bin/node"]);
+    assert_eq!(run(node.args(["--use-openssl-ca", "-e", program, &url])).ok(), "200\n");
+    assert_secret_received(&fixture, 1);
 }
 
 #[test]
-fn ws_opens_a_connection_with_the_secret_and_talks() {
-    let (world, mut server) = python::world_of_python(include_str!("programs/websocket_server.py"));
-    let said = finish(&mut node(&world, include_str!("programs/websocket.js"), &server.url)).ok();
-    assert_eq!(said, "one\ntwo\n");
-    assert_eq!(server.line(), format!("Bearer {SECRET}"));
+fn node_websocket_authenticates() {
+    let (fixture, mut server) = python::python_server_fixture(include_str!("programs/websocket_server.py"));
+    let output = run(&mut node(&fixture, include_str!("programs/websocket.js"), &server.url)).ok();
+    assert_eq!(output, "one\ntwo\n");
+    assert_eq!(server.read_line(), format!("Bearer {SECRET}"));
 }

@@ -1,4 +1,4 @@
-//! Python's clients, and servers in Python for what our own server does not speak.
+//! Python clients, and Python servers for protocols that the test server does not speak.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout};
@@ -7,38 +7,38 @@ use super::*;
 use crate::support::process::{command, start};
 
 #[test]
-fn urllib_requests_httpx_and_aiohttp_work_unmodified() {
-    let world = world();
-    let said = finish(&mut python(&world, include_str!("programs/http.py"), &world.url(""))).ok();
-    assert_eq!(said, "urllib 200\nrequests 200\nhttpx 200 HTTP/2\naiohttp 200\n");
-    spent(&world, 4);
+fn python_http_clients_work() {
+    let fixture = fixture();
+    let output = run(&mut python(&fixture, include_str!("programs/http.py"), &fixture.url(""))).ok();
+    assert_eq!(output, "urllib 200\nrequests 200\nhttpx 200 HTTP/2\naiohttp 200\n");
+    assert_secret_received(&fixture, 4);
 }
 
 #[test]
-fn grpc_calls_of_every_kind_carry_the_secret_and_end_with_their_trailers() {
-    let (world, mut server) = world_of_python(include_str!("programs/grpc_server.py"));
-    let said = finish(&mut python(&world, include_str!("programs/grpc_client.py"), &server.url)).ok();
-    let lines: Vec<&str> = said.lines().collect();
+fn grpc_calls_authenticate_and_end_with_trailers() {
+    let (fixture, mut server) = python_server_fixture(include_str!("programs/grpc_server.py"));
+    let output = run(&mut python(&fixture, include_str!("programs/grpc_client.py"), &server.url)).ok();
+    let lines: Vec<&str> = output.lines().collect();
     assert_eq!(
         lines,
         ["unary hello OK a trailer", "stream 0 1 2", "both a b", "failed NOT_FOUND nothing is there"]
     );
     for _ in lines {
-        assert_eq!(server.line(), format!("Bearer {SECRET}"));
+        assert_eq!(server.read_line(), format!("Bearer {SECRET}"));
     }
 }
 
 #[test]
-fn websockets_opens_a_connection_with_the_secret_and_talks() {
-    let (world, mut server) = world_of_python(include_str!("programs/websocket_server.py"));
-    let said = finish(&mut python(&world, include_str!("programs/websocket.py"), &server.url)).ok();
-    assert_eq!(said, "one\ntwo\nb'three'\n");
-    assert_eq!(server.line(), format!("Bearer {SECRET}"));
+fn python_websocket_authenticates() {
+    let (fixture, mut server) = python_server_fixture(include_str!("programs/websocket_server.py"));
+    let output = run(&mut python(&fixture, include_str!("programs/websocket.py"), &server.url)).ok();
+    assert_eq!(output, "one\ntwo\nb'three'\n");
+    assert_eq!(server.read_line(), format!("Bearer {SECRET}"));
 }
 
-/// A server that is a Python program; dropping it ends it.
+/// A Python server; dropping it ends it.
 pub(crate) struct PythonServer {
-    /// Where an agent finds it.
+    /// The server's URL as the agent sees it.
     pub(crate) url: String,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -46,8 +46,7 @@ pub(crate) struct PythonServer {
 }
 
 impl PythonServer {
-    /// The next line that it prints.
-    pub(crate) fn line(&mut self) -> String {
+    pub(crate) fn read_line(&mut self) -> String {
         self.lines.next().expect("the server ended").unwrap()
     }
 }
@@ -59,11 +58,11 @@ impl Drop for PythonServer {
     }
 }
 
-/// A world whose `api.test` is `program`, which is given its certificate and key, and prints its port.
-pub(crate) fn world_of_python(program: &str) -> (World, PythonServer) {
-    let world = world();
+/// A fixture whose `api.test` is `program`, which gets its certificate and key and prints its port.
+pub(crate) fn python_server_fixture(program: &str) -> (Fixture, PythonServer) {
+    let fixture = fixture();
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = world.authority.pem_leaf(&["api.test".to_owned()]);
+    let (certificate, key) = fixture.authority.pem_leaf(&["api.test".to_owned()]);
     let paths = [("certificate", certificate), ("key", key)].map(|(name, pem)| {
         let path = folder.path().join(name);
         std::fs::write(&path, pem).unwrap();
@@ -74,8 +73,8 @@ pub(crate) fn world_of_python(program: &str) -> (World, PythonServer) {
     let mut child = start(&mut python);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut server = PythonServer { url: String::new(), child, lines, _folder: folder };
-    let port = server.line().parse().unwrap();
+    let port = server.read_line().parse().unwrap();
     server.url = format!("https://api.test:{port}");
-    world.rules(&[("api.test", port, "secrets: [API_KEY]")]);
-    (world, server)
+    fixture.rules(&[("api.test", port, "secrets: [API_KEY]")]);
+    (fixture, server)
 }

@@ -1,5 +1,5 @@
-//! The vendors' own libraries, against a server that speaks what their APIs speak. What streams is proven
-//! to stream: the second piece is sent only when the client says that it has the first.
+//! The vendors' own SDKs against a server that speaks their APIs. Streaming is proven: the second event is
+//! sent only when the client confirms the first.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -11,31 +11,31 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::support::endpoints::{Body, Received, stream, whole};
+use crate::support::endpoints::{Body, ReceivedRequest, full_response, stream_response};
 
 const OPENAI: &str = "sk-proj-s8ZqkX1vY3openaiW0rJm5";
 const ANTHROPIC: &str = "sk-ant-api03-Lr7anthropicPq2Vd9";
 const STRIPE: &str = "sk_test_51Hb9stripeKx8Tz4Qw6";
 
-const SAID: &str = "openai hello there\nopenai stream hello there\nanthropic hello there\n\
+const EXPECTED_OUTPUT: &str = "openai hello there\nopenai stream hello there\nanthropic hello there\n\
     anthropic stream hello there\nstripe cus_1 a@example.com\n";
 
 #[test]
-fn the_python_libraries_of_openai_anthropic_and_stripe_work_unmodified() {
-    let world = world_of_apis();
-    let url = world.url("");
-    let mut python = python(&world, include_str!("programs/sdks.py"), &url);
-    assert_eq!(finish(with_addresses(&mut python, &url)).ok(), SAID);
-    each_got_its_own(&world);
+fn python_vendor_sdks_work() {
+    let fixture = vendor_api_fixture();
+    let url = fixture.url("");
+    let mut python = python(&fixture, include_str!("programs/sdks.py"), &url);
+    assert_eq!(run(with_addresses(&mut python, &url)).ok(), EXPECTED_OUTPUT);
+    assert_each_key_received(&fixture);
 }
 
 #[test]
-fn the_node_libraries_of_openai_anthropic_and_stripe_work_unmodified() {
-    let world = world_of_apis();
-    let url = world.url("");
-    let mut node = node(&world, include_str!("programs/sdks.js"), &url);
-    assert_eq!(finish(with_addresses(&mut node, &url)).ok(), SAID);
-    each_got_its_own(&world);
+fn node_vendor_sdks_work() {
+    let fixture = vendor_api_fixture();
+    let url = fixture.url("");
+    let mut node = node(&fixture, include_str!("programs/sdks.js"), &url);
+    assert_eq!(run(with_addresses(&mut node, &url)).ok(), EXPECTED_OUTPUT);
+    assert_each_key_received(&fixture);
 }
 
 fn with_addresses<'a>(agent: &'a mut Command, url: &str) -> &'a mut Command {
@@ -43,8 +43,8 @@ fn with_addresses<'a>(agent: &'a mut Command, url: &str) -> &'a mut Command {
 }
 
 #[track_caller]
-fn each_got_its_own(world: &World) {
-    let received = world.api.received();
+fn assert_each_key_received(fixture: &Fixture) {
+    let received = fixture.api.received();
     for (path, value, times) in
         [("/v1/chat/completions", OPENAI, 2), ("/v1/messages", ANTHROPIC, 2), ("/v1/customers", STRIPE, 1)]
     {
@@ -57,23 +57,25 @@ fn each_got_its_own(world: &World) {
     }
 }
 
-fn world_of_apis() -> World {
+fn vendor_api_fixture() -> Fixture {
     let first_is_there = Arc::new(Notify::new());
-    let world = world_with(|options| {
-        options.answering(move |received| {
+    let fixture = fixture_with(|options| {
+        options.with_handler(move |received| {
             let streams = || {
-                let asked: Value = serde_json::from_str(&received.body).unwrap();
-                asked["stream"] == true
+                let request: Value = serde_json::from_str(&received.body).unwrap();
+                request["stream"] == true
             };
             Some(match received.path.split('?').next().unwrap_or_default() {
                 "/received" => {
                     first_is_there.notify_one();
-                    whole("text/plain", "thanks")
+                    full_response("text/plain", "thanks")
                 }
                 "/v1/chat/completions" if streams() => events(openai_events(), &first_is_there),
-                "/v1/chat/completions" => whole("application/json", openai("message", "hello there", true)),
+                "/v1/chat/completions" => {
+                    full_response("application/json", openai("message", "hello there", true))
+                }
                 "/v1/messages" if streams() => events(anthropic_events(), &first_is_there),
-                "/v1/messages" => whole("application/json", anthropic(&["hello there"]).to_string()),
+                "/v1/messages" => full_response("application/json", anthropic(&["hello there"]).to_string()),
                 "/v1/customers" => customer(received),
                 _ => return None,
             })
@@ -82,13 +84,13 @@ fn world_of_apis() -> World {
     for (name, value) in
         [("OPENAI_API_KEY", OPENAI), ("ANTHROPIC_API_KEY", ANTHROPIC), ("STRIPE_KEY", STRIPE)]
     {
-        world.home.secret(name, value);
+        fixture.home.set_secret(name, value);
     }
-    world.rule("secrets: [OPENAI_API_KEY, ANTHROPIC_API_KEY, STRIPE_KEY]");
-    world
+    fixture.rule("secrets: [OPENAI_API_KEY, ANTHROPIC_API_KEY, STRIPE_KEY]");
+    fixture
 }
 
-/// Server-sent events; those after the first piece of text wait until somebody has it.
+/// Server-sent events; those after the first text event wait until the client has it.
 fn events((before, after): (String, String), first_is_there: &Arc<Notify>) -> Response<Body> {
     let first_is_there = first_is_there.clone();
     let parts = futures_util::stream::unfold(Some((before, after)), move |rest| {
@@ -102,7 +104,7 @@ fn events((before, after): (String, String), first_is_there: &Arc<Notify>) -> Re
             Some((Ok(Frame::data(Bytes::from(now))), rest))
         }
     });
-    stream("text/event-stream", parts)
+    stream_response("text/event-stream", parts)
 }
 
 fn openai(kind: &str, text: &str, ends: bool) -> String {
@@ -157,8 +159,11 @@ fn anthropic_events() -> (String, String) {
     (before.concat(), after.concat())
 }
 
-fn customer(received: &Received) -> Response<Body> {
+fn customer(received: &ReceivedRequest) -> Response<Body> {
     let mut fields = url::form_urlencoded::parse(received.body.as_bytes());
     let email = fields.find(|(name, _)| name == "email").map(|(_, email)| email.into_owned());
-    whole("application/json", json!({ "id": "cus_1", "object": "customer", "email": email }).to_string())
+    full_response(
+        "application/json",
+        json!({ "id": "cus_1", "object": "customer", "email": email }).to_string(),
+    )
 }

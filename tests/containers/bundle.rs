@@ -1,13 +1,13 @@
-//! What a container is to be, whoever's engine it is of, and what `runc` is told of it: the mounts, users,
-//! capabilities, namespaces and system calls.
+//! A container independent of its engine, and the `runc` configuration for it: mounts, users, capabilities,
+//! namespaces and system calls.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-/// What a container has that says nothing, of Docker as of containerd.
-const USUAL_CAPABILITIES: [&str; 14] = [
+/// Default capabilities, the same in Docker and containerd.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",
@@ -24,12 +24,12 @@ const USUAL_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-/// A container, as an engine has made up its mind about it.
+/// A container as its engine specifies it.
 #[derive(Debug, Clone)]
 pub(crate) struct Bundle {
     /// 64 hex digits.
     pub(crate) id: String,
-    /// Whether its image is that of the service; else it is an agent's.
+    /// The image is the service's; else it is an agent's.
     pub(crate) is_ours: bool,
     pub(crate) user: (u32, u32),
     pub(crate) capabilities: BTreeSet<String>,
@@ -38,29 +38,29 @@ pub(crate) struct Bundle {
     pub(crate) working_dir: String,
     pub(crate) command: Vec<String>,
     pub(crate) environment: Vec<String>,
-    /// What is mounted: source, place, whether it is read-only.
+    /// Source, path in the container, read-only.
     pub(crate) mounts: Vec<(PathBuf, String, bool)>,
-    /// Its cgroup, in the whole tree.
+    /// The path in the cgroup hierarchy.
     pub(crate) cgroup: String,
-    /// The namespaces that it has with others, by what `runc` calls them; all else is its own.
+    /// Shared namespaces by their `runc` type; all others are private.
     pub(crate) shared: Vec<(&'static str, PathBuf)>,
-    /// What says in it whether it is well.
+    /// The health check.
     pub(crate) check: Vec<String>,
 }
 
-/// Those of a container that drops and adds these.
+/// The default set without `drop`, with `add`.
 pub(crate) fn capabilities(drop: &[String], add: &[String]) -> BTreeSet<String> {
     assert_eq!(drop, ["ALL"]);
-    let usual = USUAL_CAPABILITIES.iter().filter(|_| !drop.iter().any(|name| name == "ALL"));
+    let usual = DEFAULT_CAPABILITIES.iter().filter(|_| !drop.iter().any(|name| name == "ALL"));
     let names = usual.copied().chain(add.iter().map(String::as_str));
     names.map(|name| format!("CAP_{name}")).collect()
 }
 
-/// What `runc` is told of a container whose files are at `root`.
+/// The `runc` configuration of a container with its files at `root`.
 pub(crate) fn configuration(bundle: &Bundle, root: &Path) -> Value {
     let Bundle { capabilities, user: (uid, gid), .. } = bundle;
-    // Who is not root has them within bounds alone.
-    let held: Vec<&String> = if *uid == 0 { capabilities.iter().collect() } else { Vec::new() };
+    // A user other than root gets them in the bounding set only.
+    let bounding: Vec<&String> = if *uid == 0 { capabilities.iter().collect() } else { Vec::new() };
     let namespaces = ["pid", "ipc", "uts", "mount", "cgroup", "network"].map(|kind| {
         let shared = bundle.shared.iter().find(|(shared, _)| *shared == kind);
         shared.map_or_else(|| json!({ "type": kind }), |(_, path)| json!({ "type": kind, "path": path }))
@@ -74,7 +74,7 @@ pub(crate) fn configuration(bundle: &Bundle, root: &Path) -> Value {
             "env": bundle.environment,
             "cwd": bundle.working_dir,
             "capabilities": {
-                "bounding": capabilities, "effective": held, "permitted": held, "inheritable": [], "ambient": [],
+                "bounding": capabilities, "effective": bounding, "permitted": bounding, "inheritable": [], "ambient": [],
             },
             "noNewPrivileges": bundle.no_new_privileges,
         },
@@ -97,7 +97,7 @@ pub(crate) fn configuration(bundle: &Bundle, root: &Path) -> Value {
     configuration
 }
 
-fn mounts(given: &[(PathBuf, String, bool)]) -> Vec<Value> {
+fn mounts(extra: &[(PathBuf, String, bool)]) -> Vec<Value> {
     let of = |kind: &str, at: &str, options: &[&str]| json!({ "destination": at, "type": kind, "source": kind, "options": options });
     let mut mounts = vec![
         of("proc", "/proc", &["nosuid", "noexec", "nodev"]),
@@ -108,7 +108,7 @@ fn mounts(given: &[(PathBuf, String, bool)]) -> Vec<Value> {
         of("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
         of("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
     ];
-    for (source, at, read_only) in given {
+    for (source, at, read_only) in extra {
         let access = if *read_only { "ro" } else { "rw" };
         mounts.push(
             json!({ "destination": at, "type": "bind", "source": source, "options": ["rbind", "rprivate", access] }),
@@ -117,9 +117,10 @@ fn mounts(given: &[(PathBuf, String, bool)]) -> Vec<Value> {
     mounts
 }
 
-/// Docker's own list of system calls, as it is for a container with these capabilities.
+/// Docker's own seccomp profile, evaluated for these capabilities.
 fn seccomp(capabilities: &BTreeSet<String>) -> Value {
-    let text = std::fs::read_to_string(super::file("tests/containers/specs/docker-seccomp.json")).unwrap();
+    let text =
+        std::fs::read_to_string(super::workspace_file("tests/containers/specs/docker-seccomp.json")).unwrap();
     let profile: Value = serde_json::from_str(&text).unwrap();
     let named = |rule: &Value, key: &str, what: &str| -> Vec<String> {
         let names = rule[key][what].as_array().cloned().unwrap_or_default();

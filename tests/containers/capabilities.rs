@@ -1,4 +1,4 @@
-//! Which capability each thing takes, found by trying: the manual's table says what this test sees.
+//! Measures the capability that each step needs; the manual's table must show the result.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,9 +9,9 @@ use agentsecrets::intercept::ebpf::{self, Beside, Flows, Keep, Ports};
 use caps::{CapSet, Capability};
 
 use super::Engine;
-use crate::support::process::{command, until};
+use crate::support::process::{command, wait_until};
 
-/// What could be needed, in the order in which it is shown.
+/// Capabilities that could be needed, in the table's order.
 const CANDIDATES: [Capability; 7] = [
     Capability::CAP_BPF,
     Capability::CAP_NET_ADMIN,
@@ -24,11 +24,11 @@ const CANDIDATES: [Capability; 7] = [
 
 const PORTS: Ports = Ports { listener: 50_001, dns: 50_002 };
 
-/// Whether `attempt` succeeds in a thread whose effective capabilities are these alone.
-fn with(held: &[Capability], attempt: &(impl Fn() -> bool + Sync)) -> bool {
+/// Whether `attempt` succeeds in a thread with exactly these effective capabilities.
+fn succeeds_with(effective: &[Capability], attempt: &(impl Fn() -> bool + Sync)) -> bool {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            caps::set(None, CapSet::Effective, &held.iter().copied().collect()).unwrap();
+            caps::set(None, CapSet::Effective, &effective.iter().copied().collect()).unwrap();
             let done = attempt();
             let all = caps::read(None, CapSet::Permitted).unwrap();
             caps::set(None, CapSet::Effective, &all).unwrap();
@@ -38,8 +38,8 @@ fn with(held: &[Capability], attempt: &(impl Fn() -> bool + Sync)) -> bool {
     })
 }
 
-/// The smallest sets with which `attempt` succeeds.
-fn smallest(attempt: impl Fn() -> bool + Sync) -> Vec<BTreeSet<usize>> {
+/// The minimal sets with which `attempt` succeeds.
+fn minimal_sets(attempt: impl Fn() -> bool + Sync) -> Vec<BTreeSet<usize>> {
     let mut found: Vec<BTreeSet<usize>> = Vec::new();
     let mut sets: Vec<u32> = (0..1 << CANDIDATES.len()).collect();
     sets.sort_by_key(|set| set.count_ones());
@@ -48,15 +48,15 @@ fn smallest(attempt: impl Fn() -> bool + Sync) -> Vec<BTreeSet<usize>> {
         if found.iter().any(|smaller| smaller.is_subset(&set)) {
             continue;
         }
-        let held: Vec<_> = set.iter().map(|&at| CANDIDATES[at]).collect();
-        if with(&held, &attempt) {
+        let effective: Vec<_> = set.iter().map(|&at| CANDIDATES[at]).collect();
+        if succeeds_with(&effective, &attempt) {
             found.push(set);
         }
     }
     found
 }
 
-fn row(what: &str, sets: &[BTreeSet<usize>]) -> String {
+fn table_row(what: &str, sets: &[BTreeSet<usize>]) -> String {
     let name = |at: &usize| CANDIDATES[*at].to_string().trim_start_matches("CAP_").to_owned();
     let sets: Vec<String> = sets
         .iter()
@@ -67,41 +67,41 @@ fn row(what: &str, sets: &[BTreeSet<usize>]) -> String {
 }
 
 #[test]
-fn each_step_takes_what_the_manual_says_and_no_less() {
+fn documented_capabilities_are_minimal() {
     let cgroup =
         ebpf::cgroup2_mount().unwrap().join(format!("agentsecrets-capabilities-{}", std::process::id()));
     fs::create_dir(&cgroup).unwrap();
     let all = Path::new("/sys/fs/bpf/agentsecrets").join(format!("capabilities-{}", std::process::id()));
-    let beside = Beside { ours: 1, processes: Some((4, 5)) };
-    let keep = Keep::new(all.clone(), cgroup.clone(), beside);
-    // What the kernel can do is asked once for the process, and must not be asked without rights.
+    let neighbour = Beside { ours: 1, processes: Some((4, 5)) };
+    let keep = Keep::new(all.clone(), cgroup.clone(), neighbour);
+    // Kernel features are probed once per process and need privileges: probe now.
     ebpf::probe().unwrap();
     let mut table = String::from("| to | takes |\n|---|---|\n");
     let attach = || keep.renew(PORTS).is_ok();
-    table += &row("load the hooks, attach and pin them", &smallest(attach));
+    table += &table_row("load the hooks, attach and pin them", &minimal_sets(attach));
     keep.renew(PORTS).unwrap();
-    let kept = keep.find().unwrap();
-    let take_up = || keep.find().is_some_and(|kept| keep.take_up(&kept).is_ok());
-    table += &row("take up hooks that an earlier service left", &smallest(take_up));
+    let existing = keep.find().unwrap();
+    let take_up = || keep.find().is_some_and(|existing| keep.take_up(&existing).is_ok());
+    table += &table_row("take up hooks that an earlier service left", &minimal_sets(take_up));
     let record = || {
-        let Ok(flows) = Flows::open(&kept.pins) else { return false };
+        let Ok(flows) = Flows::open(&existing.pins) else { return false };
         let (agent, door) = (([127, 0, 0, 1], 40_000).into(), ([127, 0, 0, 1], PORTS.listener).into());
         flows.take(1, agent, door).is_ok()
     };
-    table += &row("take a connection's record", &smallest(record));
+    table += &table_row("take a connection's record", &minimal_sets(record));
     let mut other = command("setpriv")
         .args(["--reuid", "1000", "--regid", "1000", "--clear-groups", "sleep", "600"])
         .spawn()
         .unwrap();
     let sleeps =
         || fs::read_link(format!("/proc/{}/exe", other.id())).is_ok_and(|exe| exe.ends_with("sleep"));
-    until("it sleeps", sleeps);
+    wait_until("it sleeps", sleeps);
     let see = || Witness::Here.see(other.id()).is_ok();
-    table += &row("see which program an agent's process runs (`--processes`)", &smallest(see));
+    table += &table_row("see which program an agent's process runs (`--processes`)", &minimal_sets(see));
     other.kill().unwrap();
     other.wait().unwrap();
-    table += &row("become the user that serves", &smallest(becomes_another));
-    ebpf::detach(&kept.pins).unwrap();
+    table += &table_row("become the user that serves", &minimal_sets(changes_user));
+    ebpf::detach(&existing.pins).unwrap();
     fs::remove_dir(&all).unwrap();
     fs::remove_dir(&cgroup).unwrap();
     table += "| serve | none |\n";
@@ -109,15 +109,15 @@ fn each_step_takes_what_the_manual_says_and_no_less() {
     assert!(manual.contains(&table), "the manual should have:\n\n{table}");
 }
 
-/// In a process of its own: a change of user is the whole process's.
-fn becomes_another() -> bool {
-    let held = caps::read(None, CapSet::Effective).unwrap();
-    let names: Vec<String> = held
+/// Runs in a child process, since a change of user affects the whole process.
+fn changes_user() -> bool {
+    let effective = caps::read(None, CapSet::Effective).unwrap();
+    let names: Vec<String> = effective
         .iter()
         .map(|name| format!("+{}", name.to_string().trim_start_matches("CAP_").to_lowercase()))
         .collect();
     let bounds = std::iter::once("-all".to_owned()).chain(names).collect::<Vec<_>>().join(",");
-    // The thread that starts it may not bound itself without CAP_SETPCAP.
+    // The thread that starts it cannot limit itself without CAP_SETPCAP.
     std::thread::scope(|scope| {
         let started = scope.spawn(|| {
             let all = caps::read(None, CapSet::Permitted).unwrap();
@@ -131,15 +131,15 @@ fn becomes_another() -> bool {
     })
 }
 
-/// The service as the file starts it, and with each capability missing.
+/// Starts the service with the granted capabilities, then without each.
 #[test]
-fn the_service_needs_each_capability_that_the_file_gives_it() {
+fn service_needs_each_granted_capability() {
     let engine = Engine::new();
     let whole = engine.compose.services["agentsecrets"].clone();
     for missing in &whole.cap_add {
         let mut service = whole.clone();
         service.cap_add.retain(|name| name != missing);
-        let errors = engine.unready(&service).end();
+        let errors = engine.start_service_unready(&service).wait_for_failure();
         let expected = match missing.as_str() {
             "BPF" | "NET_ADMIN" | "PERFMON" => "cannot intercept",
             _ => "cannot give up privileges",
@@ -147,5 +147,5 @@ fn the_service_needs_each_capability_that_the_file_gives_it() {
         assert!(errors.contains(expected), "{missing}: {errors}");
         assert!(engine.pins().len() <= 1, "{missing}");
     }
-    drop(engine.service());
+    drop(engine.start_service());
 }

@@ -1,10 +1,9 @@
-//! `deploy/compose.yaml` as a test reads it: every key that it has, and none that a test would pass over.
+//! `deploy/compose.yaml` as the tests read it; an unknown key is an error.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// The file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Compose {
@@ -19,7 +18,6 @@ pub(crate) struct SecretFile {
     pub(crate) file: String,
 }
 
-/// A service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Service {
@@ -65,15 +63,15 @@ pub(crate) struct Condition {
 }
 
 impl Compose {
-    /// The file with these variables set.
+    /// Reads the file with these variables set.
     pub(crate) fn read(variables: &BTreeMap<String, String>) -> Self {
-        let text = std::fs::read_to_string(super::deploy("compose.yaml")).unwrap();
-        serde_yaml::from_str(&filled(&text, variables)).unwrap()
+        let text = std::fs::read_to_string(super::deploy_file("compose.yaml")).unwrap();
+        serde_yaml::from_str(&interpolate(&text, variables)).unwrap()
     }
 }
 
-/// `${NAME:-default}` and `${NAME:?why}`, as Compose fills them; other `$` stay as they are.
-fn filled(text: &str, variables: &BTreeMap<String, String>) -> String {
+/// Expands `${NAME:-default}` and `${NAME:?why}` as Compose does; other `$` stay.
+fn interpolate(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {

@@ -1,5 +1,4 @@
-//! The compose file as a person starts it: Compose's own client, Docker's own engine, and the image that `cargo xtask
-//! dist` makes.
+//! The compose file in real use: Compose's client, Docker's engine, and the image of `cargo xtask dist`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,22 +9,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::dist::{made, unpacked};
-use super::site::{SECRET, Site};
-use super::{Engine, compose, deploy, file};
-use crate::support::process::{Outcome, command, finish};
+use super::dist::{artifact, unpack_image};
+use super::testbed::{SECRET, Testbed};
+use super::{Engine, compose, deploy_file, workspace_file};
+use crate::support::process::{Outcome, command, run};
 
-/// The network of the containers.
 const SUBNET: &str = "172.31.77.0/24";
 
-/// What curl says to send an archive.
+/// curl's arguments to send an archive.
 const TAR: [&str; 5] = ["-X", "POST", "-H", "Content-Type: application/x-tar", "--data-binary"];
 
-/// A project in the folder of `engine`, and an engine of Docker's, whose networks are in the namespace of that.
+/// A Compose project in the folder of `engine`, and a Docker engine whose networks are in its namespace.
 struct Docker<'a> {
     engine: &'a Engine,
     daemon: Child,
-    /// The program of the agents' containers.
+    /// The program in the agents' containers.
     agent: &'static str,
 }
 
@@ -36,7 +34,7 @@ impl<'a> Docker<'a> {
         let mut daemon = command("nsenter");
         daemon.arg(format!("--net=/run/netns/{}", engine.netns.name()));
         daemon.args(["unshare", "--mount", "sh", "-c", script, "sh"]);
-        daemon.arg(file("target/test-clients/docker/usr/sbin/dockerd"));
+        daemon.arg(workspace_file("target/test-clients/docker/usr/sbin/dockerd"));
         daemon.args([
             "--iptables=false",
             "--ip6tables=false",
@@ -58,40 +56,40 @@ impl<'a> Docker<'a> {
         docker
     }
 
-    /// Its API, by curl's words.
+    /// Calls the engine's API with curl arguments.
     fn api(&self, words: &[&str]) -> Outcome {
         let (path, more) = words.split_last().unwrap();
         let mut curl = command("curl");
         curl.args(["-sS", "--fail-with-body", "--unix-socket"])
             .arg(self.engine.path("docker.sock"))
             .args(more);
-        finish(curl.arg(format!("http://engine{path}")))
+        run(curl.arg(format!("http://engine{path}")))
     }
 
-    /// The image that was made, and two for agents, which are the machine's own programs.
-    fn loads(&self) {
-        let archive = format!("@{}", made(".oci.tar").display());
-        let said = self.api(&[&TAR[..], &[&archive, "/images/load"]].concat()).ok();
-        assert!(said.contains("Loaded image: agentsecrets:"), "{said}");
-        Site::stand_in(&self.engine.path("agent"));
+    /// Loads the built image, and two agent images with this machine's programs.
+    fn load_images(&self) {
+        let archive = format!("@{}", artifact(".oci.tar").display());
+        let output = self.api(&[&TAR[..], &[&archive, "/images/load"]].concat()).ok();
+        assert!(output.contains("Loaded image: agentsecrets:"), "{output}");
+        Testbed::stand_in_image(&self.engine.path("agent"));
         for name in ["acme/agent", "acme/other"] {
-            self.imports(&self.engine.path("agent"), name, "1");
+            self.import_image(&self.engine.path("agent"), name, "1");
         }
     }
 
-    /// An image of the files in `root`.
-    fn imports(&self, root: &Path, name: &str, tag: &str) {
+    /// Imports an image from the files in `root`.
+    fn import_image(&self, root: &Path, name: &str, tag: &str) {
         let archive = root.with_extension("tar");
-        finish(command("tar").arg("-cf").arg(&archive).arg("-C").arg(root).arg(".")).ok();
+        run(command("tar").arg("-cf").arg(&archive).arg("-C").arg(root).arg(".")).ok();
         let archive = format!("@{}", archive.display());
         let path = format!("/images/create?fromSrc=-&repo={name}&tag={tag}&changes=ENV%20PATH=/usr/bin");
         self.api(&[&TAR[..], &[&archive, &path]].concat()).ok();
     }
 
-    /// The compose file, and what tests add to it.
-    fn writes_project(&self) {
-        fs::copy(deploy("compose.yaml"), self.engine.path("compose.yaml")).unwrap();
-        let server = self.engine.netns.here4();
+    /// Writes the compose file with the tests' additions.
+    fn write_project(&self) {
+        fs::copy(deploy_file("compose.yaml"), self.engine.path("compose.yaml")).unwrap();
+        let server = self.engine.netns.local4();
         let agent = format!(
             "    command: [sh, -c, {:?}]\n    volumes: [\"/usr:/usr:ro\", \"/etc/ssl:/etc/ssl:ro\"]\n",
             self.agent
@@ -105,12 +103,12 @@ impl<'a> Docker<'a> {
              networks:\n  default: {{ ipam: {{ config: [ {{ subnet: {SUBNET} }} ] }} }}\n"
         );
         self.engine.write("added.yaml", &added);
-        // Answers find back, as they would to any network of an engine that translates no addresses.
-        let (link, there) = (self.engine.netns.link(), self.engine.netns.there4().to_string());
-        finish(command("ip").args(["route", "add", SUBNET, "via", &there, "dev", link])).ok();
+        // A route back, as for any network of an engine without address translation.
+        let (link, there) = (self.engine.netns.link(), self.engine.netns.peer4().to_string());
+        run(command("ip").args(["route", "add", SUBNET, "via", &there, "dev", link])).ok();
     }
 
-    /// Compose, told where its engine is.
+    /// Compose with the address of its engine.
     fn client(&self) -> Command {
         let mut compose = compose();
         compose.args(["--project-name", "agentsecrets"]).current_dir(self.engine.path(""));
@@ -123,28 +121,28 @@ impl<'a> Docker<'a> {
         let mut compose = self.client();
         compose.args(["-f", "compose.yaml", "-f", "added.yaml"]);
         let version =
-            made(".oci.tar").file_name().unwrap().to_string_lossy().split('-').nth(1).unwrap().to_owned();
+            artifact(".oci.tar").file_name().unwrap().to_string_lossy().split('-').nth(1).unwrap().to_owned();
         compose.env("AGENTSECRETS_IMAGE", format!("agentsecrets:{version}"));
         compose.env("AGENT_IMAGE", "acme/agent:1");
         compose.env("AGENTSECRETS_SLICE", &self.engine.compose.services["agentsecrets"].cgroup_parent);
         compose
     }
 
-    /// Starts all services, and waits until they are healthy.
+    /// Starts all services and waits until they are healthy.
     fn up(&self) {
-        finish(self.compose().args(["up", "--detach", "--wait", "--wait-timeout", "60"])).ok();
+        run(self.compose().args(["up", "--detach", "--wait", "--wait-timeout", "60"])).ok();
     }
 
-    /// What curl is answered in the container of a service, with the placeholder as its bearer token.
+    /// Runs curl in a service's container with the placeholder as bearer token.
     fn curl(&self, service: &str) -> Outcome {
         let header = "Authorization: Bearer AS_SECRET_STRIPE_KEY";
         let url = self.engine.url("/echo");
-        finish(self.compose().args(["exec", "-T", service, "curl", "-sS", "-m", "20", "-H", header, &url]))
+        run(self.compose().args(["exec", "-T", service, "curl", "-sS", "-m", "20", "-H", header, &url]))
     }
 
-    /// Id and image of the one container of a service.
+    /// Id and image of a service's only container.
     fn container(&self, service: &str) -> (String, String) {
-        let id = finish(self.compose().args(["ps", "--no-trunc", "--quiet", service])).ok().trim().to_owned();
+        let id = run(self.compose().args(["ps", "--no-trunc", "--quiet", service])).ok().trim().to_owned();
         let inspected: Value = self.api(&[&format!("/containers/{id}/json")]).json();
         (id, inspected["Image"].as_str().unwrap().to_owned())
     }
@@ -152,8 +150,8 @@ impl<'a> Docker<'a> {
 
 impl Drop for Docker<'_> {
     fn drop(&mut self) {
-        // Nothing here may panic: a test that failed is ending already.
-        finish(self.compose().args(["down", "--volumes", "--timeout", "1"]));
+        // No panic here: the test may already be failing.
+        run(self.compose().args(["down", "--volumes", "--timeout", "1"]));
         let daemon = fs::read_to_string(self.engine.path("dockerd.pid"));
         if let Some(pid) = daemon.ok().and_then(|pid| pid.trim().parse().ok()) {
             let _ =
@@ -165,13 +163,13 @@ impl Drop for Docker<'_> {
 
 #[test]
 #[ignore = "starts Docker's own engine, and needs what `cargo xtask dist` makes: with --full"]
-fn docker_compose_up_starts_a_guarded_agent_that_is_known_by_its_image() {
+fn docker_compose_agent_is_identified_by_image() {
     let engine = Engine::new();
     let docker = Docker::start(&engine);
-    docker.loads();
+    docker.load_images();
     let allow = engine.allow("secrets: [STRIPE_KEY]");
     engine.policy(&format!("  - name: coder\n    match: {{ image: 'acme/agent:1' }}\n    allow:\n{allow}"));
-    docker.writes_project();
+    docker.write_project();
     docker.up();
     let spent = |turn: usize| {
         let answer = docker.curl("agent").ok();
@@ -188,27 +186,27 @@ fn docker_compose_up_starts_a_guarded_agent_that_is_known_by_its_image() {
     );
     let record =
         ["exec", "-T", "--user", "65532:65532", "agentsecrets", "/agentsecrets", "audit", "list", "--json"];
-    let records = finish(docker.compose().args(record)).ok();
+    let records = run(docker.compose().args(record)).ok();
     let first: Value = serde_json::from_str(records.lines().next().unwrap()).unwrap();
     let (id, image) = docker.container("agent");
     let process = &first["process"];
     assert_eq!((&process["container"], &process["image_id"]), (&id.clone().into(), &image.into()));
     assert_eq!(process["image"], "docker.io/acme/agent:1");
-    // Killed, the service leaves the agent offline; started again, it finds it where it was.
-    finish(docker.compose().args(["kill", "agentsecrets"])).ok();
+    // With the service killed the agent is offline; the restarted service finds the agent.
+    run(docker.compose().args(["kill", "agentsecrets"])).ok();
     assert_ne!(docker.curl("agent").code, Some(0));
     docker.up();
     spent(2);
-    finish(docker.compose().args(["restart", "agentsecrets"])).ok();
+    run(docker.compose().args(["restart", "agentsecrets"])).ok();
     docker.up();
     spent(3);
     assert_eq!(docker.container("agent").0, id, "the agent's container is the one that it was");
-    assert!(engine.left("AS_SECRET").is_empty() && engine.left(SECRET).is_empty());
+    assert!(engine.packets_with("AS_SECRET").is_empty() && engine.packets_with(SECRET).is_empty());
 }
 
-/// What stands for the base image of the Dockerfile: a shell, what that calls, and a compiler that has the program of
-/// `image` already.
-fn base(root: &Path, image: &Path) {
+/// A stand-in for the Dockerfile's base image: a shell, its dependencies, and a "compiler" that contains the
+/// program of `image`.
+fn write_base_image(root: &Path, image: &Path) {
     let add = |path: &str, bytes: &[u8], mode: u32| {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -218,7 +216,7 @@ fn base(root: &Path, image: &Path) {
     for program in ["cp", "install", "mkdir", "sed", "sh"] {
         let path = format!("/usr/bin/{program}");
         add(&path[1..], &fs::read(&path).unwrap(), 0o755);
-        let needed = finish(command("ldd").arg(&path)).ok();
+        let needed = run(command("ldd").arg(&path)).ok();
         for library in needed.split_whitespace().filter(|word| word.starts_with('/')) {
             add(&library[1..], &fs::read(library).unwrap(), 0o755);
         }
@@ -236,8 +234,8 @@ fn base(root: &Path, image: &Path) {
     add("usr/bin/cargo", cargo.as_bytes(), 0o755);
 }
 
-/// Every file and folder below `root`: its mode, its owner, and what is in it.
-fn files(root: &Path) -> BTreeMap<String, (u32, u32, u32, Vec<u8>)> {
+/// Mode, owner and content of every file and folder below `root`.
+fn file_tree(root: &Path) -> BTreeMap<String, (u32, u32, u32, Vec<u8>)> {
     let (mut found, mut waiting) = (BTreeMap::new(), vec![root.to_path_buf()]);
     while let Some(path) = waiting.pop() {
         let about = fs::symlink_metadata(&path).unwrap();
@@ -253,30 +251,30 @@ fn files(root: &Path) -> BTreeMap<String, (u32, u32, u32, Vec<u8>)> {
 
 #[test]
 #[ignore = "starts Docker's own engine, and needs what `cargo xtask dist` makes: with --full"]
-fn the_dockerfile_makes_the_same_image_where_a_compiler_makes_the_same_program() {
+fn dockerfile_build_equals_dist_image() {
     let engine = Engine::new();
     let docker = Docker::start(&engine);
     let folder = tempfile::tempdir().unwrap();
-    let image = unpacked(&made(".oci.tar"), folder.path());
-    base(&engine.path("base"), &image);
-    docker.imports(&engine.path("base"), "rust", "1.95-bookworm");
+    let image = unpack_image(&artifact(".oci.tar"), folder.path());
+    write_base_image(&engine.path("base"), &image);
+    docker.import_image(&engine.path("base"), "rust", "1.95-bookworm");
     engine.write(
         "build.yaml",
         &format!(
             "services:\n  built:\n    image: built:1\n    build: {{ context: {:?}, dockerfile: deploy/Dockerfile, network: none }}\n",
-            file("")
+            workspace_file("")
         ),
     );
-    finish(docker.client().args(["-f", "build.yaml", "build"])).ok();
+    run(docker.client().args(["-f", "build.yaml", "build"])).ok();
     let described =
         ["-H", "Content-Type: application/json", "-d", "{\"Image\":\"built:1\"}", "/containers/create"];
     let id = docker.api(&described).json()["Id"].as_str().unwrap().to_owned();
     let (archive, root) = (folder.path().join("built.tar"), folder.path().join("built"));
     docker.api(&["-o", archive.to_str().unwrap(), &format!("/containers/{id}/export")]).ok();
     fs::create_dir(&root).unwrap();
-    finish(command("tar").arg("-xpf").arg(archive).arg("-C").arg(&root)).ok();
-    let (mut built, mut expected) = (files(&root), files(&image));
-    // The notices are no part of it; what an engine puts into a container that it makes is none of the image.
+    run(command("tar").arg("-xpf").arg(archive).arg("-C").arg(&root)).ok();
+    let (mut built, mut expected) = (file_tree(&root), file_tree(&image));
+    // Notices and files that an engine adds to a container are not compared.
     expected.retain(|path, _| !path.starts_with("usr"));
     let engines = [
         ".dockerenv",

@@ -1,5 +1,5 @@
-//! The part of Compose and Docker that these tests need: one network for a service and its agents, as
-//! `network_mode: service:` makes it, and each container as `deploy/compose.yaml` says.
+//! The part of Compose and Docker that these tests need: one network for a service and its agents
+//! (`network_mode: service:`), and each container as `deploy/compose.yaml` specifies it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,31 +9,31 @@ use std::path::PathBuf;
 
 use super::bundle::{Bundle, capabilities};
 use super::compose::{Compose, SecretFile, Service};
-use super::deploy;
-use super::site::{self, Container, IDLE, SECRET, Site};
+use super::deploy_file;
+use super::testbed::{self, Container, IDLE_COMMAND, SECRET, Testbed};
 
-/// As whom the service serves, as the image says.
-const SERVES: u32 = 65532;
+/// The uid in the image's configuration.
+const SERVICE_UID: u32 = 65532;
 
-/// One copy of the compose file's folder, and where its containers run.
+/// A copy of the compose folder, and the testbed for its containers.
 pub(crate) struct Engine {
-    pub(crate) site: Site,
+    pub(crate) site: Testbed,
     pub(crate) compose: Compose,
 }
 
 impl Deref for Engine {
-    type Target = Site;
+    type Target = Testbed;
 
-    fn deref(&self) -> &Site {
+    fn deref(&self) -> &Testbed {
         &self.site
     }
 }
 
 impl Engine {
-    /// As a user has it who copied the folder and chose an image.
+    /// The state after a user has copied the folder and chosen an image.
     pub(crate) fn new() -> Self {
-        let site = Site::new(SERVES);
-        let slice = format!("agentsecretstest{}.slice", site.netns.number());
+        let site = Testbed::new(SERVICE_UID);
+        let slice = format!("agentsecretstest{}.slice", site.netns.id());
         let variables =
             [("AGENTSECRETS_SLICE", slice.as_str()), ("AGENT_IMAGE", "agent"), ("AGENT_USER", "1000:1000")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -42,26 +42,26 @@ impl Engine {
         engine.write("secrets/STRIPE_KEY", SECRET);
         engine.write(
             "agentsecrets/config.yaml",
-            &fs::read_to_string(deploy("agentsecrets/config.yaml")).unwrap(),
+            &fs::read_to_string(deploy_file("agentsecrets/config.yaml")).unwrap(),
         );
         for folder in ["workspace", "volumes/public", "volumes/state"] {
             fs::create_dir_all(engine.path(folder)).unwrap();
         }
         // A new volume takes owner and mode from the image's folder.
         let state = engine.path("volumes/state");
-        chown(&state, Some(SERVES), Some(SERVES)).unwrap();
+        chown(&state, Some(SERVICE_UID), Some(SERVICE_UID)).unwrap();
         fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
         chown(engine.path("workspace"), Some(1000), Some(1000)).unwrap();
         engine.rule("secrets: [STRIPE_KEY]");
         engine
     }
 
-    /// Puts a policy in force whose only rule allows the server, with `more` keys.
+    /// Writes a policy whose only rule allows the server, with `more` keys.
     pub(crate) fn rule(&self, more: &str) {
         self.policy(&format!("  - name: coder\n    allow:\n{}", self.allow(more)));
     }
 
-    /// Puts a policy with these agents in force.
+    /// Writes a policy with these agents.
     pub(crate) fn policy(&self, agents: &str) {
         self.write("agentsecrets/policy.yaml", &format!("version: 1\nagents:\n{agents}"));
     }
@@ -72,64 +72,70 @@ impl Engine {
         format!("      - host: api.test\n        ports: [{port}]\n        private: true\n        {more}\n")
     }
 
-    /// The folder of the cgroup that holds the containers.
+    /// The containers' parent cgroup.
     pub(crate) fn slice(&self) -> PathBuf {
-        site::cgroup(&self.above())
+        testbed::cgroup(&self.parent_cgroup())
     }
 
-    /// The folders of pins that are there.
+    /// The pin folders of the slice.
     pub(crate) fn pins(&self) -> Vec<PathBuf> {
-        site::pins(&self.above())
+        testbed::pins(&self.parent_cgroup())
     }
 
-    fn above(&self) -> String {
+    fn parent_cgroup(&self) -> String {
         format!("/{}", self.compose.services["agentsecrets"].cgroup_parent)
     }
 
-    /// Starts the service, and waits until it is healthy.
-    pub(crate) fn service(&self) -> Container<'_> {
-        let service = self.unready(&self.compose.services["agentsecrets"]);
+    /// Starts the service and waits until it is healthy.
+    pub(crate) fn start_service(&self) -> Container<'_> {
+        let service = self.start_service_unready(&self.compose.services["agentsecrets"]);
         service.wait_until_healthy();
         service
     }
 
-    /// Starts the service as `service` says, and does not wait.
-    pub(crate) fn unready(&self, service: &Service) -> Container<'_> {
+    /// Starts the service as specified by `service` without waiting.
+    pub(crate) fn start_service_unready(&self, service: &Service) -> Container<'_> {
         let words = ["/agentsecrets".to_owned()].into_iter().chain(service.command.iter().cloned());
-        self.begin(service, words.collect(), None)
+        self.start_container(service, words.collect(), None)
     }
 
-    /// Starts the agent, which waits for a line and ends; calls are made beside it, in the same container.
-    pub(crate) fn agent(&self) -> Container<'_> {
-        self.agent_as(&self.compose.services["agent"], None)
+    /// Starts the agent, which waits for a line and ends. Tests run their requests in the same container.
+    pub(crate) fn start_agent(&self) -> Container<'_> {
+        self.start_agent_as(&self.compose.services["agent"], None)
     }
 
-    /// Starts an agent as `service` says, in the pid namespace of another if one is given.
-    pub(crate) fn agent_as(&self, service: &Service, pids: Option<&Container<'_>>) -> Container<'_> {
-        let words = IDLE.map(str::to_owned).to_vec();
-        let mut agent = self.begin(service, words, pids);
-        assert_eq!(agent.line(), "started");
+    /// Starts an agent as specified by `service`, optionally in another container's pid namespace.
+    pub(crate) fn start_agent_as(&self, service: &Service, pids: Option<&Container<'_>>) -> Container<'_> {
+        let words = IDLE_COMMAND.map(str::to_owned).to_vec();
+        let mut agent = self.start_container(service, words, pids);
+        assert_eq!(agent.read_line(), "started");
         agent
     }
 
-    /// Starts a container of `service` with another command, which says that it has started.
+    /// Starts a container of `service` with another command and waits for its first line.
     pub(crate) fn start_with(&self, service: &Service, words: &[&str]) -> Container<'_> {
-        let mut started = self.begin(service, words.iter().map(|&word| word.to_owned()).collect(), None);
-        assert_eq!(started.line(), "started");
+        let mut started =
+            self.start_container(service, words.iter().map(|&word| word.to_owned()).collect(), None);
+        assert_eq!(started.read_line(), "started");
         started
     }
 
-    /// Mounts one more secret's file in the service, as a line of the compose file would.
+    /// Mounts one more secret file in the service, as a line of the compose file would.
     pub(crate) fn add_secret(&mut self, name: &str) {
         let file = format!("./secrets/{name}");
         self.compose.secrets.insert(name.to_owned(), SecretFile { file });
         self.compose.services.get_mut("agentsecrets").unwrap().secrets.push(name.to_owned());
     }
 
-    fn begin(&self, service: &Service, command: Vec<String>, pids: Option<&Container<'_>>) -> Container<'_> {
-        // Ours stands for that of the container which holds it.
+    fn start_container(
+        &self,
+        service: &Service,
+        command: Vec<String>,
+        pids: Option<&Container<'_>>,
+    ) -> Container<'_> {
+        // This network namespace stands in for that of the container which holds it.
         assert_eq!(service.network_mode.as_deref(), Some("service:network"));
-        let id = site::new_id();
+        let id = testbed::new_id();
         let is_ours = service.image != "agent";
         let (uid, gid) = service.user.split_once(':').unwrap();
         let mut environment = self.environment(is_ours);
@@ -154,7 +160,6 @@ impl Engine {
         })
     }
 
-    /// The service's volumes and secrets.
     fn mounts(&self, service: &Service) -> Vec<(PathBuf, String, bool)> {
         let mut mounts = Vec::new();
         for volume in &service.volumes {
@@ -169,7 +174,7 @@ impl Engine {
                     self.path("volumes").join(source)
                 }
             };
-            // An engine makes what is missing of a path on the host.
+            // An engine creates missing paths on the host.
             fs::create_dir_all(&source).unwrap();
             mounts.push((source, at.to_owned(), read_only));
         }
@@ -183,6 +188,6 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        site::remove(&self.above());
+        testbed::remove_cgroup(&self.parent_cgroup());
     }
 }

@@ -1,26 +1,26 @@
-//! Killed, restarted, upgraded, in whichever order: an agent is served or offline, never free.
+//! Killed, restarted or upgraded in any order: an agent is served or offline, never unguarded.
 
-use super::site::Container;
-use super::trying::Trying;
-use super::{Engine, site};
+use super::egress::EgressProbe;
+use super::testbed::Container;
+use super::{Engine, testbed};
 
 #[test]
-fn when_the_service_is_killed_an_agent_is_offline_until_one_is_there_again() {
+fn agent_is_offline_while_service_is_dead() {
     let engine = Engine::new();
-    let (service, agent) = (engine.service(), engine.agent());
+    let (service, agent) = (engine.start_service(), engine.start_agent());
     assert_eq!(agent.status(&engine.url("/echo")), "200");
     let (before, pins) = (engine.api.received().len(), engine.pins());
     service.kill();
     let offline = agent.curl(&[], &engine.url("/echo"));
     assert_eq!(offline.code, Some(7), "{offline:?}");
-    let direct = format!("http://{}:{}/", engine.netns.here4(), engine.api.port());
+    let direct = format!("http://{}:{}/", engine.netns.local4(), engine.api.port());
     assert_ne!(agent.curl(&[], &direct).code, Some(0));
     assert_eq!(engine.api.received().len(), before);
 
-    // The hooks that are in force are taken up as they are, for the new container's cgroup.
-    let service = engine.service();
+    // The pinned hooks are reused for the new container's cgroup.
+    let service = engine.start_service();
     assert_eq!(engine.pins(), pins, "{}", service.errors());
-    // Its authority is a new one, which this agent's next program reads.
+    // The CA is new; the agent's next program reads it.
     assert_eq!(agent.status(&engine.url("/echo")), "200");
     assert_eq!(service.stop(), Some(0));
     assert_eq!(agent.curl(&[], &engine.url("/echo")).code, Some(7));
@@ -28,76 +28,76 @@ fn when_the_service_is_killed_an_agent_is_offline_until_one_is_there_again() {
 }
 
 #[test]
-fn an_agent_that_is_there_before_the_service_is_held_and_then_served() {
+fn agent_started_before_service_is_blocked_then_served() {
     let engine = Engine::new();
-    engine.service().kill();
-    let agent = engine.agent();
+    engine.start_service().kill();
+    let agent = engine.start_agent();
     assert_eq!(agent.curl(&[], &engine.url("/echo")).code, Some(7));
-    assert!(engine.left_for(engine.netns.here4().into()).is_empty(), "not even a connection was begun");
-    let service = engine.service();
+    assert!(engine.packets_to(engine.netns.local4().into()).is_empty(), "not even a connection was begun");
+    let service = engine.start_service();
     assert_eq!(agent.status(&engine.url("/echo")), "200");
     assert_eq!(service.audit().pop().unwrap()["process"]["container"], agent.id.as_str());
 }
 
 #[test]
-fn an_agent_that_is_started_again_is_held_from_its_first_packet_and_known_anew() {
+fn restarted_agent_is_blocked_and_identified_again() {
     let engine = Engine::new();
-    let service = engine.service();
-    known_anew(&service, || engine.agent(), &engine.url("/echo"));
+    let service = engine.start_service();
+    assert_identified_anew(&service, || engine.start_agent(), &engine.url("/echo"));
 }
 
-/// Hooks of another version stay in force until the new ones are.
+/// Hooks of another version stay in force until the new ones are attached.
 #[test]
-fn an_upgrade_leaves_no_moment_without_hooks() {
+fn upgrade_keeps_hooks_in_force() {
     let engine = Engine::new();
-    let service = engine.service();
-    let agent = engine.agent();
-    let trying = Trying::start(&engine, &agent);
+    let service = engine.start_service();
+    let agent = engine.start_agent();
+    let trying = EgressProbe::start(&engine, &agent);
     let mut running = Some(service);
     for turn in 0..5 {
         let [pins] = engine.pins().try_into().unwrap();
         drop(running.take());
-        site::of_another_version(&pins);
-        running = Some(engine.service());
+        testbed::mark_as_other_version(&pins);
+        running = Some(engine.start_service());
         let [now] = engine.pins().try_into().unwrap();
         assert!(now.file_name().unwrap().to_str().unwrap().starts_with(&format!("{}-", turn + 1)), "{now:?}");
         assert_eq!(agent.status(&engine.url("/echo")), "200");
     }
-    trying.got_nothing_out(&engine);
+    trying.assert_nothing_left(&engine);
 }
 
-/// Where a cgroup was removed and made again, what was pinned for the old one is of no use.
+/// Pins for a removed cgroup are useless once it is created again.
 #[test]
-fn hooks_of_a_slice_that_is_gone_are_made_anew() {
+fn recreated_slice_gets_new_hooks() {
     let engine = Engine::new();
-    engine.service().kill();
+    engine.start_service().kill();
     let before = engine.pins();
     std::fs::remove_dir(engine.slice()).unwrap();
-    let service = engine.service();
+    let service = engine.start_service();
     assert_ne!(engine.pins(), before);
     assert_eq!(engine.pins().len(), 1);
-    let agent = engine.agent();
+    let agent = engine.start_agent();
     assert_eq!(agent.status(&engine.url("/echo")), "200");
     drop(service);
 }
 
-/// A slice that will not come back leaves nothing in the kernel once any service starts.
+/// Any service that starts removes the pins of a slice that no longer exists.
 #[test]
-fn what_a_slice_that_is_gone_left_is_removed_by_the_next_service() {
+fn next_service_removes_pins_of_missing_slice() {
     let (gone, engine) = (Engine::new(), Engine::new());
-    gone.service().kill();
+    gone.start_service().kill();
     assert_eq!(gone.pins().len(), 1);
     std::fs::remove_dir(gone.slice()).unwrap();
-    let _service = engine.service();
+    let _service = engine.start_service();
     assert_eq!((gone.pins().len(), engine.pins().len()), (0, 1));
 }
 
-/// Two at once, as when an orchestrator starts the new one before the old one ends: the newer serves.
+/// An orchestrator starts the new service before the old one ends: the newer one serves.
 #[test]
-fn a_second_service_takes_over_from_the_first() {
+fn second_service_takes_over() {
     let engine = Engine::new();
-    let (first, agent) = (engine.service(), engine.agent());
-    let second = engine.service();
+    let (first, agent) = (engine.start_service(), engine.start_agent());
+    let second = engine.start_service();
     assert_eq!(engine.pins().len(), 1);
     assert_eq!(agent.status(&engine.url("/echo")), "200");
     first.kill();
@@ -105,9 +105,13 @@ fn a_second_service_takes_over_from_the_first() {
     second.wait_until_healthy();
 }
 
-/// An agent that `start` starts again and again is served, each time in a cgroup of its own and under its own id.
+/// Starts an agent repeatedly; each instance has its own cgroup and id and is served.
 #[track_caller]
-pub(crate) fn known_anew<'a>(service: &Container<'_>, start: impl Fn() -> Container<'a>, url: &str) {
+pub(crate) fn assert_identified_anew<'a>(
+    service: &Container<'_>,
+    start: impl Fn() -> Container<'a>,
+    url: &str,
+) {
     let mut seen = Vec::new();
     for _ in 0..3 {
         let agent = start();

@@ -1,4 +1,4 @@
-//! The hooks outlive us, and end when they are told to.
+//! The hooks stay after the process ends, and are detached on request.
 
 use std::fs;
 use std::net::TcpListener;
@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use agentsecrets::intercept::ebpf::{self, EbpfError, Ports};
 
-use super::agent::{Fixture, doors, start_in, unique};
+use super::fixture::{HookedCgroup, bind_listeners, start_in, unique_paths};
 
-const TRY: &str = r"
+const SEND_ATTEMPTS: &str = r"
 for host in ('127.0.0.1', '10.1.2.3', '::1'):
     s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
     s.settimeout(2)
@@ -18,19 +18,19 @@ print(name(lambda: s.sendto(b'x', ('10.1.2.3', 443))))
 ";
 
 #[test]
-fn without_an_interceptor_nothing_leaves() {
-    let mut fixture = Fixture::new();
+fn egress_is_blocked_without_interceptor() {
+    let mut fixture = HookedCgroup::new();
     fixture.listener4 = None;
     fixture.listener6 = None;
     let database = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = database.local_addr().unwrap().port().to_string();
-    assert_eq!(fixture.run(TRY, &[&port]), "ECONNREFUSED\nECONNREFUSED\nECONNREFUSED\nEPERM");
-    assert!(super::agent::nothing_came(&database));
+    assert_eq!(fixture.run(SEND_ATTEMPTS, &[&port]), "ECONNREFUSED\nECONNREFUSED\nECONNREFUSED\nEPERM");
+    assert!(super::fixture::is_idle(&database));
 }
 
 #[test]
-fn the_drop_of_everything_holds_alone() {
-    let fixture = Fixture::new();
+fn egress_hook_alone_blocks_everything() {
+    let fixture = HookedCgroup::new();
     for hook in ["as_connect4", "as_connect6", "as_sendmsg4", "as_sendmsg6", "as_sockops"] {
         fs::remove_file(fixture.pins.join(hook)).unwrap();
     }
@@ -44,29 +44,29 @@ u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 print(name(lambda: u.sendto(b'x', ('127.0.0.1', int(sys.argv[1])))))
 ";
     assert_eq!(fixture.run(script, &[&port]), "TIMEOUT\nEPERM");
-    assert!(super::agent::nothing_came(&database));
+    assert!(super::fixture::is_idle(&database));
 }
 
-/// The hooks stand above the cgroup that an agent's processes are in.
+/// The hooks are attached above the cgroup of the agent's processes.
 #[test]
-fn a_cgroup_that_is_removed_and_made_again_is_hooked_from_the_start() {
-    let fixture = Fixture::new();
+fn recreated_cgroup_is_hooked() {
+    let fixture = HookedCgroup::new();
     let inner = fixture.cgroup.join("container");
-    // It stays connected until it is told to go on: a record does not outlive its connection.
+    // It stays connected until it reads a line: a record does not outlive its connection.
     let script = "s = socket.create_connection(('10.1.2.3', 8080), 5); sys.stdin.readline(); print('done')";
     for _ in 0..3 {
         fs::create_dir(&inner).unwrap();
         let agent = start_in(&inner, script, &[]);
         let (_, origin) = fixture.accept4();
         assert_eq!(origin.unwrap().port, 8080);
-        assert_eq!(agent.rest(), "done");
+        assert_eq!(agent.read_to_end(), "done");
         fs::remove_dir(&inner).unwrap();
     }
 }
 
 #[test]
-fn detaching_gives_the_network_back() {
-    let fixture = Fixture::new();
+fn detach_restores_network() {
+    let fixture = HookedCgroup::new();
     ebpf::detach(&fixture.pins).unwrap();
     assert!(!fixture.pins.exists());
     ebpf::detach(&fixture.pins).unwrap();
@@ -77,42 +77,42 @@ fn detaching_gives_the_network_back() {
 }
 
 #[test]
-fn pins_are_roots_alone() {
-    let fixture = Fixture::new();
+fn pins_are_root_only() {
+    let fixture = HookedCgroup::new();
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&fixture.pins), 0o700);
     assert_eq!(mode(fixture.pins.parent().unwrap()), 0o700);
 }
 
 #[test]
-fn what_fails_half_way_is_taken_back() {
-    let (cgroup, pins) = unique();
-    let (listener, _, resolver, ..) = doors();
+fn failed_attach_is_rolled_back() {
+    let (cgroup, pins) = unique_paths();
+    let (listener, _, resolver, ..) = bind_listeners();
     let ports =
         Ports { listener: listener.local_addr().unwrap().port(), dns: resolver.local_addr().unwrap().port() };
     let elsewhere = ebpf::attach(std::path::Path::new("/tmp"), &pins, ports, &[]);
     assert!(matches!(elsewhere, Err(EbpfError::NoCgroup2 { .. })), "{elsewhere:?}");
     let no_bpffs = ebpf::attach(&cgroup, &std::env::temp_dir().join("agentsecrets-no-bpffs"), ports, &[]);
     assert!(matches!(no_bpffs, Err(EbpfError::NoBpffs { .. })), "{no_bpffs:?}");
-    // More ports than the table holds: the pins exist by then.
+    // More ports than the map holds: the attach fails after pinning.
     let ports_of_all: Vec<u16> = (1..=u16::MAX).collect();
     assert!(ebpf::attach(&cgroup, &pins, ports, &ports_of_all).is_err());
     assert!(!pins.exists());
     let outside = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = outside.local_addr().unwrap().port().to_string();
     let script = "print(name(lambda: socket.create_connection(('127.0.0.1', int(sys.argv[1]))).close()))";
-    assert_eq!(start_in(&cgroup, script, &[&port]).rest(), "done");
+    assert_eq!(start_in(&cgroup, script, &[&port]).read_to_end(), "done");
     fs::remove_dir(&cgroup).unwrap();
 }
 
 #[test]
-fn when_the_table_of_connections_is_full_new_ones_have_no_record() {
+fn full_connection_table_gives_no_record() {
     use agentsecrets::intercept::ebpf::{Flow, Origin};
     use aya::maps::{HashMap, Map, MapData};
 
     const KEY: usize = size_of::<Flow>();
     const VALUE: usize = size_of::<Origin>();
-    let fixture = Fixture::new();
+    let fixture = HookedCgroup::new();
     let pin = MapData::from_pin(fixture.pins.join("FLOWS")).unwrap();
     let mut flows = HashMap::<_, [u8; KEY], [u8; VALUE]>::try_from(Map::HashMap(pin)).unwrap();
     let mut entries = 0u64;
@@ -132,11 +132,11 @@ print(name(lambda: s.connect(('10.1.2.3', 443))))
 sys.stdin.read()
 ";
     let mut agent = fixture.start(script, &[]);
-    let said = agent.line();
-    if said == "done" {
+    let output = agent.read_line();
+    if output == "done" {
         assert_eq!(fixture.accept4().1, None, "a connection without a record is nobody's");
     }
-    // Once there is room again, connections are recognised again.
+    // Once there is room again, connections have records again.
     flows
         .remove(&{
             let mut key = [0xff; KEY];

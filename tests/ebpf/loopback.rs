@@ -1,14 +1,14 @@
-//! Loopback belongs to the agent's own listeners; every other port of it is the listener's to judge.
+//! Loopback belongs to the agent's own listeners; other loopback ports are redirected.
 
 use std::net::{SocketAddr, TcpListener};
 
 use agentsecrets::intercept::ebpf::{allow_inbound, original};
 
-use super::agent::{Fixture, nothing_came};
+use super::fixture::{HookedCgroup, is_idle};
 
 #[test]
-fn an_agent_reaches_its_own_listeners() {
-    let fixture = Fixture::new();
+fn agent_reaches_own_loopback_listener() {
+    let fixture = HookedCgroup::new();
     let script = r"
 for bound, asked in (('127.0.0.1', '127.0.0.1'), ('127.0.0.2', '127.0.0.2'), ('0.0.0.0', '127.0.0.7'), ('127.0.0.1', '0.0.0.0'),
                      ('::1', '::1'), ('::', '127.0.0.1'), ('127.0.0.1', '::ffff:127.0.0.1'), ('::', '::')):
@@ -29,18 +29,18 @@ for bound, asked in (('127.0.0.1', '127.0.0.1'), ('127.0.0.2', '127.0.0.2'), ('0
         return len(got), client.recv(100), client.recv(100)
     print(name(talk))
 ";
-    let said = fixture.run(script, &[]);
-    assert_eq!(said.lines().count(), 8, "{said}");
-    assert!(said.lines().all(|line| line == "(200000, b'pong', b'')"), "{said}");
-    // A stranger may try a port that was somebody's a moment ago, but leaves no record.
-    while !nothing_came(fixture.listener4.as_ref().unwrap()) {
+    let output = fixture.run(script, &[]);
+    assert_eq!(output.lines().count(), 8, "{output}");
+    assert!(output.lines().all(|line| line == "(200000, b'pong', b'')"), "{output}");
+    // Another program may try a port that was just closed, but leaves no record.
+    while !is_idle(fixture.listener4.as_ref().unwrap()) {
         assert_eq!(fixture.accept4().1, None);
     }
 }
 
 #[test]
-fn an_own_connection_that_is_aborted_ends_at_both_ends() {
-    let fixture = Fixture::new();
+fn aborted_loopback_connection_ends_both_sides() {
+    let fixture = HookedCgroup::new();
     let script = r"
 import struct
 server = socket.create_server(('127.0.0.1', 0))
@@ -61,22 +61,22 @@ sys.stdin.readline()
 ";
 
 #[test]
-fn another_programs_listener_is_not_reached() {
-    let fixture = Fixture::new();
+fn foreign_loopback_listener_is_redirected() {
+    let fixture = HookedCgroup::new();
     let database = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = database.local_addr().unwrap().port();
-    for asked in ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1"] {
-        let _agent = fixture.start(CONNECT, &[asked, &port.to_string()]);
+    for address in ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1"] {
+        let _agent = fixture.start(CONNECT, &[address, &port.to_string()]);
         let origin = fixture.accept4().1.unwrap();
-        let expected = asked.trim_start_matches("::ffff:");
+        let expected = address.trim_start_matches("::ffff:");
         assert_eq!(original(&origin), format!("{expected}:{port}").parse::<SocketAddr>().unwrap());
     }
-    assert!(nothing_came(&database));
+    assert!(is_idle(&database));
 }
 
 #[test]
-fn listening_on_one_loopback_address_does_not_open_another() {
-    let fixture = Fixture::new();
+fn loopback_listener_opens_its_address_only() {
+    let fixture = HookedCgroup::new();
     let database = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = database.local_addr().unwrap().port();
     let script = r"
@@ -86,14 +86,14 @@ print('connected', flush=True)
 sys.stdin.readline()
 ";
     let mut agent = fixture.start(script, &[&port.to_string()]);
-    assert_eq!(agent.line(), "connected");
+    assert_eq!(agent.read_line(), "connected");
     assert!(fixture.accept4().1.is_some());
-    assert!(nothing_came(&database));
+    assert!(is_idle(&database));
 }
 
 #[test]
-fn others_reach_an_agents_listener_only_where_policy_opens_it() {
-    let fixture = Fixture::new();
+fn inbound_needs_policy() {
+    let fixture = HookedCgroup::new();
     let script = r"
 server = socket.create_server(('0.0.0.0', 0))
 print(server.getsockname()[1], flush=True)
@@ -103,7 +103,7 @@ while True:
     peer.close()
 ";
     let mut agent = fixture.start(script, &[]);
-    let port: u16 = agent.line().parse().unwrap();
+    let port: u16 = agent.read_line().parse().unwrap();
     let reach = |seconds| {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(seconds)).is_ok()
@@ -111,7 +111,7 @@ while True:
     assert!(!reach(1));
     allow_inbound(&fixture.pins, &[port]).unwrap();
     assert!(reach(10));
-    // What policy opens no longer is closed, whatever an earlier process was told.
+    // A port that the policy no longer opens is closed again.
     allow_inbound(&fixture.pins, &[]).unwrap();
     assert!(!reach(1));
 }

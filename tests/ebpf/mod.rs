@@ -1,21 +1,21 @@
-//! What the kernel side holds an agent to. Each test makes a cgroup, attaches to it, and lets a small
-//! program inside it try something. They need root and fail without it.
+//! The eBPF programs. Each test creates a cgroup, attaches to it, and runs a small program inside. They need
+//! root.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test ends where the machine is not as it needs"
 )]
 
-pub(crate) mod agent;
-mod doors;
+mod denied;
+mod dns;
+pub(crate) mod fixture;
 mod lifecycle;
 mod loopback;
 mod redirect;
-mod refuse;
 
 use agentsecrets::intercept::ebpf;
 
 #[test]
-fn this_machine_has_what_the_kernel_side_needs() {
+fn kernel_prerequisites_are_met() {
     ebpf::probe().unwrap();
 }

@@ -1,4 +1,4 @@
-//! TCP comes to the listener, with a record of where it wanted to go and who asked.
+//! TCP is redirected to the listener, with a record of the original destination and the caller.
 
 use std::fs;
 use std::io::Write;
@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use agentsecrets::intercept::ebpf::{Flow, Origin, original};
 use aya::maps::{HashMap, Map, MapData};
 
-use super::agent::{Fixture, Program};
+use super::fixture::{HookedCgroup, Program};
 
-/// Connects, says whom it believes to be connected to, and waits for a word.
+/// Connects, prints the peer address, and waits for a line.
 const CONNECT: &str = r"
 host, port = sys.argv[1], int(sys.argv[2])
 s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
@@ -21,40 +21,40 @@ print(s.recv(100).decode(), flush=True)
 
 #[test]
 fn ipv4_is_redirected_and_recorded() {
-    let fixture = Fixture::new();
+    let fixture = HookedCgroup::new();
     let mut agent = fixture.start(CONNECT, &["10.1.2.3", "8080"]);
     let (mut stream, origin) = fixture.accept4();
-    check(&mut agent, &origin.unwrap(), "10.1.2.3:8080", &fixture);
-    assert_eq!(agent.line(), "('10.1.2.3', 8080)");
+    assert_origin(&mut agent, &origin.unwrap(), "10.1.2.3:8080", &fixture);
+    assert_eq!(agent.read_line(), "('10.1.2.3', 8080)");
     stream.write_all(b"hello").unwrap();
-    assert_eq!(agent.line(), "hello");
+    assert_eq!(agent.read_line(), "hello");
 }
 
 #[test]
 fn ipv6_is_redirected_and_recorded() {
-    let fixture = Fixture::new();
+    let fixture = HookedCgroup::new();
     let mut agent = fixture.start(CONNECT, &["2001:db8::5", "443"]);
     let (mut stream, origin) = fixture.accept6();
-    check(&mut agent, &origin.unwrap(), "[2001:db8::5]:443", &fixture);
-    assert_eq!(agent.line(), "('2001:db8::5', 443)");
+    assert_origin(&mut agent, &origin.unwrap(), "[2001:db8::5]:443", &fixture);
+    assert_eq!(agent.read_line(), "('2001:db8::5', 443)");
     stream.write_all(b"hello").unwrap();
-    assert_eq!(agent.line(), "hello");
+    assert_eq!(agent.read_line(), "hello");
 }
 
 #[test]
-fn ipv4_through_an_ipv6_socket_is_redirected_and_recorded() {
-    let fixture = Fixture::new();
+fn ipv4_mapped_is_redirected_and_recorded() {
+    let fixture = HookedCgroup::new();
     let mut agent = fixture.start(CONNECT, &["::ffff:10.1.2.3", "8080"]);
     let (mut stream, origin) = fixture.accept4();
-    check(&mut agent, &origin.unwrap(), "10.1.2.3:8080", &fixture);
-    assert_eq!(agent.line(), "('::ffff:10.1.2.3', 8080)");
+    assert_origin(&mut agent, &origin.unwrap(), "10.1.2.3:8080", &fixture);
+    assert_eq!(agent.read_line(), "('::ffff:10.1.2.3', 8080)");
     stream.write_all(b"hello").unwrap();
-    assert_eq!(agent.line(), "hello");
+    assert_eq!(agent.read_line(), "hello");
 }
 
 #[test]
-fn a_record_is_taken_once() {
-    let fixture = Fixture::new();
+fn connection_record_is_taken_once() {
+    let fixture = HookedCgroup::new();
     let _agent = fixture.start(CONNECT, &["10.1.2.3", "8080"]);
     let (stream, origin) = fixture.accept4();
     assert!(origin.is_some());
@@ -63,8 +63,8 @@ fn a_record_is_taken_once() {
 }
 
 #[test]
-fn a_connection_straight_to_the_listener_has_no_record() {
-    let fixture = Fixture::new();
+fn direct_connection_has_no_record() {
+    let fixture = HookedCgroup::new();
     let _agent = fixture.start(CONNECT, &["127.0.0.1", &fixture.ports.listener.to_string()]);
     assert_eq!(fixture.accept4().1, None);
     let _outsider = std::net::TcpStream::connect(("127.0.0.1", fixture.ports.listener)).unwrap();
@@ -72,8 +72,8 @@ fn a_connection_straight_to_the_listener_has_no_record() {
 }
 
 #[test]
-fn a_port_used_again_does_not_inherit_a_record() {
-    let fixture = Fixture::new();
+fn reused_port_does_not_inherit_record() {
+    let fixture = HookedCgroup::new();
     let script = r"
 import struct
 def attempt(address, source):
@@ -91,8 +91,8 @@ print('connected', flush=True)
 sys.stdin.readline()
 ";
     let mut agent = fixture.start(script, &[&fixture.ports.listener.to_string()]);
-    assert_eq!(agent.line(), "connected");
-    // Only the second is still there: the first was reset before it could be accepted.
+    assert_eq!(agent.read_line(), "connected");
+    // Only the second is still connected: the first was reset before it was accepted.
     loop {
         match fixture.listener4.as_ref().unwrap().accept() {
             Ok((stream, peer)) => {
@@ -108,8 +108,8 @@ sys.stdin.readline()
 }
 
 #[test]
-fn connections_that_end_before_they_are_accepted_leave_no_record() {
-    let fixture = Fixture::new();
+fn connection_closed_before_accept_leaves_no_record() {
+    let fixture = HookedCgroup::new();
     let script = r"
 import struct
 for turn in range(600):
@@ -127,8 +127,8 @@ for turn in range(600):
 }
 
 #[test]
-fn a_program_that_connects_and_becomes_another_is_recorded_as_it_was() {
-    let fixture = Fixture::new();
+fn exec_after_connect_keeps_recorded_program() {
+    let fixture = HookedCgroup::new();
     let script = r"
 s = socket.socket()
 s.set_inheritable(True)
@@ -142,8 +142,8 @@ os.execv('/bin/sleep', ['sleep', '60'])
 }
 
 #[test]
-fn a_socket_that_connects_again_is_recorded_anew() {
-    let fixture = Fixture::new();
+fn reconnected_socket_gets_new_record() {
+    let fixture = HookedCgroup::new();
     let script = r"
 import ctypes
 libc = ctypes.CDLL(None)
@@ -155,7 +155,7 @@ print(s.getpeername())
 sys.stdin.readline()
 ";
     let mut agent = fixture.start(script, &[]);
-    assert_eq!(agent.line(), "('10.9.9.9', 90)");
+    assert_eq!(agent.read_line(), "('10.9.9.9', 90)");
     let mut seen = vec![];
     while seen.is_empty() {
         if let Ok((stream, peer)) = fixture.listener4.as_ref().unwrap().accept() {
@@ -167,8 +167,8 @@ sys.stdin.readline()
 }
 
 #[test]
-fn data_sent_with_the_first_packet_is_redirected_and_recorded() {
-    let fixture = Fixture::new();
+fn tcp_fast_open_is_redirected_and_recorded() {
+    let fixture = HookedCgroup::new();
     let script = r"
 s = socket.socket()
 s.sendto(b'early', socket.MSG_FASTOPEN, ('10.1.2.3', 80))
@@ -177,13 +177,13 @@ sys.stdin.readline()
 ";
     let mut agent = fixture.start(script, &[]);
     let (_stream, origin) = fixture.accept4();
-    check(&mut agent, &origin.unwrap(), "10.1.2.3:80", &fixture);
-    assert_eq!(agent.line(), "('10.1.2.3', 80)");
+    assert_origin(&mut agent, &origin.unwrap(), "10.1.2.3:80", &fixture);
+    assert_eq!(agent.read_line(), "('10.1.2.3', 80)");
 }
 
 #[test]
-fn an_accepted_socket_that_becomes_a_client_is_redirected_and_recorded() {
-    let fixture = Fixture::new();
+fn accepted_socket_reused_as_client_is_recorded() {
+    let fixture = HookedCgroup::new();
     let script = r"
 import ctypes
 server = socket.create_server(('127.0.0.1', 0))
@@ -195,12 +195,12 @@ sys.stdin.readline()
 ";
     let mut agent = fixture.start(script, &[]);
     let origin = fixture.accept4().1.unwrap();
-    check(&mut agent, &origin, "10.1.2.3:80", &fixture);
+    assert_origin(&mut agent, &origin, "10.1.2.3:80", &fixture);
 }
 
-/// The record says what `/proc` says.
-fn check(agent: &mut Program, origin: &Origin, wanted: &str, fixture: &Fixture) {
-    assert_eq!(original(origin), wanted.parse::<SocketAddr>().unwrap());
+/// Asserts that the record agrees with `/proc`.
+fn assert_origin(agent: &mut Program, origin: &Origin, expected: &str, fixture: &HookedCgroup) {
+    assert_eq!(original(origin), expected.parse::<SocketAddr>().unwrap());
     let snapshot = origin.snapshot;
     assert_eq!(snapshot.tgid, agent.pid());
     let exe = fs::metadata(format!("/proc/{}/exe", agent.pid())).unwrap();

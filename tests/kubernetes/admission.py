@@ -1,4 +1,4 @@
-"""Judges pods by a ValidatingAdmissionPolicy as the API server does: by the CEL of its validations.
+"""Evaluates a ValidatingAdmissionPolicy's CEL validations for pods, as the API server does.
 
 Standard input: {"policy": the policy, "pods": [pods]}; standard output: for each pod one JSON list of the messages
 of the validations that do not hold. One that cannot be evaluated does not hold: its failurePolicy is Fail.

@@ -1,47 +1,46 @@
-//! The policy behind the webhook, evaluated with the reference implementation of its language: what the webhook makes
-//! of pods passes, and a pod that came past the webhook does not.
+//! The ValidatingAdmissionPolicy, evaluated with CEL's reference implementation: the webhook's pods pass,
+//! pods that bypassed it do not.
 
 use serde_json::{Value, json};
 
-use super::{file, rendered};
-use crate::support::process::{command, finish_with};
+use super::{render, workspace_file};
+use crate::support::process::{command, run_with_input};
 
-/// What somebody changes in a pod, and the reason for which that is refused.
+/// A change of a pod, and the expected reason of its rejection.
 type Case = (Change, &'static str);
 type Change = Box<dyn FnOnce(&mut Value)>;
 
 struct Policy {
     policy: Value,
-    fragment: agentsecrets::kubernetes::sidecar_template::Fragment,
+    fragment: agentsecrets::kubernetes::sidecar_template::SidecarTemplate,
 }
 
 impl Policy {
-    /// That of the chart with a file of values.
-    fn of(values: &str) -> Self {
-        let manifests = rendered(&file("helm/agentsecrets/ci").join(values));
+    /// The chart's policy for a values file.
+    fn from_values(values: &str) -> Self {
+        let manifests = render(&workspace_file("helm/agentsecrets/ci").join(values));
         let of_kind = |kind: &str| manifests.iter().find(|it| it["kind"] == kind).unwrap();
         let text = of_kind("ConfigMap")["data"]["sidecar.yaml"].as_str().unwrap();
         let fragment =
-            agentsecrets::kubernetes::sidecar_template::Fragment::parse(text, "s".as_ref()).unwrap();
+            agentsecrets::kubernetes::sidecar_template::SidecarTemplate::parse(text, "s".as_ref()).unwrap();
         Self { policy: of_kind("ValidatingAdmissionPolicy").clone(), fragment }
     }
 
-    /// What the webhook makes of `pod`.
+    /// `pod` as the webhook changes it.
     fn injected(&self, pod: &Value) -> Result<Value, Vec<String>> {
         let pod = serde_json::from_value(pod.clone()).unwrap();
         let made = agentsecrets::kubernetes::inject::inject(pod, &self.fragment)?;
         Ok(serde_json::to_value(made).unwrap())
     }
 
-    /// What the API server says of each pod.
-    fn judge(&self, pods: &[Value]) -> Vec<Vec<String>> {
+    /// The API server's verdict for each pod.
+    fn evaluate(&self, pods: &[Value]) -> Vec<Vec<String>> {
         let mut python = command("/usr/bin/python3");
         python
-            .env("PYTHONPATH", file("target/test-clients/kubernetes"))
-            .arg(file("tests/kubernetes/admission.py"));
-        let asked = json!({ "policy": self.policy, "pods": pods });
-        let said = finish_with(&mut python, asked.to_string().as_bytes()).ok();
-        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+            .env("PYTHONPATH", workspace_file("target/test-clients/kubernetes"))
+            .arg(workspace_file("tests/kubernetes/admission.py"));
+        let input = json!({ "policy": self.policy, "pods": pods });
+        run_with_input(&mut python, input.to_string().as_bytes()).json_lines()
     }
 }
 
@@ -59,39 +58,42 @@ fn pod(change: impl FnOnce(&mut Value)) -> Value {
     pod
 }
 
-/// With programs, with rules, with a sidecar that streams, and with one that asks who its pod is.
+/// With programs, with rules, with a streaming sidecar, and with one that reads the pod's SPIFFE id.
 const VALUES: [&str; 4] =
     ["injector.yaml", "injector-nftables.yaml", "injector-metrics.yaml", "injector-spiffe.yaml"];
 
 #[test]
-fn what_the_webhook_makes_of_a_pod_passes_and_what_came_past_it_does_not() {
+fn injected_pod_passes_admission() {
     for values in VALUES {
-        let policy = Policy::of(values);
+        let policy = Policy::from_values(values);
         let plain = pod(|_| {});
         let users = pod(|pod| pod["spec"]["containers"][0]["securityContext"] = json!({ "runAsUser": 2000 }));
         let alone = pod(|pod| drop(pod["spec"].as_object_mut().unwrap().remove("initContainers")));
         let good = [&plain, &users, &alone].map(|pod| policy.injected(pod).unwrap());
-        assert_eq!(policy.judge(&good), vec![Vec::<String>::new(); 3], "{values}");
-        let said = policy.judge(&[plain, users, alone]);
-        assert!(said.iter().all(|said| said[0].contains("starts with the AgentSecrets sidecar")), "{said:?}");
+        assert_eq!(policy.evaluate(&good), vec![Vec::<String>::new(); 3], "{values}");
+        let output = policy.evaluate(&[plain, users, alone]);
+        assert!(
+            output.iter().all(|output| output[0].contains("starts with the AgentSecrets sidecar")),
+            "{output:?}"
+        );
     }
 }
 
 #[test]
-fn each_change_of_a_guarded_pod_that_lets_it_get_around_the_sidecar_is_refused_with_the_reason() {
+fn pod_change_that_bypasses_sidecar_is_refused() {
     for values in VALUES {
-        each_change_is_refused(&Policy::of(values));
+        assert_each_change_refused(&Policy::from_values(values));
     }
-    // Where rules tell the sidecar by its user, somebody's own image must not choose it.
-    let policy = Policy::of("injector-nftables.yaml");
+    // Rules recognise the sidecar by its uid, which a custom image must not set.
+    let policy = Policy::from_values("injector-nftables.yaml");
     let mut silent = policy.injected(&pod(|_| {})).unwrap();
     silent["spec"]["securityContext"] = Value::Null;
     prune(&mut silent);
-    let said = policy.judge(&[silent]);
-    assert!(said[0].iter().any(|said| said.contains("as the sidecar")), "{said:?}");
+    let output = policy.evaluate(&[silent]);
+    assert!(output[0].iter().any(|output| output.contains("as the sidecar")), "{output:?}");
 }
 
-fn each_change_is_refused(policy: &Policy) {
+fn assert_each_change_refused(policy: &Policy) {
     let guarded = policy.injected(&pod(|_| {})).unwrap();
     let context = |name: &str, value: Value| {
         let name = name.to_owned();
@@ -189,7 +191,7 @@ fn each_change_is_refused(policy: &Policy) {
         ];
         for (change, why) in changes {
             let changed = move |pod: &mut Value| {
-                // The last of them is an agent's; of a pod that runs, one that is added.
+                // The last container is an agent's, or an added ephemeral one in a running pod.
                 let spec = &mut pod["spec"];
                 if kind == "ephemeralContainers" {
                     spec[kind] = json!([spec["containers"][0].clone()]);
@@ -208,15 +210,15 @@ fn each_change_is_refused(policy: &Policy) {
             (pod, why)
         })
         .unzip();
-    for ((said, why), pod) in policy.judge(&pods).iter().zip(&reasons).zip(&pods) {
-        assert!(said.iter().any(|said| said.contains(why)), "{why}: {said:?} {pod}");
+    for ((output, why), pod) in policy.evaluate(&pods).iter().zip(&reasons).zip(&pods) {
+        assert!(output.iter().any(|output| output.contains(why)), "{why}: {output:?} {pod}");
     }
-    assert_eq!(policy.judge(&[guarded]), [Vec::<String>::new()]);
+    assert_eq!(policy.evaluate(&[guarded]), [Vec::<String>::new()]);
 }
 
 #[test]
-fn a_guarded_pod_that_would_serve_its_sidecar_a_workload_api_of_its_own_is_refused() {
-    let policy = Policy::of("injector-spiffe.yaml");
+fn pod_with_fake_workload_api_is_refused() {
+    let policy = Policy::from_values("injector-spiffe.yaml");
     let guarded = policy.injected(&pod(|_| {})).unwrap();
     let changed = |change: &dyn Fn(&mut Value)| {
         let mut pod = guarded.clone();
@@ -251,16 +253,16 @@ fn a_guarded_pod_that_would_serve_its_sidecar_a_workload_api_of_its_own_is_refus
         mounted("agentsecrets-spiffe", "/elsewhere"),
         unmounted,
     ];
-    for said in policy.judge(&pods) {
-        assert!(said.iter().any(|said| said.contains("and nobody in the pod")), "{said:?}");
+    for output in policy.evaluate(&pods) {
+        assert!(output.iter().any(|output| output.contains("and nobody in the pod")), "{output:?}");
     }
-    assert_eq!(policy.judge(std::slice::from_ref(&guarded)), [Vec::<String>::new()]);
+    assert_eq!(policy.evaluate(std::slice::from_ref(&guarded)), [Vec::<String>::new()]);
 }
 
-/// The two lists of capabilities are one.
+/// The webhook and the policy refuse the same capabilities.
 #[test]
-fn a_capability_is_refused_by_the_policy_if_the_webhook_refuses_it() {
-    let policy = Policy::of("injector.yaml");
+fn policy_and_webhook_refuse_same_capabilities() {
+    let policy = Policy::from_values("injector.yaml");
     let guarded = policy.injected(&pod(|_| {})).unwrap();
     let (mut past, mut refused) = (Vec::new(), Vec::new());
     for capability in caps::all() {
@@ -268,21 +270,21 @@ fn a_capability_is_refused_by_the_policy_if_the_webhook_refuses_it() {
         let short = long.trim_start_matches("CAP_").to_owned();
         for name in [short.clone(), short.to_lowercase(), long] {
             let add = json!({ "drop": ["ALL"], "add": [name] });
-            let asked = pod(|pod| {
+            let input = pod(|pod| {
                 pod["spec"]["containers"][0]["securityContext"] = json!({ "capabilities": add.clone() })
             });
-            refused.push(policy.injected(&asked).is_err());
+            refused.push(policy.injected(&input).is_err());
             let mut pod = guarded.clone();
             pod["spec"]["containers"][0]["securityContext"]["capabilities"] = add;
             past.push(pod);
         }
     }
-    let judged: Vec<_> = policy.judge(&past).iter().map(|said| !said.is_empty()).collect();
+    let judged: Vec<_> = policy.evaluate(&past).iter().map(|output| !output.is_empty()).collect();
     assert_eq!(judged, refused);
     assert!(refused.contains(&true) && refused.contains(&false));
 }
 
-/// What the API server leaves out is not there, and not `null`.
+/// The API server omits empty fields instead of sending `null`.
 fn prune(value: &mut Value) {
     match value {
         Value::Object(map) => {

@@ -1,5 +1,4 @@
-//! The webhook's certificates look after themselves: two replicas and an API server that takes a change only of
-//! what it gave last.
+//! The webhook manages its own certificates: two replicas, and an API server with optimistic concurrency.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,9 +11,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::Response;
 use serde_json::{Value, json};
 
-use super::{Webhook, file, rendered};
-use crate::support::endpoints::{Body, Received};
-use crate::support::process::until;
+use super::{Webhook, render, workspace_file};
+use crate::support::endpoints::{Body, ReceivedRequest};
+use crate::support::process::wait_until;
 use crate::support::upstream::{Options, Upstream};
 
 const SECRET: &str = "/api/v1/namespaces/agents/secrets/demo-agentsecrets-injector";
@@ -30,19 +29,20 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// With the objects that the chart makes.
+    /// With the objects of the chart.
     fn new() -> Self {
-        let manifests = rendered(&file("helm/agentsecrets/ci/injector.yaml"));
+        let manifests = render(&workspace_file("helm/agentsecrets/ci/injector.yaml"));
         let of = |kind: &str| {
             let mut object = manifests.iter().find(|it| it["kind"] == kind).unwrap().clone();
             object["metadata"]["resourceVersion"] = "1".into();
             object
         };
         let objects: Objects = Arc::default();
-        let given = [(SECRET, of("Secret")), (CONFIGURATION, of("MutatingWebhookConfiguration"))];
-        objects.lock().unwrap().extend(given.map(|(path, object)| (path.to_owned(), object)));
-        let kept = objects.clone();
-        let api = Upstream::start(Options::plain().answering(move |asked| Some(answer(&kept, asked))));
+        let names = [(SECRET, of("Secret")), (CONFIGURATION, of("MutatingWebhookConfiguration"))];
+        objects.lock().unwrap().extend(names.map(|(path, object)| (path.to_owned(), object)));
+        let store = objects.clone();
+        let api =
+            Upstream::start(Options::plain().with_handler(move |request| Some(respond(&store, request))));
         let folder = tempfile::tempdir().unwrap();
         let sidecar = manifests.iter().find(|it| it["kind"] == "ConfigMap").unwrap();
         let server = format!("http://127.0.0.1:{}", api.port());
@@ -57,9 +57,9 @@ impl Cluster {
         Self { folder, objects, api }
     }
 
-    /// A replica, with the arguments that the chart gives it.
+    /// A replica with the chart's arguments.
     fn replica(&self) -> Webhook {
-        let manifests = rendered(&file("helm/agentsecrets/ci/injector.yaml"));
+        let manifests = render(&workspace_file("helm/agentsecrets/ci/injector.yaml"));
         let deployment = manifests.iter().find(|it| it["kind"] == "Deployment").unwrap();
         let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
         let arguments = arguments.as_array().unwrap().iter().map(|word| word.as_str().unwrap());
@@ -77,7 +77,7 @@ impl Cluster {
         String::from_utf8(STANDARD.decode(text).unwrap()).ok()
     }
 
-    /// What the API server trusts, as a file.
+    /// The CA bundle that the API server trusts, as a file.
     fn trusted(&self) -> Option<PathBuf> {
         let objects = self.objects.lock().unwrap();
         let bundle = objects[CONFIGURATION]["webhooks"][0]["clientConfig"]["caBundle"].as_str()?;
@@ -88,19 +88,19 @@ impl Cluster {
 
     /// Whether the API server can call the replica now.
     fn can_call(&self, replica: &Webhook) -> bool {
-        self.trusted().is_some_and(|trusted| replica.ask(&trusted, "/readyz", &[]).0 == 200)
+        self.trusted().is_some_and(|trusted| replica.post(&trusted, "/readyz", &[]).0 == 200)
     }
 }
 
-/// What an API server says: the object, or a conflict to who changes another version than the last.
-fn answer(objects: &Objects, asked: &Received) -> Response<Body> {
+/// The API server's response: the object, or a conflict for a stale version.
+fn respond(objects: &Objects, request: &ReceivedRequest) -> Response<Body> {
     let mut objects = objects.lock().unwrap();
-    let path = asked.path.split('?').next().unwrap_or_default();
-    let (code, said) = match (&*asked.method, objects.get(path).cloned()) {
+    let path = request.path.split('?').next().unwrap_or_default();
+    let (code, output) = match (&*request.method, objects.get(path).cloned()) {
         (_, None) => (404, failure(404, "NotFound")),
         ("GET", Some(object)) => (200, object),
         ("PUT", Some(object)) => {
-            let mut new: Value = serde_json::from_str(&asked.body).unwrap();
+            let mut new: Value = serde_json::from_str(&request.body).unwrap();
             let version = &object["metadata"]["resourceVersion"];
             if new["metadata"]["resourceVersion"] == *version {
                 let next: u64 = version.as_str().unwrap().parse().unwrap();
@@ -113,7 +113,7 @@ fn answer(objects: &Objects, asked: &Received) -> Response<Body> {
         }
         _ => (405, failure(405, "MethodNotAllowed")),
     };
-    let body = Full::new(Bytes::from(said.to_string())).boxed_unsync();
+    let body = Full::new(Bytes::from(output.to_string())).boxed_unsync();
     Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
 }
 
@@ -122,47 +122,48 @@ fn failure(code: u16, reason: &str) -> Value {
 }
 
 #[test]
-fn replicas_share_an_authority_that_the_api_server_is_told_of() {
+fn webhook_replicas_share_ca() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.replica(), cluster.replica());
-    until("the API server can call it", || cluster.can_call(&one) && cluster.can_call(&two));
+    wait_until("the API server can call it", || cluster.can_call(&one) && cluster.can_call(&two));
     let authority = cluster.data("ca.crt").unwrap();
     assert_eq!(std::fs::read_to_string(cluster.trusted().unwrap()).unwrap(), authority);
     assert!(cluster.data("ca.key").unwrap().contains("PRIVATE KEY"));
     drop((one, two));
-    // A new one takes up what is kept.
+    // A new replica takes over the stored state.
     let three = cluster.replica();
-    until("the API server can call it", || cluster.can_call(&three));
+    wait_until("the API server can call it", || cluster.can_call(&three));
     assert_eq!(cluster.data("ca.crt").unwrap(), authority);
 }
 
 #[test]
-fn an_authority_that_ends_soon_is_replaced_and_trusted_until_nothing_that_it_signed_is_shown() {
+fn expiring_ca_is_rotated() {
     let cluster = Cluster::new();
     let now = time::OffsetDateTime::now_utc();
     let old =
-        agentsecrets::kubernetes::authority::Authority::generate(now - time::Duration::days(300)).unwrap();
-    let data = [("ca.crt", &old.certificate), ("ca.key", &old.key)];
+        agentsecrets::kubernetes::authority::WebhookAuthority::generate(now - time::Duration::days(300))
+            .unwrap();
+    let data = [("ca.crt", &old.certificate_pem), ("ca.key", &old.key_pem)];
     let data: BTreeMap<_, _> = data.map(|(name, text)| (name, STANDARD.encode(text))).into();
     cluster.objects.lock().unwrap().get_mut(SECRET).unwrap()["data"] = json!(data);
     let (one, two) = (cluster.replica(), cluster.replica());
-    until("the API server can call it", || cluster.can_call(&one) && cluster.can_call(&two));
-    assert_ne!(cluster.data("ca.crt").unwrap(), old.certificate);
+    wait_until("the API server can call it", || cluster.can_call(&one) && cluster.can_call(&two));
+    assert_ne!(cluster.data("ca.crt").unwrap(), old.certificate_pem);
     let trusted = std::fs::read_to_string(cluster.trusted().unwrap()).unwrap();
-    assert!(trusted.contains(&old.certificate) && trusted.contains(&cluster.data("ca.crt").unwrap()));
+    assert!(trusted.contains(&old.certificate_pem) && trusted.contains(&cluster.data("ca.crt").unwrap()));
 }
 
 #[test]
-fn without_an_api_server_there_is_no_certificate_and_so_no_answer() {
+fn webhook_without_api_server_serves_nothing() {
     let cluster = Cluster::new();
     cluster.objects.lock().unwrap().remove(SECRET);
     let replica = cluster.replica();
-    // It asked, was told that there is none, and has come again.
-    let asked = || cluster.api.received().iter().filter(|asked| asked.path.starts_with(SECRET)).count();
-    until("it has asked twice", || asked() >= 2);
-    // Whoever takes any certificate gets none.
+    // It queried the API server, got "not found", and tried again.
+    let request = || cluster.api.received().iter().filter(|request| request.path.starts_with(SECRET)).count();
+    wait_until("it has asked twice", || request() >= 2);
+    // Without a certificate even a client that skips verification gets no connection.
     let any = cluster.folder.path().join("any.pem");
     std::fs::write(&any, crate::support::certificate::Authority::new().pem()).unwrap();
-    let (status, said) = replica.ask(&any, "/readyz", &["-k"]);
-    assert!(status == 0 && said.contains("curl: (35)"), "{status} {said}");
+    let (status, output) = replica.post(&any, "/readyz", &["-k"]);
+    assert!(status == 0 && output.contains("curl: (35)"), "{status} {output}");
 }

@@ -1,10 +1,10 @@
-"""Renders the chart with Helm's own engine, and holds every manifest against the schemas of Kubernetes.
+"""Renders the chart with Helm's own engine, and validates every manifest against the schemas of Kubernetes.
 
 chart.py CHART render [VALUES]   prints the manifests, one JSON object a line
 chart.py CHART check             lints and renders every file of ci/ and of the arguments that follow
 chart.py CHART refuse VALUES     prints why the chart refuses these values
 chart.py CHART reuse OLD VALUES  renders with the values of an older release, as `helm upgrade --reuse-values` does:
-                                 what is newer in the chart's own values is not there
+                                 without the keys that are new in the chart's own values
 """
 
 import json

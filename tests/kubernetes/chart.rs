@@ -1,19 +1,19 @@
-//! What the chart makes of values: manifests that every newer release takes, or a refusal that helps.
+//! The chart: its manifests are valid in the newest releases, and invalid values are rejected with advice.
 
 use serde_json::Value;
 
-use super::{file, helm, rendered};
+use super::{helm, render, workspace_file};
 
 #[test]
-fn every_file_of_values_is_linted_and_its_manifests_are_valid_in_the_three_newest_releases() {
-    let said = helm(&["check"]).ok();
-    let files = std::fs::read_dir(file("helm/agentsecrets/ci")).unwrap().count();
-    assert_eq!(said.lines().count(), files, "{said}");
+fn chart_values_lint_and_validate() {
+    let output = helm(&["check"]).ok();
+    let files = std::fs::read_dir(workspace_file("helm/agentsecrets/ci")).unwrap().count();
+    assert_eq!(output.lines().count(), files, "{output}");
     assert!(files >= 21);
 }
 
 #[test]
-fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
+fn invalid_chart_values_are_refused() {
     for (values, why) in [
         ("mode: daemon", "mode"),
         ("moed: sidecar", "moed"),
@@ -52,28 +52,28 @@ fn values_that_cannot_be_meant_are_refused_with_where_and_why() {
     ] {
         let values_file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&values_file, values).unwrap();
-        let said = helm(&["refuse", values_file.path().to_str().unwrap()]).ok();
-        assert!(said.contains(why), "{values}: {said}");
+        let output = helm(&["refuse", values_file.path().to_str().unwrap()]).ok();
+        assert!(output.contains(why), "{values}: {output}");
     }
 }
 
-/// `helm upgrade --reuse-values` gives a new chart the old one's values, in which what is newer is not.
+/// `helm upgrade --reuse-values` combines a new chart with the old values, which lack newer keys.
 #[test]
-fn values_of_the_previous_release_mean_what_they_meant() {
-    let before = file("tests/kubernetes/values-0.1.0.yaml");
+fn previous_chart_values_still_work() {
+    let before = workspace_file("tests/kubernetes/values-0.1.0.yaml");
     for name in
         ["sidecar", "sidecar-command", "sidecar-names", "injector", "injector-selected", "injector-one"]
     {
-        let values = file(&format!("helm/agentsecrets/ci/{name}.yaml"));
-        let said = helm(&["reuse", before.to_str().unwrap(), values.to_str().unwrap()]).ok();
-        let again: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(again, rendered(&values), "{name}");
+        let values = workspace_file(&format!("helm/agentsecrets/ci/{name}.yaml"));
+        let again: Vec<Value> =
+            helm(&["reuse", before.to_str().unwrap(), values.to_str().unwrap()]).json_lines();
+        assert_eq!(again, render(&values), "{name}");
     }
 }
 
 #[test]
-fn the_agents_container_holds_no_value_no_privilege_and_nothing_of_the_sidecars() {
-    let manifests = rendered(&file("helm/agentsecrets/ci/sidecar.yaml"));
+fn agent_container_has_no_secret_or_privilege() {
+    let manifests = render(&workspace_file("helm/agentsecrets/ci/sidecar.yaml"));
     let pod = &of_kind(&manifests, "Deployment")["spec"]["template"]["spec"];
     let agent = &pod["containers"][0];
     assert_eq!(agent["securityContext"]["capabilities"]["drop"], serde_json::json!(["ALL"]));
@@ -85,23 +85,24 @@ fn the_agents_container_holds_no_value_no_privilege_and_nothing_of_the_sidecars(
     assert!(env.iter().all(|variable| variable.get("valueFrom").is_none()), "{env:?}");
     let of = |name: &str| env.iter().find(|variable| variable["name"] == name).map(|it| &it["value"]);
     assert_eq!(of("STRIPE_KEY").unwrap(), "AS_SECRET_STRIPE_KEY");
-    // Whatever `run` sets so that clients trust our certificates is set here too.
-    use agentsecrets::tls::bundle::{ADDED_ROOTS, ROOTS};
-    for name in ROOTS {
+    // Every CA variable that `run` sets is set here too.
+    use agentsecrets::tls::bundle::{CA_BUNDLE_VARIABLES, EXTRA_CA_VARIABLES};
+    for name in CA_BUNDLE_VARIABLES {
         assert_eq!(of(name).unwrap(), "/run/agentsecrets/public/bundle.pem", "{name}");
     }
-    for name in ADDED_ROOTS {
+    for name in EXTRA_CA_VARIABLES {
         assert_eq!(of(name).unwrap(), "/run/agentsecrets/public/ca.pem", "{name}");
     }
 }
 
 #[test]
-fn the_workload_apis_socket_is_the_sidecars_alone_and_read_only() {
-    let of_chart = rendered(&file("helm/agentsecrets/ci/sidecar-spiffe.yaml"));
+fn workload_api_socket_is_sidecar_only() {
+    let of_chart = render(&workspace_file("helm/agentsecrets/ci/sidecar-spiffe.yaml"));
     let pod = of_kind(&of_chart, "Deployment")["spec"]["template"]["spec"].clone();
-    let manifests = rendered(&file("helm/agentsecrets/ci/injector-spiffe.yaml"));
+    let manifests = render(&workspace_file("helm/agentsecrets/ci/injector-spiffe.yaml"));
     let text = of_kind(&manifests, "ConfigMap")["data"]["sidecar.yaml"].as_str().unwrap();
-    let fragment = agentsecrets::kubernetes::sidecar_template::Fragment::parse(text, "s".as_ref()).unwrap();
+    let fragment =
+        agentsecrets::kubernetes::sidecar_template::SidecarTemplate::parse(text, "s".as_ref()).unwrap();
     let agent = serde_json::json!({ "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "agent", "image": "a" }] } });
     let injected =
         agentsecrets::kubernetes::inject::inject(serde_json::from_value(agent).unwrap(), &fragment).unwrap();
@@ -125,9 +126,9 @@ fn the_workload_apis_socket_is_the_sidecars_alone_and_read_only() {
 }
 
 #[test]
-fn no_manifest_holds_a_secrets_value_and_rights_are_over_our_own_objects_or_to_read_pods_alone() {
-    for entry in std::fs::read_dir(file("helm/agentsecrets/ci")).unwrap() {
-        for manifest in rendered(&entry.unwrap().path()) {
+fn manifests_hold_no_values_and_minimal_rbac() {
+    for entry in std::fs::read_dir(workspace_file("helm/agentsecrets/ci")).unwrap() {
+        for manifest in render(&entry.unwrap().path()) {
             let holds = manifest["kind"] == "Secret"
                 && (manifest.get("data").is_some() || manifest.get("stringData").is_some());
             assert!(!holds, "{manifest}");
@@ -147,8 +148,8 @@ fn no_manifest_holds_a_secrets_value_and_rights_are_over_our_own_objects_or_to_r
 }
 
 #[test]
-fn the_policy_that_the_chart_writes_is_one() {
-    let manifests = rendered(&file("helm/agentsecrets/ci/sidecar.yaml"));
+fn chart_policy_is_valid() {
+    let manifests = render(&workspace_file("helm/agentsecrets/ci/sidecar.yaml"));
     let data = &of_kind(&manifests, "ConfigMap")["data"];
     let folder = tempfile::tempdir().unwrap();
     for name in ["policy.yaml", "config.yaml"] {
@@ -160,8 +161,8 @@ fn the_policy_that_the_chart_writes_is_one() {
 }
 
 #[test]
-fn a_nodes_service_has_what_its_test_found_it_to_need_and_pods_nothing_of_the_nodes() {
-    let manifests = rendered(&file("helm/agentsecrets/ci/node.yaml"));
+fn daemonset_has_minimal_privileges() {
+    let manifests = render(&workspace_file("helm/agentsecrets/ci/node.yaml"));
     let pod = &of_kind(&manifests, "DaemonSet")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let granted = container["securityContext"]["capabilities"]["add"].as_array().unwrap();
@@ -171,26 +172,26 @@ fn a_nodes_service_has_what_its_test_found_it_to_need_and_pods_nothing_of_the_no
     assert!(container["securityContext"].get("privileged").is_none());
     assert_eq!(pod["hostPID"], true);
     assert!(pod.get("hostNetwork").is_none() && pod.get("initContainers").is_none());
-    // What is mounted of the node: the tree of cgroups to read, our pins, pods' volumes.
+    // Host mounts: the cgroup tree (read-only), our pins, and pods' volumes.
     let volumes = pod["volumes"].as_array().unwrap().iter();
     let paths: Vec<_> = volumes.filter_map(|volume| volume["hostPath"]["path"].as_str()).collect();
     assert_eq!(paths, ["/sys/fs/cgroup", "/sys/fs/bpf/agentsecrets", "/var/lib/kubelet/pods"]);
     assert_eq!(container["volumeMounts"][0]["readOnly"], true);
-    // The program takes the words that the chart gives it.
+    // The program accepts the chart's arguments.
     let words: Vec<_> =
         container["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
     let mut started = crate::support::process::command(crate::support::home::AGENTSECRETS);
     let folder = tempfile::tempdir().unwrap();
     started.args(words).env("NODE_NAME", "worker").env("AGENTSECRETS_HOME", folder.path());
-    let said = crate::support::process::finish(&mut started);
-    assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.stderr.contains("no cgroup of pods in /host/cgroup"), "{said:?}");
+    let output = crate::support::process::run(&mut started);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains("no cgroup of pods in /host/cgroup"), "{output:?}");
 }
 
 #[test]
-fn prometheus_is_told_of_a_port_that_the_pod_has_and_that_others_may_call() {
+fn prometheus_port_is_annotated_and_open() {
     for values in ["sidecar-metrics.yaml", "node-metrics.yaml"] {
-        let manifests = rendered(&file(&format!("helm/agentsecrets/ci/{values}")));
+        let manifests = render(&workspace_file(&format!("helm/agentsecrets/ci/{values}")));
         let workload = manifests.iter().find(|it| it["spec"]["template"].is_object()).unwrap();
         let pod = &workload["spec"]["template"];
         let containers = pod["spec"]["initContainers"].as_array().into_iter().flatten();

@@ -1,9 +1,10 @@
-//! A cluster's view: the chart as Helm renders it, the webhook as the API server calls it.
+//! Kubernetes: the chart as Helm renders it, the webhook as the API server calls it, and pods as a kubelet
+//! starts them.
 
 mod admission;
 mod certificates;
+mod cgroup_driver;
 mod chart;
-mod driver;
 mod node;
 mod pod;
 mod webhook;
@@ -11,26 +12,28 @@ mod webhook;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::containers::file;
+use crate::containers::workspace_file;
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::{Outcome, command, finish};
+use crate::support::process::{Outcome, command, run};
 
-use driver::Driver;
+use cgroup_driver::Driver;
 
-/// As whom the chart has what handles agents' traffic serve.
-const SERVES: u32 = 64646;
+/// The chart's uid for processes that handle agents' traffic.
+const SERVICE_UID: u32 = 64646;
 
-/// Helm's engine, asked what `words` say of the chart.
+/// Runs Helm's engine on the chart.
 fn helm(words: &[&str]) -> Outcome {
     let mut python = command("/usr/bin/python3");
-    python.env("PYTHONPATH", file("target/test-clients/kubernetes"));
-    finish(python.arg(file("tests/kubernetes/chart.py")).arg(file("helm/agentsecrets")).args(words))
+    python.env("PYTHONPATH", workspace_file("target/test-clients/kubernetes"));
+    run(python
+        .arg(workspace_file("tests/kubernetes/chart.py"))
+        .arg(workspace_file("helm/agentsecrets"))
+        .args(words))
 }
 
-/// The manifests of a file of values.
-fn rendered(values: &Path) -> Vec<serde_json::Value> {
-    let text = helm(&["render", values.to_str().unwrap()]).ok();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+/// The manifests for a values file.
+fn render(values: &Path) -> Vec<serde_json::Value> {
+    helm(&["render", values.to_str().unwrap()]).json_lines()
 }
 
 /// A running webhook; dropping it ends it.
@@ -40,7 +43,7 @@ struct Webhook {
 }
 
 impl Webhook {
-    /// Starts one with `arguments`, on any port.
+    /// Starts a webhook on any port; `configure` adds arguments.
     fn start(configure: impl FnOnce(&mut Command)) -> Self {
         let mut webhook = command(AGENTSECRETS);
         webhook.args(["kubernetes", "webhook", "--listen", "127.0.0.1:0"]);
@@ -51,24 +54,24 @@ impl Webhook {
         std::io::BufRead::read_line(&mut errors, &mut line).unwrap();
         let port = line.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("the webhook did not start: {line}"));
-        // What it says later must not stop it.
+        // Later output must not block it.
         std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
         Self { child, port }
     }
 
-    /// Asks it as the API server would, which trusts `authority` alone: the status, then the body.
-    fn ask(&self, authority: &Path, path: &str, more: &[&str]) -> (u16, String) {
+    /// Posts as the API server would, trusting `authority` only; returns status and body.
+    fn post(&self, authority: &Path, path: &str, more: &[&str]) -> (u16, String) {
         let mut curl = command("curl");
         curl.args(["-sS", "-m", "20", "-w", "\n%{http_code}", "--cacert"]).arg(authority);
-        curl.args(["--resolve", &format!("{NAME}:{}:127.0.0.1", self.port)]).args(more);
-        let outcome = finish(curl.arg(format!("https://{NAME}:{}{path}", self.port)));
+        curl.args(["--resolve", &format!("{SERVER_NAME}:{}:127.0.0.1", self.port)]).args(more);
+        let outcome = run(curl.arg(format!("https://{SERVER_NAME}:{}{path}", self.port)));
         let (body, status) = outcome.stdout.rsplit_once('\n').unwrap_or_default();
         (status.parse().unwrap_or_default(), format!("{body}{}", outcome.stderr))
     }
 }
 
-/// The name by which the API server calls the webhook.
-const NAME: &str = "demo-agentsecrets-injector.agents.svc";
+/// The webhook's name for the API server.
+const SERVER_NAME: &str = "demo-agentsecrets-injector.agents.svc";
 
 impl Drop for Webhook {
     fn drop(&mut self) {

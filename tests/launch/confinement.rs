@@ -1,12 +1,12 @@
-//! What an agent sees, and what it may not do.
+//! The agent's view of the system, and denied operations.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Running, launch, launcher, printed, script};
+use super::{Running, launch, launcher, run_script, script_output};
 
-/// A folder in `/tmp` that everybody may enter.
+/// A world-accessible folder in `/tmp`.
 fn open_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir_in("/tmp").unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -14,8 +14,8 @@ fn open_folder() -> tempfile::TempDir {
 }
 
 #[test]
-fn an_agent_of_plain_root_is_nobody_without_any_privilege() {
-    let text = printed("id -u; id -G; cat /proc/self/status");
+fn agent_of_root_is_nobody() {
+    let text = script_output("id -u; id -G; cat /proc/self/status");
     assert!(text.starts_with("65534\n65534\n"), "{text}");
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert!(text.contains(&format!("{set}:\t0000000000000000\n")), "{set}");
@@ -24,7 +24,7 @@ fn an_agent_of_plain_root_is_nobody_without_any_privilege() {
 }
 
 #[test]
-fn root_inside_is_nobody_outside() {
+fn user_root_is_mapped_to_nobody() {
     let folder = open_folder();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let text = format!(
@@ -32,35 +32,35 @@ fn root_inside_is_nobody_outside() {
         folder.path().display()
     );
     let output = launch(&["--user", "root"], &["sh", "-c", &text]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(said, "0\nCapBnd:\t0000000000000000\n");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed, "0\nCapBnd:\t0000000000000000\n");
     assert!(!output.status.success(), "/etc/passwd is not its own");
     let made = std::fs::metadata(folder.path().join("made")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 65534);
 }
 
 #[test]
-fn it_sees_no_process_but_its_own_and_cannot_read_the_first() {
-    let processes = printed("ls /proc | grep -c '^[0-9]*$'").trim().parse::<u32>().unwrap();
+fn agent_sees_only_own_processes() {
+    let processes = script_output("ls /proc | grep -c '^[0-9]*$'").trim().parse::<u32>().unwrap();
     assert!(processes <= 6, "{processes}");
-    assert!(!script("cat /proc/1/environ").status.success());
+    assert!(!run_script("cat /proc/1/environ").status.success());
 }
 
 #[test]
-fn it_inherits_no_descriptor() {
-    assert_eq!(printed("ls /proc/$$/fd"), "0\n1\n2\n");
+fn agent_inherits_no_descriptors() {
+    assert_eq!(script_output("ls /proc/$$/fd"), "0\n1\n2\n");
 }
 
 #[test]
-fn the_kernels_controls_are_hidden() {
+fn kernel_controls_are_hidden() {
     for folder in ["/sys/fs/cgroup", "/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing"] {
-        assert_eq!(printed(&format!("ls {folder} 2>/dev/null; true")), "", "{folder}");
+        assert_eq!(script_output(&format!("ls {folder} 2>/dev/null; true")), "", "{folder}");
     }
-    assert!(printed("cat /proc/self/cgroup").lines().any(|line| line == "0::/"));
+    assert!(script_output("cat /proc/self/cgroup").lines().any(|line| line == "0::/"));
 }
 
 #[test]
-fn its_processes_are_in_the_cgroup_that_the_hooks_are_attached_above() {
+fn agent_is_in_hooked_cgroup() {
     let mut run = Running::start(&[], "echo ready; read line");
     let cgroup = run.traces().remove(0);
     let inside = std::fs::read_to_string(cgroup.join("agent/cgroup.procs")).unwrap();
@@ -71,7 +71,7 @@ fn its_processes_are_in_the_cgroup_that_the_hooks_are_attached_above() {
 }
 
 #[test]
-fn our_home_and_the_key_file_are_hidden_even_where_their_modes_are_open() {
+fn home_and_key_file_are_hidden() {
     let folder = open_folder();
     let (home, key) = (folder.path().join("home"), folder.path().join("key"));
     std::fs::create_dir(&home).unwrap();
@@ -89,7 +89,7 @@ fn our_home_and_the_key_file_are_hidden_even_where_their_modes_are_open() {
 }
 
 #[test]
-fn a_home_of_ours_that_did_not_exist_cannot_be_made_by_the_agent() {
+fn agent_cannot_create_missing_home() {
     let folder = open_folder();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let home = folder.path().join("ours");
@@ -100,7 +100,7 @@ fn a_home_of_ours_that_did_not_exist_cannot_be_made_by_the_agent() {
 }
 
 #[test]
-fn a_network_socket_is_no_standard_descriptor() {
+fn network_socket_as_stdio_is_refused() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let born_outside = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let stdin = Stdio::from(std::os::fd::OwnedFd::from(born_outside));
@@ -110,16 +110,17 @@ fn a_network_socket_is_no_standard_descriptor() {
 }
 
 #[test]
-fn a_socket_on_which_another_program_listens_is_no_way_out() {
+fn outside_unix_socket_is_unreachable() {
     let folder = open_folder();
     let path = folder.path().join("daemon.sock");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let seen = printed(&format!("[ -S {0} ] && echo socket; [ -c {0} ] && echo covered", path.display()));
+    let seen =
+        script_output(&format!("[ -S {0} ] && echo socket; [ -c {0} ] && echo covered", path.display()));
     assert_eq!(seen, "covered\n");
 }
 
 #[test]
-fn hooks_and_configuration_of_the_repository_are_read_only_and_stay_in_place() {
+fn git_hooks_and_config_are_read_only() {
     let folder = open_folder();
     let repository = folder.path().join("repository");
     for path in ["repository", "repository/.git", "repository/.git/hooks"] {
@@ -139,7 +140,7 @@ fn hooks_and_configuration_of_the_repository_are_read_only_and_stay_in_place() {
 }
 
 #[test]
-fn what_a_login_or_a_shell_would_run_is_read_only_and_what_appears_is_named() {
+fn startup_files_are_read_only_and_new_ones_reported() {
     let folder = open_folder();
     let home = folder.path().join("keeper");
     for path in ["", ".ssh", ".config", ".config/git"] {
@@ -166,53 +167,53 @@ fn what_a_login_or_a_shell_would_run_is_read_only_and_what_appears_is_named() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), ".zshenv\nplain\n", "{said}");
-    assert!(said.contains(".zshenv is new"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), ".zshenv\nplain\n", "{printed}");
+    assert!(printed.contains(".zshenv is new"), "{printed}");
     assert_eq!(std::fs::read_to_string(home.join(".bashrc")).unwrap(), "mine\n");
     assert!(!Path::new(&home.join(".bash_profile")).exists(), "nothing is left behind");
 }
 
 #[test]
-fn no_namespace_mount_or_debugging_of_others_is_given() {
+fn namespaces_mount_and_ptrace_are_denied() {
     for attack in ["unshare -U true", "unshare -n true", "mount -t tmpfs none /mnt", "nsenter -t 1 -m true"] {
-        assert!(!script(attack).status.success(), "{attack}");
+        assert!(!run_script(attack).status.success(), "{attack}");
     }
 }
 
 #[test]
-fn an_abstract_socket_of_another_program_is_out_of_reach() {
+fn abstract_socket_is_unreachable() {
     use std::os::linux::net::SocketAddrExt;
     let name = format!("agentsecrets-tests-{}", std::process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
     let connect = format!("use Socket; socket(S, 1, 1, 0); connect(S, pack(\"S\", 1) . \"\\0{name}\")");
-    assert_eq!(answer(&connect), libc::EPERM.to_string(), "Landlock scopes it from Linux 6.12 on");
+    assert_eq!(syscall_result(&connect), libc::EPERM.to_string(), "Landlock scopes it from Linux 6.12 on");
 }
 
-/// What the kernel says to a system call that a script of perl makes.
-fn answer(attempt: &str) -> String {
-    printed(&format!("perl -e '{attempt} and print \"done\" or print $!+0'"))
+/// The kernel's result for a system call made by a perl script.
+fn syscall_result(attempt: &str) -> String {
+    script_output(&format!("perl -e '{attempt} and print \"done\" or print $!+0'"))
 }
 
 #[test]
-fn sockets_are_of_the_families_that_the_hooks_see() {
+fn only_hooked_socket_families_are_allowed() {
     let (eperm, done) = (libc::EPERM.to_string(), "done");
     for family in [libc::AF_PACKET, libc::AF_VSOCK, libc::AF_ALG, libc::AF_BLUETOOTH, libc::AF_XDP] {
-        assert_eq!(answer(&format!("socket(S, {family}, 3, 0)")), eperm, "{family}");
-        assert_eq!(answer(&format!("socketpair(S, T, {family}, 1, 0)")), eperm, "{family}");
+        assert_eq!(syscall_result(&format!("socket(S, {family}, 3, 0)")), eperm, "{family}");
+        assert_eq!(syscall_result(&format!("socketpair(S, T, {family}, 1, 0)")), eperm, "{family}");
     }
-    assert_eq!(answer("socket(S, 2, 1, 0)"), done);
-    assert_eq!(answer("socket(S, 10, 2, 0)"), done);
-    assert_eq!(answer("socketpair(S, T, 1, 1, 0)"), done);
-    // The kernel reads no more than the low half of the argument.
-    assert_eq!(answer("0 <= syscall(41, (1 << 32) | 17, 3, 0)"), eperm);
+    assert_eq!(syscall_result("socket(S, 2, 1, 0)"), done);
+    assert_eq!(syscall_result("socket(S, 10, 2, 0)"), done);
+    assert_eq!(syscall_result("socketpair(S, T, 1, 1, 0)"), done);
+    // The kernel reads only the low half of the argument.
+    assert_eq!(syscall_result("0 <= syscall(41, (1 << 32) | 17, 3, 0)"), eperm);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn calls_that_would_leave_the_hooks_sight_are_refused_in_every_interface() {
-    let call = |number: i64| answer(&format!("0 <= syscall({number}, 0, 0, 0, 0)"));
+fn seccomp_denies_calls_in_every_abi() {
+    let call = |number: i64| syscall_result(&format!("0 <= syscall({number}, 0, 0, 0, 0)"));
     for number in [libc::SYS_bpf, libc::SYS_setns, libc::SYS_mount, libc::SYS_pidfd_getfd] {
         assert_eq!(call(number), libc::EPERM.to_string(), "{number}");
     }
@@ -222,13 +223,16 @@ fn calls_that_would_leave_the_hooks_sight_are_refused_in_every_interface() {
         assert_eq!(call(number), libc::ENOSYS.to_string(), "{number}");
     }
     for flag in [libc::CLONE_NEWUSER, libc::CLONE_NEWNET, libc::CLONE_NEWNS] {
-        assert_eq!(answer(&format!("0 <= syscall(56, {flag} | 17, 0, 0, 0, 0)")), libc::EPERM.to_string());
+        assert_eq!(
+            syscall_result(&format!("0 <= syscall(56, {flag} | 17, 0, 0, 0, 0)")),
+            libc::EPERM.to_string()
+        );
     }
 }
 
 #[test]
-fn nothing_can_be_typed_into_a_terminal() {
+fn tiocsti_is_denied() {
     let typing = "ioctl(STDIN, 0x5412, my $key = \"x\")";
-    assert_eq!(answer(typing), libc::EPERM.to_string());
-    assert_eq!(answer("ioctl(STDIN, 0x541c, my $key = \"x\")"), libc::EPERM.to_string());
+    assert_eq!(syscall_result(typing), libc::EPERM.to_string());
+    assert_eq!(syscall_result("ioctl(STDIN, 0x541c, my $key = \"x\")"), libc::EPERM.to_string());
 }

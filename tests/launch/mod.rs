@@ -1,15 +1,15 @@
-//! `run`, with a stand-in for the interceptor: how the command is started, what it sees and may do, and
-//! that nothing of it is left, whoever is killed. These tests must be run as root.
+//! `run` with a stand-in for the interceptor: start, sandbox, and cleanup whichever process is killed. These
+//! tests need root.
 
 mod confinement;
 mod lifetime;
-mod started;
+mod startup;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Stdio};
 
-/// The launcher with its stand-in, which cargo builds beside the tests.
+/// The launcher with the stand-in, an example that cargo builds with the tests.
 fn launcher() -> PathBuf {
     assert!(nix::unistd::geteuid().is_root(), "run these tests as root: sudo -E cargo test");
     let built = Path::new(env!("CARGO_BIN_EXE_agentsecrets")).with_file_name("examples").join("launch_with");
@@ -17,7 +17,7 @@ fn launcher() -> PathBuf {
     built
 }
 
-/// A command line of the launcher, with a home of its own.
+/// A launcher command with its own home.
 pub(crate) fn launch(options: &[&str], words: &[&str]) -> Command {
     let mut command = Command::new(launcher());
     command.args(options).arg("--").args(words).stdin(Stdio::null()).current_dir("/tmp");
@@ -25,19 +25,18 @@ pub(crate) fn launch(options: &[&str], words: &[&str]) -> Command {
     command
 }
 
-/// Runs a shell script as an agent, to its end.
-fn script(text: &str) -> Output {
+/// Runs a shell script as an agent.
+fn run_script(text: &str) -> Output {
     launch(&[], &["sh", "-c", text]).output().unwrap()
 }
 
-/// What a script printed.
-fn printed(text: &str) -> String {
-    let output = script(text);
+fn script_output(text: &str) -> String {
+    let output = run_script(text);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A running agent, and what its interceptor was told.
+/// A running agent, and the data that its interceptor got.
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) input: Option<ChildStdin>,
@@ -76,12 +75,12 @@ impl Running {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// The run's folder, whose lock the janitor holds while it lives.
+    /// The run's folder; the cleanup process holds its lock.
     fn folder(&self) -> PathBuf {
         Path::new("/run/agentsecrets").join(self.order["session"].as_str().unwrap())
     }
 
-    /// The lock, open, so that its holder's end can be waited for.
+    /// The open lock, to wait for the end of its holder.
     fn lock(&self) -> std::fs::File {
         std::fs::File::open(self.folder().join("lock")).unwrap()
     }

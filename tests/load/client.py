@@ -1,13 +1,13 @@
-"""An agent that does what it is told, a line at a time, and answers each line with one of JSON.
+"""An agent that performs one action per input line and prints one JSON line for each.
 
-`get N SIZE`      N requests at once, each on a connection of its own, for SIZE bytes; how many were answered
-`keep N`          opens N connections, asks once on each, and keeps them
-`half N WORDS`    opens N connections, sends WORDS in hex on each, and keeps them; how many still stand
-`drop`            closes what was kept
+`get N SIZE`      N requests at once, each on its own connection, for SIZE bytes; prints how many were answered
+`keep N`          opens N connections, sends one request on each, and keeps them
+`half N WORDS`    opens N connections, sends WORDS in hex on each, and keeps them; prints how many are still open
+`drop`            closes the kept connections
 `upload SIZE`     sends SIZE bytes
-`slow SIZE`       asks for SIZE bytes and reads nothing but the head
+`slow SIZE`       requests SIZE bytes and reads only the head
 `times N`         N requests, one after the other, on one connection; the sorted seconds of each
-`saturate N`      N connections that ask again and again until `rest`
+`saturate N`      N connections that repeat requests until `rest`
 """
 import asyncio, json, resource, ssl, sys, time
 

@@ -1,4 +1,4 @@
-//! `agentsecrets mcp install` and `uninstall`, on the files that clients really have.
+//! `agentsecrets mcp install` and `uninstall` on real client configuration files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{get, session_with, world};
-use crate::person::AgentsCopy;
-use crate::spine::World;
-use crate::support::process::{Outcome, finish};
+use super::{api_call_arguments, fixture, run_session_with};
+use crate::end_to_end::Fixture;
+use crate::operator_commands::AgentExecutable;
+use crate::support::process::{Outcome, run};
 
-/// A person's home with clients' files in it.
-struct Person {
-    world: World,
+/// A user's home with client configuration files.
+struct UserHome {
+    fixture: Fixture,
     home: tempfile::TempDir,
 }
 
@@ -25,9 +25,9 @@ const CLIENTS: [(&str, &str, &str); 5] = [
     ("windsurf", ".codeium/windsurf/mcp_config.json", "mcpServers"),
 ];
 
-impl Person {
+impl UserHome {
     fn new() -> Self {
-        Self { world: world(), home: tempfile::tempdir().unwrap() }
+        Self { fixture: fixture(), home: tempfile::tempdir().unwrap() }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -42,8 +42,8 @@ impl Person {
     }
 
     fn mcp(&self, arguments: &[&str]) -> Outcome {
-        let mut command = self.world.home.agentsecrets(["mcp"].iter().chain(arguments));
-        finish(command.env("HOME", self.home.path()))
+        let mut command = self.fixture.home.agentsecrets(["mcp"].iter().chain(arguments));
+        run(command.env("HOME", self.home.path()))
     }
 }
 
@@ -52,19 +52,19 @@ fn json_of(path: &Path) -> Value {
 }
 
 #[test]
-fn every_client_gets_its_entry_keeps_all_else_and_has_its_file_back_to_the_byte() {
-    let person = Person::new();
+fn install_and_uninstall_preserve_client_files() {
+    let person = UserHome::new();
     let mut former = Vec::new();
     for (_, file, key) in CLIENTS {
         let text =
             format!("{{\"numbers\": [1.0, 1e3],\n\t\"{key}\": {{ \"other\": {{ \"command\": \"x\" }} }}\n}}");
         former.push((person.write(file, &text), text));
     }
-    let told = person.mcp(&["install", "--agent", "coder", "--json"]).json();
+    let report = person.mcp(&["install", "--agent", "coder", "--json"]).json();
     assert_eq!(
-        told.as_array().unwrap().iter().filter(|change| change["done"] == "added").count(),
+        report.as_array().unwrap().iter().filter(|change| change["done"] == "added").count(),
         5,
-        "{told}"
+        "{report}"
     );
     for ((path, _), (_, _, key)) in former.iter().zip(CLIENTS) {
         let now = json_of(path);
@@ -72,7 +72,7 @@ fn every_client_gets_its_entry_keeps_all_else_and_has_its_file_back_to_the_byte(
         let entry = &now[key]["agentsecrets"];
         assert!(Path::new(entry["command"].as_str().unwrap()).is_absolute(), "{entry}");
         assert_eq!(entry["args"], json!(["mcp", "serve", "--agent", "coder"]));
-        assert_eq!(entry["env"]["AGENTSECRETS_HOME"], json!(person.world.home.path()));
+        assert_eq!(entry["env"]["AGENTSECRETS_HOME"], json!(person.fixture.home.path()));
         let is_typed = path.ends_with("User/mcp.json") || path.ends_with(".claude.json");
         assert_eq!(entry["type"], if is_typed { json!("stdio") } else { Value::Null }, "{}", path.display());
     }
@@ -87,28 +87,28 @@ fn every_client_gets_its_entry_keeps_all_else_and_has_its_file_back_to_the_byte(
     for (path, text) in &former {
         assert_eq!(fs::read_to_string(path).unwrap(), *text);
     }
-    assert!(person.mcp(&["uninstall"]).stderr.contains("nothing to take out"));
+    assert!(person.mcp(&["uninstall"]).stderr.contains("nothing to remove"));
     assert_eq!(
-        fs::read_dir(person.world.home.path().join("mcp")).unwrap().count(),
+        fs::read_dir(person.fixture.home.path().join("mcp")).unwrap().count(),
         0,
         "nothing is left of it"
     );
 }
 
 #[test]
-fn what_was_installed_is_a_server_that_works() {
-    let person = Person::new();
+fn installed_server_works() {
+    let person = UserHome::new();
     person.mcp(&["install", "cursor"]).ok();
     let entry = json_of(&person.file(".cursor/mcp.json"))["mcpServers"]["agentsecrets"].clone();
     let args: Vec<&str> = entry["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
-    let calls = json!([get(&person.world, "/echo")]);
-    let told = session_with(&person.world, entry["command"].as_str().unwrap(), &args, "auto", calls);
-    assert_eq!(told["results"][0]["is_error"], false, "{told}");
+    let calls = json!([api_call_arguments(&person.fixture, "/echo")]);
+    let report = run_session_with(&person.fixture, entry["command"].as_str().unwrap(), &args, "auto", calls);
+    assert_eq!(report["results"][0]["is_error"], false, "{report}");
 }
 
 #[test]
-fn a_file_that_was_not_there_is_made_for_the_person_alone_and_goes_again() {
-    let person = Person::new();
+fn install_creates_private_file_and_uninstall_removes_it() {
+    let person = UserHome::new();
     let none = person.mcp(&["install"]);
     assert_eq!(none.code, Some(3), "{none:#?}");
     assert!(none.stderr.contains("none of Claude Desktop"), "{none:#?}");
@@ -120,8 +120,8 @@ fn a_file_that_was_not_there_is_made_for_the_person_alone_and_goes_again() {
 }
 
 #[test]
-fn permissions_links_comments_and_line_ends_stay() {
-    let person = Person::new();
+fn install_keeps_mode_links_comments_and_line_ends() {
+    let person = UserHome::new();
     let text = "// my servers\r\n{\r\n\t\"servers\": {\r\n\t\t// the first\r\n\t\t\"one\": {\"url\": \"https://one.test\"}, /* end */\r\n\t},\r\n}\r\n";
     let real = person.write("dotfiles/mcp.json", text);
     fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
@@ -142,21 +142,21 @@ fn permissions_links_comments_and_line_ends_stay() {
 }
 
 #[test]
-fn what_another_program_added_meanwhile_stays_when_our_entry_goes() {
-    let person = Person::new();
+fn uninstall_keeps_later_additions() {
+    let person = UserHome::new();
     let path = person.write(".claude.json", "{\"numStartups\": 1}");
     person.mcp(&["install", "claude-code"]).ok();
     let text = fs::read_to_string(&path).unwrap().replace("\"numStartups\": 1", "\"numStartups\": 2");
     fs::write(&path, &text).unwrap();
     person.mcp(&["install", "claude-code", "--agent", "coder"]).ok();
-    let told = person.mcp(&["uninstall", "claude-code", "--json"]).json();
-    assert_eq!(told[0]["done"], "removed");
+    let report = person.mcp(&["uninstall", "claude-code", "--json"]).json();
+    assert_eq!(report[0]["done"], "removed");
     assert_eq!(json_of(&path), json!({"numStartups": 2}));
 }
 
 #[test]
-fn a_file_that_cannot_be_understood_is_left_as_it_is_and_the_others_are_done() {
-    let person = Person::new();
+fn install_skips_malformed_file() {
+    let person = UserHome::new();
     let broken =
         person.write(".cursor/mcp.json", "{\n  \"mcpServers\": {\n    \"a\": {} \"b\": {}\n  }\n}\n");
     let taken = "{\"mcpServers\": {\"agentsecrets\": {\"command\": \"npx\", \"args\": [\"someone-elses\"]}}}";
@@ -170,7 +170,7 @@ fn a_file_that_cannot_be_understood_is_left_as_it_is_and_the_others_are_done() {
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     assert!(outcome.stderr.contains(&format!("{}:3: ", broken.display())), "{outcome:#?}");
     assert!(outcome.stderr.contains("another server is called 'agentsecrets'"), "{outcome:#?}");
-    assert!(outcome.stderr.contains("a link that leads nowhere"), "{outcome:#?}");
+    assert!(outcome.stderr.contains("a link without a target"), "{outcome:#?}");
     assert_eq!(fs::read_to_string(&broken).unwrap(), before);
     assert_eq!(fs::read_to_string(&taken_file).unwrap(), taken);
     assert!(json_of(&good)["mcpServers"]["agentsecrets"].is_object());
@@ -179,13 +179,13 @@ fn a_file_that_cannot_be_understood_is_left_as_it_is_and_the_others_are_done() {
 }
 
 #[test]
-fn a_projects_file_is_for_everybody_who_shares_it() {
-    let person = Person::new();
+fn install_project_file_is_shared() {
+    let person = UserHome::new();
     let project = person.file("project");
     fs::create_dir(&project).unwrap();
     let folder = project.to_str().unwrap();
-    let told = person.mcp(&["install", "--project-dir", folder, "--dry-run", "--json"]).json();
-    assert_eq!(told.as_array().unwrap().len(), 3, "Claude Code, Cursor and VS Code: {told}");
+    let report = person.mcp(&["install", "--project-dir", folder, "--dry-run", "--json"]).json();
+    assert_eq!(report.as_array().unwrap().len(), 3, "Claude Code, Cursor and VS Code: {report}");
     assert_eq!(fs::read_dir(&project).unwrap().count(), 0, "a dry run writes nothing");
     person.mcp(&["install", "--project-dir", folder]).ok();
     for (file, key) in
@@ -205,10 +205,10 @@ fn a_projects_file_is_for_everybody_who_shares_it() {
 }
 
 #[test]
-fn an_agent_may_not_install() {
-    let world = world();
-    let copy = AgentsCopy::new();
+fn install_refuses_agent() {
+    let fixture = fixture();
+    let copy = AgentExecutable::new();
     for verb in ["install", "uninstall"] {
-        assert_eq!(finish(&mut world.home.run_agent([&*copy.0, "mcp", verb])).code, Some(4));
+        assert_eq!(run(&mut fixture.home.run_agent([&*copy.0, "mcp", verb])).code, Some(4));
     }
 }

@@ -1,13 +1,12 @@
-//! MCP: models' clients, frameworks' plugins and their configuration, with the libraries that they are really made
-//! with. What they see is searched for the secret.
+//! MCP: model clients, framework plugins and their configuration, with the real libraries. Everything they
+//! see is searched for the secret.
 
 mod bridge;
 mod exec;
 mod install;
-mod raw;
+mod raw_client;
 mod serve;
 mod template;
-mod transcript;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,59 +14,93 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::clients::packages;
-use crate::spine::World;
+use crate::end_to_end::Fixture;
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::finish;
+use crate::support::process::run;
 use crate::support::python::{PYTHON, program};
+use crate::support::value_search;
 
-/// Where programs see the packages that the tests bring.
+/// The mount points of the test packages.
 const PACKAGES: &str = "/mnt/mcp:/mnt/python";
 
-/// A world that shows programs the packages.
-fn world() -> World {
-    let mut world = World::new();
-    world.home.show(packages(), "/mnt");
-    world
+/// A fixture with the packages mounted.
+fn fixture() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.home.bind_mount(packages(), "/mnt");
+    fixture
 }
 
-/// The variables that lead our program to the world's home.
-fn variables(world: &World) -> Value {
-    let command = world.home.agentsecrets(["status"]);
+/// The variables that point our program to the fixture's home.
+fn variables(fixture: &Fixture) -> Value {
+    let command = fixture.home.agentsecrets(["status"]);
     let pairs = command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)));
     pairs.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// A Python program with the world's names and packages.
-fn python(world: &World, name: &str, arguments: &[&str]) -> Command {
+/// A Python program with the fixture's host names and packages.
+fn python(fixture: &Fixture, name: &str, arguments: &[&str]) -> Command {
     let text = program(name);
-    let mut python = world.home.beside([PYTHON, "-c", &text].iter().chain(arguments));
+    let mut python = fixture.home.command_outside([PYTHON, "-c", &text].iter().chain(arguments));
     python.env("PYTHONPATH", PACKAGES).env("HOME", "/tmp");
     python
 }
 
-/// What a client's session with `agentsecrets mcp serve arguments` brings.
+/// Runs a client session with `agentsecrets mcp serve arguments`.
 #[track_caller]
-fn session(world: &World, arguments: &[&str], calls: Value) -> Value {
+fn run_session(fixture: &Fixture, arguments: &[&str], calls: Value) -> Value {
     let arguments: Vec<&str> = ["mcp", "serve"].into_iter().chain(arguments.iter().copied()).collect();
-    session_with(world, AGENTSECRETS, &arguments, "auto", calls)
+    run_session_with(fixture, AGENTSECRETS, &arguments, "auto", calls)
 }
 
-/// The same with any program and manner of beginning.
+/// Runs a client session with any program and protocol mode.
 #[track_caller]
-fn session_with(world: &World, command: &str, arguments: &[&str], mode: &str, calls: Value) -> Value {
+fn run_session_with(fixture: &Fixture, command: &str, arguments: &[&str], mode: &str, calls: Value) -> Value {
     let plan = json!({
-        "command": command, "args": arguments, "env": variables(world), "errors": errors(world),
+        "command": command, "args": arguments, "env": variables(fixture), "errors": stderr_file(fixture),
         "mode": mode, "calls": calls,
     });
-    finish(&mut python(world, "mcp/session.py", &[&plan.to_string()])).json()
+    run(&mut python(fixture, "mcp/session.py", &[&plan.to_string()])).json()
 }
 
-/// Where a session's server says what there is to say.
-fn errors(world: &World) -> PathBuf {
-    world.home.path().join("errors")
+/// The file with the session server's standard error.
+fn stderr_file(fixture: &Fixture) -> PathBuf {
+    fixture.home.path().join("errors")
 }
 
-/// The arguments of `api_call`: a GET of `path` with the secret as its bearer token.
-fn get(world: &World, path: &str) -> Value {
-    json!(["api_call", {"url": world.url(path), "injections": {"bearer": "API_KEY"}}])
+/// Arguments of `api_call`: GET `path` with the secret as bearer token.
+fn api_call_arguments(fixture: &Fixture, path: &str) -> Value {
+    json!(["api_call", {"url": fixture.url(path), "injections": {"bearer": "API_KEY"}}])
+}
+
+/// Fails if `text` holds `secret` verbatim, in base64 at any alignment, in hex, or percent-encoded.
+#[track_caller]
+fn assert_clean(text: &str, secret: &str) {
+    for form in encodings(secret) {
+        let form = String::from_utf8(form).unwrap();
+        assert!(!text.contains(&form), "{form} stands in {text}");
+    }
+}
+
+/// All encodings of a value, including percent-encoding.
+fn encodings(secret: &str) -> Vec<Vec<u8>> {
+    let mut forms = value_search::encodings(secret);
+    forms.push(secret.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>().into_bytes());
+    forms
+}
+
+#[test]
+fn leak_check_finds_every_encoding() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+    let secret = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
+    let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    for text in [
+        secret.to_owned(),
+        STANDARD_NO_PAD.encode(format!("user:{secret}")),
+        STANDARD_NO_PAD.encode(secret),
+        percent,
+    ] {
+        let stands = |form: &Vec<u8>| text.contains(std::str::from_utf8(form).unwrap());
+        assert!(encodings(secret).iter().any(stands), "{text}");
+    }
 }

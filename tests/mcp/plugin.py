@@ -1,4 +1,4 @@
-"""The published plugin, driving our program: what each of its calls brings, or the error that it raises."""
+"""The published plugin, driving our program: prints the result of each call, or the error that it raises."""
 
 import json
 import sys

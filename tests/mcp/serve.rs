@@ -1,21 +1,22 @@
-//! `agentsecrets mcp serve` and a model's client.
+//! `agentsecrets mcp serve` with a model's client.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::raw::Raw;
-use super::transcript::is_clean;
-use super::{errors, get, session, session_with, variables, world};
-use crate::person::AgentsCopy;
-use crate::spine::{SECRET, World};
+use super::raw_client::RawClient;
+use super::{
+    api_call_arguments, assert_clean, fixture, run_session, run_session_with, stderr_file, variables,
+};
+use crate::end_to_end::{Fixture, SECRET};
+use crate::operator_commands::AgentExecutable;
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::{finish, until};
+use crate::support::process::{run, wait_until};
 use crate::support::python::{PYTHON, program};
 
-/// The text of a result, which must or must not be an error.
+/// The text of a result, whose `isError` must be `is_error`.
 #[track_caller]
-fn text(result: &Value, is_error: bool) -> String {
+fn result_text(result: &Value, is_error: bool) -> String {
     assert_eq!(result["is_error"], is_error, "{result}");
     result["texts"]
         .as_array()
@@ -27,34 +28,37 @@ fn text(result: &Value, is_error: bool) -> String {
 }
 
 #[test]
-fn a_real_client_initialises_lists_and_calls_by_both_of_its_protocols() {
-    let world = world();
+fn real_client_works_with_both_protocol_versions() {
+    let fixture = fixture();
     for (mode, version) in [("legacy", "2025-11-25"), ("auto", "2026-07-28")] {
-        let calls = json!([["list_secrets", {}], get(&world, "/echo-raw")]);
-        let told = session_with(&world, AGENTSECRETS, &["mcp", "serve"], mode, calls);
-        assert_eq!((&told["server"], &told["version"]), (&json!("AgentSecrets"), &json!(version)));
-        assert!(told["instructions"].as_str().unwrap().contains("AS_SECRET_<NAME>"));
-        let tools = told["tools"].as_array().unwrap();
+        let calls = json!([["list_secrets", {}], api_call_arguments(&fixture, "/echo-raw")]);
+        let transcript = run_session_with(&fixture, AGENTSECRETS, &["mcp", "serve"], mode, calls);
+        assert_eq!(
+            (&transcript["server"], &transcript["version"]),
+            (&json!("AgentSecrets"), &json!(version))
+        );
+        assert!(transcript["instructions"].as_str().unwrap().contains("AS_SECRET_<NAME>"));
+        let tools = transcript["tools"].as_array().unwrap();
         assert_eq!((&tools[0]["name"], &tools[1]["name"]), (&json!("list_secrets"), &json!("api_call")));
         assert_eq!(tools[1]["inputSchema"]["required"], json!(["url"]));
         assert_eq!(tools[0]["annotations"]["readOnlyHint"], true);
-        assert_eq!(text(&told["results"][0], false), "API_KEY");
-        let answer = text(&told["results"][1], false);
+        assert_eq!(result_text(&transcript["results"][0], false), "API_KEY");
+        let answer = result_text(&transcript["results"][1], false);
         assert!(answer.starts_with("HTTP 200\n\nBearer [REDACTED_BY_AGENTSECRETS]\n"), "{answer}");
     }
-    let received = world.api.received();
+    let received = fixture.api.received();
     assert_eq!(received.len(), 2);
     assert!(received.iter().all(|got| got.header("authorization") == format!("Bearer {SECRET}")));
 }
 
 #[test]
-fn every_style_puts_its_secret_where_it_belongs() {
-    let world = world();
-    world.home.secret("LOGIN", "user:a-long-password");
-    world.rule("secrets: [API_KEY, LOGIN]\nplaces: [auth, header, query, json, form]");
-    let url = world.url("/echo");
-    let told = session(
-        &world,
+fn every_style_injects_at_its_location() {
+    let fixture = fixture();
+    fixture.home.set_secret("LOGIN", "user:a-long-password");
+    fixture.rule("secrets: [API_KEY, LOGIN]\nplaces: [auth, header, query, json, form]");
+    let url = fixture.url("/echo");
+    let transcript = run_session(
+        &fixture,
         &[],
         json!([
             ["api_call", {"url": url, "injections": {"basic": "LOGIN"}}],
@@ -64,10 +68,10 @@ fn every_style_puts_its_secret_where_it_belongs() {
             ["api_call", {"url": url, "headers": {"Authorization": "token AS_SECRET_API_KEY", "X-Note": "kept"}}],
         ]),
     );
-    let results = told["results"].as_array().unwrap();
-    assert!(results.iter().all(|result| text(result, false).starts_with("HTTP 200\n\n")));
-    is_clean(&told.to_string(), SECRET);
-    let received = world.api.received();
+    let results = transcript["results"].as_array().unwrap();
+    assert!(results.iter().all(|result| result_text(result, false).starts_with("HTTP 200\n\n")));
+    assert_clean(&transcript.to_string(), SECRET);
+    let received = fixture.api.received();
     assert_eq!(received[0].header("authorization"), "Basic dXNlcjphLWxvbmctcGFzc3dvcmQ=");
     assert_eq!(received[1].header("x-api-key"), SECRET);
     assert_eq!(received[1].path, format!("/echo?apiKey={SECRET}"));
@@ -79,19 +83,19 @@ fn every_style_puts_its_secret_where_it_belongs() {
 }
 
 #[test]
-fn refusals_and_failures_are_errors_that_say_what_to_do() {
-    let world = world();
-    world.rule("secrets: [API_KEY, ABSENT]\nmethods: [GET]");
-    world.home.secret("OTHER", "another-long-value");
+fn tool_errors_say_what_to_do() {
+    let fixture = fixture();
+    fixture.rule("secrets: [API_KEY, ABSENT]\nmethods: [GET]");
+    fixture.home.set_secret("OTHER", "another-long-value");
     let nobody = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        world.rules(&[
-            ("api.test", world.api.port(), "secrets: [API_KEY, ABSENT]\nmethods: [GET]"),
+        fixture.rules(&[
+            ("api.test", fixture.api.port(), "secrets: [API_KEY, ABSENT]\nmethods: [GET]"),
             ("api.test", free, "secrets: [API_KEY]"),
         ]);
         format!("https://api.test:{free}/")
     };
-    let url = world.url("/echo");
+    let url = fixture.url("/echo");
     let elsewhere = "https://elsewhere.test/";
     let bearer = |name: &str| json!({"bearer": name});
     let cases = [
@@ -113,78 +117,80 @@ fn refusals_and_failures_are_errors_that_say_what_to_do() {
         (json!({"url": url, "injections": bearer("sk-by-mistake")}), "bad_request", "never a value"),
         (json!({"url": url, "injections": {"bearer": "API_KEY", "basic": "API_KEY"}}), "", "Authorization"),
         (json!({"url": url, "bearer": "API_KEY"}), "bad_request", "unknown field `bearer`"),
-        (json!({"url": url, "headers": {"X-AS-Agent-Token": "x"}}), "bad_request", "is one of ours"),
+        (json!({"url": url, "headers": {"X-AS-Agent-Token": "x"}}), "bad_request", "is reserved"),
     ];
     let calls: Vec<Value> = cases.iter().map(|(arguments, ..)| json!(["api_call", arguments])).collect();
-    let mut told = session(&world, &[], json!(calls));
-    let results = told["results"].as_array_mut().unwrap();
+    let mut transcript = run_session(&fixture, &[], json!(calls));
+    let results = transcript["results"].as_array_mut().unwrap();
     for ((arguments, start, part), result) in cases.iter().zip(results.iter()) {
-        let text = text(result, true);
+        let text = result_text(result, true);
         assert!(
             text.starts_with(start) && text.to_lowercase().contains(&part.to_lowercase()),
             "{arguments}: {text}"
         );
     }
-    let denied = text(&results[2], true);
+    let denied = result_text(&results[2], true);
     let (_, body) = denied.split_once("\n\n").unwrap();
     let body: Value = serde_json::from_str(body.lines().next().unwrap()).unwrap();
     assert_eq!((&body["error"], &body["retryable"]), (&json!("policy_denied"), &json!(false)));
     assert!(denied.contains("do not repeat it"), "{denied}");
     assert!(!results[7].to_string().contains("by-mistake"));
-    assert!(world.api.received().is_empty(), "nothing was sent");
-    is_clean(&told.to_string(), "another-long-value");
-    let unknown = session(&world, &[], json!([["delete_everything", {}], ["list_secrets", {}]]));
+    assert!(fixture.api.received().is_empty(), "nothing was sent");
+    assert_clean(&transcript.to_string(), "another-long-value");
+    let unknown = run_session(&fixture, &[], json!([["delete_everything", {}], ["list_secrets", {}]]));
     assert_eq!(unknown["results"][0]["code"], -32602, "{unknown}");
-    assert_eq!(text(&unknown["results"][1], false), "ABSENT\nAPI_KEY");
+    assert_eq!(result_text(&unknown["results"][1], false), "ABSENT\nAPI_KEY");
 }
 
 #[test]
-fn no_value_is_anywhere_in_the_transcript_of_a_server_that_repeats_everything() {
-    let world = world();
-    world.rule("secrets: [API_KEY]\nplaces: [auth, header, query, json, form]");
-    let folder = world.home.path();
-    let (said, heard) = (folder.join("said"), folder.join("heard"));
+fn echoing_server_leaks_no_value_into_transcript() {
+    let fixture = fixture();
+    fixture.rule("secrets: [API_KEY]\nplaces: [auth, header, query, json, form]");
+    let folder = fixture.home.path();
+    let (output, heard) = (folder.join("said"), folder.join("heard"));
     let paths = ["/echo", "/echo-raw", "/echo-gzip", "/trailers", "/redirect?to=https://api.test/"];
-    let mut calls: Vec<Value> = paths.iter().map(|path| get(&world, path)).collect();
-    calls.push(json!(["api_call", {"url": world.url("/echo"), "method": "POST", "injections": {"body:k": "API_KEY"}}]));
+    let mut calls: Vec<Value> = paths.iter().map(|path| api_call_arguments(&fixture, path)).collect();
+    calls.push(json!(["api_call", {"url": fixture.url("/echo"), "method": "POST", "injections": {"body:k": "API_KEY"}}]));
     calls.push(
-        json!(["api_call", {"url": world.url("/status?code=500"), "injections": {"query:k": "API_KEY"}}]),
+        json!(["api_call", {"url": fixture.url("/status?code=500"), "injections": {"query:k": "API_KEY"}}]),
     );
     calls.push(json!(["api_call", {"url": "https://elsewhere.test/", "injections": {"bearer": "API_KEY"}}]));
     calls.push(json!(["list_secrets", {}]));
-    let script = format!("tee {} | {AGENTSECRETS} mcp serve | tee {}", said.display(), heard.display());
-    let told = session_with(&world, "/bin/sh", &["-c", &script], "auto", json!(calls));
+    let script = format!("tee {} | {AGENTSECRETS} mcp serve | tee {}", output.display(), heard.display());
+    let transcript = run_session_with(&fixture, "/bin/sh", &["-c", &script], "auto", json!(calls));
     let read = |path| std::fs::read_to_string(path).unwrap();
-    let (said, heard, errors) = (read(said), read(heard), read(errors(&world)));
-    assert!(said.contains("api_call") && heard.matches("HTTP ").count() >= calls.len() - 1, "{heard}");
+    let (output, heard, errors) = (read(output), read(heard), read(stderr_file(&fixture)));
+    assert!(output.contains("api_call") && heard.matches("HTTP ").count() >= calls.len() - 1, "{heard}");
     assert!(heard.contains("[REDACTED_BY_AGENTSECRETS]"));
-    for text in [said, heard, errors, told.to_string()] {
-        is_clean(&text, SECRET);
+    for text in [output, heard, errors, transcript.to_string()] {
+        assert_clean(&text, SECRET);
     }
-    assert!(!variables(&world).to_string().contains(SECRET));
+    assert!(!variables(&fixture).to_string().contains(SECRET));
 }
 
 #[test]
-fn it_is_judged_as_the_agent_that_the_program_which_started_it_is() {
-    let world = world();
+fn server_acts_as_agent_of_its_parent() {
+    let fixture = fixture();
     let rule =
-        format!("{{ host: api.test, ports: [{}], private: true, secrets: [API_KEY] }}", world.api.port());
+        format!("{{ host: api.test, ports: [{}], private: true, secrets: [API_KEY] }}", fixture.api.port());
     let python = std::fs::canonicalize(PYTHON).unwrap().display().to_string();
-    world.home.policy(&format!(
+    fixture.home.write_policy(&format!(
         "version: 1\nagents:\n  - name: editor\n    match: {{ exe: /usr/bin/some-editor }}\n    allow: [{rule}]\n  \
          - name: scripts\n    match: {{ exe: {python} }}\n    allow: [{rule}]\n"
     ));
-    let call = json!([get(&world, "/echo")]);
-    assert!(text(&session(&world, &[], call.clone())["results"][0], false).starts_with("HTTP 200"));
+    let call = json!([api_call_arguments(&fixture, "/echo")]);
     assert!(
-        text(&session(&world, &["--agent", "scripts"], call.clone())["results"][0], false)
+        result_text(&run_session(&fixture, &[], call.clone())["results"][0], false).starts_with("HTTP 200")
+    );
+    assert!(
+        result_text(&run_session(&fixture, &["--agent", "scripts"], call.clone())["results"][0], false)
             .starts_with("HTTP 200")
     );
     for other in ["editor", "nobody"] {
-        let refused = session(&world, &["--agent", other], call.clone());
-        assert!(text(&refused["results"][0], true).contains("capability_denied"), "{refused}");
+        let refused = run_session(&fixture, &["--agent", other], call.clone());
+        assert!(result_text(&refused["results"][0], true).contains("capability_denied"), "{refused}");
     }
-    let records = world.home.audit();
+    let records = fixture.home.audit();
     assert_eq!((&records[0]["agent_id"], &records[0]["status"]), (&json!("scripts"), &json!("OK")));
     assert_eq!(
         (&records[0]["process"]["exe"], &records[0]["identity_level"]),
@@ -192,156 +198,173 @@ fn it_is_judged_as_the_agent_that_the_program_which_started_it_is() {
     );
     assert_eq!(records[0]["secret_keys"], json!(["API_KEY"]));
     assert_eq!((records.len(), &records[2]["status"]), (4, &json!("BLOCKED")));
-    assert_eq!(world.api.received().len(), 2);
+    assert_eq!(fixture.api.received().len(), 2);
 }
 
 #[test]
-fn inside_run_its_requests_are_the_agents_own() {
-    let world = world();
-    let copy = AgentsCopy::new();
-    let other = format!("https://elsewhere.test:{}/", world.api.port());
+fn server_inside_run_acts_as_agent() {
+    let fixture = fixture();
+    let copy = AgentExecutable::new();
+    let other = format!("https://elsewhere.test:{}/", fixture.api.port());
     let plan = json!({
         "command": copy.0, "args": ["mcp", "serve"], "env": {}, "errors": "/dev/null", "mode": "auto",
         "calls": [
             ["list_secrets", {}],
-            get(&world, "/echo-raw"),
+            api_call_arguments(&fixture, "/echo-raw"),
             ["api_call", {"url": other, "injections": {"bearer": "API_KEY"}}],
         ],
     });
-    let mut agent = world.home.run_agent([PYTHON, "-c", &program("mcp/session.py"), &plan.to_string()]);
-    let told = finish(agent.env("PYTHONPATH", super::PACKAGES)).json();
-    assert_eq!(text(&told["results"][0], false), "API_KEY");
-    assert!(text(&told["results"][1], false).starts_with("HTTP 200\n\nBearer [REDACTED_BY_AGENTSECRETS]"));
-    let refused = text(&told["results"][2], true);
+    let mut agent = fixture.home.run_agent([PYTHON, "-c", &program("mcp/session.py"), &plan.to_string()]);
+    let transcript = run(agent.env("PYTHONPATH", super::PACKAGES)).json();
+    assert_eq!(result_text(&transcript["results"][0], false), "API_KEY");
+    assert!(
+        result_text(&transcript["results"][1], false)
+            .starts_with("HTTP 200\n\nBearer [REDACTED_BY_AGENTSECRETS]")
+    );
+    let refused = result_text(&transcript["results"][2], true);
     assert!(refused.starts_with("HTTP 403") && refused.contains("do not repeat it"), "{refused}");
-    is_clean(&told.to_string(), SECRET);
-    assert_eq!(world.api.only().header("authorization"), format!("Bearer {SECRET}"));
-    assert_ne!(world.home.audit()[1]["session_id"], json!(""), "it is recorded as the run's");
+    assert_clean(&transcript.to_string(), SECRET);
+    assert_eq!(fixture.api.only_request().header("authorization"), format!("Bearer {SECRET}"));
+    assert_ne!(fixture.home.audit()[1]["session_id"], json!(""), "it is recorded as the run's");
 }
 
-/// Waits until the log has a record of `path` that ended as `status` says.
+/// Waits until the log has a record of `path` with this status.
 #[track_caller]
-fn recorded(world: &World, path: &str, status: &str) {
+fn wait_for_record(fixture: &Fixture, path: &str, status: &str) {
     let is_it =
         |record: &Value| record["target_url"].as_str().unwrap().ends_with(path) && record["status"] == status;
-    until(&format!("{path} is recorded as {status}"), || world.home.audit().iter().any(is_it));
+    wait_until(&format!("{path} is recorded as {status}"), || fixture.home.audit().iter().any(is_it));
 }
 
 #[test]
-fn a_client_that_goes_away_in_mid_call_breaks_its_request_off() {
-    let world = world();
-    let mut raw = Raw::greeted(&world);
-    let arguments = json!({"url": world.url("/never"), "injections": {"bearer": "API_KEY"}});
-    raw.call(1, "api_call", arguments);
-    world.api.wait_for(|got| got.path == "/never");
-    // It is gone when nobody is left to read the answer.
+fn client_exit_cancels_call() {
+    let fixture = fixture();
+    let mut raw = RawClient::initialized(&fixture);
+    let arguments = json!({"url": fixture.url("/never"), "injections": {"bearer": "API_KEY"}});
+    raw.send_tool_call(1, "api_call", arguments);
+    fixture.api.wait_for(|got| got.path == "/never");
+    // The request ends when no client is left to read the response.
     raw.close_output();
-    assert_eq!(raw.ended(), Some(0));
-    recorded(&world, "/never", "ABORTED");
+    assert_eq!(raw.wait_for_exit(), Some(0));
+    wait_for_record(&fixture, "/never", "ABORTED");
 }
 
 #[test]
-fn a_cancelled_call_is_broken_off_and_the_session_goes_on() {
-    let world = world();
-    let mut raw = Raw::greeted(&world);
-    raw.call(1, "api_call", json!({"url": world.url("/never"), "injections": {"bearer": "API_KEY"}}));
-    world.api.wait_for(|got| got.path == "/never");
+fn cancelled_call_keeps_session() {
+    let fixture = fixture();
+    let mut raw = RawClient::initialized(&fixture);
+    raw.send_tool_call(
+        1,
+        "api_call",
+        json!({"url": fixture.url("/never"), "injections": {"bearer": "API_KEY"}}),
+    );
+    fixture.api.wait_for(|got| got.path == "/never");
     let cancelled = json!({"requestId": 1, "reason": "enough"});
-    raw.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}).to_string());
-    recorded(&world, "/never", "ABORTED");
-    raw.call(2, "list_secrets", json!({}));
-    assert_eq!(raw.hear()["id"], 2);
+    raw.send_line(
+        &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}).to_string(),
+    );
+    wait_for_record(&fixture, "/never", "ABORTED");
+    raw.send_tool_call(2, "list_secrets", json!({}));
+    assert_eq!(raw.recv()["id"], 2);
     raw.close_input();
-    assert_eq!(raw.ended(), Some(0));
+    assert_eq!(raw.wait_for_exit(), Some(0));
 }
 
 #[test]
-fn told_to_end_it_ends_and_what_was_under_way_is_broken_off() {
-    let world = world();
-    let mut raw = Raw::greeted(&world);
-    raw.call(1, "api_call", json!({"url": world.url("/never"), "injections": {"bearer": "API_KEY"}}));
-    world.api.wait_for(|got| got.path == "/never");
+fn sigterm_cancels_calls() {
+    let fixture = fixture();
+    let mut raw = RawClient::initialized(&fixture);
+    raw.send_tool_call(
+        1,
+        "api_call",
+        json!({"url": fixture.url("/never"), "injections": {"bearer": "API_KEY"}}),
+    );
+    fixture.api.wait_for(|got| got.path == "/never");
     kill(Pid::from_raw(raw.child.id() as i32), Signal::SIGTERM).unwrap();
-    assert_eq!(raw.ended(), Some(0));
-    recorded(&world, "/never", "ABORTED");
+    assert_eq!(raw.wait_for_exit(), Some(0));
+    wait_for_record(&fixture, "/never", "ABORTED");
 }
 
 #[test]
-fn input_that_closes_is_answered_first() {
-    let world = world();
-    let mut raw = Raw::greeted(&world);
-    raw.call(1, "api_call", json!({"url": world.url("/echo-raw"), "injections": {"bearer": "API_KEY"}}));
+fn closed_input_is_answered_first() {
+    let fixture = fixture();
+    let mut raw = RawClient::initialized(&fixture);
+    raw.send_tool_call(
+        1,
+        "api_call",
+        json!({"url": fixture.url("/echo-raw"), "injections": {"bearer": "API_KEY"}}),
+    );
     raw.close_input();
-    assert!(raw.hear()["result"]["content"][0]["text"].as_str().unwrap().starts_with("HTTP 200"));
-    assert_eq!(raw.ended(), Some(0));
-    let mut silent = Raw::started(&world);
+    assert!(raw.recv()["result"]["content"][0]["text"].as_str().unwrap().starts_with("HTTP 200"));
+    assert_eq!(raw.wait_for_exit(), Some(0));
+    let mut silent = RawClient::start(&fixture);
     silent.close_input();
-    assert_eq!(silent.ended(), Some(0), "who never says a word");
+    assert_eq!(silent.wait_for_exit(), Some(0), "who never says a word");
 }
 
 #[test]
-fn nonsense_and_what_is_too_large_leave_the_session_usable() {
-    let world = world();
-    let mut raw = Raw::greeted(&world);
+fn malformed_and_oversized_messages_keep_session() {
+    let fixture = fixture();
+    let mut raw = RawClient::initialized(&fixture);
     for line in ["", "{", "\u{0}", "nonsense", r#"{"jsonrpc":"2.0","id":"#] {
-        raw.say(line);
+        raw.send_line(line);
     }
-    raw.say("[1,2,3]");
-    assert_eq!(raw.hear()["error"]["code"], -32600);
-    let told = raw.ask(5, "tools/call", json!({"name": 5}));
-    assert!(told["error"]["code"].is_i64(), "{told}");
-    let told = raw.ask(6, "no/such/method", json!({}));
-    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(6), &json!(-32601)));
-    raw.call(
+    raw.send_line("[1,2,3]");
+    assert_eq!(raw.recv()["error"]["code"], -32600);
+    let transcript = raw.request(5, "tools/call", json!({"name": 5}));
+    assert!(transcript["error"]["code"].is_i64(), "{transcript}");
+    let transcript = raw.request(6, "no/such/method", json!({}));
+    assert_eq!((&transcript["id"], &transcript["error"]["code"]), (&json!(6), &json!(-32601)));
+    raw.send_tool_call(
         7,
         "api_call",
-        json!({"url": world.url("/echo"), "method": "POST", "body": "x".repeat(9 << 20)}),
+        json!({"url": fixture.url("/echo"), "method": "POST", "body": "x".repeat(9 << 20)}),
     );
-    let told = raw.hear();
-    assert_eq!((&told["id"], &told["result"]["isError"]), (&json!(7), &json!(true)));
-    assert!(told["result"]["content"][0]["text"].as_str().unwrap().contains("larger than 8 MiB"));
-    // Longer than any message may be: dropped without an answer.
-    raw.call(
+    let transcript = raw.recv();
+    assert_eq!((&transcript["id"], &transcript["result"]["isError"]), (&json!(7), &json!(true)));
+    assert!(transcript["result"]["content"][0]["text"].as_str().unwrap().contains("larger than 8 MiB"));
+    // Longer than the message limit: dropped without a response.
+    raw.send_tool_call(
         8,
         "api_call",
-        json!({"url": world.url("/echo"), "method": "POST", "body": "x".repeat(33 << 20)}),
+        json!({"url": fixture.url("/echo"), "method": "POST", "body": "x".repeat(33 << 20)}),
     );
-    raw.call(9, "list_secrets", json!({}));
-    assert_eq!(raw.hear()["id"], 9);
-    assert!(world.api.received().is_empty());
+    raw.send_tool_call(9, "list_secrets", json!({}));
+    assert_eq!(raw.recv()["id"], 9);
+    assert!(fixture.api.received().is_empty());
 }
 
 #[test]
-fn of_a_large_answer_a_model_gets_the_beginning() {
-    let world = world();
-    let told = session(&world, &[], json!([get(&world, "/stream?n=3000000")]));
-    let text = text(&told["results"][0], false);
+fn large_response_is_truncated() {
+    let fixture = fixture();
+    let transcript = run_session(&fixture, &[], json!([api_call_arguments(&fixture, "/stream?n=3000000")]));
+    let text = result_text(&transcript["results"][0], false);
     assert!(text.contains("broken off after 1048576 bytes"), "{}", &text[text.len() - 300..]);
     assert!(text.len() < 1_050_000);
 }
 
 #[test]
-fn a_policy_that_changes_is_in_force_for_the_next_call() {
-    let world = world();
-    world.rule("secrets: []");
-    let mut raw = Raw::greeted(&world);
-    let arguments = json!({"url": world.url("/echo-raw"), "injections": {"bearer": "API_KEY"}});
-    raw.call(1, "api_call", arguments.clone());
-    assert_eq!(raw.hear()["result"]["isError"], true);
-    world.rule("secrets: [API_KEY]");
+fn policy_change_applies_to_next_call() {
+    let fixture = fixture();
+    fixture.rule("secrets: []");
+    let mut raw = RawClient::initialized(&fixture);
+    let arguments = json!({"url": fixture.url("/echo-raw"), "injections": {"bearer": "API_KEY"}});
+    raw.send_tool_call(1, "api_call", arguments.clone());
+    assert_eq!(raw.recv()["result"]["isError"], true);
+    fixture.rule("secrets: [API_KEY]");
     let mut id = 1;
-    until("the new policy is in force", || {
+    wait_until("the new policy is in force", || {
         id += 1;
-        raw.call(id, "api_call", arguments.clone());
-        raw.hear()["result"]["isError"] == false
+        raw.send_tool_call(id, "api_call", arguments.clone());
+        raw.recv()["result"]["isError"] == false
     });
 }
 
 #[test]
-fn a_vault_that_needs_a_passphrase_is_an_error_that_names_the_way_and_no_prompt() {
-    let world = world();
-    let mut command = world.home.agentsecrets(["mcp", "serve"]);
-    let outcome = finish(command.env_remove("AGENTSECRETS_VAULT_KEY_FILE"));
+fn locked_vault_is_an_error_without_prompt() {
+    let fixture = fixture();
+    let mut command = fixture.home.agentsecrets(["mcp", "serve"]);
+    let outcome = run(command.env_remove("AGENTSECRETS_VAULT_KEY_FILE"));
     assert_eq!((outcome.code, &*outcome.stdout), (Some(5), ""), "{outcome:#?}");
     assert!(outcome.stderr.contains("AGENTSECRETS_VAULT_KEY_FILE"), "{outcome:#?}");
 }

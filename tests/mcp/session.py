@@ -1,4 +1,4 @@
-"""An MCP client: starts a server as it is told, lists its tools, calls them, and prints what came of it."""
+"""An MCP client: starts a server, lists its tools, calls them, and prints the results."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
 """Drives a headless Chromium through its DevTools: argv is the proxy's port and the URL of the server that the proxy
-would spend a secret at. Prints what each page got, as JSON.
+would send a secret to. Prints the results of each page as JSON.
 
 The pages are given to the browser by their address, as if their server had sent them, while every name of theirs
 leads to the loopback: so does a name that was bound anew after the page was loaded."""
@@ -55,7 +55,7 @@ profile = tempfile.TemporaryDirectory()
 browser = subprocess.Popen(
     ["/usr/bin/chromium-headless-shell", "--no-sandbox", "--remote-debugging-port=0", f"--user-data-dir={profile.name}",
      "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-proxy-server",
-     # What newer browsers refuse by themselves older ones do not.
+     # Older browsers allow what newer ones block.
      "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,HttpsUpgrades",
      "--host-resolver-rules=MAP *.test 127.0.0.1", "about:blank"],
     stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -69,7 +69,7 @@ try:
         numbers = itertools.count(1)
 
         def handle(event):
-            """A request that waits for us: the page itself is given, all else goes to the network."""
+            """An intercepted request: the page itself is supplied, all else goes to the network."""
             if event.get("method") == "Fetch.requestPaused":
                 asked = event["params"]
                 if asked["request"]["url"].endswith("/page"):
@@ -114,7 +114,7 @@ try:
             return json.loads(evaluate(session, ATTACK.replace("BASE", base).replace("URL_", json.dumps(spent_at))))
 
         seen = {
-            # The person, who types the address.
+            # The operator types the address.
             "typed": evaluate(navigate(f"http://127.0.0.1:{port}/health"), "document.body.innerText"),
             "elsewhere": attacked("page.test:8080", f"127.0.0.1:{port}", target),
             "of this machine": attacked("localhost:8080", f"localhost:{port}", target),

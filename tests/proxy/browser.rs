@@ -1,24 +1,24 @@
-//! A web page in a browser, Chromium, that tries the port.
+//! A web page in Chromium that tries to use the proxy's port.
 
 use serde_json::Value;
 
 use super::Proxy;
 use crate::clients::packages;
-use crate::spine::World;
-use crate::support::process::{command, finish};
+use crate::end_to_end::Fixture;
+use crate::support::process::{command, run};
 use crate::support::python::{PYTHON, program};
 
 #[test]
-fn no_web_page_gets_anything_out_of_the_port() {
-    let world = World::new();
-    let proxy = Proxy::of(&world);
+fn browser_page_gets_nothing() {
+    let fixture = Fixture::new();
+    let proxy = Proxy::start(&fixture);
     let mut python = command(PYTHON);
-    python.args(["-c", &program("proxy/browser.py"), &proxy.port.to_string(), &world.url("/echo")]);
+    python.args(["-c", &program("proxy/browser.py"), &proxy.port.to_string(), &fixture.url("/echo")]);
     let home = tempfile::tempdir().unwrap();
     python.env("PYTHONPATH", packages().join("python")).env("HOME", home.path());
-    let seen = finish(&mut python).json();
+    let seen = run(&mut python).json();
 
-    // The browser reaches the port, for the person.
+    // Control: the browser itself reaches the port as the operator.
     assert_eq!(seen["typed"], r#"{"project":"default","status":"ok"}"#);
     for page in ["elsewhere", "of this machine"] {
         let seen = &seen[page];
@@ -29,7 +29,7 @@ fn no_web_page_gets_anything_out_of_the_port() {
             assert_eq!(seen[blind], "opaque", "{page}, {blind}: {seen:#}");
         }
         assert_eq!(seen["form"], "unreadable", "{page}: {seen:#}");
-        nothing_loads(seen);
+        assert_nothing_loads(seen);
     }
     for page in ["bound anew", "bound anew, to itself"] {
         let seen = &seen[page];
@@ -37,10 +37,10 @@ fn no_web_page_gets_anything_out_of_the_port() {
             let text = seen[refused].as_str().unwrap();
             assert!(text.contains(r#""error":"#) && !text.starts_with("200"), "{page}, {refused}: {text}");
         }
-        nothing_loads(seen);
+        assert_nothing_loads(seen);
     }
-    assert!(world.api.received().is_empty());
-    let records = world.home.audit();
+    assert!(fixture.api.received().is_empty());
+    let records = fixture.home.audit();
     assert!(records.len() >= 30, "{}", records.len());
     for record in &records {
         assert_eq!(record["status"], "BLOCKED", "{record:#}");
@@ -53,7 +53,7 @@ fn no_web_page_gets_anything_out_of_the_port() {
 }
 
 #[track_caller]
-fn nothing_loads(seen: &Value) {
+fn assert_nothing_loads(seen: &Value) {
     for name in ["image", "script", "WebSocket"] {
         assert_eq!(seen[name], "broken", "{name}: {seen:#}");
     }

@@ -1,30 +1,31 @@
-//! Programs that use the proxy as programs do: by `HTTPS_PROXY`, and by its endpoint.
+//! Programs that use the proxy by `HTTPS_PROXY` and by its endpoint.
 
 use serde_json::json;
 
 use super::Proxy;
-use crate::spine::{SECRET, World};
-use crate::support::process::finish;
+use crate::end_to_end::{Fixture, SECRET};
+use crate::support::process::run;
 use crate::support::python::PYTHON;
 use crate::support::upstream::{Options, Upstream};
 
-const BEARER: [&str; 2] = ["-H", "Authorization: Bearer AS_SECRET_API_KEY"];
+const BEARER_HEADER: [&str; 2] = ["-H", "Authorization: Bearer AS_SECRET_API_KEY"];
 
 #[test]
-fn curl_spends_a_secret_through_a_tunnel_in_either_version_of_http() {
-    let world = World::new();
-    let proxy = Proxy::of(&world);
+fn curl_tunnel_works_with_http1_and_http2() {
+    let fixture = Fixture::new();
+    let proxy = Proxy::start(&fixture);
     for version in ["--http1.1", "--http2"] {
-        let answer = proxy
-            .curl(&[&BEARER[..], &[version, "-w", " %{http_version}", &world.url("/echo-raw")]].concat());
+        let answer = proxy.curl(
+            &[&BEARER_HEADER[..], &[version, "-w", " %{http_version}", &fixture.url("/echo-raw")]].concat(),
+        );
         let spoken = if version == "--http2" { "2" } else { "1.1" };
         assert_eq!(answer.ok(), format!("Bearer [REDACTED_BY_AGENTSECRETS] {spoken}"));
     }
-    for received in world.api.received() {
+    for received in fixture.api.received() {
         assert_eq!(received.header("authorization"), format!("Bearer {SECRET}"));
         assert!(received.headers.keys().all(|name| !name.starts_with("proxy-")), "{received:#?}");
     }
-    let records = world.home.audit();
+    let records = fixture.home.audit();
     assert_eq!(records.len(), 2);
     for record in records {
         assert_eq!((&record["identity_level"], &record["agent_id"]), (&json!("kernel"), &json!("coder")));
@@ -33,45 +34,45 @@ fn curl_spends_a_secret_through_a_tunnel_in_either_version_of_http() {
 }
 
 #[test]
-fn what_a_rule_does_not_allow_is_refused_inside_the_tunnel() {
-    let world = World::new();
-    let proxy = Proxy::of(&world);
+fn unlisted_request_is_refused_inside_tunnel() {
+    let fixture = Fixture::new();
+    let proxy = Proxy::start(&fixture);
     let refused = |arguments: &[&str]| {
         let text = proxy.curl(&[&["-w", "\n%{http_code}"], arguments].concat()).ok();
         let (body, code) = text.rsplit_once('\n').unwrap();
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         (code.to_owned(), body["error"].as_str().unwrap().to_owned())
     };
-    let elsewhere = format!("https://elsewhere.test:{}/", world.api.port());
+    let elsewhere = format!("https://elsewhere.test:{}/", fixture.api.port());
     assert_eq!(refused(&[&elsewhere]), ("403".into(), "domain_not_in_allowlist".into()));
-    world.rule("secrets: [API_KEY]\nmethods: [POST]");
-    let late = || refused(&[&BEARER[..], &[&world.url("/")]].concat());
+    fixture.rule("secrets: [API_KEY]\nmethods: [POST]");
+    let late = || refused(&[&BEARER_HEADER[..], &[&fixture.url("/")]].concat());
     // The policy is reloaded in a moment.
     let reloaded = (0..200).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let text = proxy.curl(&[&world.url("/")]).ok();
+        let text = proxy.curl(&[&fixture.url("/")]).ok();
         text.contains("policy_denied")
     });
     assert!(reloaded && late() == ("403".into(), "policy_denied".into()));
 }
 
 #[test]
-fn plain_http_goes_in_absolute_form_and_carries_no_secret() {
-    let world = World::with(|_| Upstream::start(Options::plain()));
-    let proxy = Proxy::of(&world);
-    let url = format!("http://api.test:{}/echo", world.api.port());
+fn plain_http_carries_no_secret() {
+    let fixture = Fixture::with(|_| Upstream::start(Options::plain()));
+    let proxy = Proxy::start(&fixture);
+    let url = format!("http://api.test:{}/echo", fixture.api.port());
     assert_eq!(proxy.curl(&[&url]).json()["path"], "/echo");
-    let refused = proxy.curl(&[&BEARER[..], &[&url]].concat()).json();
+    let refused = proxy.curl(&[&BEARER_HEADER[..], &[&url]].concat()).json();
     assert_eq!(refused["error"], "non_https_blocked");
-    assert_eq!(world.api.received().len(), 1);
+    assert_eq!(fixture.api.received().len(), 1);
 }
 
 #[test]
-fn python_requests_asks_the_endpoint_in_every_style() {
-    let world = World::new();
-    world.home.secret("LOGIN", "user:a-long-password");
-    world.rule("secrets: [API_KEY, LOGIN]\nplaces: [auth, query, json, form]");
-    let proxy = Proxy::of(&world);
+fn python_endpoint_requests_inject_every_style() {
+    let fixture = Fixture::new();
+    fixture.home.set_secret("LOGIN", "user:a-long-password");
+    fixture.rule("secrets: [API_KEY, LOGIN]\nplaces: [auth, query, json, form]");
+    let proxy = Proxy::start(&fixture);
     let program = r#"
 import requests, sys
 proxy, target = sys.argv[1:]
@@ -89,8 +90,8 @@ ask({"X-AS-Inject-Form-key": "API_KEY"}, data={"a": "b"})
 "#;
     let endpoint = format!("http://localhost:{}/proxy", proxy.port);
     let mut python = proxy.client(PYTHON);
-    finish(python.args(["-c", program, &endpoint, &world.url("/echo?a=b")])).ok();
-    let received = world.api.received();
+    run(python.args(["-c", program, &endpoint, &fixture.url("/echo?a=b")])).ok();
+    let received = fixture.api.received();
     assert_eq!(received[0].header("authorization"), format!("Bearer {SECRET}"));
     assert_eq!((received[0].header("x-note"), received[0].method.as_str()), ("kept", "POST"));
     assert_eq!(received[1].header("authorization"), "Basic dXNlcjphLWxvbmctcGFzc3dvcmQ=");
@@ -110,10 +111,10 @@ ask({"X-AS-Inject-Form-key": "API_KEY"}, data={"a": "b"})
 }
 
 #[test]
-fn several_requests_share_a_connection_and_each_is_judged() {
-    let world = World::new();
-    let proxy = Proxy::of(&world);
-    let (good, bad) = (world.url("/echo-raw"), format!("https://elsewhere.test:{}/", world.api.port()));
+fn requests_on_one_connection_are_authorized_separately() {
+    let fixture = Fixture::new();
+    let proxy = Proxy::start(&fixture);
+    let (good, bad) = (fixture.url("/echo-raw"), format!("https://elsewhere.test:{}/", fixture.api.port()));
     let target = |url: &str| format!("X-AS-Target-URL: {url}");
     let endpoint = format!("http://localhost:{}/proxy", proxy.port);
     let (first, second) = (target(&good), target(&bad));
@@ -125,24 +126,24 @@ fn several_requests_share_a_connection_and_each_is_judged() {
         text.starts_with("Bearer [REDACTED_BY_AGENTSECRETS]{\"error\":\"domain_not_in_allowlist\""),
         "{text}"
     );
-    assert_eq!(world.api.only().header("authorization"), format!("Bearer {SECRET}"));
+    assert_eq!(fixture.api.only_request().header("authorization"), format!("Bearer {SECRET}"));
 }
 
 #[test]
-fn python_node_and_git_find_the_proxy_and_its_authority_by_the_shells_variables() {
-    let world = World::new();
-    let proxy = Proxy::of(&world);
-    let url = world.url("/echo-raw");
+fn clients_use_proxy_from_shell_variables() {
+    let fixture = Fixture::new();
+    let proxy = Proxy::start(&fixture);
+    let url = fixture.url("/echo-raw");
     let python = "import requests, sys\n\
         print(requests.get(sys.argv[1], headers={'Authorization': 'Bearer AS_SECRET_API_KEY'}).text)";
     let urllib = "import urllib.request as u, sys\n\
         r = u.Request(sys.argv[1], headers={'Authorization': 'Bearer AS_SECRET_API_KEY'})\n\
         print(u.urlopen(r).read().decode())";
     for program in [python, urllib] {
-        let answer = finish(proxy.client(PYTHON).args(["-c", program, &url])).ok();
+        let answer = run(proxy.client(PYTHON).args(["-c", program, &url])).ok();
         assert_eq!(answer.trim(), "Bearer [REDACTED_BY_AGENTSECRETS]");
     }
-    // Node's own clients heed no proxy: it is spoken to as libraries for it do.
+    // Node's own clients ignore proxy variables: this does what proxy libraries do.
     let node = "const [http, tls] = [require('http'), require('tls')];
         const target = new URL(process.argv[1]), proxy = new URL(process.env.HTTPS_PROXY);
         http.request({ host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: target.host })
@@ -152,12 +153,12 @@ fn python_node_and_git_find_the_proxy_and_its_authority_by_the_shells_variables(
               'Authorization: Bearer AS_SECRET_API_KEY\\r\\n\\r\\n');
             secure.on('data', data => process.stdout.write(data));
           }).end();";
-    let answer = finish(proxy.client("/usr/bin/node").args(["-e", node, &url])).ok();
+    let answer = run(proxy.client("/usr/bin/node").args(["-e", node, &url])).ok();
     assert!(answer.ends_with("Bearer [REDACTED_BY_AGENTSECRETS]"), "{answer}");
     let header = "http.extraHeader=Authorization: Bearer AS_SECRET_API_KEY";
-    let _ = finish(proxy.client("/usr/bin/git").args(["-c", header, "ls-remote", &world.url("/repository")]));
-    world.api.wait_for(|received| received.path.starts_with("/repository/info/refs"));
-    for received in world.api.received() {
+    let _ = run(proxy.client("/usr/bin/git").args(["-c", header, "ls-remote", &fixture.url("/repository")]));
+    fixture.api.wait_for(|received| received.path.starts_with("/repository/info/refs"));
+    for received in fixture.api.received() {
         assert_eq!(received.header("authorization"), format!("Bearer {SECRET}"), "{received:#?}");
     }
 }

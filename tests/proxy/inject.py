@@ -1,5 +1,5 @@
-"""Makes a running process make system calls, as who had taken it over would: argv is its id and a folder of its
-home. Prints what each call yields."""
+"""Makes a running process perform system calls, as an attacker in control of it would: argv is its pid and a folder of
+its home. Prints the result of each call."""
 import ctypes, errno, os, signal, sys
 
 pid, inside = int(sys.argv[1]), sys.argv[2]
@@ -24,7 +24,7 @@ trace(INTERRUPT)
 os.waitpid(pid, 0)
 before = Registers()
 trace(GETREGS, ctypes.byref(before))
-# It waits in a call, and what made it stands before where it goes on.
+# It is blocked in a system call; the instruction precedes the program counter.
 memory = open(f"/proc/{pid}/mem", "r+b", buffering=0)
 memory.seek(before.rip - 2)
 assert memory.read(2) == b"\x0f\x05", "it does not wait in a call"

@@ -19,7 +19,7 @@ def raises(kind, call):
 
 client = AgentSecrets(port=port, auto_start=False)
 
-# Secrets: names go out, values never do.
+# Secrets: names are printed, values never.
 assert [secret.key for secret in client.secrets.list()] == ["API_KEY"]
 client.secrets.set("SECOND", "a-value-with-no-meaning")
 assert [secret.key for secret in client.secrets.list()] == ["API_KEY", "SECOND"]
@@ -89,7 +89,7 @@ assert raises(CLIError, lambda: client.allowlist.add("https://elsewhere.test/"))
 log = client.allowlist.log()
 assert "blocked" in log and "elsewhere.test" in log, log
 
-# The proxy: down, up, asked, and down again.
+# The proxy: down, up, queried, and down again.
 assert not client.proxy.status(port=port).running
 assert raises(AgentSecretsNotRunning, client._ensure_auth).port == port
 raises(ProxyConnectionError, lambda: agentsecrets.proxy.health_check(port))

@@ -1,13 +1,13 @@
-//! The explicit proxy: programs that are told of it, those that must not use it, and its life as a daemon.
+//! The explicit proxy: its clients, its access control, and its life as a daemon.
 
-mod activation;
+mod access_control;
 mod browser;
 mod clients;
-mod doors;
 mod https_proxy;
-mod life;
-mod ourselves;
+mod lifecycle;
+mod privileges;
 mod sdk;
+mod socket_activation;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -16,13 +16,13 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::spine::World;
-use crate::support::process::{Outcome, command, finish};
+use crate::end_to_end::Fixture;
+use crate::support::process::{Outcome, command, run};
 
-/// The words that start a proxy in the foreground, on any port.
-const START: [&str; 5] = ["proxy", "start", "--foreground", "--port", "0"];
+/// Arguments for a foreground proxy on any port.
+const START_ARGUMENTS: [&str; 5] = ["proxy", "start", "--foreground", "--port", "0"];
 
-/// A proxy in the foreground; dropping it ends it.
+/// A foreground proxy; dropping it ends it.
 pub(crate) struct Proxy {
     pub(crate) child: Child,
     pub(crate) port: u16,
@@ -30,15 +30,15 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// One for the world's home, on any port.
+    /// Starts a proxy for the fixture's home on any port.
     #[track_caller]
-    pub(crate) fn of(world: &World) -> Self {
-        Self::started(world, world.home.agentsecrets(START))
+    pub(crate) fn start(fixture: &Fixture) -> Self {
+        Self::start_command(fixture, fixture.home.agentsecrets(START_ARGUMENTS))
     }
 
-    /// The one that `started` is, for the world's home.
+    /// Starts the proxy as `started` says.
     #[track_caller]
-    fn started(world: &World, mut started: Command) -> Self {
+    fn start_command(fixture: &Fixture, mut started: Command) -> Self {
         let mut child = started.stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -46,12 +46,12 @@ impl Proxy {
             line.strip_prefix("the proxy listens on 127.0.0.1:").and_then(|rest| rest.split(',').next());
         let port =
             port.and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("it did not start: {line}"));
-        let variables = finish(&mut world.home.agentsecrets(["proxy", "env", "--json"])).json();
+        let variables = run(&mut fixture.home.agentsecrets(["proxy", "env", "--json"])).json();
         let serde_json::Value::Object(variables) = variables else { panic!("{variables}") };
         Self { child, port, variables }
     }
 
-    /// A program that is told of the proxy, as a shell would tell it.
+    /// A program with the proxy variables that a shell would set.
     pub(crate) fn client(&self, program: &str) -> Command {
         let mut client = command(program);
         for (name, value) in &self.variables {
@@ -63,22 +63,22 @@ impl Proxy {
     /// Runs curl through the proxy.
     #[track_caller]
     pub(crate) fn curl(&self, arguments: &[&str]) -> Outcome {
-        finish(self.client("/usr/bin/curl").arg("-sS").args(arguments))
+        run(self.client("/usr/bin/curl").arg("-sS").args(arguments))
     }
 
-    /// Runs curl toward the proxy itself: its answer, and the status on a line of its own.
+    /// Runs curl toward the proxy itself; returns status and body.
     #[track_caller]
-    pub(crate) fn ask(&self, arguments: &[&str], path: &str) -> (String, String) {
+    pub(crate) fn request(&self, arguments: &[&str], path: &str) -> (String, String) {
         let url = format!("http://localhost:{}{path}", self.port);
         let mut curl = command("/usr/bin/curl");
-        let text = finish(curl.args(["-sS", "-w", "\n%{http_code}"]).args(arguments).arg(url)).ok();
+        let text = run(curl.args(["-sS", "-w", "\n%{http_code}"]).args(arguments).arg(url)).ok();
         let (body, code) = text.rsplit_once('\n').unwrap();
         (code.to_owned(), body.to_owned())
     }
 
-    /// What the proxy answers to these bytes, until it closes the connection.
+    /// The proxy's response to these bytes, until it closes the connection.
     #[track_caller]
-    fn say(&self, bytes: &[u8]) -> String {
+    fn send_raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         stream.write_all(bytes).unwrap();

@@ -1,43 +1,44 @@
-//! What comes back to an agent holds no secret, in whatever form a server repeats it and wherever it puts it, and
-//! tells nothing of one to somebody who guesses.
+//! Responses hold no secret, in any encoding and at any location, and reveal nothing about one to an agent
+//! that guesses.
 
-mod codings;
-#[path = "../../agentsecrets/src/redact/test_encoders.rs"]
-mod echoes;
-mod forms;
-mod guesses;
-mod parts;
+mod content_encoding;
+mod encodings;
+mod guess_detection;
+mod ranges;
+#[path = "../../agentsecrets/redact/src/test_encoders.rs"]
+mod test_encoders;
 
 use hyper::body::Frame;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::spine::{Agent, SECRET, World};
-use crate::support::endpoints::{Body, Received, stream, whole};
-use crate::support::faulty::{Faulty, Peer};
-use crate::support::process::finish;
+use crate::end_to_end::{Fixture, SECRET, WaitingAgent};
+use crate::support::endpoints::{Body, ReceivedRequest, full_response, stream_response};
+use crate::support::faulty_server::{FaultyServer, Peer};
+use crate::support::process::run;
 use crate::support::python::{PYTHON, Server, with_program};
 use crate::support::upstream::{Options, Upstream};
-use echoes::ECHOES;
+use test_encoders::ECHOES;
 
 const MARKER: &str = "[REDACTED_BY_AGENTSECRETS]";
 
-/// A world whose server answers with `answers`.
-fn world(answers: impl Fn(&Received) -> Option<Response<Body>> + Send + Sync + 'static) -> World {
-    let world =
-        World::with(|authority| Upstream::start(Options::https(authority, &["api.test"]).answering(answers)));
-    world.rule("secrets: [API_KEY]\nmethods: [GET, POST, HEAD]");
-    world
+/// A fixture whose server responds with `answers`.
+fn fixture(answers: impl Fn(&ReceivedRequest) -> Option<Response<Body>> + Send + Sync + 'static) -> Fixture {
+    let fixture = Fixture::with(|authority| {
+        Upstream::start(Options::https(authority, &["api.test"]).with_handler(answers))
+    });
+    fixture.rule("secrets: [API_KEY]\nmethods: [GET, POST, HEAD]");
+    fixture
 }
 
-/// The secret, as it came in.
-fn secret_of(received: &Received) -> &str {
+/// The secret that the request carried.
+fn secret_of(received: &ReceivedRequest) -> &str {
     received.header("authorization").trim_start_matches("Bearer ")
 }
 
-/// No form of the secret is in `text`.
+/// Asserts that `text` holds no encoding of the secret.
 #[track_caller]
-fn is_clean(text: &[u8], what: &str) {
+fn assert_clean(text: &[u8], what: &str) {
     for (name, echo) in ECHOES {
         let echo = echo(SECRET.as_bytes());
         let found = text.windows(echo.len()).any(|window| window == echo);

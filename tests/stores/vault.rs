@@ -1,5 +1,5 @@
-//! The vault: its format as another implementation reads and writes it, and what a person does to it as a
-//! whole.
+//! The vault: its file format as an independent implementation reads and writes it, and commands on the whole
+//! vault.
 
 use std::fs;
 use std::process::Command;
@@ -12,10 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::home::{AGENTSECRETS, Home};
-use crate::support::process::{Outcome, command, finish, finish_with};
+use crate::support::process::{Outcome, command, run, run_with_input};
 use crate::support::python::{PYTHON, program};
 
-/// The other implementation, with these words.
+/// The independent implementation in Python.
 fn python(words: &[&str]) -> Command {
     let mut python = command(PYTHON);
     python.args(["-c", &program("stores/programs/vault.py")]).args(words);
@@ -30,7 +30,7 @@ fn key(environment: &str, name: &str) -> Key {
     }
 }
 
-/// Values of every kind: where they are, what they are, and the placeholder.
+/// Values of every kind with their keys and placeholders.
 fn values() -> Vec<(Key, Vec<u8>, Option<&'static str>)> {
     let large: Vec<u8> = (0..1024 * 1024).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     vec![
@@ -42,7 +42,7 @@ fn values() -> Vec<(Key, Vec<u8>, Option<&'static str>)> {
     ]
 }
 
-/// As the other implementation speaks of them, in the vault's order.
+/// The values in the independent implementation's JSON, in the vault's order.
 fn as_json() -> Vec<Value> {
     let entry = |(key, value, placeholder): (Key, Vec<u8>, Option<&str>)| {
         json!([key.project, key.environment, key.name, STANDARD.encode(value), placeholder])
@@ -52,8 +52,8 @@ fn as_json() -> Vec<Value> {
     entries
 }
 
-/// How a vault is opened: for us, and for the other implementation.
-fn both_ways(folder: &std::path::Path) -> [(Unlock, [String; 2]); 2] {
+/// The ways to open a vault: for us, and for the independent implementation.
+fn unlock_methods(folder: &std::path::Path) -> [(Unlock, [String; 2]); 2] {
     let path = folder.join("key");
     fs::write(&path, "a key file of at least thirty-two bytes\n").unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -69,31 +69,31 @@ fn both_ways(folder: &std::path::Path) -> [(Unlock, [String; 2]); 2] {
 }
 
 #[test]
-fn another_implementation_reads_what_we_write() {
+fn other_implementation_reads_vault() {
     let folder = tempfile::tempdir().unwrap();
-    for (number, (unlock, words)) in both_ways(folder.path()).into_iter().enumerate() {
+    for (number, (unlock, words)) in unlock_methods(folder.path()).into_iter().enumerate() {
         let path = folder.path().join(format!("vault-{number}"));
         let vault = Vault::create(&path, &unlock).unwrap();
         for (key, value, placeholder) in values() {
             vault.set(&key, Secret::new(value), placeholder).unwrap();
         }
-        let read = finish(&mut python(&["read", path.to_str().unwrap(), &words[0], &words[1]])).json();
+        let read = run(&mut python(&["read", path.to_str().unwrap(), &words[0], &words[1]])).json();
         assert!(read == Value::from(as_json()), "{} reads something else", words[0]);
-        // And again after everything was sealed anew.
+        // And again after everything was re-encrypted.
         vault.rekey(&unlock).unwrap();
-        let read = finish(&mut python(&["read", path.to_str().unwrap(), &words[0], &words[1]])).json();
+        let read = run(&mut python(&["read", path.to_str().unwrap(), &words[0], &words[1]])).json();
         assert!(read == Value::from(as_json()), "{} reads something else after a change of key", words[0]);
     }
 }
 
 #[test]
-fn we_read_what_another_implementation_writes_and_write_on() {
+fn vault_of_other_implementation_is_read_and_written() {
     let folder = tempfile::tempdir().unwrap();
-    for (number, (unlock, words)) in both_ways(folder.path()).into_iter().enumerate() {
+    for (number, (unlock, words)) in unlock_methods(folder.path()).into_iter().enumerate() {
         let path = folder.path().join(format!("vault-{number}"));
         let shown = path.to_str().unwrap();
         let input = Value::from(as_json()).to_string();
-        finish_with(&mut python(&["write", shown, &words[0], &words[1]]), input.as_bytes()).ok();
+        run_with_input(&mut python(&["write", shown, &words[0], &words[1]]), input.as_bytes()).ok();
         let vault = Vault::open(&path, &unlock).unwrap();
         for (key, value, placeholder) in values() {
             assert!(vault.get(&key).unwrap().unwrap().expose() == value, "{key:?}");
@@ -103,78 +103,78 @@ fn we_read_what_another_implementation_writes_and_write_on() {
         }
         assert_eq!(vault.version().unwrap(), 7);
         vault.set(&key("zz", "NEW"), Secret::new(b"a new value".to_vec()), None).unwrap();
-        let read = finish(&mut python(&["read", shown, &words[0], &words[1]])).json();
+        let read = run(&mut python(&["read", shown, &words[0], &words[1]])).json();
         assert_eq!(read.as_array().unwrap().len(), values().len() + 1);
     }
 }
 
-/// The program at a terminal, with an answer to each prompt.
-fn at_a_terminal(home: &Home, words: &[&str], answers: &[&str]) -> Outcome {
+/// Runs the program at a terminal and answers each prompt.
+fn run_at_terminal(home: &Home, words: &[&str], answers: &[&str]) -> Outcome {
     let mut python = command(PYTHON);
     python.args(["-c", &program("stores/programs/terminal.py")]).args(answers).arg("--").arg(AGENTSECRETS);
-    finish(python.args(words).env("AGENTSECRETS_HOME", home.path()).current_dir("/tmp"))
+    run(python.args(words).env("AGENTSECRETS_HOME", home.path()).current_dir("/tmp"))
 }
 
 #[test]
-fn a_person_changes_the_passphrase_and_the_old_one_opens_nothing() {
+fn passphrase_change_invalidates_old() {
     let home = Home::new();
     let set = ["secrets", "set", "TOKEN"];
     let first =
         ["Value of TOKEN=a-value-of-the-token", "new vault=first passphrase", "again=first passphrase"];
-    let made = at_a_terminal(&home, &set, &first);
+    let made = run_at_terminal(&home, &set, &first);
     assert!(made.code == Some(0) && made.stdout.contains("(vault)"), "{made:?}");
     let change = ["secrets", "vault", "passphrase"];
     let differ = ["of the vault=first passphrase", "New passphrase=second one!", "again=second one?"];
-    let differing = at_a_terminal(&home, &change, &differ);
+    let differing = run_at_terminal(&home, &change, &differ);
     assert!(differing.code == Some(5) && differing.stdout.contains("differ"), "{differing:?}");
     let changed = ["of the vault=first passphrase", "New passphrase=second one!", "again=second one!"];
-    let changed = at_a_terminal(&home, &change, &changed);
+    let changed = run_at_terminal(&home, &change, &changed);
     assert!(changed.code == Some(0) && changed.stdout.contains("started again"), "{changed:?}");
-    let old = at_a_terminal(&home, &["secrets", "get", "TOKEN"], &["of the vault=first passphrase"]);
+    let old = run_at_terminal(&home, &["secrets", "get", "TOKEN"], &["of the vault=first passphrase"]);
     assert!(old.code == Some(5) && old.stdout.contains("does not open"), "{old:?}");
-    let new = at_a_terminal(&home, &["secrets", "get", "TOKEN", "--reveal"], &["of the vault=second one!"]);
+    let new = run_at_terminal(&home, &["secrets", "get", "TOKEN", "--reveal"], &["of the vault=second one!"]);
     assert!(new.code == Some(0) && new.stdout.contains("a-value-of-the-token"), "{new:?}");
-    // To a key file, which needs no terminal any more.
+    // To a key file, which needs no terminal.
     let key = home.key().display().to_string();
-    let to_key = at_a_terminal(&home, &["secrets", "vault", "key", &key], &["of the vault=second one!"]);
+    let to_key = run_at_terminal(&home, &["secrets", "vault", "key", &key], &["of the vault=second one!"]);
     assert!(to_key.code == Some(0) && to_key.stdout.contains(&key), "{to_key:?}");
-    finish(&mut home.agentsecrets(["secrets", "get", "TOKEN"])).ok();
+    run(&mut home.agentsecrets(["secrets", "get", "TOKEN"])).ok();
 }
 
 #[test]
-fn a_vault_is_backed_up_and_put_back() {
+fn vault_backup_and_restore_work() {
     let home = Home::new();
-    home.secret("TOKEN", "a-value-of-the-token");
+    home.set_secret("TOKEN", "a-value-of-the-token");
     let backup = home.path().join("a-backup");
     let file = backup.to_str().unwrap();
-    let first = finish(&mut home.agentsecrets(["secrets", "vault", "backup", file]));
+    let first = run(&mut home.agentsecrets(["secrets", "vault", "backup", file]));
     assert!(first.code == Some(0) && first.stderr.contains("1 secrets"), "{first:?}");
-    let second = finish(&mut home.agentsecrets(["secrets", "vault", "backup", file]));
+    let second = run(&mut home.agentsecrets(["secrets", "vault", "backup", file]));
     assert!(second.code == Some(2) && second.stderr.contains("name a new file"), "{second:?}");
     fs::write(home.path().join("vault"), "damage").unwrap();
-    assert_eq!(finish(&mut home.agentsecrets(["secrets", "list"])).code, Some(1));
-    finish(&mut home.agentsecrets(["secrets", "vault", "restore", file])).ok();
-    assert!(finish(&mut home.agentsecrets(["secrets", "list"])).ok().contains("TOKEN"));
+    assert_eq!(run(&mut home.agentsecrets(["secrets", "list"])).code, Some(1));
+    run(&mut home.agentsecrets(["secrets", "vault", "restore", file])).ok();
+    assert!(run(&mut home.agentsecrets(["secrets", "list"])).ok().contains("TOKEN"));
 }
 
 #[test]
-fn an_env_file_is_removed_when_it_is_asked_for_and_everything_is_stored() {
+fn imported_env_file_is_removed_on_request() {
     let home = Home::new();
     let file = home.path().join("app.env");
     let shown = file.to_str().unwrap();
     let write = || fs::write(&file, "A=a-value-of-some-length\nPLAIN=localhost\n").unwrap();
     write();
-    let dry = finish(&mut home.agentsecrets(["secrets", "import", shown, "--dry-run"]));
+    let dry = run(&mut home.agentsecrets(["secrets", "import", shown, "--dry-run"]));
     assert!(dry.stdout == "A\nPLAIN\n" && dry.stderr.contains("PLAIN is one plain word"), "{dry:?}");
-    let kept = finish(&mut home.agentsecrets(["secrets", "import", shown]));
-    assert!(file.exists() && kept.stderr.contains("still holds the values"), "{kept:?}");
+    let unchanged = run(&mut home.agentsecrets(["secrets", "import", shown]));
+    assert!(file.exists() && unchanged.stderr.contains("still holds the values"), "{unchanged:?}");
     let link = home.path().join("link.env");
     std::os::unix::fs::symlink(&file, &link).unwrap();
-    let linked = finish(&mut home.agentsecrets(["secrets", "import", link.to_str().unwrap(), "--remove"]));
+    let linked = run(&mut home.agentsecrets(["secrets", "import", link.to_str().unwrap(), "--remove"]));
     assert!(linked.code == Some(1) && file.exists() && linked.stderr.contains("is a link"), "{linked:?}");
-    let removed = finish(&mut home.agentsecrets(["secrets", "import", shown, "--remove"]));
+    let removed = run(&mut home.agentsecrets(["secrets", "import", shown, "--remove"]));
     assert!(removed.code == Some(0) && !file.exists(), "{removed:?}");
-    // At a terminal a person is asked.
+    // At a terminal the operator is prompted.
     fs::remove_file(home.path().join("vault")).unwrap();
     for (answer, there) in [("no", true), ("y", false)] {
         write();
@@ -183,7 +183,7 @@ fn an_env_file_is_removed_when_it_is_asked_for_and_everything_is_stored() {
         let mut answers = if there { new.to_vec() } else { again.to_vec() };
         let question = format!("[y/N]={answer}");
         answers.push(&question);
-        let asked = at_a_terminal(&home, &["secrets", "import", shown], &answers);
-        assert!(asked.code == Some(0) && file.exists() == there, "{asked:?}");
+        let prompted = run_at_terminal(&home, &["secrets", "import", shown], &answers);
+        assert!(prompted.code == Some(0) && file.exists() == there, "{prompted:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! The oracle for "nothing reached the wire": a packet socket at the other end of a veth pair, which
-//! sees every frame whatever the sender's errno said.
+//! Packet capture, the oracle for "nothing reached the wire": a packet socket at the other end of a veth pair
+//! sees every frame, whatever the sender's errno was.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
@@ -11,13 +11,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::Netns;
 
-/// `ETH_P_ALL`: every frame, whatever it carries.
-const EVERY_FRAME: i32 = 3;
+const ETH_P_ALL: i32 = 3;
 
-/// A frame that crossed the wire, toward the other end or back.
+/// A frame that crossed the wire in either direction.
 #[derive(Debug, Clone)]
 pub(crate) struct Packet {
-    pub(crate) at: Instant,
+    pub(crate) received_at: Instant,
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     /// The IP protocol: 6 for TCP, 17 for UDP.
@@ -27,51 +26,49 @@ pub(crate) struct Packet {
     pub(crate) destination_port: u16,
     /// TCP's sequence number; else 0.
     pub(crate) sequence: u32,
-    /// What the transport carries.
     pub(crate) payload: Vec<u8>,
 }
 
 /// A running capture; dropping it ends it.
 pub(crate) struct Capture {
-    packets: Kept,
+    packets: SharedPackets,
     ended: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
     destination: IpAddr,
 }
 
-/// The packets so far, and who waits for more.
-type Kept = Arc<(Mutex<Vec<Packet>>, Condvar)>;
+type SharedPackets = Arc<(Mutex<Vec<Packet>>, Condvar)>;
 
 impl Capture {
     /// Captures at the other end of `netns`; it sees every frame from now on.
     pub(crate) fn start(netns: &Netns) -> Self {
-        let packets = Kept::default();
+        let packets = SharedPackets::default();
         let ended = Arc::new(AtomicBool::new(false));
-        let (handle, kept, over) = (netns.handle(), packets.clone(), ended.clone());
-        let (tell, told) = std::sync::mpsc::channel();
+        let (handle, buffer, over) = (netns.handle(), packets.clone(), ended.clone());
+        let (sender, receiver) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             handle.enter();
-            let protocol = i32::from(u16::try_from(EVERY_FRAME).unwrap().to_be());
+            let protocol = i32::from(u16::try_from(ETH_P_ALL).unwrap().to_be());
             let mut socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(protocol))).unwrap();
             nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))
                 .unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-            tell.send(()).unwrap();
+            sender.send(()).unwrap();
             let mut frame = vec![0; 256 * 1024];
             while !over.load(Ordering::Relaxed) {
                 let Ok(length) = socket.read(&mut frame) else { continue };
                 if let Some(packet) = frame.get(..length).and_then(parse) {
-                    kept.0.lock().unwrap().push(packet);
-                    kept.1.notify_all();
+                    buffer.0.lock().unwrap().push(packet);
+                    buffer.1.notify_all();
                 }
             }
         });
-        told.recv().expect("the capture could not start");
-        Self { packets, ended, thread: Some(thread), destination: netns.there4().into() }
+        receiver.recv().expect("the capture could not start");
+        Self { packets, ended, thread: Some(thread), destination: netns.peer4().into() }
     }
 
-    /// Every packet so far. Waits until all that was sent before this call has been taken in, by
-    /// sending one of its own and waiting for that.
+    /// Every packet so far. Sends a marker packet and waits until it is captured, so that all earlier packets
+    /// are included.
     pub(crate) fn packets(&self) -> Vec<Packet> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mark = format!("capture mark {} {}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -84,8 +81,8 @@ impl Capture {
             let seen = |packet: &Packet| packet.payload == mark.as_bytes();
             let again = Duration::from_millis(500);
             let unseen = |packets: &mut Vec<Packet>| !packets.iter().any(seen);
-            let (held, wait) = more.wait_timeout_while(packets, again, unseen).unwrap();
-            packets = held;
+            let (guard, wait) = more.wait_timeout_while(packets, again, unseen).unwrap();
+            packets = guard;
             if !wait.timed_out() {
                 return packets.iter().filter(|packet| !is_mark(packet)).cloned().collect();
             }
@@ -93,13 +90,13 @@ impl Capture {
         panic!("the capture does not see its own mark");
     }
 
-    /// The packets whose payload holds `bytes`.
-    pub(crate) fn holding(&self, bytes: &[u8]) -> Vec<Packet> {
+    /// The packets whose payload contains `bytes`.
+    pub(crate) fn containing(&self, bytes: &[u8]) -> Vec<Packet> {
         let holds = |packet: &Packet| packet.payload.windows(bytes.len()).any(|window| window == bytes);
         self.packets().into_iter().filter(holds).collect()
     }
 
-    /// How many bytes TCP senders have put on the wire toward `port`, resent ones counted once.
+    /// Bytes that TCP senders put on the wire toward `port`; retransmissions count once.
     pub(crate) fn sent_to(&self, port: u16) -> u64 {
         let mut flows = std::collections::BTreeMap::<(IpAddr, u16), (u32, u32)>::new();
         for packet in self.packets() {
@@ -124,13 +121,13 @@ impl Drop for Capture {
     }
 }
 
-/// Whether a packet is a mark of ours, or the answer that nobody listens for it.
+/// Whether a packet is a marker, or the ICMP error for one.
 fn is_mark(packet: &Packet) -> bool {
     packet.payload.windows(13).any(|window| window == b"capture mark ")
 }
 
-/// Reads an Ethernet frame with IPv4 or IPv6 in it; what is neither (ARP) is left out, and so is the
-/// neighbour discovery that an idle IPv6 link does.
+/// Parses an Ethernet frame with IPv4 or IPv6. Other frames (ARP) and the neighbour discovery of an idle IPv6
+/// link are ignored.
 fn parse(frame: &[u8]) -> Option<Packet> {
     let packet = frame.get(14..)?;
     let (source, destination, protocol, header, length) =
@@ -150,7 +147,7 @@ fn parse(frame: &[u8]) -> Option<Packet> {
             }
             _ => return None,
         };
-    // Large segments that the kernel has not cut yet say 0; short frames are padded beyond their length.
+    // Segments before offload have length 0; short frames are padded beyond their length.
     let end = if length > header { length.min(packet.len()) } else { packet.len() };
     let transport = packet.get(header..end)?;
     let number = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
@@ -168,7 +165,7 @@ fn parse(frame: &[u8]) -> Option<Packet> {
     let payload = transport.get(data..)?.to_vec();
     let (source_port, destination_port) = ports;
     Some(Packet {
-        at: Instant::now(),
+        received_at: Instant::now(),
         source,
         destination,
         protocol,
@@ -187,23 +184,23 @@ mod tests {
     use crate::support::upstream::{Options, Upstream};
 
     #[test]
-    fn the_capture_sees_what_crosses_the_wire_over_both_families() {
+    fn capture_sees_both_families() {
         let netns = Netns::new();
         let capture = Capture::start(&netns);
-        for address in [IpAddr::from(netns.there4()), netns.there6().into()] {
-            let upstream = Upstream::start(Options::plain().at((address, 0)).inside(&netns));
+        for address in [IpAddr::from(netns.peer4()), netns.peer6().into()] {
+            let upstream = Upstream::start(Options::plain().at((address, 0)).in_netns(&netns));
             let mut stream = std::net::TcpStream::connect(upstream.address()).unwrap();
             let request = b"GET /planted HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
             stream.write_all(request).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.contains("/planted"), "{answer}");
-            let found = capture.holding(b"GET /planted");
+            let found = capture.containing(b"GET /planted");
             assert!(found.iter().any(|packet| packet.destination == address), "{found:#?}");
             assert_eq!(capture.sent_to(upstream.port()), request.len() as u64);
             UdpSocket::bind("[::]:0").unwrap().send_to(b"a datagram", (address, 5353)).unwrap();
-            assert!(capture.holding(b"a datagram").iter().any(|packet| packet.destination == address));
+            assert!(capture.containing(b"a datagram").iter().any(|packet| packet.destination == address));
         }
-        assert!(capture.holding(b"never sent").is_empty());
+        assert!(capture.containing(b"never sent").is_empty());
     }
 }

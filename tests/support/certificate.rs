@@ -1,5 +1,4 @@
-//! Certificates of servers that do not exist: an authority of each test's own, and leaves that are
-//! right, expired or somebody else's.
+//! Certificates for test servers: a CA per test, and leaves that are valid, expired or for another name.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use tokio_rustls::rustls::RootCertStore;
@@ -17,7 +16,6 @@ pub(crate) struct Leaf {
 }
 
 impl Authority {
-    /// A new one.
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "AgentSecrets test authority");
@@ -26,20 +24,20 @@ impl Authority {
         Self { issuer }
     }
 
-    /// Its certificate, for those who are to trust it.
+    /// The CA certificate.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A certificate for a client called `name`, and its key, in one PEM text.
+    /// A client certificate for `name` and its key, in one PEM text.
     pub(crate) fn client(&self, name: &str) -> String {
         let (certificate, key) = self.pem_leaf(&[name.to_owned()]);
         certificate + &key
     }
 
-    /// Those of a server whose leaf stands under an authority between: first the leaf, then ours, which no
-    /// server needs to send, then the one between.
-    pub(crate) fn leaf_below(&self, names: &[String]) -> Leaf {
+    /// A leaf below an intermediate CA. The chain has an unusual order: leaf, root (which no server needs to
+    /// send), intermediate.
+    pub(crate) fn leaf_with_intermediate(&self, names: &[String]) -> Leaf {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "AgentSecrets test authority between");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -53,14 +51,14 @@ impl Authority {
         }
     }
 
-    /// What a server checks its clients' certificates with.
+    /// Roots for a server to verify client certificates.
     pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         roots
     }
 
-    /// A certificate for `names` and its key, in PEM, for servers that are no part of these tests.
+    /// A certificate for `names` and its key as PEM, for external servers.
     pub(crate) fn pem_leaf(&self, names: &[String]) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();

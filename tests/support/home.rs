@@ -1,5 +1,5 @@
-//! A home of a test's own: policy, key, vault and audit log in a temporary folder, names that resolve
-//! only there, and the real binary started in it.
+//! A test's home: policy, key, vault and audit log in a temporary folder, private host names, and the real
+//! binary started in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,31 +10,31 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::process::{command, finish, finish_with};
+use super::process::{command, run, run_with_input};
 
 /// The program under test.
 pub(crate) const AGENTSECRETS: &str = env!("CARGO_BIN_EXE_agentsecrets");
 
-/// The home; dropping it removes it.
+/// A home; dropping it removes it.
 pub(crate) struct Home {
     folder: tempfile::TempDir,
     hosts: BTreeMap<String, Vec<IpAddr>>,
-    shown: Vec<(PathBuf, &'static str)>,
+    bind_mounts: Vec<(PathBuf, &'static str)>,
     variables: BTreeMap<String, String>,
     audit_disk: Option<u32>,
 }
 
 impl Home {
-    /// An empty home with a key, so that the vault needs no passphrase.
+    /// An empty home with a key file, so that the vault needs no passphrase.
     pub(crate) fn new() -> Self {
-        // Open to all but for what the program itself protects: that is what is tested.
+        // World-readable except for what the program itself protects: that is under test.
         let open = fs::Permissions::from_mode(0o755);
         let folder =
             tempfile::Builder::new().prefix("agentsecrets-test-").permissions(open).tempdir().unwrap();
         let home = Self {
             folder,
             hosts: BTreeMap::new(),
-            shown: Vec::new(),
+            bind_mounts: Vec::new(),
             variables: BTreeMap::new(),
             audit_disk: None,
         };
@@ -49,104 +49,102 @@ impl Home {
         self.folder.path().join("home")
     }
 
-    /// The vault's key file.
     pub(crate) fn key(&self) -> PathBuf {
         self.folder.path().join("key")
     }
 
-    /// The roots that `trust` wrote, which agents can read too.
+    /// The upstream roots that `trust` wrote; agents can read them too.
     pub(crate) fn roots(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// Writes the policy; a running interceptor reloads it.
-    pub(crate) fn policy(&self, yaml: &str) {
+    pub(crate) fn write_policy(&self, yaml: &str) {
         let new = self.path().join("policy.yaml.new");
         fs::write(&new, yaml).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
         fs::rename(new, self.path().join("policy.yaml")).unwrap();
     }
 
-    /// Writes a file that a policy may name, whole or not at all.
-    pub(crate) fn beside_the_policy(&self, name: &str, text: &str) {
+    /// Writes a file that a policy may name, atomically.
+    pub(crate) fn write_policy_file(&self, name: &str, text: &str) {
         let new = self.path().join(format!("{name}.new"));
         fs::write(&new, text).unwrap();
         fs::rename(new, self.path().join(name)).unwrap();
     }
 
-    /// Writes the configuration, for programs started from here on.
-    pub(crate) fn configure(&self, yaml: &str) {
+    /// Writes the configuration for programs started from here on.
+    pub(crate) fn write_config(&self, yaml: &str) {
         fs::write(self.path().join("config.yaml"), yaml).unwrap();
     }
 
-    /// Stores a secret as a person would, from standard input.
+    /// Stores a secret from standard input.
     #[track_caller]
-    pub(crate) fn secret(&self, name: &str, value: &str) {
-        finish_with(&mut self.agentsecrets(["secrets", "set", name]), value.as_bytes()).ok();
+    pub(crate) fn set_secret(&self, name: &str, value: &str) {
+        run_with_input(&mut self.agentsecrets(["secrets", "set", name]), value.as_bytes()).ok();
     }
 
-    /// Lets `name` resolve to `address`, for programs started from here on.
-    pub(crate) fn host(&mut self, name: &str, address: impl Into<IpAddr>) {
+    /// Makes `name` resolve to `address` for programs started from here on.
+    pub(crate) fn add_host(&mut self, name: &str, address: impl Into<IpAddr>) {
         self.hosts.entry(name.into()).or_default().push(address.into());
     }
 
-    /// Sets a variable of the environment, for programs started from here on.
-    pub(crate) fn variable(&mut self, name: &str, value: &str) {
+    /// Sets an environment variable for programs started from here on.
+    pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
         self.variables.insert(name.into(), value.into());
     }
 
-    /// Shows `what` at the path `at`, to programs started from here on.
-    pub(crate) fn show(&mut self, what: PathBuf, at: &'static str) {
-        self.shown.push((what, at));
+    /// Mounts `what` at the path `at` for programs started from here on.
+    pub(crate) fn bind_mount(&mut self, what: PathBuf, at: &'static str) {
+        self.bind_mounts.push((what, at));
     }
 
-    /// What `/etc/resolv.conf` says, for programs started from here on.
+    /// Sets `/etc/resolv.conf` for programs started from here on.
     pub(crate) fn resolv_conf(&mut self, text: &str) {
         let file = self.write("resolv.conf", text, 0o644);
-        self.show(file, "/etc/resolv.conf");
+        self.bind_mount(file, "/etc/resolv.conf");
     }
 
-    /// Lets names that are in no file be asked of this server, for programs started from here on.
+    /// Sets the system's name server for programs started from here on.
     pub(crate) fn name_server(&mut self, address: IpAddr) {
         self.resolv_conf(&format!("nameserver {address}\n"));
     }
 
-    /// A program with this home's names, in no sandbox.
-    pub(crate) fn beside<I, S>(&self, words: I) -> Command
+    /// A program with this home's host names, in no sandbox.
+    pub(crate) fn command_outside<I, S>(&self, words: I) -> Command
     where
         I: IntoIterator<Item = S>,
         S: AsRef<std::ffi::OsStr>,
     {
-        let mut started = self.privately("env");
+        let mut started = self.in_mount_namespace("env");
         started.args(words);
         started
     }
 
-    /// Gives the audit log a disk of its own of `bytes`, for programs started from here on. It goes when
-    /// they go.
+    /// Gives the audit log its own disk of `bytes`, for programs started from here on. It ends with them.
     pub(crate) fn audit_disk(&mut self, bytes: u32) {
         fs::create_dir_all(self.path().join("audit")).unwrap();
         self.audit_disk = Some(bytes);
     }
 
-    /// The file with the authority that upstream servers prove themselves by.
+    /// The CA file for upstream servers.
     pub(crate) fn bundle(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// Lets upstream servers prove themselves by this authority.
+    /// Trusts this CA for upstream servers.
     pub(crate) fn trust(&self, pem: &str) {
         self.write("ca.pem", pem, 0o644);
     }
 
-    /// The program with `arguments`, at this home, with `/etc/hosts` of our own where root runs the test.
+    /// The program at this home, with a private `/etc/hosts` if root runs the test.
     pub(crate) fn agentsecrets<I, S>(&self, arguments: I) -> Command
     where
         I: IntoIterator<Item = S>,
         S: AsRef<std::ffi::OsStr>,
     {
         let mut started = if nix::unistd::geteuid().is_root() {
-            self.privately(AGENTSECRETS)
+            self.in_mount_namespace(AGENTSECRETS)
         } else {
             command(AGENTSECRETS)
         };
@@ -174,13 +172,12 @@ impl Home {
     /// The audit log's records of requests, oldest first.
     #[track_caller]
     pub(crate) fn audit(&self) -> Vec<Value> {
-        let lines = finish(&mut self.agentsecrets(["audit", "list", "--json"])).ok();
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        run(&mut self.agentsecrets(["audit", "list", "--json"])).json_lines()
     }
 
-    /// `program` in a mount namespace whose `/etc/hosts` is ours, with what is shown; the machine's files
-    /// stay as they are. It keeps the pid of the process that is started.
-    fn privately(&self, program: &str) -> Command {
+    /// `program` in a mount namespace with a private `/etc/hosts` and the bind mounts. It keeps the pid of
+    /// the started process.
+    fn in_mount_namespace(&self, program: &str) -> Command {
         let mut hosts = String::from("127.0.0.1 localhost\n::1 localhost\n");
         for (name, addresses) in &self.hosts {
             for address in addresses {
@@ -192,7 +189,7 @@ impl Home {
         let mut script = String::new();
         if let Some(bytes) = self.audit_disk {
             let audit = self.path().join("audit");
-            // With what was recorded so far: the log's end is known outside of it.
+            // With the existing records: the log's end is stored outside of it.
             script += &format!(
                 "mkdir {0}.disk && mount -t tmpfs -o mode=0700,size={bytes} audit {0}.disk && \
                  cp -a {0}/. {0}.disk && mount --move {0}.disk {0} && ",
@@ -202,7 +199,7 @@ impl Home {
         script +=
             r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 1; shift 2; done; shift; exec "$@""#;
         started.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
-        for (what, at) in &self.shown {
+        for (what, at) in &self.bind_mounts {
             started.arg(what).arg(at);
         }
         started.arg(file).args(["/etc/hosts", "--", program]);
@@ -222,10 +219,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_resolve_in_the_home_alone() {
+    fn hosts_resolve_only_in_home() {
         let mut home = Home::new();
-        home.host("api.test", [10, 1, 2, 3]);
-        let hosts = finish(home.privately("getent").args(["hosts", "api.test"])).ok();
+        home.add_host("api.test", [10, 1, 2, 3]);
+        let hosts = run(home.in_mount_namespace("getent").args(["hosts", "api.test"])).ok();
         assert!(hosts.contains("10.1.2.3"), "{hosts}");
         assert!(!fs::read_to_string("/etc/hosts").unwrap().contains("api.test"));
     }

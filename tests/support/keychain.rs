@@ -1,31 +1,29 @@
-//! A real keychain of a test's own: gnome-keyring on a session bus that nobody else is on, and on which no
-//! window could ask for a password.
+//! A real keychain for one test: gnome-keyring on a private session bus without a password dialog.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::process::{command, finish};
+use super::process::{command, run};
 
-/// The bus and, once it is started, its Secret Service; dropping it ends both.
+/// The bus and, once started, its Secret Service; dropping it ends both.
 pub(crate) struct Keychain {
     folder: tempfile::TempDir,
     bus: Child,
     daemon: Option<Child>,
-    /// Whose it is.
     uid: u32,
 }
 
 impl Keychain {
-    /// A bus without a keychain on it.
+    /// A bus without a keychain.
     pub(crate) fn absent() -> Self {
-        Self::absent_of(0)
+        Self::absent_for(0)
     }
 
-    /// The same of the user `uid`.
-    fn absent_of(uid: u32) -> Self {
+    /// A bus of the user `uid` without a keychain.
+    fn absent_for(uid: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("keychain-").tempdir().unwrap();
-        // As the system's own configuration for sessions, but for services that start when they are asked for.
+        // The system's session configuration without service activation.
         let configuration = format!(
             "<!DOCTYPE busconfig PUBLIC '-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN' \
              'http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd'>\n<busconfig><type>session</type>\
@@ -46,22 +44,22 @@ impl Keychain {
         Self { folder, bus, daemon: None, uid }
     }
 
-    /// A keychain that is unlocked.
+    /// An unlocked keychain.
     pub(crate) fn unlocked() -> Self {
-        Self::unlocked_of(0)
+        Self::unlocked_for(0)
     }
 
-    /// The same of the user `uid`.
-    pub(crate) fn unlocked_of(uid: u32) -> Self {
-        let mut keychain = Self::absent_of(uid);
+    /// An unlocked keychain of the user `uid`.
+    pub(crate) fn unlocked_for(uid: u32) -> Self {
+        let mut keychain = Self::absent_for(uid);
         keychain.unlock();
         keychain
     }
 
-    /// Starts the daemon, in the place of one that runs, and unlocks what is there.
+    /// Starts the daemon, replacing a running one, and unlocks the keychain.
     pub(crate) fn unlock(&mut self) {
         self.stop();
-        let mut daemon = self.at(as_user(self.uid, "gnome-keyring-daemon"));
+        let mut daemon = self.with_session(as_user(self.uid, "gnome-keyring-daemon"));
         daemon.args(["--foreground", "--unlock", "--components=secrets"]);
         daemon.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut daemon = daemon.spawn().unwrap();
@@ -69,7 +67,7 @@ impl Keychain {
         self.daemon = Some(daemon);
         let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while !self
-            .asked(
+            .dbus_send(
                 "org.freedesktop.DBus",
                 "/",
                 "org.freedesktop.DBus.NameHasOwner",
@@ -81,20 +79,19 @@ impl Keychain {
         }
     }
 
-    /// Locks it, as a desktop does when its person leaves.
+    /// Locks it, as a desktop does when its user leaves.
     pub(crate) fn lock(&self) {
         let service = "/org/freedesktop/secrets";
         let login = format!("array:objpath:{service}/collection/login");
-        self.asked("org.freedesktop.secrets", service, "org.freedesktop.Secret.Service.Lock", &login);
+        self.dbus_send("org.freedesktop.secrets", service, "org.freedesktop.Secret.Service.Lock", &login);
     }
 
-    /// Stops the daemon so that it answers nothing; the bus holds what is asked.
+    /// Stops the daemon with SIGSTOP; the bus queues requests.
     pub(crate) fn hang(&self) {
         let pid = nix::unistd::Pid::from_raw(self.daemon.as_ref().unwrap().id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     }
 
-    /// Ends the daemon.
     pub(crate) fn stop(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             let _ = daemon.kill();
@@ -102,8 +99,8 @@ impl Keychain {
         }
     }
 
-    /// `command` as a program of this session.
-    pub(crate) fn at(&self, mut command: Command) -> Command {
+    /// `command` with this session's variables.
+    pub(crate) fn with_session(&self, mut command: Command) -> Command {
         let path = |name: &str| self.folder.path().join(name);
         command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", path("bus").display()));
         command.env("HOME", path("home")).env("XDG_DATA_HOME", path("data"));
@@ -111,20 +108,20 @@ impl Keychain {
         command
     }
 
-    /// Where its socket and its files are.
+    /// The folder of its socket and files.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The file that holds what was stored.
+    /// The keyring file.
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("data/keyrings/login.keyring")
     }
 
-    fn asked(&self, service: &str, object: &str, method: &str, argument: &str) -> String {
-        let mut send = self.at(as_user(self.uid, "dbus-send"));
+    fn dbus_send(&self, service: &str, object: &str, method: &str, argument: &str) -> String {
+        let mut send = self.with_session(as_user(self.uid, "dbus-send"));
         send.args(["--session", "--print-reply", &format!("--dest={service}"), object, method, argument]);
-        finish(&mut send).ok()
+        run(&mut send).ok()
     }
 }
 

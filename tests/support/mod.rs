@@ -1,17 +1,16 @@
-//! The tests' own toolkit: servers to talk to, a second network, a home with secrets and a policy, and
-//! searches that show where a value is and where it is not.
+//! Test support: servers, a second network, a home with secrets and a policy, and searches for values.
 #![allow(dead_code, reason = "each system's tests use their share of it")]
 
 pub(crate) mod capture;
 pub(crate) mod certificate;
 pub(crate) mod endpoints;
-pub(crate) mod faulty;
+pub(crate) mod faulty_server;
 pub(crate) mod home;
 pub(crate) mod keychain;
-pub(crate) mod memory;
 pub(crate) mod nameserver;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod python;
 pub(crate) mod terminal;
 pub(crate) mod upstream;
+pub(crate) mod value_search;

@@ -1,5 +1,5 @@
-//! A name server for the tests, over UDP and TCP on port 53 of another network namespace: the system's
-//! server, for programs whose `/etc/resolv.conf` names it.
+//! A name server on port 53 (UDP and TCP) of another network namespace: the system's server for programs
+//! whose `/etc/resolv.conf` names it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,57 +14,56 @@ use tokio::sync::oneshot;
 
 use super::netns::Netns;
 
-/// Name, time to live, and what is there.
+/// Name, TTL, data.
 pub(crate) type Entry = (&'static str, u32, Data);
 
-/// What a name has.
 #[derive(Clone)]
 pub(crate) enum Data {
     Ip(IpAddr),
-    /// The first for the first question, the second for every later one.
-    Rebinds(IpAddr, IpAddr),
+    /// The first address for the first query, the second for later ones.
+    Rebinding(IpAddr, IpAddr),
     Alias(&'static str),
     Mail(&'static str),
     Server(&'static str),
     Service(&'static str),
     Text(String),
-    /// Every question about it stays without an answer.
+    /// Queries for the name get no answer.
     Silence,
 }
 
 /// A running server; dropping it ends it.
 pub(crate) struct Nameserver {
-    asked: Asked,
+    asked: QueryLog,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Every question so far, as `name. TYPE`, in lower case and capitals.
-type Asked = Arc<Mutex<Vec<String>>>;
+/// The queries so far, as `name. TYPE`.
+type QueryLog = Arc<Mutex<Vec<String>>>;
 
 struct Zone {
     entries: HashMap<Name, Vec<(u32, Data)>>,
-    asked: Asked,
+    asked: QueryLog,
 }
 
 impl Nameserver {
-    /// Starts a server at both addresses of the namespace's end; it listens when this returns.
+    /// Starts a server at the IPv4 address of the namespace's end; it listens when this returns.
     pub(crate) fn start(netns: &Netns, entries: &[Entry]) -> Self {
-        let asked = Asked::default();
+        let asked = QueryLog::default();
         let mut zone = Zone { entries: HashMap::new(), asked: asked.clone() };
         for (name, ttl, data) in entries {
             zone.entries.entry(absolute(name)).or_default().push((*ttl, data.clone()));
         }
-        let (handle, address) = (netns.handle(), netns.there4());
+        let (handle, address) = (netns.handle(), netns.peer4());
         let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             handle.enter();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let udp = UdpSocket::bind((address, 53)).await.unwrap();
                 let tcp = TcpListener::bind((address, 53)).await.unwrap();
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
                 let zone = Arc::new(zone);
                 tokio::select! {
                     () = datagrams(udp, &zone) => {}
@@ -73,18 +72,18 @@ impl Nameserver {
                 }
             });
         });
-        told.recv().expect("the test name server could not listen");
+        receiver.recv().expect("the test name server could not listen");
         Self { asked, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Every question so far, such as `api.up.test. A`.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    /// Every query so far, such as `api.up.test. A`.
+    pub(crate) fn queries(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
-    /// How often this was asked.
-    pub(crate) fn times(&self, question: &str) -> usize {
-        self.asked().iter().filter(|asked| *asked == question).count()
+    /// How often this query came.
+    pub(crate) fn count(&self, question: &str) -> usize {
+        self.queries().iter().filter(|asked| *asked == question).count()
     }
 }
 
@@ -112,11 +111,11 @@ async fn datagrams(socket: UdpSocket, zone: &Zone) {
 async fn connections(listener: TcpListener, zone: Arc<Zone>) {
     while let Ok((stream, _)) = listener.accept().await {
         let zone = zone.clone();
-        tokio::spawn(async move { drop(converse(stream, &zone).await) });
+        tokio::spawn(async move { drop(serve_connection(stream, &zone).await) });
     }
 }
 
-async fn converse(mut stream: TcpStream, zone: &Zone) -> std::io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, zone: &Zone) -> std::io::Result<()> {
     loop {
         let mut question = vec![0; stream.read_u16().await?.into()];
         stream.read_exact(&mut question).await?;
@@ -173,7 +172,7 @@ impl Data {
     fn rdata(&self, again: bool) -> RData {
         match self {
             Data::Ip(ip) => RData::from(*ip),
-            Data::Rebinds(first, later) => RData::from(if again { *later } else { *first }),
+            Data::Rebinding(first, later) => RData::from(if again { *later } else { *first }),
             Data::Alias(name) => RData::CNAME(CNAME(absolute(name))),
             Data::Mail(name) => RData::MX(MX::new(10, absolute(name))),
             Data::Server(name) => RData::NS(NS(absolute(name))),

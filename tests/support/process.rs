@@ -1,4 +1,4 @@
-//! Running programs from a test: their output whole, their end within a time limit; and waiting, within one too.
+//! Running programs from tests with a time limit, and waiting for conditions.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -6,32 +6,51 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How a program ended.
+/// The result of a program.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Its exit code; none if a signal ended it.
+    /// The exit code; none if a signal ended it.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
 impl Outcome {
-    /// Its standard output, if it succeeded.
+    /// Standard output; fails unless the program succeeded.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:#?}");
         self.stdout
     }
 
-    /// Its standard output as JSON, if it succeeded.
+    /// Standard output as JSON; fails unless the program succeeded.
     #[track_caller]
     pub(crate) fn json(self) -> serde_json::Value {
         let text = self.ok();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
+
+    /// The lines of standard output; fails unless the program succeeded.
+    #[track_caller]
+    pub(crate) fn lines(self) -> Vec<String> {
+        self.ok().lines().map(str::to_owned).collect()
+    }
+
+    /// Standard output as one JSON value a line; fails unless the program succeeded.
+    #[track_caller]
+    pub(crate) fn json_lines<T: serde::de::DeserializeOwned>(self) -> Vec<T> {
+        parse_json_lines(&self.ok())
+    }
 }
 
-/// A program without our environment but `PATH`, and without input.
+/// Parses one JSON value a line.
+#[track_caller]
+pub(crate) fn parse_json_lines<T: serde::de::DeserializeOwned>(text: &str) -> Vec<T> {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+    text.lines().map(parse).collect()
+}
+
+/// A command with an empty environment except `PATH`, and without input.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null());
@@ -41,31 +60,31 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
-/// Runs a program to its end; one that takes more than a minute is killed, and fails the test.
+/// Runs a program; after a minute it is killed and the test fails.
 #[track_caller]
-pub(crate) fn finish(command: &mut Command) -> Outcome {
-    finish_child(start(command), format!("{command:?}"))
+pub(crate) fn run(command: &mut Command) -> Outcome {
+    wait_with_output(start(command), format!("{command:?}"))
 }
 
-/// Runs a program to its end with `input` on its standard input.
+/// Runs a program with `input` on its standard input.
 #[track_caller]
-pub(crate) fn finish_with(command: &mut Command, input: &[u8]) -> Outcome {
+pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
     let mut child = start(command.stdin(Stdio::piped()));
-    // A program that refuses before it reads closes its end.
+    // A program that exits before it reads closes its end.
     let _ = child.stdin.take().unwrap().write_all(input);
-    finish_child(child, format!("{command:?}"))
+    wait_with_output(child, format!("{command:?}"))
 }
 
-/// Starts a program whose output a test will read.
+/// Starts a program with piped output.
 #[track_caller]
 pub(crate) fn start(command: &mut Command) -> Child {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }
 
-/// Waits for a program that a test started; see `finish`.
+/// Waits for a started program; see `run`.
 #[track_caller]
-pub(crate) fn finish_child(mut child: Child, shown: String) -> Outcome {
+pub(crate) fn wait_with_output(mut child: Child, shown: String) -> Outcome {
     let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
     let limit = Duration::from_secs(60);
     let Ok(out) = stdout.recv_timeout(limit) else {
@@ -80,9 +99,9 @@ pub(crate) fn finish_child(mut child: Child, shown: String) -> Outcome {
     Outcome { code: status.code(), stdout: out, stderr: err }
 }
 
-/// Waits until `holds` does, which must come to pass within a minute.
+/// Waits until `holds` returns true; fails after a minute.
 #[track_caller]
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < end, "{what}: it never was so");
@@ -90,19 +109,19 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// An address on loopback at which nobody listens, for a program that a test starts.
+/// A loopback address without a listener.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
             let _ = pipe.read_to_end(&mut bytes);
         }
-        let _ = tell.send(String::from_utf8_lossy(&bytes).into_owned());
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
     });
-    told
+    receiver
 }

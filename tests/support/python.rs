@@ -1,4 +1,4 @@
-//! Programs in Python, as agents and as servers: a peer that is not built on our own libraries.
+//! Python programs as agents and servers: peers that do not share our libraries.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use super::certificate::Authority;
 use super::process::command;
 
-/// Debian's own: the one that an agent may read.
+/// Debian's Python: agents can read it.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
-/// The text of a program beside the tests.
+/// The source of a program in the tests' folder.
 pub(crate) fn program(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -50,7 +50,6 @@ impl Server {
         Self { child, port, _certificate: folder }
     }
 
-    /// Its port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -63,7 +62,7 @@ impl Drop for Server {
     }
 }
 
-/// `command` with a program's text and its arguments.
+/// `command` with a program's source and its arguments.
 pub(crate) fn with_program(mut command: Command, name: &str, arguments: &[&str]) -> Command {
     command.args(["-c", &program(name)]).args(arguments);
     command

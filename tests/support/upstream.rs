@@ -1,5 +1,5 @@
-//! A real server for the tests: HTTPS (HTTP/1.1 and HTTP/2 by ALPN) or plain HTTP, on an address of this
-//! machine or of another network namespace, keeping every request it gets.
+//! A real test server: HTTPS (HTTP/1.1 and HTTP/2 by ALPN) or plain HTTP, in this or another network
+//! namespace. It records every request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,49 +19,47 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use super::certificate::Authority;
-use super::endpoints::{self, Body, Peer, Received};
+use super::endpoints::{self, Body, Peer, ReceivedRequest};
 use super::netns::Netns;
 
-/// What kind of server.
+/// Configuration of a server.
 pub(crate) struct Options<'a> {
-    /// Where it listens; port 0 for any.
+    /// The listen address; port 0 for any.
     pub(crate) address: SocketAddr,
-    /// The namespace it lives in; none for our own.
+    /// The network namespace; none for ours.
     pub(crate) netns: Option<&'a Netns>,
-    /// Its TLS; none for plain HTTP.
+    /// The TLS settings; none for plain HTTP.
     pub(crate) tls: Option<Tls<'a>>,
-    /// What it answers where this has an answer, instead of what it always does.
-    pub(crate) answers: Option<Answers>,
+    /// Tried before the default responses.
+    pub(crate) handler: Option<Handler>,
 }
 
-/// Answers of a server that speaks some protocol of its own.
-pub(crate) type Answers = Arc<dyn Fn(&Received) -> Option<Response<Body>> + Send + Sync>;
+/// Custom responses; `None` falls back to the default.
+pub(crate) type Handler = Arc<dyn Fn(&ReceivedRequest) -> Option<Response<Body>> + Send + Sync>;
 
-/// What it shows to TLS clients.
+/// TLS settings of a server.
 pub(crate) struct Tls<'a> {
-    /// Who signed its certificate.
+    /// The issuer of its certificate.
     pub(crate) authority: &'a Authority,
-    /// The names that the certificate proves.
+    /// The certificate's names.
     pub(crate) names: &'a [&'a str],
-    /// Whether the certificate is out of date.
-    pub(crate) expired: bool,
-    /// What it offers by ALPN, best first.
+    pub(crate) is_expired: bool,
+    /// ALPN protocols by preference.
     pub(crate) alpn: &'a [&'a str],
-    /// Whether it speaks nothing newer than TLS 1.2.
-    pub(crate) old: bool,
-    /// Whether its certificate stands under an authority between, which it sends last.
-    pub(crate) below: bool,
-    /// Whether it asks clients for a certificate, and whether they must show one.
-    pub(crate) clients: Option<Asked>,
+    pub(crate) is_tls12_only: bool,
+    /// The certificate is issued by an intermediate CA, which is sent last.
+    pub(crate) has_intermediate: bool,
+    /// Whether clients are asked for a certificate.
+    pub(crate) client_auth: Option<ClientAuth>,
 }
 
-/// How a server asks its clients for a certificate of its own authority.
+/// Client certificates from the server's own CA.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// It goes on without.
-    Politely,
-    /// It refuses those who have none.
-    Firmly,
+pub(crate) enum ClientAuth {
+    /// A client without one is accepted.
+    Optional,
+    /// A client without one is refused.
+    Required,
 }
 
 /// A running server; dropping it ends it.
@@ -73,52 +71,60 @@ pub(crate) struct Upstream {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What a server's connections share.
+/// State shared by a server's connections.
 #[derive(Clone)]
 struct Service {
     log: Log,
-    answers: Option<Answers>,
+    answers: Option<Handler>,
 }
 
-/// The requests so far, and who waits for more.
-type Log = Arc<(Mutex<Vec<Received>>, Condvar)>;
+/// The requests so far, with a condition variable for waiters.
+type Log = Arc<(Mutex<Vec<ReceivedRequest>>, Condvar)>;
 
 impl<'a> Options<'a> {
-    /// HTTPS on loopback, any port, with a good certificate for `names`, HTTP/2 and HTTP/1.1.
+    /// HTTPS on loopback, any port, with a valid certificate for `names`, HTTP/2 and HTTP/1.1.
     pub(crate) fn https(authority: &'a Authority, names: &'a [&'a str]) -> Self {
         let alpn = &["h2", "http/1.1"];
-        let tls = Tls { authority, names, expired: false, alpn, old: false, below: false, clients: None };
-        Self { address: ([127, 0, 0, 1], 0).into(), netns: None, tls: Some(tls), answers: None }
+        let tls = Tls {
+            authority,
+            names,
+            is_expired: false,
+            alpn,
+            is_tls12_only: false,
+            has_intermediate: false,
+            client_auth: None,
+        };
+        Self { address: ([127, 0, 0, 1], 0).into(), netns: None, tls: Some(tls), handler: None }
     }
 
     /// Plain HTTP on loopback, any port.
     pub(crate) fn plain() -> Self {
-        Self { address: ([127, 0, 0, 1], 0).into(), netns: None, tls: None, answers: None }
+        Self { address: ([127, 0, 0, 1], 0).into(), netns: None, tls: None, handler: None }
     }
 
-    /// The same server, asking for client certificates.
-    pub(crate) fn asking(mut self, how: Asked) -> Self {
-        self.tls.as_mut().unwrap().clients = Some(how);
+    /// Asks for client certificates.
+    pub(crate) fn with_client_auth(mut self, how: ClientAuth) -> Self {
+        self.tls.as_mut().unwrap().client_auth = Some(how);
         self
     }
 
-    /// The same server at another address.
+    /// Listens at another address.
     pub(crate) fn at(mut self, address: impl Into<SocketAddr>) -> Self {
         self.address = address.into();
         self
     }
 
-    /// The same server with answers of its own.
-    pub(crate) fn answering(
+    /// Responds by `handler` first.
+    pub(crate) fn with_handler(
         mut self,
-        answers: impl Fn(&Received) -> Option<Response<Body>> + Send + Sync + 'static,
+        answers: impl Fn(&ReceivedRequest) -> Option<Response<Body>> + Send + Sync + 'static,
     ) -> Self {
-        self.answers = Some(Arc::new(answers));
+        self.handler = Some(Arc::new(answers));
         self
     }
 
-    /// The same server in another namespace.
-    pub(crate) fn inside(mut self, netns: &'a Netns) -> Self {
+    /// Listens in another network namespace.
+    pub(crate) fn in_netns(mut self, netns: &'a Netns) -> Self {
         self.netns = Some(netns);
         self
     }
@@ -131,10 +137,10 @@ impl Upstream {
         let acceptor = options.tls.map(|tls| acceptor(&tls));
         let (address, netns) = (options.address, options.netns.map(Netns::handle));
         let (stop, stopped) = oneshot::channel();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = connections.clone();
-        let service = Service { log: log.clone(), answers: options.answers };
+        let service = Service { log: log.clone(), answers: options.handler };
         let thread = std::thread::spawn(move || {
             if let Some(netns) = netns {
                 netns.enter();
@@ -142,48 +148,46 @@ impl Upstream {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = TcpListener::bind(address).await.unwrap();
-                tell.send(listener.local_addr().unwrap()).unwrap();
+                sender.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
                     () = serve(listener, acceptor, service, counter) => {}
                     _ = stopped => {}
                 }
             });
         });
-        let address = told.recv().expect("the test server could not listen");
+        let address = receiver.recv().expect("the test server could not listen");
         Self { address, log, connections, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// How many connections reached it so far.
+    /// The number of connections so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Every request so far, in the order of their arrival.
-    pub(crate) fn received(&self) -> Vec<Received> {
+    /// Every request so far, in order of arrival.
+    pub(crate) fn received(&self) -> Vec<ReceivedRequest> {
         self.log.0.lock().unwrap().clone()
     }
 
-    /// The only request so far.
-    pub(crate) fn only(&self) -> Received {
+    /// The only request so far; fails if there is another.
+    pub(crate) fn only_request(&self) -> ReceivedRequest {
         let mut received = self.received();
         assert_eq!(received.len(), 1, "one request was expected: {received:#?}");
         received.remove(0)
     }
 
-    /// Waits until a request is here for which `holds` does, and returns it.
-    pub(crate) fn wait_for(&self, holds: impl Fn(&Received) -> bool) -> Received {
+    /// Waits for a request for which `holds` returns true.
+    pub(crate) fn wait_for(&self, holds: impl Fn(&ReceivedRequest) -> bool) -> ReceivedRequest {
         let (received, more) = &*self.log;
-        let none = |received: &mut Vec<Received>| !received.iter().any(&holds);
+        let none = |received: &mut Vec<ReceivedRequest>| !received.iter().any(&holds);
         let limit = Duration::from_secs(20);
         let (received, _) = more.wait_timeout_while(received.lock().unwrap(), limit, none).unwrap();
         let found = received.iter().find(|received| holds(received)).cloned();
@@ -202,16 +206,19 @@ impl Drop for Upstream {
 
 fn acceptor(tls: &Tls<'_>) -> TlsAcceptor {
     let names: Vec<String> = tls.names.iter().map(ToString::to_string).collect();
-    let leaf =
-        if tls.below { tls.authority.leaf_below(&names) } else { tls.authority.leaf(&names, tls.expired) };
+    let leaf = if tls.has_intermediate {
+        tls.authority.leaf_with_intermediate(&names)
+    } else {
+        tls.authority.leaf(&names, tls.is_expired)
+    };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let clients = tls.clients.map(|asked| {
+    let clients = tls.client_auth.map(|auth| {
         let roots = Arc::new(tls.authority.roots());
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
-        let clients = if asked == Asked::Politely { clients.allow_unauthenticated() } else { clients };
+        let clients = if auth == ClientAuth::Optional { clients.allow_unauthenticated() } else { clients };
         clients.build().unwrap()
     });
-    let versions: &[_] = if tls.old { &[&TLS12] } else { &[&TLS13, &TLS12] };
+    let versions: &[_] = if tls.is_tls12_only { &[&TLS12] } else { &[&TLS13, &TLS12] };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
@@ -234,18 +241,18 @@ async fn serve(
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match acceptor {
-                Some(acceptor) => secure(stream, &acceptor, service).await,
-                None => converse(stream, false, Peer::default(), service).await,
+                Some(acceptor) => serve_tls(stream, &acceptor, service).await,
+                None => serve_http(stream, false, Peer::default(), service).await,
             }
         });
     }
 }
 
-async fn secure(stream: TcpStream, acceptor: &TlsAcceptor, service: Service) {
+async fn serve_tls(stream: TcpStream, acceptor: &TlsAcceptor, service: Service) {
     let stream = match acceptor.accept(stream).into_fallible().await {
         Ok(stream) => stream,
         Err((_, mut stream)) => {
-            // With what it did not read a server's end would overtake its alert.
+            // Unread data would make the kernel send a reset that overtakes the alert.
             let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             return;
         }
@@ -257,10 +264,10 @@ async fn secure(stream: TcpStream, acceptor: &TlsAcceptor, service: Service) {
         version: session.protocol_version().map(|version| format!("{version:?}")),
         certificates: session.peer_certificates().map_or(0, <[_]>::len),
     };
-    converse(stream, http2, peer, service).await;
+    serve_http(stream, http2, peer, service).await;
 }
 
-async fn converse<S>(stream: S, http2: bool, peer: Peer, shared: Service)
+async fn serve_http<S>(stream: S, http2: bool, peer: Peer, shared: Service)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -273,11 +280,11 @@ where
             let own = answers.and_then(|answers| answers(&received));
             Ok::<_, hyper::Error>(match own {
                 Some(own) => own,
-                None => endpoints::answer(&received).await,
+                None => endpoints::respond(&received).await,
             })
         }
     });
-    // A peer that breaks off is part of many tests.
+    // Clients that disconnect are part of many tests.
     let _ = if http2 {
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         server.serve_connection(TokioIo::new(stream), service).await
@@ -290,7 +297,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::support::process::{command, finish};
+    use crate::support::process::{command, run};
 
     fn curl(upstream: &Upstream, authority: &Authority, arguments: &[&str], path: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -300,12 +307,12 @@ mod tests {
         let url = format!("https://api.test:{}{path}", upstream.port());
         let mut curl = command("/usr/bin/curl");
         curl.args(["-sS", "--resolve", &resolve, "--cacert"]).arg(&bundle).args(arguments).arg(url);
-        let outcome = finish(&mut curl);
+        let outcome = run(&mut curl);
         outcome.stdout + &outcome.stderr
     }
 
     #[test]
-    fn the_test_server_speaks_both_versions_and_repeats_what_it_gets() {
+    fn test_server_echoes_http1_and_http2() {
         let authority = Authority::new();
         let upstream = Upstream::start(Options::https(&authority, &["api.test"]));
         for version in ["--http1.1", "--http2"] {
@@ -324,12 +331,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_certificate_is_bad() {
+    fn bad_certificate_is_rejected() {
         let authority = Authority::new();
         let elsewhere = Upstream::start(Options::https(&authority, &["other.test"]));
         assert!(curl(&elsewhere, &authority, &[], "/").contains("subject name matches"));
         let mut options = Options::https(&authority, &["api.test"]);
-        options.tls.as_mut().unwrap().expired = true;
+        options.tls.as_mut().unwrap().is_expired = true;
         let expired = Upstream::start(options);
         assert!(curl(&expired, &authority, &[], "/").contains("expired"));
     }

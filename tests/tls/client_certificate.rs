@@ -1,95 +1,96 @@
-//! A certificate as a credential: the server sees that it is shown, and the agent never sees its key.
+//! Client certificates as credentials: the server receives the certificate, the agent never sees its key.
 
 use super::*;
-use crate::spine::Agent;
+use crate::end_to_end::WaitingAgent;
 
-/// A world whose server asks for certificates, and a stored one that is good.
-fn world(asked: Asked) -> World {
-    let world =
-        World::with(|authority| Upstream::start(Options::https(authority, &["api.test"]).asking(asked)));
-    world.home.secret("CERT", &world.authority.client("an agent"));
-    world
+/// A fixture whose server asks for certificates, with a valid one stored.
+fn fixture(mode: ClientAuth) -> Fixture {
+    let fixture = Fixture::with(|authority| {
+        Upstream::start(Options::https(authority, &["api.test"]).with_client_auth(mode))
+    });
+    fixture.home.set_secret("CERT", &fixture.authority.client("an agent"));
+    fixture
 }
 
 #[test]
-fn a_rule_shows_a_certificate_to_a_server_that_asks_and_the_record_says_so() {
-    let world = world(Asked::Firmly);
-    world.rule("client_cert: CERT\nsecrets: [API_KEY]");
+fn client_certificate_is_presented_and_recorded() {
+    let fixture = fixture(ClientAuth::Required);
+    fixture.rule("client_cert: CERT\nsecrets: [API_KEY]");
     for version in ["--http1.1", "--http2"] {
-        world.curl(&[version], "/echo").ok();
+        fixture.curl(&[version], "/echo").ok();
     }
-    let received = world.api.received();
+    let received = fixture.api.received();
     assert_eq!(received.len(), 2);
     assert!(received.iter().all(|received| received.peer.certificates == 1), "{received:?}");
-    let record = world.home.audit().pop().unwrap();
+    let record = fixture.home.audit().pop().unwrap();
     assert_eq!(record["secret_keys"], serde_json::json!(["API_KEY", "CERT"]), "{record}");
     let styles = record["auth_styles"].as_array().unwrap();
     assert!(styles.contains(&"client_certificate".into()), "{record}");
 }
 
 #[test]
-fn without_the_rule_the_server_gets_none_and_the_agent_is_told() {
-    let world = world(Asked::Firmly);
-    let (code, refusal) = world.refused(&[], &world.url("/"));
-    assert_eq!((code.as_str(), &refusal["error"]), ("502", &"upstream_unavailable".into()));
-    let message = refusal["message"].as_str().unwrap();
+fn no_client_certificate_without_rule() {
+    let fixture = fixture(ClientAuth::Required);
+    let (code, rejection) = fixture.rejected(&[], &fixture.url("/"));
+    assert_eq!((code.as_str(), &rejection["error"]), ("502", &"upstream_unavailable".into()));
+    let message = rejection["message"].as_str().unwrap();
     assert!(message.contains("certificate") && message.contains("client_cert"), "{message}");
-    assert!(world.api.received().is_empty());
+    assert!(fixture.api.received().is_empty());
 }
 
 #[test]
-fn requests_with_a_certificate_and_without_share_no_connection() {
-    let world = world(Asked::Politely);
-    let port = world.api.port();
-    world.rules(&[
+fn client_certificate_connections_are_not_shared() {
+    let fixture = fixture(ClientAuth::Optional);
+    let port = fixture.api.port();
+    fixture.rules(&[
         ("api.test", port, "paths: [/shown/**]\nclient_cert: CERT"),
         ("api.test", port, "secrets: [API_KEY]"),
     ]);
-    let urls = ["/plain", "/shown/a", "/plain", "/shown/b"].map(|path| world.url(path));
-    let mut curl = world.home.run_agent(["curl", "-sS"]);
-    finish(curl.args(&urls)).ok();
-    let shown: Vec<usize> = world.api.received().iter().map(|got| got.peer.certificates).collect();
+    let urls = ["/plain", "/shown/a", "/plain", "/shown/b"].map(|path| fixture.url(path));
+    let mut curl = fixture.home.run_agent(["curl", "-sS"]);
+    run(curl.args(&urls)).ok();
+    let shown: Vec<usize> = fixture.api.received().iter().map(|got| got.peer.certificates).collect();
     assert_eq!(shown, [0, 1, 0, 1]);
-    assert_eq!(world.api.connections(), 2);
+    assert_eq!(fixture.api.connections(), 2);
 }
 
 #[test]
-fn the_certificate_is_never_filled_in_for_a_placeholder_nor_sent_in_the_clear() {
-    let world = world(Asked::Politely);
-    world.rule("client_cert: CERT\nsecrets: [API_KEY]");
+fn client_certificate_is_never_a_placeholder() {
+    let fixture = fixture(ClientAuth::Optional);
+    fixture.rule("client_cert: CERT\nsecrets: [API_KEY]");
     let curl = |url: &str| {
-        let mut curl = world.home.run_agent(["curl", "-sS", "-w", "%{http_code}", "-o", "/dev/null"]);
-        finish(curl.args(["-H", "Authorization: AS_SECRET_CERT", url])).ok()
+        let mut curl = fixture.home.run_agent(["curl", "-sS", "-w", "%{http_code}", "-o", "/dev/null"]);
+        run(curl.args(["-H", "Authorization: AS_SECRET_CERT", url])).ok()
     };
-    assert_eq!(curl(&world.url("/")), "403");
-    assert_eq!(curl(&world.url("/").replace("https", "http")), "403");
-    assert!(world.api.received().is_empty());
+    assert_eq!(curl(&fixture.url("/")), "403");
+    assert_eq!(curl(&fixture.url("/").replace("https", "http")), "403");
+    assert!(fixture.api.received().is_empty());
 }
 
 #[test]
-fn a_secret_that_is_no_certificate_with_its_key_is_named_and_not_shown() {
-    let world = world(Asked::Firmly);
-    world.home.secret("CERT", "a value that is no certificate");
-    world.rule("client_cert: CERT");
-    let curl = finish(world.home.run_agent(["curl", "-sS"]).arg(world.url("/"))).ok();
+fn invalid_client_certificate_is_named() {
+    let fixture = fixture(ClientAuth::Required);
+    fixture.home.set_secret("CERT", "a value that is no certificate");
+    fixture.rule("client_cert: CERT");
+    let curl = run(fixture.home.run_agent(["curl", "-sS"]).arg(fixture.url("/"))).ok();
     assert!(curl.contains("secret 'CERT' is no client certificate: it holds no certificate"), "{curl}");
     assert!(!curl.contains("a value"), "{curl}");
 }
 
 #[test]
-fn a_certificate_that_is_replaced_is_used_from_the_next_connection_on() {
+fn replaced_client_certificate_is_used() {
     use std::io::{Read, Write};
-    let world = world(Asked::Firmly);
-    world.rule("client_cert: CERT");
-    world.home.secret("CERT", &crate::support::certificate::Authority::new().client("a stranger"));
-    // The agent asks for as long as it takes the new value to be read.
-    let url = world.url("/echo");
+    let fixture = fixture(ClientAuth::Required);
+    fixture.rule("client_cert: CERT");
+    fixture.home.set_secret("CERT", &crate::support::certificate::Authority::new().client("a stranger"));
+    // The agent repeats its request until the new value is loaded.
+    let url = fixture.url("/echo");
     let script = format!(
         "curl -sS {url} | grep -o error | head -1; read line; \
          for i in $(seq 200); do curl -sSf {url} >/dev/null 2>&1 && echo good && exit; done"
     );
-    let mut agent = Agent::started(world.home.run_agent(["sh", "-c", &script]));
-    world.home.secret("CERT", &world.authority.client("an agent"));
+    let mut agent = WaitingAgent::start_command(fixture.home.run_agent(["sh", "-c", &script]));
+    fixture.home.set_secret("CERT", &fixture.authority.client("an agent"));
     agent.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     let mut rest = String::new();
     agent.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();

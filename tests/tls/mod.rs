@@ -1,19 +1,18 @@
-//! TLS whole: what clients open it with, what servers ask in return, and the connections that we leave
-//! closed.
+//! TLS: client hellos, client certificates, versions, roots, and passthrough connections.
 
 mod client_certificate;
-mod hello;
+mod client_hello;
 mod passthrough;
 mod roots;
 mod versions;
 
-use crate::spine::{SECRET, World};
-use crate::support::process::{Outcome, finish};
-use crate::support::upstream::{Asked, Options, Upstream};
+use crate::end_to_end::{Fixture, SECRET};
+use crate::support::process::{Outcome, run};
+use crate::support::upstream::{ClientAuth, Options, Upstream};
 
 /// Runs a Python program as an agent.
 #[track_caller]
-fn python(world: &World, program: &str, arguments: &[&str]) -> Outcome {
-    let mut python = world.home.run_agent(["/usr/bin/python3", "-c", program]);
-    finish(python.args(arguments))
+fn python(fixture: &Fixture, program: &str, arguments: &[&str]) -> Outcome {
+    let mut python = fixture.home.run_agent(["/usr/bin/python3", "-c", program]);
+    run(python.args(arguments))
 }

@@ -1,4 +1,4 @@
-/* Attacks of one program on another's identity. The first argument says which. */
+/* Attacks of one program on another's identity. The first argument selects the attack. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <limits.h>
@@ -30,7 +30,7 @@ static int memory(char **argv) {
     return failed("fexecve");
 }
 
-/* trace PROGRAM ARGUMENT...: has the program ask for /evil instead of /good. */
+/* trace PROGRAM ARGUMENT...: makes the program request /evil instead of /good. */
 static int trace(char **argv) {
     int child = fork(), status;
     if (child == 0) {
@@ -69,7 +69,7 @@ static void ready_and_wait(const char *what) {
     if (!fgets(line, sizeof line, stdin)) exit(3);
 }
 
-/* Speaks on the connection, as another program. */
+/* Uses the connection from another program. */
 static void speak(int fd, char **speaker) {
     dup2(fd, 9);
     execv(speaker[0], speaker);
@@ -91,7 +91,7 @@ static int become(char **argv) {
         ready_and_wait("became");
         speak(fd, argv + 4);
     }
-    /* It reads its orders from a pipe that nobody writes to. */
+    /* It reads commands from a pipe without a writer. */
     execl(argv[2], argv[2], "-K", argv[3], NULL);
     return failed("exec");
 }
@@ -132,7 +132,7 @@ static int forge(char **argv) {
 }
 
 int main(int argc, char **argv) {
-    /* Nothing of this outlives its test. */
+    /* All of this ends with its test. */
     alarm(60);
     if (argc < 3) return 2;
     if (!strcmp(argv[1], "memory")) return memory(argv + 2);

@@ -1,4 +1,4 @@
-/* Loaded into another program, it has that program ask for /evil instead of /good. */
+/* Preloaded into a program, makes it request /evil instead of /good. */
 #include <string.h>
 
 __attribute__((constructor)) static void change(int argc, char **argv) {

@@ -1,32 +1,32 @@
-//! `agentsecrets whoami`: a program is shown what is known of it, and nothing else.
+//! `agentsecrets whoami` shows a program its own identity facts, and nothing else.
 
 use std::fs;
 
 use serde_json::Value;
 
-use super::Arena;
+use super::TrustFixture;
 use crate::support::home::AGENTSECRETS;
-use crate::support::process::{finish, until};
+use crate::support::process::{run, wait_until};
 
-/// What `whoami --json` prints in a run of `script`, in which `$who` is the program; once a line.
-fn told(arena: &Arena, agent: Option<&str>, script: &str) -> Vec<Value> {
-    let program = arena.at("agentsecrets");
+/// The output lines of `whoami --json` in a run of `script`, in which `$who` is the program.
+fn whoami(fixture: &TrustFixture, agent: Option<&str>, script: &str) -> Vec<Value> {
+    let program = fixture.path_text("agentsecrets");
     fs::copy(AGENTSECRETS, &program).unwrap();
-    let script = format!("who='{program} --json whoami'; {}", arena.script(script));
+    let script = format!("who='{program} --json whoami'; {}", fixture.script(script));
     let mut words = vec!["run"];
     words.extend(agent.iter().flat_map(|agent| ["--agent", agent]));
     words.extend(["--", "bash", "-c", &script]);
-    let printed = finish(&mut arena.world.home.agentsecrets(words)).ok();
+    let printed = run(&mut fixture.base.home.agentsecrets(words)).ok();
     let values = serde_json::Deserializer::from_str(&printed).into_iter();
     values.map(|value| value.unwrap()).collect()
 }
 
 #[test]
-fn inside_a_run_a_program_learns_what_the_kernel_says_of_it_and_nothing_of_others() {
-    let arena = Arena::new();
+fn whoami_inside_run_shows_own_facts_only() {
+    let fixture = TrustFixture::new();
     let bash = fs::canonicalize("/usr/bin/bash").unwrap();
     let bash = bash.to_str().unwrap();
-    arena.world.home.policy(
+    fixture.base.home.write_policy(
         "version: 1
 agents:
   - name: hidden
@@ -36,9 +36,9 @@ agents:
     allow: [ { host: api.test, secrets: [API_KEY] } ]
 ",
     );
-    arena.trust(&["add", bash, "--session"]).ok();
-    arena.trust(&["add", &arena.at("tool"), "--secrets", "HIDDEN_KEY"]).ok();
-    let told = told(&arena, None, "$who; bash -c \"$who; :\"; $who --pid $$; $who --pid 1");
+    fixture.trust(&["add", bash, "--session"]).ok();
+    fixture.trust(&["add", &fixture.path_text("tool"), "--secrets", "HIDDEN_KEY"]).ok();
+    let told = whoami(&fixture, None, "$who; bash -c \"$who; :\"; $who --pid $$; $who --pid 1");
     let (first, nested, named) = (&told[0], &told[1], &told[2]);
     for known in &told[..3] {
         assert_eq!((&known["exe"], &known["uid"]), (&bash.into(), &65534.into()), "{known}");
@@ -53,9 +53,9 @@ agents:
 }
 
 #[test]
-fn the_fact_that_is_missing_is_named() {
-    let arena = Arena::new();
-    arena.world.home.policy(
+fn whoami_names_missing_fact() {
+    let fixture = TrustFixture::new();
+    fixture.base.home.write_policy(
         "version: 1
 agents:
   - name: deployer
@@ -63,25 +63,25 @@ agents:
     allow: [ { host: api.test, secrets: [API_KEY] } ]
 ",
     );
-    let before = told(&arena, Some("deployer"), "$who; :").remove(0);
+    let before = whoami(&fixture, Some("deployer"), "$who; :").remove(0);
     assert_eq!((&before["trusted"], &before["agent"]), (&false.into(), &Value::Null));
     assert!(before["no_agent"].as_str().unwrap().contains("'match.trusted'"), "{before}");
     assert!(before["trust"].as_str().unwrap().contains("no pin"), "{before}");
-    arena.trust(&["add", "bash"]).ok();
-    let unbound = told(&arena, Some("deployer"), "$who; :").remove(0);
+    fixture.trust(&["add", "bash"]).ok();
+    let unbound = whoami(&fixture, Some("deployer"), "$who; :").remove(0);
     assert!(unbound["trust"].as_str().unwrap().contains("it is an interpreter (bash)"), "{unbound}");
-    arena.trust(&["add", "bash", "--session"]).ok();
-    let after = told(&arena, Some("deployer"), "$who; :").remove(0);
+    fixture.trust(&["add", "bash", "--session"]).ok();
+    let after = whoami(&fixture, Some("deployer"), "$who; :").remove(0);
     assert_eq!((&after["trusted"], &after["agent"]), (&true.into(), &"deployer".into()), "{after}");
 }
 
 #[test]
-fn outside_it_speaks_of_its_parent_and_of_no_other_users_process() {
-    let arena = Arena::new();
-    let known = finish(&mut arena.world.home.agentsecrets(["whoami", "--json"])).json();
+fn whoami_outside_run_shows_parent_only() {
+    let fixture = TrustFixture::new();
+    let known = run(&mut fixture.base.home.agentsecrets(["whoami", "--json"])).json();
     assert_eq!(known["pid"], std::process::id(), "the test started it: {known}");
     assert_eq!((&known["agent"], &known["session"]), (&"coder".into(), &Value::Null));
-    let text = finish(&mut arena.world.home.agentsecrets(["whoami"])).ok();
+    let text = run(&mut fixture.base.home.agentsecrets(["whoami"])).ok();
     assert!(text.contains("trusted") && text.contains("no: there is no pin for its path"), "{text}");
     let mut other = crate::support::process::command("setpriv")
         .args(["--reuid", "65534", "--clear-groups", "sleep", "60"])
@@ -89,10 +89,10 @@ fn outside_it_speaks_of_its_parent_and_of_no_other_users_process() {
         .unwrap();
     let pid = other.id().to_string();
     let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    until("it is another user's", || !status().contains("Uid:\t0"));
-    let refused = finish(&mut arena.world.home.agentsecrets(["whoami", "--pid", &pid]));
+    wait_until("it is another user's", || !status().contains("Uid:\t0"));
+    let refused = run(&mut fixture.base.home.agentsecrets(["whoami", "--pid", &pid]));
     assert_eq!(refused.code, Some(4), "{refused:#?}");
     other.kill().unwrap();
     other.wait().unwrap();
-    assert_eq!(finish(&mut arena.world.home.agentsecrets(["whoami", "--pid", &pid])).code, Some(3));
+    assert_eq!(run(&mut fixture.base.home.agentsecrets(["whoami", "--pid", &pid])).code, Some(3));
 }

@@ -1,5 +1,5 @@
 //! The packages whose clients the tests run as agents: exactly the versions that `tests/clients`, `tests/mcp`,
-//! `tests/signing`, `tests/kubernetes` and `tests/stream` name, in a folder below `target`. They are readable to all, since agents
+//! `tests/credentials`, `tests/kubernetes` and `tests/audit_export` name, in a folder below `target`. They are readable to all, since agents
 //! run as nobody. Beside them lie Compose and Docker as they are now, from a newer Debian
 //! than this machine may be.
 
@@ -23,14 +23,14 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Installs what the tests' lists of Python and of Node packages say, unless it is there.
 pub(crate) fn install() -> Result<()> {
     let lists = root().join("tests/clients");
-    let signing = root().join("tests/signing/python.txt");
+    let signing = root().join("tests/credentials/python.txt");
     let list = |folder: &str| root().join("tests").join(folder).join("python.txt");
     for (name, list) in [
         ("python", list("clients")),
         ("mcp", list("mcp")),
         ("signing", signing.clone()),
         ("kubernetes", list("kubernetes")),
-        ("stream", list("stream")),
+        ("stream", list("audit_export")),
     ] {
         complete(name, &read(&list)?, |folder| {
             let mut pip = pip("install");
@@ -44,7 +44,7 @@ pub(crate) fn install() -> Result<()> {
     }
     let signing = read(&signing)?;
     let botocore = signing.lines().find(|line| line.starts_with("botocore=="));
-    let botocore = botocore.context("tests/signing/python.txt does not list botocore")?;
+    let botocore = botocore.context("tests/credentials/python.txt does not list botocore")?;
     complete("signing-vectors", botocore, |folder| vectors(botocore, folder))?;
     let lock = lists.join("node/package-lock.json");
     complete("node", &read(&lock)?, |folder| {
@@ -114,7 +114,7 @@ fn newer(package: &str, folder: &Path) -> Result<()> {
 
 /// Installs what the tests of the Windows program run as an agent there.
 pub(crate) fn for_windows() -> Result<()> {
-    let list = root().join("tests/systems/python.txt");
+    let list = root().join("tests/windows/python.txt");
     complete("windows", &read(&list)?, |folder| {
         let mut pip = pip("install");
         pip.args(["--only-binary", ":all:", "--platform", "win_amd64", "--root-user-action", "ignore"]);

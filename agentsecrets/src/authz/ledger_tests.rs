@@ -16,9 +16,9 @@ use crate::authz::clock;
 use crate::authz::session_uses;
 use crate::authz::token;
 use crate::identity::{Caller, IdentityError, Process};
-use crate::policy::access_request::Ask;
-use crate::policy::bounds::Bounds;
-use crate::policy::grant::{Spend, Style};
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::CapabilityCheck;
+use crate::policy::injection::{InjectionStyle, SecretUse};
 use crate::sys::home::Home;
 use crate::types::name::AgentName;
 use crate::types::presented::{self, Shown};
@@ -217,10 +217,10 @@ proptest! {
             live.iter().all(|(secrets, hosts, _, _)| secrets[secret] && hosts[host])
         };
         let target = Target { scheme: Scheme::Https, host: HOSTS[host].parse().unwrap(), port: 443 };
-        let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
-        let spends = [Spend { name: SECRETS[secret].parse().unwrap(), style: Style::Bearer }];
+        let ask = AccessRequest { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
+        let spends = [SecretUse { name: SECRETS[secret].parse().unwrap(), style: InjectionStyle::Bearer }];
         let allowed = capabilities.admit(&caller(None, "", "/a/b"), &Shown::default())
-            .is_ok_and(|admitted| capabilities.refusal(&admitted.caller, &ask, &spends).is_none());
+            .is_ok_and(|admitted| capabilities.rejection(&admitted.caller, &ask, &spends).is_none());
         prop_assert_eq!(allowed, expected);
     }
 

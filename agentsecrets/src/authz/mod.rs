@@ -18,9 +18,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::identity::{Caller, IdentityError};
-use crate::policy::access_request::Ask;
-use crate::policy::bounds::Bounds;
-use crate::policy::grant::Spend;
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::CapabilityCheck;
+use crate::policy::injection::SecretUse;
 use crate::sys::home::Home;
 use crate::types::name::{Environment, Project};
 use crate::types::presented::Shown;
@@ -39,7 +39,7 @@ use trust::Trust;
 pub struct Capabilities {
     ledger: Option<Arc<Ledger>>,
     trust: Option<Arc<Trust>>,
-    bounds: Vec<Box<dyn Bounds>>,
+    bounds: Vec<Box<dyn CapabilityCheck>>,
 }
 
 impl Capabilities {
@@ -96,7 +96,7 @@ impl Capabilities {
 
     /// One bound more.
     #[must_use]
-    pub fn and(mut self, bound: impl Bounds + 'static) -> Self {
+    pub fn and(mut self, bound: impl CapabilityCheck + 'static) -> Self {
         self.bounds.push(Box::new(bound));
         self
     }
@@ -137,7 +137,7 @@ impl Capabilities {
         let charged = tokio::task::spawn_blocking(move || ledger.charge(&caller)).await;
         charged.unwrap_or_else(|error| {
             let slug = crate::types::rejection::ErrorCode::CapabilityDenied;
-            Err(Rejection::new(slug, "", format!("the uses of the session cannot be counted: {error}")))
+            Err(Rejection::new(slug, format!("the uses of the session cannot be counted: {error}")))
         })
     }
 
@@ -147,10 +147,11 @@ impl Capabilities {
     }
 }
 
-impl Bounds for Capabilities {
-    fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
+impl CapabilityCheck for Capabilities {
+    fn rejection(&self, caller: &Caller, ask: &AccessRequest<'_>, spends: &[SecretUse]) -> Option<Rejection> {
         let own = self.ledger.as_ref().and_then(|ledger| ledger.refusal(caller, ask, spends));
-        let trust = || self.trust.as_ref().and_then(|trust| trust.refusal(caller, ask, spends));
-        own.or_else(trust).or_else(|| self.bounds.iter().find_map(|bound| bound.refusal(caller, ask, spends)))
+        let trust = || self.trust.as_ref().and_then(|trust| trust.rejection(caller, ask, spends));
+        own.or_else(trust)
+            .or_else(|| self.bounds.iter().find_map(|bound| bound.rejection(caller, ask, spends)))
     }
 }

@@ -16,7 +16,7 @@ use super::token::{Digest, is_id};
 use crate::authz::session_uses;
 use crate::identity::ancestry::{self, Born, Lineage};
 use crate::identity::{Caller, Process};
-use crate::policy::project_restriction::HostList;
+use crate::policy::HostList;
 use crate::sys::home::Home;
 use crate::sys::watched_file::Reading;
 use crate::types::name::{AgentName, SecretName};

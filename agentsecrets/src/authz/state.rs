@@ -12,8 +12,8 @@ use crate::authz::revocation::{Held, Holds, Right};
 use crate::authz::session_uses;
 use crate::authz::token;
 use crate::identity::{Caller, IdentityError};
-use crate::policy::access_request::Ask;
-use crate::policy::grant::Spend;
+use crate::policy::access_request::AccessRequest;
+use crate::policy::injection::SecretUse;
 use crate::sys::files::private_folder;
 use crate::sys::home::Home;
 use crate::sys::watched_file::Followed;
@@ -61,7 +61,7 @@ impl Refused {
     }
 
     pub(super) fn denied(message: impl Into<String>) -> Box<Self> {
-        Self::new(Rejection::new(ErrorCode::CapabilityDenied, "", message))
+        Self::new(Rejection::new(ErrorCode::CapabilityDenied, message))
     }
 
     fn of_token(mut self: Box<Self>, id: &Arc<str>) -> Box<Self> {
@@ -273,9 +273,13 @@ impl Ledger {
     }
 
     /// What stands in the way of spending beside the rules.
-    pub(super) fn refusal(&self, caller: &Caller, ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
-        let denied =
-            |message: String| Some(Rejection::new(ErrorCode::CapabilityDenied, &ask.target.host, message));
+    pub(super) fn refusal(
+        &self,
+        caller: &Caller,
+        ask: &AccessRequest<'_>,
+        spends: &[SecretUse],
+    ) -> Option<Rejection> {
+        let denied = |message: String| Some(Rejection::new(ErrorCode::CapabilityDenied, message));
         if let (Some(agent), false) = (&caller.agent, spends.is_empty()) {
             let roster = match self.roster() {
                 Ok(roster) => roster,
@@ -317,7 +321,7 @@ impl Ledger {
 
     /// Counts a use of every session of `caller` whose uses are counted. Blocks.
     pub(super) fn charge(&self, caller: &Caller) -> Result<(), Rejection> {
-        let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, "", message);
+        let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, message);
         for id in &caller.standing.sessions {
             let roll = self.roll().map_err(denied)?;
             let entry = roll.get(id).ok_or_else(|| denied(format!("session {id} has ended")))?;
@@ -404,10 +408,10 @@ fn over(entry: &Entry, why: &str) -> Box<Refused> {
 fn token_over(token: &Token, now: Now) -> Option<Rejection> {
     let id = &token.id;
     if token.is_revoked {
-        return Some(Rejection::new(ErrorCode::TokenRevoked, "", format!("token {id} was revoked")));
+        return Some(Rejection::new(ErrorCode::TokenRevoked, format!("token {id} was revoked")));
     }
     let is_over = token.lease.is_some_and(|lease| lease.is_over(now));
-    is_over.then(|| Rejection::new(ErrorCode::CapabilityDenied, "", format!("token {id} has expired")))
+    is_over.then(|| Rejection::new(ErrorCode::CapabilityDenied, format!("token {id} has expired")))
 }
 
 fn keep_looking(ledger: &Weak<Ledger>) {

@@ -1,13 +1,13 @@
-//! What is wrong with JSON that somebody gave, in words that repeat nothing of it but names of fields: a value of
-//! the wrong kind may be a secret that was put there by mistake.
+//! Describes JSON errors without repeating the input, except names of fields: a value of the wrong type may
+//! be a secret that was put there by mistake.
 
-/// How serde begins what it says of a field by its name alone.
-const OF_A_FIELD: [&str; 3] = ["missing field", "unknown field", "duplicate field"];
+/// The starts of serde messages that contain only the name of a field.
+const FIELD_NAME_ERRORS: [&str; 3] = ["missing field", "unknown field", "duplicate field"];
 
-/// What `error` says, without what was given.
-pub fn describe(error: &serde_json::Error) -> String {
+/// Describes `error` without its input.
+pub(crate) fn describe(error: &serde_json::Error) -> String {
     let whole = error.to_string();
-    if !error.is_data() || OF_A_FIELD.iter().any(|start| whole.starts_with(start)) {
+    if !error.is_data() || FIELD_NAME_ERRORS.iter().any(|start| whole.starts_with(start)) {
         return whole;
     }
     match error.line() {
@@ -30,7 +30,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_without_what_was_given() {
+    fn error_does_not_repeat_input() {
         for (text, told) in [
             ("", "EOF while parsing a value"),
             ("sk_live", "expected value at line 1 column 1"),
@@ -40,11 +40,11 @@ mod tests {
             (r#"{"number": "sk_live"}"#, "a value is not what it must be, at line 1 column"),
             (r#""sk_live""#, "a value is not what it must be, at line 1 column"),
         ] {
-            let wrong = describe(&serde_json::from_str::<Asked>(text).unwrap_err());
-            assert!(wrong.starts_with(told) && !wrong.contains("live"), "{text}: {wrong}");
+            let message = describe(&serde_json::from_str::<Asked>(text).unwrap_err());
+            assert!(message.starts_with(told) && !message.contains("live"), "{text}: {message}");
         }
         let value = serde_json::json!({"number": "sk_live"});
-        let wrong = describe(&serde_json::from_value::<Asked>(value).unwrap_err());
-        assert_eq!(wrong, "a value is not what it must be");
+        let message = describe(&serde_json::from_value::<Asked>(value).unwrap_err());
+        assert_eq!(message, "a value is not what it must be");
     }
 }

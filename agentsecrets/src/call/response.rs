@@ -1,4 +1,4 @@
-//! What came of a request. It has been redacted already.
+//! The response of a request, already redacted.
 
 use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
@@ -7,62 +7,62 @@ use crate::types::body::Body;
 use crate::types::failure::{Exit, Failure};
 use crate::types::rejection::{ErrorCode, Rejection};
 
-/// The header that names the refusal where we answer in the server's stead.
+/// The header with the error code of a rejection, which we send instead of the server.
 const REFUSED: &str = "x-as-refused";
 
-/// The answer, or why there is none.
+/// A response, or the failure without one.
 #[derive(Debug, Default)]
-pub struct Answer {
-    /// Its status; 0 if there is no answer.
-    pub status: u16,
-    /// Its headers, and trailers.
-    pub headers: HeaderMap,
-    /// Its body, as far as it was read.
-    pub body: Vec<u8>,
-    /// Whether it goes on after that.
-    pub is_cut: bool,
-    /// Why we answered in the server's stead, if we did.
-    pub refusal: Option<Rejection>,
-    /// What went wrong, if anything did: a refusal is told so too.
-    pub failure: Option<Failure>,
+pub(crate) struct CallResponse {
+    /// The status; 0 if there is no response.
+    pub(crate) status: u16,
+    /// The headers and trailers.
+    pub(crate) headers: HeaderMap,
+    /// The body, as far as it was read.
+    pub(crate) body: Vec<u8>,
+    /// Whether the body is longer than that.
+    pub(crate) is_truncated: bool,
+    /// The rejection, if we answered instead of the server.
+    pub(crate) rejection: Option<Rejection>,
+    /// The failure, if there is one; a rejection is one too.
+    pub(crate) failure: Option<Failure>,
 }
 
-impl Answer {
-    /// No answer at all.
-    pub fn failed(failure: Failure) -> Self {
+impl CallResponse {
+    /// A failure without a response.
+    pub(crate) fn from_failure(failure: Failure) -> Self {
         Self { failure: Some(failure), ..Self::default() }
     }
 
-    /// Whether a secret was taken out of it.
-    pub fn is_redacted(&self) -> bool {
+    /// Whether a secret was redacted in it.
+    pub(crate) fn is_redacted(&self) -> bool {
         self.headers.get("x-as-redacted").is_some_and(|value| value == "true")
     }
 
-    /// What `response` says, to its end or to so many bytes of its body.
-    pub(super) async fn read(response: Response<Body>, most: usize) -> Self {
+    /// Reads `response`, with at most `max_bytes` of its body.
+    pub(super) async fn read(response: Response<Body>, max_bytes: usize) -> Self {
         let (parts, mut body) = response.into_parts();
-        let refusal = parts.extensions.get::<Rejection>().cloned();
+        let rejection = parts.extensions.get::<Rejection>().cloned();
         let mut answer = Self {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body: Vec::new(),
-            is_cut: false,
-            failure: refusal.as_ref().map(refused),
-            refusal,
+            is_truncated: false,
+            failure: rejection.as_ref().map(failure_of),
+            rejection: rejection,
         };
         while let Some(frame) = body.frame().await {
             match frame.map(http_body::Frame::into_data) {
                 Ok(Ok(data)) => {
-                    let room = most - answer.body.len();
+                    let room = max_bytes - answer.body.len();
                     answer.body.extend_from_slice(data.get(..room).unwrap_or(&data));
                     if data.len() > room {
-                        answer.is_cut = true;
+                        answer.is_truncated = true;
                         break;
                     }
                 }
                 Ok(Err(frame)) => answer.headers.extend(frame.into_trailers().unwrap_or_default()),
                 Err(error) => {
-                    let failure = Failure::new(Exit::Failure, format!("the upstream's answer: {error}"));
+                    let failure = Failure::new(Exit::Failure, format!("the upstream's response: {error}"));
                     answer.failure.get_or_insert(failure);
                     break;
                 }
@@ -71,37 +71,37 @@ impl Answer {
         answer
     }
 
-    /// The same, where an interceptor answered: its refusals come as any answer does.
-    pub(super) fn with_the_wires_refusal(mut self) -> Self {
-        if let Some(slug) = self.headers.get(REFUSED).and_then(|slug| ErrorCode::named(slug.to_str().ok()?)) {
-            let told: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-            let text = |key: &str| told.get(key).and_then(|value| value.as_str()).unwrap_or_default();
-            let message = if told.get("message").is_some() { text("message") } else { text("error") };
-            let refusal = Rejection::new(slug, text("domain"), message);
-            self.failure.get_or_insert(refused(&refusal));
-            self.refusal = Some(refusal);
+    /// Restores the rejection from the headers and body that an interceptor sent.
+    pub(super) fn with_remote_rejection(mut self) -> Self {
+        if let Some(code) = self.headers.get(REFUSED).and_then(|code| ErrorCode::named(code.to_str().ok()?)) {
+            let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+            let text = |key: &str| json.get(key).and_then(|value| value.as_str()).unwrap_or_default();
+            let message = if json.get("message").is_some() { text("message") } else { text("error") };
+            let rejection = Rejection::new(code, message).with_domain(text("domain"));
+            self.failure.get_or_insert(failure_of(&rejection));
+            self.rejection = Some(rejection);
         }
         self
     }
 }
 
-/// How a refusal ends a command. Other tools match its words.
-pub fn refused(refusal: &Rejection) -> Failure {
-    let exit = exit(refusal.code);
-    match refusal.code {
-        ErrorCode::SecretMissing => Failure::new(exit, &refusal.message)
+/// The failure for a rejection. Other tools match its message.
+pub(crate) fn failure_of(rejection: &Rejection) -> Failure {
+    let exit = exit(rejection.code);
+    match rejection.code {
+        ErrorCode::SecretMissing => Failure::new(exit, &rejection.message)
             .hint("agentsecrets secrets list; agentsecrets secrets set NAME"),
-        ErrorCode::BadRequest => Failure::new(exit, &refusal.message),
-        slug => Failure::new(exit, format!("{}: {}", slug.as_str(), refusal.message)),
+        ErrorCode::BadRequest => Failure::new(exit, &rejection.message),
+        code => Failure::new(exit, format!("{}: {}", code.as_str(), rejection.message)),
     }
 }
 
-fn exit(slug: ErrorCode) -> Exit {
-    match slug {
+fn exit(code: ErrorCode) -> Exit {
+    match code {
         ErrorCode::SecretMissing => Exit::NotFound,
         ErrorCode::BadRequest => Exit::Usage,
         ErrorCode::StoreUnavailable => Exit::Locked,
-        slug if slug.status() == 403 => Exit::Denied,
+        code if code.status() == 403 => Exit::Denied,
         _ => Exit::Failure,
     }
 }
@@ -112,32 +112,33 @@ mod tests {
     use crate::http::error_response;
     use crate::types::body::full;
 
-    fn read(response: Response<Body>, most: usize) -> Answer {
+    fn read(response: Response<Body>, max_bytes: usize) -> CallResponse {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(Answer::read(response, most))
+        runtime.block_on(CallResponse::read(response, max_bytes))
     }
 
     #[test]
-    fn a_body_is_read_to_its_end_or_to_the_limit() {
-        for (most, body, is_cut) in [(4, "four", false), (3, "fou", true), (0, "", true), (99, "four", false)]
+    fn body_is_read_up_to_limit() {
+        for (limit, body, is_cut) in
+            [(4, "four", false), (3, "fou", true), (0, "", true), (99, "four", false)]
         {
-            let answer = read(Response::new(full("four")), most);
-            assert_eq!((&*answer.body, answer.is_cut), (body.as_bytes(), is_cut));
+            let answer = read(Response::new(full("four")), limit);
+            assert_eq!((&*answer.body, answer.is_truncated), (body.as_bytes(), is_cut));
         }
     }
 
     #[test]
-    fn a_refusal_on_the_wire_is_told_as_one_in_this_process() {
-        for slug in
+    fn remote_rejection_equals_local_one() {
+        for code in
             [ErrorCode::PolicyDenied, ErrorCode::SecretMissing, ErrorCode::RateLimited, ErrorCode::BadRequest]
         {
-            let here = error_response::refusal(&Rejection::new(slug, "api.test", "why"));
-            let mut wire = error_response::refusal(&Rejection::new(slug, "api.test", "why"));
+            let here = error_response::rejection(&Rejection::new(code, "why").with_domain("api.test"));
+            let mut wire = error_response::rejection(&Rejection::new(code, "why").with_domain("api.test"));
             wire.extensions_mut().clear();
-            let (here, wire) = (read(here, 4096), read(wire, 4096).with_the_wires_refusal());
+            let (here, wire) = (read(here, 4096), read(wire, 4096).with_remote_rejection());
             let (one, other) = (here.failure.unwrap(), wire.failure.unwrap());
             assert_eq!((one.what(), one.exit()), (other.what(), other.exit()));
-            assert_eq!(here.refusal.unwrap().code, wire.refusal.unwrap().code);
+            assert_eq!(here.rejection.unwrap().code, wire.rejection.unwrap().code);
         }
     }
 }

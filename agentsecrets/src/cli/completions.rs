@@ -1,21 +1,18 @@
-//! `agentsecrets completions`: completion scripts, from the one definition of the command line.
+//! `agentsecrets completions`: generates shell completion scripts from the command line definition.
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use crate::types::failure::Failure;
 
-use super::{Cli, Context, Failure};
-
-/// Print a shell's completion script.
+/// Print a shell completion script
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agentsecrets completions bash > /etc/bash_completion.d/agentsecrets")]
 pub(super) struct Args {
-    /// The shell
+    /// Shell to generate the script for
     shell: clap_complete::Shell,
 }
 
-/// Runs the verb.
-pub(super) fn run(args: Args, _context: &Context) -> Result<ExitCode, Failure> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "agentsecrets", &mut std::io::stdout());
+pub(super) fn run(args: Args, command: &mut clap::Command) -> Result<ExitCode, Failure> {
+    clap_complete::generate(args.shell, command, "agentsecrets", &mut std::io::stdout());
     Ok(ExitCode::SUCCESS)
 }

@@ -1,22 +1,22 @@
-//! `agentsecrets environment`: which environment applies, and secrets from one to another.
+//! `agentsecrets environment`: selects the environment, and copies secrets between environments.
 
 use std::process::ExitCode;
 
 use anstream::eprintln;
 
 use super::scope::project_file::ProjectFile;
-use super::scope::user::User;
+use super::scope::user::UserScope;
 use super::scope::{Origin, Scope};
-use super::secrets::{json, open_store_to_write, show, store_failure};
-use super::table::table;
-use crate::cli::Context;
-use crate::cli::Exit;
-use crate::cli::Failure;
-use crate::cli::admin_record;
+use crate::cli::context::Context;
+use crate::cli::output::table;
+use crate::cli::output::{print_bytes, print_json};
+use crate::cli::records;
+use crate::cli::stores::open_store_to_write;
 use crate::store::{Entry, Key, Store, StoreError, Stores};
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::{Environment, SecretName};
 
-/// Choose, copy and merge environments.
+/// List, switch, copy and merge environments
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agentsecrets environment switch staging
@@ -31,39 +31,38 @@ enum Verb {
     /// List the environments: development, staging, production and your own
     #[command(after_help = "Example: agentsecrets environment list --json")]
     List,
-    /// Make an environment the one that applies: in the project file, where there is one, else everywhere
+    /// Select the active environment: in the project file if there is one, otherwise for the user
     #[command(after_help = "Example: agentsecrets environment switch production")]
     Switch {
-        /// Its name
+        /// Name of the environment
         #[arg(id = "switched", value_name = "ENVIRONMENT")]
         environment: Environment,
     },
-    /// Copy secrets into an environment that has none of these names
+    /// Copy secrets to an environment that has none of the names
     #[command(after_help = "Example: agentsecrets environment copy development staging --only STRIPE_KEY")]
     Copy(Transfer),
-    /// Add to an environment what it lacks of another
+    /// Copy the secrets that the other environment lacks
     #[command(after_help = "Example: agentsecrets environment merge staging production --dry-run")]
     Merge(Transfer),
 }
 
 #[derive(Debug, clap::Args)]
 struct Transfer {
-    /// Where the secrets are
+    /// Source environment
     from: Environment,
-    /// Where they go
+    /// Target environment
     to: Environment,
-    /// Only these
+    /// Copy only these secrets
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<SecretName>,
-    /// Replace what is there under the same names
+    /// Replace existing secrets of the same names
     #[arg(long)]
     overwrite: bool,
-    /// Say what would be stored, and store nothing
+    /// Show what would be stored, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::List => list(context),
@@ -75,7 +74,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
 fn list(context: &Context) -> Result<ExitCode, Failure> {
     let Scope { environment, .. } = &context.scope;
-    let mut all = User::load(&context.home)?.all_environments();
+    let mut all = UserScope::load(&context.home)?.all_environments();
     if !all.contains(&environment.value) {
         all.push(environment.value.clone());
     }
@@ -85,21 +84,21 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
             let origin = origin(name);
             serde_json::json!({ "name": name, "active": origin.is_some(), "origin": origin })
         };
-        return json(&all.iter().map(entry).collect::<Vec<_>>());
+        return print_json(&all.iter().map(entry).collect::<Vec<_>>());
     }
     let row = |name: &Environment| {
         let active = origin(name).map(|origin| format!("active ({origin})"));
         [name.to_string(), active.unwrap_or_default()]
     };
-    show(table(["Environment", "Active"], &all.iter().map(row).collect::<Vec<_>>()).as_bytes())
+    print_bytes(table(["Environment", "Active"], &all.iter().map(row).collect::<Vec<_>>()).as_bytes())
 }
 
 fn switch(environment: &Environment, context: &Context) -> Result<ExitCode, Failure> {
-    let mut user = User::load(&context.home)?;
-    user.remember(environment);
+    let mut user = UserScope::load(&context.home)?;
+    user.add_environment(environment);
     match &context.scope.file {
         Some(file) => {
-            context.may_write_project_file()?;
+            context.ensure_project_file_writable()?;
             ProjectFile::write(Some(file), file, &[("environment", environment.as_str())])?;
             user.save(&context.home)?;
             eprintln!("{environment} applies from now on, as {} says", file.display());
@@ -111,7 +110,7 @@ fn switch(environment: &Environment, context: &Context) -> Result<ExitCode, Fail
         }
     }
     if let Origin::Flag(name) | Origin::Variable(name) = context.scope.environment.origin {
-        eprintln!("warning: {name} comes first, and says {}", context.environment);
+        eprintln!("warning: {name} has precedence and is set to {}", context.environment);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,20 +118,20 @@ fn switch(environment: &Environment, context: &Context) -> Result<ExitCode, Fail
 fn transfer_all(transfer: &Transfer, merge: bool, context: &Context) -> Result<ExitCode, Failure> {
     let Transfer { from, to, only, overwrite, dry_run } = transfer;
     if from == to {
-        return Err(Failure::new(Exit::Usage, format!("{from} is both where from and where to")));
+        return Err(Failure::new(Exit::Usage, format!("source and target are both {from}")));
     }
     let stores = open_store_to_write(context)?;
     let listed =
-        |environment: &Environment| stores.list(&context.project, environment).map_err(store_failure);
-    let (mut theirs, there) = (listed(from)?, listed(to)?);
-    if let Some(missing) = only.iter().find(|name| !theirs.iter().any(|entry| entry.name == **name)) {
+        |environment: &Environment| stores.list(&context.project, environment).map_err(Failure::from);
+    let (mut entries, there) = (listed(from)?, listed(to)?);
+    if let Some(missing) = only.iter().find(|name| !entries.iter().any(|entry| entry.name == **name)) {
         let what = format!("there is no secret {missing} in {}/{from}", context.project);
         return Err(Failure::new(Exit::NotFound, what));
     }
-    theirs.retain(|entry| only.is_empty() || only.contains(&entry.name));
+    entries.retain(|entry| only.is_empty() || only.contains(&entry.name));
     let twice = |entry: &Entry| there.iter().any(|other| other.name == entry.name);
     let conflicts: Vec<&str> =
-        theirs.iter().filter(|entry| twice(entry)).map(|entry| entry.name.as_str()).collect();
+        entries.iter().filter(|entry| twice(entry)).map(|entry| entry.name.as_str()).collect();
     if !conflicts.is_empty() && !overwrite && !merge {
         let what =
             format!("{}/{to} has {} already; nothing was copied", context.project, conflicts.join(", "));
@@ -140,16 +139,16 @@ fn transfer_all(transfer: &Transfer, merge: bool, context: &Context) -> Result<E
             .hint("--overwrite replaces them; `environment merge` leaves them as they are"));
     }
     if !overwrite {
-        theirs.retain(|entry| !twice(entry));
+        entries.retain(|entry| !twice(entry));
     }
     if *dry_run {
         eprintln!("these would be stored in {}/{to}:", context.project);
-        let names: String = theirs.iter().map(|entry| format!("{}\n", entry.name)).collect();
-        return show(names.as_bytes());
+        let names: String = entries.iter().map(|entry| format!("{}\n", entry.name)).collect();
+        return print_bytes(names.as_bytes());
     }
     let act = if merge { "environment merge" } else { "environment copy" };
-    let names: Vec<SecretName> = theirs.iter().map(|entry| entry.name.clone()).collect();
-    admin_record::record(context, act, None, &names, vec![format!("{from} to {to}")])?;
+    let names: Vec<SecretName> = entries.iter().map(|entry| entry.name.clone()).collect();
+    records::record_act(context, act, None, &names, vec![format!("{from} to {to}")])?;
     let keys = |entry: &Entry| {
         let key = |environment: &Environment| Key {
             project: context.project.clone(),
@@ -158,22 +157,22 @@ fn transfer_all(transfer: &Transfer, merge: bool, context: &Context) -> Result<E
         };
         (key(from), key(to), entry.placeholder.clone())
     };
-    let count = copy(&stores, theirs.iter().map(keys)).map_err(store_failure)?;
-    let mut user = User::load(&context.home)?;
-    user.remember(to);
+    let count = copy(&stores, entries.iter().map(keys))?;
+    let mut user = UserScope::load(&context.home)?;
+    user.add_environment(to);
     user.save(&context.home)?;
     eprintln!("stored {count} secrets of {}/{from} in {}/{to}", context.project, context.project);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Stores what is at the first keys at the second ones, and says how many that were.
+/// Copies each secret from its first key to its second, and returns their number.
 pub(super) fn copy(
     stores: &Stores,
     keys: impl Iterator<Item = (Key, Key, Option<String>)>,
 ) -> Result<usize, StoreError> {
     let mut count = 0;
     for (from, to, placeholder) in keys {
-        // Listed a moment ago; who removed it since meant it.
+        // It was removed after it was listed.
         let Some(value) = stores.get(&from)? else { continue };
         stores.put(&to, value, placeholder.as_deref())?;
         count += 1;

@@ -1,22 +1,22 @@
-//! `agentsecrets health`: for the health check of a container.
+//! `agentsecrets health`: the health check of a sidecar container.
 
 use std::process::ExitCode;
 
 use anstream::println;
 
-use super::{Context, Exit, Failure};
+use crate::cli::context::Context;
 use crate::server::health;
+use crate::types::failure::{Exit, Failure};
 
-/// Say whether agents beside this service are held and served.
+/// Report whether this container's service is healthy (for container health checks)
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example, in compose.yaml:\n  healthcheck:\n    test: [CMD, /agentsecrets, health]\n\n\
-    It asks from the service's own container what would become of an agent's traffic: a datagram must be\n\
-    refused, and a connection must come to the interceptor. The exit code is 0 if both hold, else 6."
+    It runs in the service's own container and tests an agent's traffic: a datagram must be blocked, and\n\
+    a connection must reach the interceptor. The exit code is 0 if both tests pass, otherwise 6."
 )]
 pub(super) struct Args {}
 
-/// Runs the verb.
 pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let checked = health::check();
     if context.json {
@@ -27,6 +27,6 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     }
     checked.map(|()| ExitCode::SUCCESS).map_err(|error| {
         Failure::new(Exit::Unreachable, error)
-            .hint("run it in the service's own container; what the service says of itself is in its log")
+            .hint("run it in the service's own container; the log of the service says more")
     })
 }

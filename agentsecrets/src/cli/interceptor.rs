@@ -1,15 +1,15 @@
-//! `agentsecrets interceptor`: the process that `run` starts beside the agent.
+//! `agentsecrets interceptor`: the process that `run` starts next to the agent.
 
 use std::process::ExitCode;
 
-use super::{Context, Failure};
+use crate::cli::context::Context;
 use crate::server::interceptor;
+use crate::types::failure::Failure;
 
-/// The process that handles agents' traffic; `run` starts it and talks to it on standard input.
+/// Handle agents' traffic; `run` starts this process and controls it over standard input
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
-/// Runs the verb.
 pub(super) fn run(_args: Args, _context: &Context) -> Result<ExitCode, Failure> {
     interceptor::serve()?;
     Ok(ExitCode::SUCCESS)

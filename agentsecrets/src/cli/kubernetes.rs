@@ -1,4 +1,4 @@
-//! `agentsecrets kubernetes`.
+//! `agentsecrets kubernetes`: the admission webhook and the node service.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,17 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Exit, Failure};
-use crate::kubernetes::certificate_rotation::{Places, keep};
-use crate::kubernetes::sidecar_template::FragmentFile;
+use crate::cli::context::Context;
+use crate::kubernetes::certificate_rotation::{self, CertificateTargets};
+use crate::kubernetes::sidecar_template::TemplateFile;
 use crate::kubernetes::webhook::Webhook;
-use crate::launch::node::{self, Node, Status};
+use crate::launch::node::{self, NodeConfig, NodeStatus};
 use crate::sys::Ending;
 use crate::sys::watched_file::Followed;
 use crate::tls;
+use crate::types::failure::{ErrorContext, Exit, Failure};
 
-/// What a cluster runs: the webhook that puts the sidecar into pods, and the service that guards a node's.
+/// Run the Kubernetes webhook or node service
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  agentsecrets kubernetes webhook --sidecar sidecar.yaml --secret webhook-ca \\\n    \
@@ -35,52 +36,52 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Put the sidecar into labelled pods, and refuse those that could get around it
+    /// Inject the sidecar into labelled pods, and reject pods that could bypass it
     Webhook(WebhookArgs),
-    /// Guard the labelled pods of this node: nothing needs to be put into them
+    /// Intercept the traffic of labelled pods of this node, without a sidecar
     Node(NodeArgs),
-    /// How the pods of this node stand, by the file that `node` writes
+    /// Show the state of the pods of this node, from the file that `node` writes
     Status(StatusArgs),
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agentsecrets kubernetes node --node worker-3 --user 64646:64646\n\n\
-    The chart's mode `node` starts it on every node with all that it needs. It takes CAP_BPF, CAP_NET_ADMIN,\n\
-    CAP_PERFMON, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN and CAP_SYS_PTRACE, and the node's process ids; guarded\n\
-    pods stay held when it ends.")]
+    The chart's mode `node` runs it on every node. It needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SETGID,\n\
+    CAP_SETUID, CAP_SYS_ADMIN and CAP_SYS_PTRACE, and the host's pid namespace. When it ends, the traffic of\n\
+    guarded pods stays blocked.")]
 struct NodeArgs {
-    /// This node's name, as the cluster has it
+    /// Name of this node in the cluster
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node: String,
-    /// The label of pods that are guarded
+    /// Label of the pods to guard
     #[arg(long, value_name = "NAME=VALUE", default_value = "agentsecrets.dev/guard=true")]
     label: node::Label,
-    /// A namespace whose pods are looked at; may be given several times [default: every namespace]
+    /// Namespace of the pods to guard; may be repeated [default: every namespace]
     #[arg(long = "namespace", value_name = "NAME")]
     namespaces: Vec<String>,
-    /// Where the host's tree of cgroups is mounted
+    /// Mount point of the host's cgroup tree
     #[arg(long, value_name = "FOLDER", default_value = "/host/cgroup")]
     cgroups: PathBuf,
-    /// The cgroup of all pods in that tree [default: where kubelets make it]
+    /// Cgroup of all pods in that tree [default: the kubelet's usual one]
     #[arg(long, value_name = "PATH")]
     kubepods: Option<String>,
-    /// The folder for pins, on the host's bpffs
+    /// Folder for pinned BPF objects, on the host's bpffs
     #[arg(long, value_name = "FOLDER", default_value = "/host/bpf")]
     pins: PathBuf,
-    /// The node's own network, which is no pod's: we are among its processes
+    /// Network namespace of the node itself
     #[arg(long, value_name = "FILE", default_value = "/proc/1/ns/net")]
     network: PathBuf,
-    /// The kubelet's folder of pods: certificates are put into their volumes called `agentsecrets-public`
+    /// The kubelet's folder of pods: the CA is written into their volumes named `agentsecrets-public`
     #[arg(long, value_name = "FOLDER")]
     volumes: Option<PathBuf>,
-    /// As whom to serve, as numbers [default: the owner of our state]
-    #[arg(long, value_name = "UID:GID", value_parser = super::sidecar::user)]
+    /// User and group of the interceptor, as numbers [default: the owner of our state]
+    #[arg(long, value_name = "UID:GID", value_parser = super::sidecar::parse_user)]
     user: Option<(u32, u32)>,
-    /// Where to say how the pods stand
+    /// File to write the state of the pods to
     #[arg(long, value_name = "FILE")]
     status: Option<PathBuf>,
     #[command(flatten)]
-    streamed: super::sidecar::Streamed,
+    streamed: super::sidecar::AuditStreamArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,51 +97,50 @@ struct StatusArgs {
     after_help = "Example:\n  agentsecrets kubernetes webhook --sidecar sidecar.yaml --certificate tls.crt --key tls.key"
 )]
 struct WebhookArgs {
-    /// What is put into pods: containers, volumes, variables, as the chart writes it
+    /// Template of the sidecar (containers, volumes, variables), as the chart writes it
     #[arg(long, value_name = "FILE")]
     sidecar: PathBuf,
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
-    /// The certificate chain to show, in PEM; without it, certificates look after themselves
+    /// Certificate chain in PEM [default: issued and rotated automatically]
     #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "secret")]
     certificate: Option<PathBuf>,
-    /// Its key, in PEM
+    /// Private key in PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// The Secret in which the webhook's own authority is kept
+    /// Secret that stores the webhook's own CA
     #[arg(long, value_name = "NAME", requires_all = ["configuration", "service"], required_unless_present = "certificate")]
     secret: Option<String>,
-    /// The MutatingWebhookConfiguration that is told of that authority
+    /// MutatingWebhookConfiguration that receives the CA
     #[arg(long, value_name = "NAME", requires = "secret")]
     configuration: Option<String>,
-    /// The Service by which the API server calls us
+    /// Service through which the API server calls the webhook
     #[arg(long, value_name = "NAME", requires = "secret")]
     service: Option<String>,
-    /// Our namespace
+    /// Namespace of the webhook
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "default")]
     namespace: String,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     crate::server::logging::to_stderr();
     let args = match args.verb {
         Verb::Webhook(args) => args,
-        Verb::Node(args) => return guard(args, context),
+        Verb::Node(args) => return run_node(args, context),
         Verb::Status(args) => return status(&args.status, context.json),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|error| failed("cannot start threads", error))?.block_on(webhook(args))?;
+    runtime.context("cannot start threads")?.block_on(webhook(args))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn guard(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let wanted = Node {
+fn run_node(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let config = NodeConfig {
         home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),
-        narrow: context.scope.narrow.clone(),
+        restriction: context.scope.restriction.clone(),
         name: args.node,
         label: args.label,
         namespaces: args.namespaces,
@@ -148,14 +148,14 @@ fn guard(args: NodeArgs, context: &Context) -> Result<ExitCode, Failure> {
         kubepods: args.kubepods,
         pins: args.pins,
         network: args.network,
-        volumes: args.volumes,
+        kubelet_pods_folder: args.volumes,
         user: args.user,
-        status: args.status,
-        streaming: args.streamed.words(&context.home),
+        status_file: args.status,
+        audit_export: args.streamed.command_arguments(&context.home),
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
     let client = async || kube::Client::try_default().await;
-    node::serve(&wanted, client, &interceptor).map(|()| ExitCode::SUCCESS).map_err(super::sidecar::failure)
+    node::serve(&config, client, &interceptor).map(|()| ExitCode::SUCCESS).map_err(super::sidecar::failure)
 }
 
 fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
@@ -164,11 +164,11 @@ fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
             .hint("`agentsecrets kubernetes node --status FILE` writes it")
     };
     let text = std::fs::read_to_string(file).map_err(|error| unreachable(&error))?;
-    let status: Status = serde_json::from_str(&text).map_err(|error| unreachable(&error))?;
+    let status: NodeStatus = serde_json::from_str(&text).map_err(|error| unreachable(&error))?;
     if json {
         println!("{text}");
     } else {
-        let Status { known, guarded, served, held, .. } = status;
+        let NodeStatus { known, guarded, served, held, .. } = status;
         println!("pods: {known} known, {guarded} guarded, {served} served, {held} held until they are known");
         for (uid, why) in &status.failed {
             println!("{uid}: {why}");
@@ -177,20 +177,20 @@ fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
             println!("{uid}: ran before it was guarded; restart it");
         }
     }
-    let lives = crate::identity::ancestry::start_of(status.pid).is_some();
-    if !status.listed || !lives {
+    let is_alive = crate::identity::ancestry::start_of(status.pid).is_some();
+    if !status.listed || !is_alive {
         let why =
-            if lives { "the cluster has not told of every pod yet" } else { "nobody serves any longer" };
+            if is_alive { "the cluster has not listed every pod yet" } else { "the node service has ended" };
         return Err(unreachable(&why));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn webhook(args: WebhookArgs) -> Result<(), Failure> {
-    let sidecar = Followed::open(&args.sidecar, FragmentFile(args.sidecar.clone()))
-        .map_err(|error| failed("the sidecar's file is not usable", error))?;
+    let sidecar = Followed::open(&args.sidecar, TemplateFile(args.sidecar.clone()))
+        .context("the sidecar template is not valid")?;
     let listener = tokio::net::TcpListener::bind(args.listen).await;
-    let listener = listener.map_err(|error| failed(&format!("cannot listen on {}", args.listen), error))?;
+    let listener = listener.context(format!("cannot listen on {}", args.listen))?;
     let provider = tls::provider();
     let (show, certificate) = watch::channel(None);
     match (&args.certificate, &args.key, args.secret, args.configuration, args.service) {
@@ -200,26 +200,26 @@ async fn webhook(args: WebhookArgs) -> Result<(), Failure> {
         }
         (_, _, Some(secret), Some(configuration), Some(service)) => {
             let client = kube::Client::try_default().await;
-            let client = client.map_err(|error| failed("no way to the API server", error))?;
+            let client = client.context("cannot connect to the API server")?;
             let namespace = args.namespace;
             let names =
                 ["", ".cluster.local"].map(|domain| format!("{service}.{namespace}.svc{domain}")).to_vec();
-            let places = Places { namespace, secret, configuration, names };
-            tokio::spawn(keep(client, places, provider.clone(), show));
+            let targets = CertificateTargets { namespace, secret, configuration, dns_names: names };
+            tokio::spawn(certificate_rotation::run(client, targets, provider.clone(), show));
         }
-        _ => return Err(Failure::new(Exit::Usage, "--certificate and --key, or --secret, are needed")),
+        _ => return Err(Failure::new(Exit::Usage, "--certificate and --key, or --secret, are required")),
     }
     let stop = CancellationToken::new();
-    let mut ending = Ending::listen().map_err(|error| failed("cannot wait for signals", error))?;
-    let asked = stop.clone();
+    let mut ending = Ending::listen().context("cannot wait for signals")?;
+    let cancelled = stop.clone();
     tokio::spawn(async move {
         ending.asked().await;
-        asked.cancel();
+        cancelled.cancel();
     });
-    let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
+    let address = listener.local_addr().context("cannot listen")?;
     eprintln!("agentsecrets: the webhook listens on {address}");
     let webhook = Webhook { sidecar, certificate };
-    webhook.serve(listener, provider, stop).await.map_err(|error| failed("cannot serve", error))
+    webhook.serve(listener, provider, stop).await.context("cannot serve")
 }
 
 fn from_files(
@@ -227,13 +227,8 @@ fn from_files(
     key: &Path,
     provider: &rustls::crypto::CryptoProvider,
 ) -> Result<CertifiedKey, Failure> {
-    let unusable = |path: &Path, error: &dyn std::fmt::Display| failed(&path.display().to_string(), error);
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
-    let chain: Vec<_> = chain.map_err(|error| unusable(certificate, &error))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-    CertifiedKey::from_der(chain, private, provider).map_err(|error| unusable(certificate, &error))
-}
-
-fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failure, format!("{what}: {error}"))
+    let chain: Vec<_> = chain.context(certificate.display())?;
+    let private = PrivateKeyDer::from_pem_file(key).context(key.display())?;
+    CertifiedKey::from_der(chain, private, provider).context(certificate.display())
 }

@@ -1,5 +1,5 @@
-//! `agentsecrets policy`: is the file sound, and what does it say to one request. Both read the file as
-//! it is now; neither asks a running interceptor.
+//! `agentsecrets policy`: checks, shows and replaces the policy file, and explains the decision for one
+//! request. It reads the file; it does not ask a running interceptor.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,22 +9,22 @@ use http::header::AUTHORIZATION;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
-use crate::policy::access_request::{Ask, Reference, Spot};
+use crate::cli::context::Context;
+use crate::policy::access_request::{AccessRequest, SecretReference};
 use crate::policy::edit;
 use crate::policy::explain::{Explanation, explain};
-use crate::policy::grant::{Spend, Style};
-use crate::policy::load::read;
+use crate::policy::injection::{InjectionStyle, SecretUse};
+use crate::policy::location::InjectionPoint;
+use crate::policy::read_file;
 use crate::policy::{Agent, LoadError, Policy, Problem};
+use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::host::Host;
 use crate::types::name::{AgentName, SecretName};
 use crate::types::target::{Scheme, Target};
 
-use crate::cli::Context;
-use crate::cli::Exit;
-use crate::cli::Failure;
-use crate::cli::admin_record;
+use crate::cli::records;
 
-/// Check the policy and explain its decisions.
+/// Check the policy and explain its decisions
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agentsecrets policy explain GET https://api.stripe.com/v1/charges")]
 pub(super) struct Args {
@@ -34,58 +34,58 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Check the policy file, naming file and line of every mistake
+    /// Check the policy file, and report every error with its line
     #[command(after_help = "Example: agentsecrets policy check ./policy.yaml")]
     Check {
-        /// The file [default: the one in force]
+        /// Policy file [default: the active one]
         file: Option<PathBuf>,
     },
-    /// Print the policy in force
+    /// Print the active policy
     #[command(after_help = "Example: agentsecrets policy show > policy.yaml")]
     Show,
-    /// Put FILE in force, if it is sound; on a strict machine the only way
+    /// Replace the policy by FILE if it is valid; on a strict machine this is the only way
     #[command(after_help = "Example: agentsecrets policy set ./policy.yaml")]
     Set {
-        /// The file
+        /// New policy file
         file: PathBuf,
     },
-    /// Say which rule decides a request, and why; exits 4 where it is denied
+    /// Show which rule decides a request, and why; exit code 4 if it is denied
     #[command(
         after_help = "Example: agentsecrets policy explain GET https://api.stripe.com/v1/charges --agent coder"
     )]
     Explain {
-        /// The method, such as GET
+        /// Method, such as GET
         method: String,
-        /// The URL, whose query plays no part
+        /// URL; its query is ignored
         url: String,
-        /// The agent entry that asks [default: each in turn]
+        /// Agent entry [default: each one]
         #[arg(long, value_name = "NAME")]
         agent: Option<AgentName>,
-        /// A secret that the request names in an authentication header
+        /// Secret that the request uses in an authentication header; may be repeated
         #[arg(long, value_name = "NAME")]
         secret: Vec<SecretName>,
     },
 }
 
 impl Args {
-    /// Whether it is about a file of the caller's alone.
-    pub(super) fn is_about_a_file(&self) -> bool {
+    /// Whether it only checks a file of the caller.
+    pub(super) fn checks_own_file(&self) -> bool {
         matches!(&self.verb, Verb::Check { file: Some(_) })
     }
 
-    /// What it takes at the person's door.
+    /// The confirmation that the daemon requires.
     #[cfg(target_os = "linux")]
-    pub(super) fn need(&self) -> crate::privsep::authorizer::Need {
+    pub(super) fn required_proof(&self) -> crate::operator::authorizer::Requirement {
         match &self.verb {
             Verb::Check { .. } | Verb::Explain { .. } | Verb::Show => {
-                crate::privsep::authorizer::Need::Nothing
+                crate::operator::authorizer::Requirement::Nothing
             }
-            Verb::Set { .. } => crate::privsep::authorizer::Need::Presence,
+            Verb::Set { .. } => crate::operator::authorizer::Requirement::Confirmation,
         }
     }
 
-    /// The files that are read.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    /// The input files.
+    pub(super) fn input_files(&self) -> Vec<PathBuf> {
         match &self.verb {
             Verb::Set { file } => vec![file.clone()],
             Verb::Check { .. } | Verb::Explain { .. } | Verb::Show => Vec::new(),
@@ -93,7 +93,6 @@ impl Args {
     }
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::Check { file } => check(&file.unwrap_or_else(|| context.home.policy()), context.json),
@@ -125,7 +124,7 @@ fn check(path: &Path, json: bool) -> Result<ExitCode, Failure> {
         Err(error) => return Err(unusable(&error)),
     };
     let agents = policy.agents().len();
-    let rules: usize = policy.agents().iter().map(Agent::rules).sum();
+    let rules: usize = policy.agents().iter().map(Agent::rule_count).sum();
     if json {
         println!(
             "{}",
@@ -145,32 +144,30 @@ fn check(path: &Path, json: bool) -> Result<ExitCode, Failure> {
 
 fn show(path: &Path) -> Result<ExitCode, Failure> {
     let none = || Failure::new(Exit::NotFound, format!("there is no policy at {}", path.display()));
-    let text = read(path).map_err(|error| unusable(&error))?.ok_or_else(none)?;
-    super::secrets::show(text.as_bytes())
+    let text = read_file(path).map_err(|error| unusable(&error))?.ok_or_else(none)?;
+    crate::cli::output::print_bytes(text.as_bytes())
 }
 
-/// Replaces the policy by a file that is sound beside what the old one names.
+/// Replaces the policy by `file`, which must be valid at the path of the old one.
 fn set(file: &Path, context: &Context) -> Result<ExitCode, Failure> {
     let path = context.home.policy();
     let none = || Failure::new(Exit::NotFound, format!("there is no {}", file.display()));
-    let text = read(file).map_err(|error| unusable(&error))?.ok_or_else(none)?;
+    let text = read_file(file).map_err(|error| unusable(&error))?.ok_or_else(none)?;
     let policy = Policy::parse(&text, &path).map_err(|error| unusable(&error))?;
-    let (agents, rules) = (policy.agents().len(), policy.agents().iter().map(Agent::rules).sum());
+    let (agents, rules) = (policy.agents().len(), policy.agents().iter().map(Agent::rule_count).sum());
     let what = format!("{}, {}", count(agents, "agent"), count(rules, "rule"));
-    admin_record::record(context, "policy set", None, &[], vec![format!("{}: {what}", file.display())])?;
-    edit::write(&path, &text).map_err(|error| {
-        Failure::new(Exit::Failure, format!("{} cannot be written: {error}", path.display()))
-    })?;
+    records::record_act(context, "policy set", None, &[], vec![format!("{}: {what}", file.display())])?;
+    edit::write(&path, &text).context(format!("{} cannot be written", path.display()))?;
     eprintln!("in force: {what}");
     Ok(ExitCode::SUCCESS)
 }
 
-/// One request, taken apart without being changed: `..` and encodings are what the policy is asked about.
+/// A request as it was typed: `..` and encodings are kept, since the policy decides about them.
 struct Request {
     method: Method,
     target: Target,
     path: String,
-    references: Vec<Reference>,
+    references: Vec<SecretReference>,
 }
 
 impl Request {
@@ -180,8 +177,8 @@ impl Request {
                 .hint("agentsecrets policy explain GET https://api.example.com/v1/items")
         };
         let method =
-            method.to_ascii_uppercase().parse().map_err(|_| usage("the method is not one of HTTP's"))?;
-        // What was typed is not repeated: its query may hold anything.
+            method.to_ascii_uppercase().parse().map_err(|_| usage("the method is not an HTTP method"))?;
+        // The error does not repeat the URL: its query may hold a secret.
         let url: Uri = url.parse().map_err(|_| usage("the URL is not well-formed"))?;
         let scheme = match url.scheme_str() {
             Some("https") => Scheme::Https,
@@ -195,7 +192,7 @@ impl Request {
         let host: Host =
             authority.host().parse().map_err(|error| usage(&format!("the URL's host is {error}")))?;
         let port = url.port_u16().unwrap_or(scheme.default_port());
-        let reference = |name| Reference::placeholder(name, Spot::header(&AUTHORIZATION));
+        let reference = |name| SecretReference::placeholder(name, InjectionPoint::header(&AUTHORIZATION));
         Ok(Self {
             method,
             target: Target { scheme, host, port },
@@ -204,8 +201,8 @@ impl Request {
         })
     }
 
-    fn ask(&self) -> Ask<'_> {
-        Ask {
+    fn ask(&self) -> AccessRequest<'_> {
+        AccessRequest {
             target: &self.target,
             method: &self.method,
             path: &self.path,
@@ -217,7 +214,8 @@ impl Request {
 
 fn explain_all(context: &Context, agent: Option<&AgentName>, request: &Request) -> Result<ExitCode, Failure> {
     let (path, json) = (&*context.home.policy(), context.json);
-    let policy = Policy::load(path).map_err(|error| unusable(&error))?.narrowed(&context.scope.narrow);
+    let policy =
+        Policy::load(path).map_err(|error| unusable(&error))?.restricted_to(&context.scope.restriction);
     let agents: Vec<&Agent> = match agent {
         Some(name) => vec![policy.agent(name).ok_or_else(|| {
             let what = format!("{} has no agent '{name}'", path.display());
@@ -256,7 +254,7 @@ fn empty(path: &Path, request: &Request, json: bool) -> Result<ExitCode, Failure
         println!("{}", json!({ "allowed": false, "error": "empty_allowlist", "message": why, "agents": [] }));
     } else {
         println!("✗ {} {}: denied, empty_allowlist", request.method, request.target);
-        println!("  {why}, so that everything is denied");
+        println!("  {why}, so every request is denied");
     }
     Ok(ExitCode::from(Exit::Denied as u8))
 }
@@ -267,98 +265,100 @@ fn print(agent: &Agent, request: &Request, explanation: &Explanation) {
         Ok(allowed) => {
             println!("✓ {method} {target}{path}: allowed for agent '{}'", agent.name());
             println!("  decided by {}", allowed.rule);
-            if let Some(wait) = allowed.waits {
+            if let Some(wait) = allowed.approval_timeout {
                 println!("  held until a person approves it: it waits {} seconds", wait.as_secs());
             }
-            if allowed.unopened {
-                println!("  passed on unopened: no secret goes in, and nothing of the request is judged");
+            if allowed.is_passthrough {
+                println!("  passed through unopened: no secret is injected, and the request is not checked");
             }
-            for spend in &allowed.spends {
-                println!("  spends {} {}", spend.name, style(spend));
+            for secret_use in &allowed.secret_uses {
+                println!("  spends {} {}", secret_use.name, style(secret_use));
             }
         }
-        Err(refusal) => {
+        Err(rejection) => {
             println!(
                 "✗ {method} {target}{path}: denied for agent '{}', {}",
                 agent.name(),
-                refusal.code.as_str()
+                rejection.code.as_str()
             );
-            if let Some(rule) = &refusal.rule {
+            if let Some(rule) = &rejection.rule {
                 println!("  decided by {rule}");
             }
-            println!("  {}", refusal.message);
+            println!("  {}", rejection.message);
         }
     }
-    if explanation.outcome.is_err() && explanation.considered.len() < 2 {
+    if explanation.outcome.is_err() && explanation.rules.len() < 2 {
         return;
     }
-    for rule in &explanation.considered {
-        match &rule.objection {
+    for rule in &explanation.rules {
+        match &rule.mismatch {
             Some(objection) => println!("  {}: no, {objection}", rule.rule),
             None => println!("  {}: yes{}", rule.rule, spendable(rule)),
         }
     }
 }
 
-fn spendable(rule: &crate::policy::explain::Considered) -> String {
-    if rule.secrets.is_empty() || rule.places.is_empty() {
+fn spendable(rule: &crate::policy::explain::RuleAssessment) -> String {
+    if rule.secrets.is_empty() || rule.locations.is_empty() {
         return String::new();
     }
     let secrets: Vec<&str> = rule.secrets.iter().map(SecretName::as_str).collect();
-    let places: Vec<String> = rule.places.iter().map(ToString::to_string).collect();
+    let places: Vec<String> = rule.locations.iter().map(ToString::to_string).collect();
     format!(", with {} in {}", secrets.join(", "), places.join(", "))
 }
 
-fn style(spend: &Spend) -> String {
+fn style(spend: &SecretUse) -> String {
     match &spend.style {
-        Style::Placeholder(spot) => {
-            format!("in the place of its placeholder ({})", spot.place.as_str())
+        InjectionStyle::Placeholder(spot) => {
+            format!("in place of its placeholder ({})", spot.kind.as_str())
         }
-        Style::Bearer => "as Authorization: Bearer".to_owned(),
-        Style::Basic => "as Authorization: Basic".to_owned(),
-        Style::Header(name) => format!("as the header {name}"),
-        Style::Query(name) => format!("as the query parameter {name}"),
-        Style::Path(text) => format!("in the place of {text} in the path"),
-        Style::Cookie(name) => format!("as the cookie {name}"),
-        Style::Json(path) => format!("as {path} of the JSON body"),
-        Style::Form(name) => format!("as the form field {name}"),
-        Style::ClientCertificate => "as the client certificate, if the server asks for one".to_owned(),
-        Style::AwsSignature => "in the request's AWS signature".to_owned(),
-        Style::HmacSignature => "in the request's signature".to_owned(),
+        InjectionStyle::Bearer => "as Authorization: Bearer".to_owned(),
+        InjectionStyle::Basic => "as Authorization: Basic".to_owned(),
+        InjectionStyle::Header(name) => format!("as the header {name}"),
+        InjectionStyle::Query(name) => format!("as the query parameter {name}"),
+        InjectionStyle::Path(text) => format!("in place of {text} in the path"),
+        InjectionStyle::Cookie(name) => format!("as the cookie {name}"),
+        InjectionStyle::Json(path) => format!("as {path} of the JSON body"),
+        InjectionStyle::Form(name) => format!("as the form field {name}"),
+        InjectionStyle::ClientCertificate => {
+            "as the client certificate, if the server asks for one".to_owned()
+        }
+        InjectionStyle::AwsSignature => "in the request's AWS signature".to_owned(),
+        InjectionStyle::HmacSignature => "in the request's signature".to_owned(),
     }
 }
 
 fn as_json(agent: &Agent, explanation: &Explanation) -> Value {
     let considered: Vec<Value> = explanation
-        .considered
+        .rules
         .iter()
         .map(|rule| {
             json!({
-                "rule": &*rule.rule, "allows": rule.objection.is_none(), "objection": rule.objection,
+                "rule": &*rule.rule, "allows": rule.mismatch.is_none(), "objection": rule.mismatch,
                 "secrets": rule.secrets,
-                "places": rule.places.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "places": rule.locations.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })
         })
         .collect();
     match &explanation.outcome {
         Ok(allowed) => {
             let spends =
-                allowed.spends.iter().map(|spend| json!({ "secret": spend.name, "how": style(spend) }));
+                allowed.secret_uses.iter().map(|spend| json!({ "secret": spend.name, "how": style(spend) }));
             json!({
-                "agent": agent.name(), "allowed": true, "rule": &*allowed.rule, "unopened": allowed.unopened,
-                "approve_wait_seconds": allowed.waits.map(|wait| wait.as_secs()),
+                "agent": agent.name(), "allowed": true, "rule": &*allowed.rule, "unopened": allowed.is_passthrough,
+                "approve_wait_seconds": allowed.approval_timeout.map(|wait| wait.as_secs()),
                 "spends": spends.collect::<Vec<_>>(), "considered": considered,
             })
         }
-        Err(refusal) => json!({
-            "agent": agent.name(), "allowed": false, "error": refusal.code.as_str(), "rule": refusal.rule,
-            "message": refusal.message, "considered": considered,
+        Err(rejection) => json!({
+            "agent": agent.name(), "allowed": false, "error": rejection.code.as_str(), "rule": rejection.rule,
+            "message": rejection.message, "considered": considered,
         }),
     }
 }
 
 fn unusable(error: &LoadError) -> Failure {
-    let failure = Failure::new(Exit::Failure, error);
+    let failure = Failure::from_error(error);
     match error {
         LoadError::Invalid { .. } => failure.hint("a running policy stays in force until the file is sound"),
         LoadError::Unreadable { .. } => failure,
@@ -374,14 +374,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_judged_as_it_was_typed() {
+    fn url_is_not_normalized() {
         let request = Request::new("get", "https://API.x.com:8443/v1/../%2e?k=v#f", Vec::new()).unwrap();
         assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/v1/../%2e"));
         assert_eq!(request.target.to_string(), "https://api.x.com:8443");
     }
 
     #[test]
-    fn what_is_no_url_is_a_usage_error_that_repeats_nothing() {
+    fn invalid_url_is_not_repeated() {
         for url in [
             "x.com",
             "ftp://x.com",

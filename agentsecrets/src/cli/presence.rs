@@ -1,16 +1,17 @@
-//! `agentsecrets presence`: the passphrase by which a person proves to be there, on a strict machine.
+//! `agentsecrets presence`: the passphrase that confirms a person's presence on a strict machine.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anstream::eprintln;
 
-use super::{Context, Exit, Failure};
-use crate::privsep::confirmation::{Presence, SHORTEST};
+use crate::cli::context::Context;
+use crate::privsep::confirmation::{MIN_PASSPHRASE_LENGTH, Passphrase};
 use crate::sys::prompt::hidden;
+use crate::types::failure::{Exit, Failure};
 
-/// Set the passphrase that the daemon asks for before it shows a value or gives a right. The first one is
-/// set by root, since whoever sets it owns the door; a new one takes the old.
+/// Set the passphrase that the daemon asks for before it shows a value or grants a permission. Root sets the
+/// first one; a change needs the old one
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sudo agentsecrets presence set     for the person who called sudo
@@ -22,40 +23,40 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Set it, or set a new one
+    /// Set or change the passphrase
     #[command(after_help = "Example: sudo agentsecrets presence set")]
     Set,
-    /// Forget it: until another is set, only root and trusted programs may
+    /// Remove the passphrase: until a new one is set, only root and trusted programs are allowed
     #[command(after_help = "Example: agentsecrets presence forget")]
     Forget,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    if context.ticket.is_none() {
+    if context.invocation.is_none() {
         return Err(Failure::new(
             Exit::Failure,
-            "presence is proven to the daemon, and this machine has none: a program of your own user could change \
-             whatever is kept here",
+            "the daemon confirms presence, and this machine has none: any program of your user could change \
+             a passphrase that is stored here",
         )
         .hint("sudo agentsecrets daemon install"));
     }
-    let presence = Presence::in_home(context.home.policy().parent().unwrap_or(Path::new("/")));
-    let failed = |error: std::io::Error| Failure::new(Exit::Failure, error);
+    let presence = Passphrase::in_home(context.home.policy().parent().unwrap_or(Path::new("/")));
     match args.verb {
         Verb::Set => {
-            let first = hidden("New passphrase for your presence: ").map_err(failed)?;
-            if first.len() < SHORTEST {
-                let what = format!("a passphrase needs at least {SHORTEST} characters; nothing was changed");
+            let first = hidden("New passphrase for your presence: ").map_err(Failure::from_error)?;
+            if first.len() < MIN_PASSPHRASE_LENGTH {
+                let what = format!(
+                    "a passphrase needs at least {MIN_PASSPHRASE_LENGTH} characters; nothing was changed"
+                );
                 return Err(Failure::new(Exit::Usage, what));
             }
-            if first != hidden("The same passphrase again: ").map_err(failed)? {
+            if first != hidden("The same passphrase again: ").map_err(Failure::from_error)? {
                 return Err(Failure::new(Exit::Usage, "the two passphrases differ; nothing was changed"));
             }
-            presence.set(&first).map_err(failed)?;
-            eprintln!("it is asked for, once for each act, from now on");
+            presence.set(&first).map_err(Failure::from_error)?;
+            eprintln!("the daemon asks for it from now on, once for each act");
         }
-        Verb::Forget if presence.forget().map_err(failed)? => eprintln!("forgotten"),
+        Verb::Forget if presence.remove().map_err(Failure::from_error)? => eprintln!("removed"),
         Verb::Forget => return Err(Failure::new(Exit::NotFound, "no passphrase was set")),
     }
     Ok(ExitCode::SUCCESS)

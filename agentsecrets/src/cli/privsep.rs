@@ -1,40 +1,42 @@
-//! The person's door as the verbs see it: what each of them takes, and how a command line gets through.
+//! Privilege separation for the verbs: the confirmation that each one requires, and how a command line is
+//! forwarded to the daemon.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 
+use super::args::{Cli, Verb};
+use super::context::GlobalArgs;
 use super::scope::project_file::ProjectFile;
-use super::{Cli, Exit, Failure, Verb};
-use crate::authz::trust::Trust;
-use crate::authz::trust::pins::Pin;
-use crate::identity::{Caller, Process};
-use crate::privsep::authorizer::{self, Need, Start, Verbs};
-use crate::privsep::client::{Passed, pass};
-use crate::privsep::system_config::{Means, System};
+use super::service_trust::is_service;
+use crate::identity::Process;
+use crate::operator::authorizer::{self, CommandPolicy, Requirement, RunAs};
+use crate::operator::client::{ForwardedCommand, forward};
+use crate::operator::system_config::{ConfirmationMethod, SystemConfig};
 use crate::sys;
 use crate::sys::home::Home;
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::{Environment, Project, SecretName};
 
-/// What the daemon must know of the verbs.
-pub(super) const VERBS: Verbs = Verbs { understand, is_trusted };
+/// The rules of the verbs, for the daemon.
+pub(super) const COMMAND_POLICY: CommandPolicy = CommandPolicy { parse, is_trusted };
 
-/// Passes the command line through the door, on a machine that is strict. `None`: it is done here.
-pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
+/// Forwards the command line to the daemon on a strict machine and returns its exit code. `None`: run it
+/// here.
+pub(super) fn forward_to_daemon(cli: &Cli) -> Result<Option<u8>, Failure> {
     if is_local(&cli.verb) {
         return Ok(None);
     }
-    let Some(system) = System::find()? else { return Ok(None) };
+    let Some(system) = SystemConfig::load()? else { return Ok(None) };
     if nix::unistd::geteuid() == system.uid {
         return Ok(None);
     }
     let mut arguments = match &cli.verb {
-        Verb::Mcp(args) if args.speaks() => in_a_run(args, &cli.global)?,
+        Verb::Mcp(args) if args.acts_for_agent() => run_command_line(args, &cli.global)?,
         _ => std::env::args_os().skip(1).collect(),
     };
-    // The caller's choice, which is the same as a flag, and all that is taken of the caller's variables.
+    // These variables count like options. No other variable of the caller is used.
     let variable =
         |names: [&str; 2]| names.into_iter().filter_map(std::env::var_os).find(|it| !it.is_empty());
     if let Some(project) = variable(["AGENTSECRETS_PROJECT"; 2]).filter(|_| cli.global.project.is_none()) {
@@ -46,27 +48,27 @@ pub(super) fn through(cli: &Cli) -> Result<Option<u8>, Failure> {
         arguments.splice(0..0, ["--environment".into(), environment]);
     }
     let folder = std::env::current_dir().ok();
-    let passed = Passed {
+    let passed = ForwardedCommand {
         arguments,
-        files: files(&cli.verb),
-        places: match &cli.verb {
-            Verb::Trust(args) => args.places(),
+        files: input_files(&cli.verb),
+        located_paths: match &cli.verb {
+            Verb::Trust(args) => args.named_files(),
             _ => Vec::new(),
         },
         project_file: folder.and_then(|folder| ProjectFile::locate(&folder)),
-        starts_a_command: start(&cli.verb) != Start::Daemon
-            || matches!(&cli.verb, Verb::Mcp(args) if args.speaks()),
-        // Root is asked nothing.
-        asked_by_polkit: system.presence == Means::Polkit
-            && need(&cli.verb) == Need::Presence
+        starts_command: run_as(&cli.verb) != RunAs::DaemonUser
+            || matches!(&cli.verb, Verb::Mcp(args) if args.acts_for_agent()),
+        // Root needs no confirmation.
+        needs_polkit_agent: system.confirmation == ConfirmationMethod::Polkit
+            && required_proof(&cli.verb) == Requirement::Confirmation
             && !nix::unistd::geteuid().is_root(),
     };
-    pass(passed).map(Some)
+    forward(passed).map(Some)
 }
 
-/// The command line by which what speaks for an agent is started as one: outside of `run` nothing proves for
-/// longer than a moment which program started it, and a run takes no presence.
-fn in_a_run(args: &super::mcp::Args, global: &super::Global) -> Result<Vec<OsString>, Failure> {
+/// The command line that starts a verb which acts for an agent inside `run`: outside of `run` the program
+/// that started it is proven only for a moment, and `run` needs no confirmation.
+fn run_command_line(args: &super::mcp::Args, global: &GlobalArgs) -> Result<Vec<OsString>, Failure> {
     let program = sys::own_program().map_err(|error| Failure::new(Exit::Ours, error))?;
     let mut line: Vec<OsString> = vec!["run".into()];
     line.extend(args.agent().into_iter().flat_map(|agent| ["--agent".into(), agent.as_str().into()]));
@@ -80,34 +82,36 @@ fn in_a_run(args: &super::mcp::Args, global: &super::Global) -> Result<Vec<OsStr
     Ok(chosen.flatten().chain(line).collect())
 }
 
-/// Whether a verb is never for the door: what is a service or a part of one, what is about the caller's own
-/// files, or tells the caller's own.
+/// Whether a verb never goes to the daemon: services and their parts, and verbs that concern only the
+/// caller's own files or identity.
 fn is_local(verb: &Verb) -> bool {
     match verb {
         Verb::Daemon(_) | Verb::Interceptor(_) | Verb::Sidecar(_) | Verb::Health(_) | Verb::Kubernetes(_) => {
             true
         }
         Verb::Completions(_) | Verb::Whoami(_) => true,
-        Verb::Policy(args) => args.is_about_a_file(),
-        Verb::Mcp(args) => args.is_about_clients(),
+        Verb::Policy(args) => args.checks_own_file(),
+        Verb::Mcp(args) => args.edits_client_files(),
         _ => false,
     }
 }
 
-/// What a verb takes. A verb that is new takes presence until somebody says why it does not.
-pub(super) fn need(verb: &Verb) -> Need {
+/// The confirmation that a verb requires. A new verb requires presence unless there is a reason against it.
+pub(super) fn required_proof(verb: &Verb) -> Requirement {
     match verb {
-        local if is_local(local) => Need::Nothing,
-        Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => Need::Nothing,
-        Verb::Policy(args) => args.need(),
-        // Which environment applies.
-        Verb::Mcp(args) if args.asks_for_status() => Need::Nothing,
-        // It gives an agent what policy gives it, and no more to anybody; a session is asked for by `match`.
-        Verb::Run(_) => Need::Nothing,
-        Verb::Interceptor(_) | Verb::Daemon(_) | Verb::Whoami(_) => Need::Nothing,
-        Verb::Sidecar(_) | Verb::Health(_) | Verb::Kubernetes(_) => Need::Nothing,
-        Verb::Approvals(_) | Verb::Approve(_) | Verb::Deny(_) => Need::Presence,
-        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => Need::Presence,
+        local if is_local(local) => Requirement::Nothing,
+        Verb::Status(_) | Verb::Doctor(_) | Verb::Completions(_) => Requirement::Nothing,
+        Verb::Policy(args) => args.required_proof(),
+        // It only reports the active environment.
+        Verb::Mcp(args) if args.is_status_query() => Requirement::Nothing,
+        // It grants an agent only what the policy allows; a rule may require a session with `match`.
+        Verb::Run(_) => Requirement::Nothing,
+        Verb::Interceptor(_) | Verb::Daemon(_) | Verb::Whoami(_) => Requirement::Nothing,
+        Verb::Sidecar(_) | Verb::Health(_) | Verb::Kubernetes(_) => Requirement::Nothing,
+        Verb::Approvals(_) | Verb::Approve(_) | Verb::Deny(_) => Requirement::Confirmation,
+        Verb::Mcp(_) | Verb::Exec(_) | Verb::Trust(_) | Verb::Agent(_) | Verb::Session(_) => {
+            Requirement::Confirmation
+        }
         Verb::Call(_)
         | Verb::Env(_)
         | Verb::Proxy(_)
@@ -116,33 +120,33 @@ pub(super) fn need(verb: &Verb) -> Need {
         | Verb::Project(_)
         | Verb::Workspace(_)
         | Verb::Audit(_)
-        | Verb::Presence(_) => Need::Presence,
+        | Verb::Presence(_) => Requirement::Confirmation,
     }
 }
 
-/// As whom it is started.
-fn start(verb: &Verb) -> Start {
+/// The user as whom the daemon starts the verb.
+fn run_as(verb: &Verb) -> RunAs {
     match verb {
-        Verb::Run(_) => Start::Launcher,
-        Verb::Env(_) => Start::Giver,
-        _ => Start::Daemon,
+        Verb::Run(_) => RunAs::Launcher,
+        Verb::Env(_) => RunAs::CommandStarter,
+        _ => RunAs::DaemonUser,
     }
 }
 
-/// The caller's files that it reads.
-fn files(verb: &Verb) -> Vec<PathBuf> {
+/// The caller's files that the verb reads.
+fn input_files(verb: &Verb) -> Vec<PathBuf> {
     match verb {
-        Verb::Secrets(args) => args.files(),
-        Verb::Env(args) => args.files(),
-        Verb::Policy(args) => args.files(),
+        Verb::Secrets(args) => args.input_files(),
+        Verb::Env(args) => args.input_files(),
+        Verb::Policy(args) => args.input_files(),
         _ => Vec::new(),
     }
 }
 
-fn understand(arguments: &[OsString]) -> Result<authorizer::Verb, Failure> {
+fn parse(arguments: &[OsString]) -> Result<authorizer::ParsedCommand, Failure> {
     let words = std::iter::once(OsString::from("agentsecrets")).chain(arguments.iter().cloned());
-    let wrong = |error: clap::Error| Failure::new(Exit::Usage, error.render());
-    let matches = Cli::command().try_get_matches_from(words).map_err(wrong)?;
+    let usage = |error: clap::Error| Failure::new(Exit::Usage, error.render());
+    let matches = Cli::command().try_get_matches_from(words).map_err(usage)?;
     let mut named = Vec::new();
     let mut level = Some(&matches);
     while let Some((word, below)) = level.and_then(|matches| matches.subcommand()) {
@@ -150,93 +154,67 @@ fn understand(arguments: &[OsString]) -> Result<authorizer::Verb, Failure> {
         level = Some(below);
     }
     let words = named.join(" ");
-    let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(usage)?;
     if is_local(&cli.verb) {
-        return Err(Failure::new(Exit::Usage, format!("`{words}` is not for the door")));
+        return Err(Failure::new(Exit::Usage, format!("`{words}` never goes to the daemon")));
     }
     if let Some((what, instead)) = not_offered(&words, &cli.verb) {
         return Err(Failure::new(Exit::Denied, what).hint(instead));
     }
     let secrets: Vec<SecretName> = match &cli.verb {
-        Verb::Secrets(args) => args.names(),
-        Verb::Call(args) => args.names(),
-        Verb::Env(args) => args.names(),
+        Verb::Secrets(args) => args.secret_names(),
+        Verb::Call(args) => args.secret_names(),
+        Verb::Env(args) => args.secret_names(),
         _ => Vec::new(),
     };
     let environment = cli.global.environment.clone().unwrap_or_default();
-    Ok(authorizer::Verb { need: need(&cli.verb), start: start(&cli.verb), words, environment, secrets })
+    Ok(authorizer::ParsedCommand {
+        requirement: required_proof(&cli.verb),
+        run_as: run_as(&cli.verb),
+        words,
+        environment,
+        secrets,
+    })
 }
 
-/// What is not offered through the door: why, and what is done instead.
+/// The reason why the daemon does not offer a verb, and the alternative.
 fn not_offered(words: &str, verb: &Verb) -> Option<(&'static str, &'static str)> {
     match words {
         "secrets vault backup" | "secrets vault restore" => Some((
-            "the vault of a strict machine and the key that opens it are the daemon's, and are kept together",
+            "the vault of a strict machine and its key belong to the daemon and are stored together",
             "sudo cp -a /var/lib/agentsecrets/UID FOLDER, and back the same way",
         )),
         other if other.starts_with("secrets vault ") => Some((
-            "the vault of a strict machine is opened by a key of the daemon's, while nobody is there",
-            "your own passphrase at the door is changed by: agentsecrets presence set",
+            "the vault of a strict machine is opened by a key of the daemon, without a person",
+            "to change your own passphrase, run: agentsecrets presence set",
         )),
         _ if matches!(verb, Verb::Proxy(_)) && !["proxy logs", "proxy status"].contains(&words) => Some((
-            "a strict machine has no explicit proxy: that knows the programs of its own user alone, who is the daemon's",
-            "agentsecrets run -- COMMAND, which needs neither a proxy nor your presence",
+            "a strict machine has no explicit proxy: it could identify only programs of its own user, the daemon's",
+            "use agentsecrets run -- COMMAND, which needs neither a proxy nor your presence",
         )),
-        "audit export" if matches!(verb, Verb::Audit(args) if args.reaches_out()) => {
-            Some(("the daemon writes no file of yours", "agentsecrets audit export > FILE"))
+        "audit export" if matches!(verb, Verb::Audit(args) if args.has_outside_effects()) => {
+            Some(("the daemon does not write your files", "agentsecrets audit export > FILE"))
         }
-        "audit stream" if matches!(verb, Verb::Audit(args) if args.reaches_out()) => Some((
-            "the daemon sends your records nowhere, and writes no file of yours",
+        "audit stream" if matches!(verb, Verb::Audit(args) if args.has_outside_effects()) => Some((
+            "the daemon does not send your records anywhere, and does not write your files",
             "agentsecrets audit stream | COLLECTOR",
         )),
-        _ if matches!(verb, Verb::Mcp(args) if args.speaks()) => Some((
-            "what speaks for an agent is started as one on a strict machine",
-            "agentsecrets run -- agentsecrets mcp serve",
-        )),
+        _ if matches!(verb, Verb::Mcp(args) if args.acts_for_agent()) => {
+            Some(("on a strict machine this runs as an agent", "agentsecrets run -- agentsecrets mcp serve"))
+        }
         _ => None,
     }
 }
 
-/// Verbs by which a trusted program may spend what it is trusted for, and nothing else: `call` would fill any
-/// placeholder that stands in what it sends.
+/// Verbs that a trusted program may run without confirmation. `call` is not one of them: it would fill any
+/// placeholder in the request.
 const TRUSTED: &[&str] = &["env", "exec", "secrets get"];
 
-/// Whether the person trusts the program of `process` with every secret that `verb` names. `exec` is told the
-/// names later, and then asks for each of them.
-fn is_trusted(home: &Home, process: &Process, verb: &authorizer::Verb) -> bool {
+/// Whether the person trusts the program of `process` with every secret that `verb` names. `exec` reads the
+/// names later, and then checks each of them.
+fn is_trusted(home: &Home, process: &Process, verb: &authorizer::ParsedCommand) -> bool {
     let named = if verb.words == "exec" { None } else { Some(&*verb.secrets) };
     TRUSTED.contains(&&*verb.words)
         && named.is_none_or(|secrets| !secrets.is_empty())
         && is_service(home, process, named.unwrap_or_default())
-}
-
-/// Whether `process` is a trusted program that runs as a service, with a pin for every one of `secrets`. Any
-/// program of the person's user can become a trusted one after it connected, or be loaded into it: so the pin
-/// must bind it to a cgroup, into which root alone moves processes.
-pub(super) fn is_service(home: &Home, process: &Process, secrets: &[SecretName]) -> bool {
-    if !is_roots(&process.cgroup) {
-        return false;
-    }
-    // Pins that are not understood are none.
-    let Ok(trust) = Trust::open(&home.trust(), true, None) else { return false };
-    let caller = Caller {
-        process: Arc::new(process.clone()),
-        agent: None,
-        session: "".into(),
-        is_ours: false,
-        standing: Default::default(),
-    };
-    let standing = trust.standing(&caller);
-    let holds = |pin: &Pin| pin.cgroup.is_some() && pin.interpreter.is_none() && pin.script.is_none();
-    let pins: Vec<_> = standing.holding().iter().filter(|pin| holds(pin)).collect();
-    !pins.is_empty() && secrets.iter().all(|secret| pins.iter().any(|pin| pin.secrets.contains(secret)))
-}
-
-/// Whether root alone moves processes into the cgroup at `path`, which is not that of everybody.
-fn is_roots(path: &str) -> bool {
-    let Ok(mounts) = crate::launch::mounts::table() else { return false };
-    let root = mounts.into_iter().find(|mount| mount.kind == "cgroup2" && mount.root == "/");
-    let Some(root) = root.filter(|_| path.len() > 1) else { return false };
-    let file = root.point.join(path.trim_start_matches('/')).join("cgroup.procs");
-    std::fs::metadata(file).is_ok_and(|file| sys::is_roots_alone(&file))
 }

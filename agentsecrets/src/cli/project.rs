@@ -1,4 +1,5 @@
-//! `agentsecrets project`: secrets of one undertaking, apart from those of others.
+//! `agentsecrets project`: creates, selects, renames and deletes projects. A project separates its secrets
+//! from others.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -8,18 +9,18 @@ use anstream::eprintln;
 use super::environment::copy;
 use super::scope::Origin;
 use super::scope::project_file::ProjectFile;
-use super::scope::user::{Known, User};
-use super::secrets::{json, open_store_to_write, show, store_failure};
-use super::table::table;
+use super::scope::user::{ProjectEntry, UserScope};
 use crate::audit::visible;
-use crate::cli::Context;
-use crate::cli::Exit;
-use crate::cli::Failure;
-use crate::cli::admin_record;
+use crate::cli::context::Context;
+use crate::cli::output::table;
+use crate::cli::output::{print_bytes, print_json};
+use crate::cli::records;
+use crate::cli::stores::open_store_to_write;
 use crate::store::{Key, Store, Stores};
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::{Project, SecretName};
 
-/// Make, choose and delete projects.
+/// Create, select and delete projects
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agentsecrets project create shop
@@ -31,54 +32,53 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Make a project, and use it
+    /// Create a project, and select it
     #[command(after_help = "Example: agentsecrets project create shop --description 'The web shop'")]
     Create {
-        /// Its name
+        /// Name of the project
         name: Project,
-        /// What it is
+        /// Description
         #[arg(long, value_name = "TEXT", default_value = "")]
         description: String,
-        /// Bind the working folder to it, by a project file
+        /// Select it for the working folder only, with a project file
         #[arg(long)]
         here: bool,
     },
     /// List the projects
     #[command(after_help = "Example: agentsecrets project list --json")]
     List,
-    /// Make a project the one that applies: in the project file, where there is one, else everywhere
+    /// Select the active project: in the project file if there is one, otherwise for the user
     #[command(after_help = "Example: agentsecrets project use shop")]
     Use {
-        /// Its name
+        /// Name of the project
         name: Project,
-        /// Bind the working folder to it, by a project file
+        /// Select it for the working folder only, with a project file
         #[arg(long)]
         here: bool,
     },
     /// Change a project's name or description
     #[command(after_help = "Example: agentsecrets project update shop --name store")]
     Update {
-        /// Its name
+        /// Name of the project
         name: Project,
-        /// Its new name: its secrets move there
+        /// New name; the secrets move with it
         #[arg(long = "name", value_name = "NEW")]
         new: Option<Project>,
-        /// What it is
+        /// Description
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
     },
     /// Delete a project
     #[command(after_help = "Example: agentsecrets project delete shop --force")]
     Delete {
-        /// Its name
+        /// Name of the project
         name: Project,
-        /// Delete its secrets, too, in every environment
+        /// Delete its secrets too, in every environment
         #[arg(long)]
         force: bool,
     },
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::Create { name, description, here } => create(name, description, here, context),
@@ -90,56 +90,56 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn create(name: Project, description: String, here: bool, context: &Context) -> Result<ExitCode, Failure> {
-    let mut user = User::load(&context.home)?;
-    if user.known(&name).is_some() || name == Project::default() {
+    let mut user = UserScope::load(&context.home)?;
+    if user.project_mut(&name).is_some() || name == Project::default() {
         return Err(Failure::new(Exit::Failure, format!("there is a project {name} already"))
             .hint(format!("agentsecrets project use {name}")));
     }
-    user.projects.push(Known { name: name.clone(), description });
+    user.projects.push(ProjectEntry { name: name.clone(), description });
     user.save(&context.home)?;
-    eprintln!("made the project {name}");
+    eprintln!("created the project {name}");
     use_project(&name, here, context)
 }
 
 fn list(context: &Context) -> Result<ExitCode, Failure> {
-    let User { mut projects, workspace, .. } = User::load(&context.home)?;
+    let UserScope { mut projects, workspace, .. } = UserScope::load(&context.home)?;
     let workspace = workspace.unwrap_or_default();
     for name in [&Project::default(), &context.project] {
-        if !projects.iter().any(|known| known.name == *name) {
-            projects.insert(0, Known { name: name.clone(), description: String::new() });
+        if !projects.iter().any(|item| item.name == *name) {
+            projects.insert(0, ProjectEntry { name: name.clone(), description: String::new() });
         }
     }
     let active = &context.scope.project;
-    let origin = |known: &Known| (known.name == active.value).then(|| active.origin.to_string());
+    let origin = |item: &ProjectEntry| (item.name == active.value).then(|| active.origin.to_string());
     if context.json {
-        let entry = |known: &Known| {
-            let origin = origin(known);
+        let entry = |item: &ProjectEntry| {
+            let origin = origin(item);
             serde_json::json!({
-                "name": known.name, "description": known.description, "active": origin.is_some(), "origin": origin,
+                "name": item.name, "description": item.description, "active": origin.is_some(), "origin": origin,
             })
         };
-        return json(&projects.iter().map(entry).collect::<Vec<_>>());
+        return print_json(&projects.iter().map(entry).collect::<Vec<_>>());
     }
-    let row = |known: &Known| {
-        let active = origin(known).map(|origin| format!("active ({origin})"));
-        // Columns are told apart by this sign.
-        let description = visible(&known.description).replace('│', "|");
-        [known.name.to_string(), workspace.to_string(), description, active.unwrap_or_default()]
+    let row = |item: &ProjectEntry| {
+        let active = origin(item).map(|origin| format!("active ({origin})"));
+        // This character separates columns.
+        let description = visible(&item.description).replace('│', "|");
+        [item.name.to_string(), workspace.to_string(), description, active.unwrap_or_default()]
     };
     let rows: Vec<_> = projects.iter().map(row).collect();
-    show(table(["Project", "Workspace", "Description", "Active"], &rows).as_bytes())
+    print_bytes(table(["Project", "Workspace", "Description", "Active"], &rows).as_bytes())
 }
 
 fn use_project(name: &Project, here: bool, context: &Context) -> Result<ExitCode, Failure> {
-    let mut user = User::load(&context.home)?;
-    if user.known(name).is_none() && *name != Project::default() {
+    let mut user = UserScope::load(&context.home)?;
+    if user.project_mut(name).is_none() && *name != Project::default() {
         return Err(Failure::new(Exit::NotFound, format!("there is no project {name}"))
-            .hint(format!("to make it, run: agentsecrets project create {name}")));
+            .hint(format!("to create it, run: agentsecrets project create {name}")));
     }
-    let working = std::env::current_dir().map_err(|error| Failure::new(Exit::Failure, error))?;
+    let working = std::env::current_dir().map_err(Failure::from_error)?;
     match &context.scope.file {
         file if here || file.is_some() => {
-            context.may_write_project_file()?;
+            context.ensure_project_file_writable()?;
             let file = file.as_deref().filter(|file| !here || file.starts_with(&working));
             let written = ProjectFile::write(file, &working, &[("project", name.as_str())])?;
             eprintln!("{name} applies from now on, as {} says", written.display());
@@ -151,7 +151,7 @@ fn use_project(name: &Project, here: bool, context: &Context) -> Result<ExitCode
         }
     }
     if let Origin::Flag(variable) | Origin::Variable(variable) = context.scope.project.origin {
-        eprintln!("warning: {variable} comes first, and says {}", context.project);
+        eprintln!("warning: {variable} has precedence and is set to {}", context.project);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -162,20 +162,20 @@ fn update(
     description: Option<String>,
     context: &Context,
 ) -> Result<ExitCode, Failure> {
-    let mut user = User::load(&context.home)?;
-    let taken = new.as_ref().is_some_and(|new| user.known(new).is_some() || *new == Project::default());
-    let known = user.known(name).ok_or_else(|| not_found(name))?;
+    let mut user = UserScope::load(&context.home)?;
+    let taken = new.as_ref().is_some_and(|new| user.project_mut(new).is_some() || *new == Project::default());
+    let item = user.project_mut(name).ok_or_else(|| not_found(name))?;
     if let Some(description) = description {
-        known.description = description;
+        item.description = description;
     }
     if let Some(new) = new {
         if taken {
             return Err(Failure::new(Exit::Failure, format!("there is a project {new} already")));
         }
-        known.name = new.clone();
+        item.name = new.clone();
         let stores = open_store_to_write(context)?;
         let keys = keys(&stores, name, &user)?;
-        admin_record::record(
+        records::record_act(
             context,
             "project update",
             None,
@@ -185,30 +185,30 @@ fn update(
         let moved = keys.iter().map(|(key, placeholder)| {
             (key.clone(), Key { project: new.clone(), ..key.clone() }, placeholder.clone())
         });
-        // All are there before the first is gone.
-        copy(&stores, moved).map_err(store_failure)?;
+        // All secrets are copied before the first is removed.
+        copy(&stores, moved)?;
         remove(&stores, &keys)?;
         if user.project.as_ref() == Some(name) {
             user.project = Some(new.clone());
         }
-        eprintln!("{name} is {new} from now on; project files that name it are yours to change");
+        eprintln!("{name} is now {new}; change the project files that name it");
     }
     user.save(&context.home)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn delete(name: &Project, force: bool, context: &Context) -> Result<ExitCode, Failure> {
-    let mut user = User::load(&context.home)?;
-    user.known(name).ok_or_else(|| not_found(name))?;
+    let mut user = UserScope::load(&context.home)?;
+    user.project_mut(name).ok_or_else(|| not_found(name))?;
     let stores = open_store_to_write(context)?;
     let keys = keys(&stores, name, &user)?;
     if !keys.is_empty() && !force {
         let what = format!("{name} holds {} secrets; nothing was deleted", keys.len());
         return Err(Failure::new(Exit::Failure, what).hint("--force deletes them with it"));
     }
-    admin_record::record(context, "project delete", None, &names(&keys), vec![format!("project {name}")])?;
+    records::record_act(context, "project delete", None, &names(&keys), vec![format!("project {name}")])?;
     remove(&stores, &keys)?;
-    user.projects.retain(|known| known.name != *name);
+    user.projects.retain(|item| item.name != *name);
     if user.project.as_ref() == Some(name) {
         user.project = None;
     }
@@ -217,13 +217,13 @@ fn delete(name: &Project, force: bool, context: &Context) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every secret of a project, in all environments that are known, with its placeholder.
-fn keys(stores: &Stores, project: &Project, user: &User) -> Result<Vec<(Key, Option<String>)>, Failure> {
+/// Every secret of a project in all known environments, with its placeholder.
+fn keys(stores: &Stores, project: &Project, user: &UserScope) -> Result<Vec<(Key, Option<String>)>, Failure> {
     let mut keys = Vec::new();
-    // What a container mounts or a program prints is not ours to move or to delete.
+    // Mounted secrets and those of a command cannot be moved or deleted.
     let own: Vec<&str> = stores.writable().map(Store::name).collect();
     for environment in user.all_environments() {
-        for entry in stores.list(project, &environment).map_err(store_failure)? {
+        for entry in stores.list(project, &environment)? {
             if !own.contains(&entry.store) {
                 continue;
             }
@@ -234,14 +234,14 @@ fn keys(stores: &Stores, project: &Project, user: &User) -> Result<Vec<(Key, Opt
     Ok(keys)
 }
 
-/// What they are called, each once.
+/// The distinct secret names.
 fn names(keys: &[(Key, Option<String>)]) -> Vec<SecretName> {
     let names: BTreeSet<&SecretName> = keys.iter().map(|(key, _)| &key.name).collect();
     names.into_iter().cloned().collect()
 }
 
 fn remove(stores: &Stores, keys: &[(Key, Option<String>)]) -> Result<(), Failure> {
-    keys.iter().try_for_each(|(key, _)| stores.remove(key).map(drop).map_err(store_failure))
+    keys.iter().try_for_each(|(key, _)| stores.remove(key).map(drop).map_err(Failure::from))
 }
 
 fn not_found(name: &Project) -> Failure {

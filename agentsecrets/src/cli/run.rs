@@ -1,39 +1,39 @@
-//! `agentsecrets run`.
+//! `agentsecrets run`: runs a command as an agent.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Context, Exit, Failure};
+use crate::cli::context::Context;
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::AgentName;
 
-/// Start a command as an agent: its traffic goes through us, its secrets stay here.
+/// Run a command as an agent: its traffic is intercepted, and it never holds a secret
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sudo agentsecrets run --agent coder --ttl 30m -- claude\n\n\
-    The exit code is the command's own; 125 is a failure of ours, 126 a command that cannot be\n\
-    executed, 127 one that does not exist.")]
+    The exit code is the command's own. 125 is our own failure, 126 a command that cannot be\n\
+    executed, 127 a command that does not exist.")]
 pub(super) struct Args {
-    /// The policy's agent entry [default: the first that matches]
+    /// Agent entry of the policy [default: the first that matches]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// The user that the command runs as [default: who called sudo, else nobody]
+    /// User to run the command as [default: the caller of sudo, otherwise nobody]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// End the command after this time, such as 30s, 10m or 2h
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// The command and its arguments
+    /// Command and arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
-/// Runs the verb.
 #[cfg(target_os = "linux")]
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    use crate::launch::{Run, run};
+    use crate::launch::{RunConfig, run};
 
     if let Some(file) = &context.scope.file {
-        // It may have come with somebody's repository: what it chose is not left unsaid.
+        // The file may come from a foreign repository, so its choice is shown.
         anstream::eprintln!(
             "agentsecrets: project {}, environment {}, as {} says",
             context.project,
@@ -41,44 +41,44 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
             file.display()
         );
     }
-    let asked_by = context.ticket.as_ref().map(|ticket| (ticket.process.pid, ticket.process.start_time));
-    let (person, variables) = match &context.ticket {
-        Some(ticket) => {
-            let person = match (ticket.by_root, ticket.uid) {
+    let asked_by =
+        context.invocation.as_ref().map(|invocation| (invocation.process.pid, invocation.process.start_time));
+    let (person, variables) = match &context.invocation {
+        Some(invocation) => {
+            let person = match (invocation.by_root, invocation.uid) {
                 (true, 0) => None,
-                _ => Some(crate::launch::person(ticket.uid, ticket.gid)),
+                _ => Some(crate::launch::user_or_placeholder(invocation.uid, invocation.gid)),
             };
-            // What root may choose, the kernel has chosen for everybody else.
+            // Only root may choose a user.
             let own = person.as_ref().map(|person| (person.name.clone(), person.uid.to_string()));
-            if let (false, Some(user), Some((name, uid))) = (ticket.by_root, &args.user, own)
+            if let (false, Some(user), Some((name, uid))) = (invocation.by_root, &args.user, own)
                 && *user != name
                 && *user != uid
             {
-                let what = format!("only root runs an agent as somebody else than {name}");
-                return Err(Failure::new(Exit::Denied, what).hint("leave --user out"));
+                let what = format!("only root may run an agent as another user than {name}");
+                return Err(Failure::new(Exit::Denied, what).hint("omit --user"));
             }
-            (person, ticket.environment.clone())
+            (person, invocation.environment.clone())
         }
         None => (None, std::env::vars_os().collect()),
     };
-    let wanted = Run {
-        person,
-        asked_by,
-        variables,
+    let config = RunConfig {
+        caller: person,
+        requested_by: asked_by,
+        caller_environment: variables,
         home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),
-        narrow: context.scope.narrow.clone(),
+        restriction: context.scope.restriction.clone(),
         agent: args.agent,
         user: args.user,
         ttl: args.ttl,
         command: args.command,
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
-    run(&wanted, &interceptor).map(ExitCode::from).map_err(failure)
+    run(&config, &interceptor).map(ExitCode::from).map_err(failure)
 }
 
-/// Runs the verb.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn run(_args: Args, _context: &Context) -> Result<ExitCode, Failure> {
     Err(Failure::new(Exit::Ours, "`run` needs Linux")
@@ -86,18 +86,18 @@ pub(super) fn run(_args: Args, _context: &Context) -> Result<ExitCode, Failure> 
 }
 
 #[cfg(target_os = "linux")]
-fn failure(error: crate::launch::NotRun) -> Failure {
-    use crate::launch::{NoCgroup, NoInterceptor, NotRun};
+fn failure(error: crate::launch::RunError) -> Failure {
+    use crate::launch::{CgroupError, InterceptorError, RunError};
 
     let failure = |exit| Failure::new(exit, &error);
     match &error {
-        NotRun::NotRoot => failure(Exit::Ours).hint(format!("sudo {}", command_line())),
-        NotRun::NoCgroup(NoCgroup::NotMounted) => failure(Exit::Ours).hint(
+        RunError::RootRequired => failure(Exit::Ours).hint(format!("sudo {}", command_line())),
+        RunError::Cgroup(CgroupError::NotMounted) => failure(Exit::Ours).hint(
             "mount -t cgroup2 cgroup2 /sys/fs/cgroup, or start Linux with systemd.unified_cgroup_hierarchy=1",
         ),
-        NotRun::NoCgroup(NoCgroup::Hidden(_)) => failure(Exit::Ours)
+        RunError::Cgroup(CgroupError::Hidden(_)) => failure(Exit::Ours)
             .hint("in a container, start it with the host's cgroup namespace (--cgroupns=host)"),
-        NotRun::NoInterceptor(NoInterceptor::Refused { exit, hint, .. }) => {
+        RunError::Interceptor(InterceptorError::Failed { exit, hint, .. }) => {
             let exit = match exit {
                 4 => Exit::Denied,
                 5 => Exit::Locked,
@@ -105,23 +105,23 @@ fn failure(error: crate::launch::NotRun) -> Failure {
             };
             hint.iter().fold(failure(exit), |failure, hint| failure.hint(hint))
         }
-        NotRun::NotStarted { exit: 127, .. } => failure(Exit::NoCommand),
-        NotRun::NotStarted { exit: 126, .. } => failure(Exit::NotExecutable),
+        RunError::CommandNotStarted { exit: 127, .. } => failure(Exit::NoCommand),
+        RunError::CommandNotStarted { exit: 126, .. } => failure(Exit::NotExecutable),
         _ => failure(Exit::Ours),
     }
 }
 
-/// The caller's own command line, as a shell would read it.
+/// The command line of this process, quoted for a shell.
 #[cfg(target_os = "linux")]
 fn command_line() -> String {
     std::env::args_os().map(|word| crate::types::shell_quote::quoted(&word)).collect::<Vec<_>>().join(" ")
 }
 
 /// A positive time, such as `30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is no time such as 30s, 10m or 2h");
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(parsed).ok().filter(|time| !time.is_zero()).ok_or_else(wrong)
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("'{text}' is no time such as 30s, 10m or 2h");
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
+    Duration::try_from(parsed).ok().filter(|time| !time.is_zero()).ok_or_else(invalid)
 }
 
 #[cfg(test)]
@@ -129,12 +129,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_as_people_write_them() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+    fn durations_with_units_are_parsed() {
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         for bad in ["", "10", "-5m", "0s", "soon"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
+            assert!(parse_duration(bad).is_err(), "{bad:?}");
         }
     }
 }

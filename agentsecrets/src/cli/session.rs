@@ -1,5 +1,5 @@
-//! `agentsecrets session`: who may act for now, and how far. What bounds a session only takes away from what the
-//! policy's rules allow; runs are sessions too, and are ended like any other.
+//! `agentsecrets session`: starts, lists and ends sessions. A session restricts what the policy allows; it
+//! never grants more. Runs are sessions too.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,23 +8,22 @@ use anstream::eprintln;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::secrets::{json as print_json, show};
-use super::table::table;
 use crate::authz::clock;
 use crate::authz::registry;
 use crate::authz::session_uses;
 use crate::authz::sessions::{Session, Sessions, Who, hierarchy};
 use crate::authz::token;
-use crate::cli::Context;
-use crate::cli::Exit;
-use crate::cli::Failure;
-use crate::cli::admin_record;
+use crate::cli::context::Context;
+use crate::cli::output::table;
+use crate::cli::output::{print_bytes, print_json};
+use crate::cli::records;
 use crate::identity::ancestry;
 use crate::identity::container::{self, Container, is_whole_id};
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::{AgentName, SecretName};
 use crate::types::presented;
 
-/// Start, list and end sessions.
+/// Start, list and end sessions
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agentsecrets session start --agent coder --pid $$ --ttl 30m --secrets STRIPE_KEY
@@ -37,27 +36,27 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Start a session, and print its id; for a token, print that
+    /// Start a session, and print its id or its token
     #[command(after_help = "Examples:
   agentsecrets session start --agent coder --pid $$ --ttl 30m
   agentsecrets session start --cgroup /agents.slice --hosts api.stripe.com --methods GET --uses 20
   agentsecrets session start --token --agent coder --ttl 1h
 
-It is for the process that starts it and what descends from that, unless another is given. While it lives, and
-for as long as those are there after it has ended, they may do nothing that it does not include.")]
+By default it applies to the process that starts it and its descendants. While the session lives, and
+as long as those processes exist after it has ended, they may do only what the session includes.")]
     Start(Box<Start>),
-    /// List the sessions, those of `run` too
+    /// List the sessions, including those of `run`
     #[command(after_help = "Example: agentsecrets session list --json")]
     List,
-    /// End a session: its connections are closed within a second, a run's command is ended
+    /// End a session: closes its connections within a second, and ends the command of a run
     #[command(
         after_help = "Examples:\n  agentsecrets session end 3f2a9c0d11e85b67\n  agentsecrets session end --all"
     )]
     End {
-        /// Its id, as `session list` shows it
+        /// Session id, as `session list` shows it
         #[arg(required_unless_present = "all")]
         id: Option<String>,
-        /// Every session
+        /// End every session
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },
@@ -65,39 +64,38 @@ for as long as those are there after it has ended, they may do nothing that it d
 
 #[derive(Debug, clap::Args)]
 struct Start {
-    /// The agent entry that they act under [default: whichever holds for them]
+    /// Agent entry of the policy [default: the one that matches]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// When it ends, such as 30m or 8h [default: when those are gone whom it is for]
-    #[arg(long, value_name = "TIME", value_parser = super::run::duration)]
+    /// Lifetime, such as 30m or 8h [default: until its processes are gone]
+    #[arg(long, value_name = "TIME", value_parser = super::run::parse_duration)]
     ttl: Option<Duration>,
-    /// The secrets that may be spent [default: those that the rules allow]
+    /// Allow only these secrets [default: those that the rules allow]
     #[arg(long, value_name = "K1,K2", value_delimiter = ',')]
     secrets: Option<Vec<SecretName>>,
-    /// The hosts that may be reached, each as in a rule [default: those that the rules allow]
+    /// Allow only these hosts, written as in a rule [default: those that the rules allow]
     #[arg(long, value_name = "H1,H2", value_delimiter = ',')]
     hosts: Option<Vec<String>>,
-    /// The methods that may be used [default: those that the rules allow]
+    /// Allow only these methods [default: those that the rules allow]
     #[arg(long, value_name = "M1,M2", value_delimiter = ',')]
     methods: Option<Vec<String>>,
-    /// How many requests may spend a secret
+    /// Number of requests that may use a secret
     #[arg(long, value_name = "N")]
     uses: Option<u64>,
-    /// For this process and what descends from it
+    /// Apply to this process and its descendants
     #[arg(long, value_name = "PID", group = "whom")]
     pid: Option<u32>,
-    /// For what is in this cgroup, or below it
+    /// Apply to processes in this cgroup or below it
     #[arg(long, value_name = "PATH", group = "whom")]
     cgroup: Option<String>,
-    /// For what is in this container: its whole id
+    /// Apply to processes in this container (full id)
     #[arg(long, value_name = "ID", group = "whom")]
     container: Option<String>,
-    /// For whoever shows a token, which is printed this once
+    /// Apply to requests with a token, which is printed only once
     #[arg(long, group = "whom")]
     token: bool,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     match args.verb {
         Verb::Start(start) => begin(*start, context),
@@ -107,11 +105,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
-    let failed = |error: std::io::Error| Failure::new(Exit::Failure, error);
-    let minted = start.token.then(|| token::mint(presented::SESSION)).transpose().map_err(failed)?;
+    let minted =
+        start.token.then(|| token::mint(presented::SESSION)).transpose().map_err(Failure::from_error)?;
     let (id, who) = match &minted {
         Some(minted) => (minted.id.clone(), Who::Token { sha256: minted.digest.clone() }),
-        None => (token::new_id().map_err(failed)?, who(&start, context)?),
+        None => (token::new_id().map_err(Failure::from_error)?, session_subject(&start, context)?),
     };
     let methods =
         start.methods.map(|methods| methods.iter().map(|method| method.to_ascii_uppercase()).collect());
@@ -125,28 +123,28 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
     session.check().map_err(|why| Failure::new(Exit::Usage, why))?;
     registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
         let secrets = session.secrets.as_deref().unwrap_or_default();
-        let notes = vec![format!("session {id}: {}", bounds(&session))];
-        admin_record::record(context, "session start", session.agent.as_ref(), secrets, notes)?;
+        let notes = vec![format!("session {id}: {}", describe_bounds(&session))];
+        records::record_act(context, "session start", session.agent.as_ref(), secrets, notes)?;
         if session.uses.is_some() {
-            session_uses::begin(&context.home.session_uses(&id)).map_err(failed)?;
+            session_uses::begin(&context.home.session_uses(&id)).map_err(Failure::from_error)?;
         }
         sessions.forget_gone(&context.home);
         sessions.sessions.push(session.clone());
         Ok::<_, Failure>(())
     })?;
-    eprintln!("session {id} {}: {}", whom(&session.who), bounds(&session));
+    eprintln!("session {id} {}: {}", describe_subject(&session.who), describe_bounds(&session));
     let text = minted.as_ref().map_or(id.as_str(), |minted| minted.text.as_str());
     match context.json {
         true => {
             let token = minted.as_ref().map(|minted| minted.text.as_str());
             print_json(&json!({ "id": id, "token": token, "expires": session.expires }))
         }
-        false => show(zeroize::Zeroizing::new(format!("{text}\n")).as_bytes()),
+        false => print_bytes(zeroize::Zeroizing::new(format!("{text}\n")).as_bytes()),
     }
 }
 
-/// Whom it is for.
-fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
+/// The processes or the token that the session applies to.
+fn session_subject(start: &Start, context: &Context) -> Result<Who, Failure> {
     if let Some(path) = &start.cgroup {
         let path = format!("/{}", path.trim_matches('/'));
         let is_there = hierarchy().is_none_or(|root| root.join(path.trim_start_matches('/')).is_dir());
@@ -156,12 +154,13 @@ fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
         };
     }
     if let Some(id) = &start.container {
-        let wrong = || Failure::new(Exit::Usage, "a container is named by its whole id, 64 digits of hex");
-        return is_whole_id(id).then(|| Who::Container { id: id.clone() }).ok_or_else(wrong);
+        let invalid =
+            || Failure::new(Exit::Usage, "a container is named by its full id, 64 hexadecimal digits");
+        return is_whole_id(id).then(|| Who::Container { id: id.clone() }).ok_or_else(invalid);
     }
-    let asked = || match context.starter() {
+    let asked = || match context.parent_process() {
         Some(process) => Ok(process.pid),
-        None => crate::identity::parent_id().map_err(|error| Failure::new(Exit::Failure, error)),
+        None => crate::identity::parent_id().map_err(Failure::from_error),
     };
     let pid = start.pid.map_or_else(asked, Ok)?;
     let start_time = ancestry::start_of(pid)
@@ -171,11 +170,11 @@ fn who(start: &Start, context: &Context) -> Result<Who, Failure> {
     Ok(Who::Tree { pid, start_time, container })
 }
 
-/// How a session stands, for those who look at it.
-fn state(session: &Session, context: &Context) -> &'static str {
+/// The state of a session, for display.
+fn session_state(session: &Session, context: &Context) -> &'static str {
     let used = session
         .uses
-        .map(|most| session_uses::used(&context.home.session_uses(&session.id)).is_ok_and(|n| n < most));
+        .map(|limit| session_uses::used(&context.home.session_uses(&session.id)).is_ok_and(|n| n < limit));
     if session.boot != clock::boot() || !session.who.is_there() {
         "gone"
     } else if session.ended.is_some() {
@@ -189,55 +188,55 @@ fn state(session: &Session, context: &Context) -> &'static str {
     }
 }
 
-/// How many sessions are live, runs included.
-pub(super) fn live(context: &Context) -> Result<usize, Failure> {
+/// The number of live sessions, including runs.
+pub(super) fn count_live(context: &Context) -> Result<usize, Failure> {
     let sessions: Sessions = registry::read(&context.home.sessions())?;
-    Ok(sessions.sessions.iter().filter(|session| state(session, context) == "live").count())
+    Ok(sessions.sessions.iter().filter(|session| session_state(session, context) == "live").count())
 }
 
 fn list(context: &Context) -> Result<ExitCode, Failure> {
     let sessions: Sessions = registry::read(&context.home.sessions())?;
-    let shown = sessions.sessions.iter().map(|session| (session, state(session, context)));
-    // Those of whom nobody is left bound nobody.
-    let shown: Vec<_> = shown.filter(|(_, state)| *state != "gone").collect();
+    let listed = sessions.sessions.iter().map(|session| (session, session_state(session, context)));
+    // A session without processes has no effect.
+    let listed: Vec<_> = listed.filter(|(_, state)| *state != "gone").collect();
     let used = |session: &Session| {
         session.uses.map(|_| session_uses::used(&context.home.session_uses(&session.id)).unwrap_or_default())
     };
     if context.json {
         let entry = |(session, state): &(&Session, &str)| {
             json!({
-                "id": session.id, "state": state, "for": whom(&session.who), "agent": session.agent,
+                "id": session.id, "state": state, "for": describe_subject(&session.who), "agent": session.agent,
                 "secrets": session.secrets, "hosts": session.hosts, "methods": session.methods,
                 "uses": session.uses, "used": used(session), "started": session.started,
                 "expires": session.expires, "ended": session.ended,
             })
         };
-        return print_json(&shown.iter().map(entry).collect::<Vec<_>>());
+        return print_json(&listed.iter().map(entry).collect::<Vec<_>>());
     }
     let row = |(session, state): &(&Session, &str)| {
         let agent = session.agent.as_ref().map(ToString::to_string).unwrap_or_default();
         let until = session.expires.map_or("-".to_owned(), |end| format!("{end:.0}"));
         let used = used(session).map_or(String::new(), |used| format!("used {used}, "));
-        let bounds = format!("{used}{}", bounds(session));
-        [session.id.clone(), (*state).to_owned(), whom(&session.who), agent, until, bounds]
+        let bounds = format!("{used}{}", describe_bounds(session));
+        [session.id.clone(), (*state).to_owned(), describe_subject(&session.who), agent, until, bounds]
     };
-    let rows: Vec<_> = shown.iter().map(row).collect();
-    show(table(["Session", "State", "For", "Agent", "Until", "Includes"], &rows).as_bytes())
+    let rows: Vec<_> = listed.iter().map(row).collect();
+    print_bytes(table(["Session", "State", "For", "Agent", "Until", "Includes"], &rows).as_bytes())
 }
 
 fn end(id: Option<&str>, context: &Context) -> Result<ExitCode, Failure> {
     let what = id.map_or("every session".to_owned(), |id| format!("session {id}"));
     let count = registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
         sessions.forget_gone(&context.home);
-        let meant = |session: &&mut Session| id.is_none_or(|id| session.id == id);
-        let meant: Vec<&mut Session> = sessions.sessions.iter_mut().filter(meant).collect();
-        if let Some(id) = id.filter(|_| meant.is_empty()) {
+        let selected = |session: &&mut Session| id.is_none_or(|id| session.id == id);
+        let selected: Vec<&mut Session> = sessions.sessions.iter_mut().filter(selected).collect();
+        if let Some(id) = id.filter(|_| selected.is_empty()) {
             return Err(Failure::new(Exit::NotFound, format!("there is no session {id}"))
                 .hint("agentsecrets session list"));
         }
-        admin_record::record(context, "session end", None, &[], vec![what])?;
+        records::record_act(context, "session end", None, &[], vec![what])?;
         let mut count = 0;
-        for session in meant {
+        for session in selected {
             count += usize::from(session.ended.is_none());
             session.ended.get_or_insert_with(Timestamp::now);
         }
@@ -247,23 +246,23 @@ fn end(id: Option<&str>, context: &Context) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn whom(who: &Who) -> String {
+fn describe_subject(who: &Who) -> String {
     match who {
         Who::Tree { pid, container: None, .. } => format!("process {pid}"),
-        Who::Tree { pid, container: Some(id), .. } => format!("process {pid} in container {}", short(id)),
+        Who::Tree { pid, container: Some(id), .. } => format!("process {pid} in container {}", short_id(id)),
         Who::Cgroup { path } => format!("cgroup {path}"),
-        Who::Container { id } => format!("container {}", short(id)),
+        Who::Container { id } => format!("container {}", short_id(id)),
         Who::Run { .. } => "run".to_owned(),
         Who::Token { .. } => "token".to_owned(),
     }
 }
 
-fn short(id: &str) -> &str {
+fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// What it includes, for people.
-fn bounds(session: &Session) -> String {
+/// The limits of a session, for display.
+fn describe_bounds(session: &Session) -> String {
     let list =
         |what: &str, names: Option<Vec<String>>| names.map(|names| format!("{what} {}", names.join(", ")));
     let secrets = session.secrets.as_ref().map(|secrets| secrets.iter().map(ToString::to_string).collect());

@@ -1,75 +1,76 @@
-//! `agentsecrets sidecar`.
+//! `agentsecrets sidecar`: intercepts the traffic of agents in other containers.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Context, Exit, Failure};
+use crate::cli::context::Context;
 use crate::intercept::ebpf::EbpfError;
-use crate::launch::NoInterceptor;
-use crate::launch::cgroup_discovery::NoPlace;
-use crate::launch::sidecar::{Capture, NotServed, Sidecar, hold_network, serve};
+use crate::launch::InterceptorError;
+use crate::launch::cgroup_discovery::CgroupDiscoveryError;
+use crate::launch::sidecar::{Capture, ServiceError, SidecarConfig, serve, wait_for_signal};
 use crate::sys::home::Home;
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::AgentName;
 
-/// Guard agents in other containers: what is started in this one's cgroup goes through here.
+/// Intercept the traffic of agents in other containers, by their cgroup or network namespace
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  agentsecrets sidecar --cgroup /agentsecrets.slice\n  \
     agentsecrets sidecar --spiffe unix:///spiffe-workload-api/spire-agent.sock\n\n\
-    deploy/compose.yaml starts it with all that it needs. It takes CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON,\n\
-    CAP_SETUID and CAP_SETGID, and gives them up before it serves; agents stay held when it ends.\n\
-    With --capture nftables the agents share its network, CAP_BPF and CAP_PERFMON are not needed, and\n\
-    less is known of who calls: the manual's page on Kubernetes says what.")]
+    deploy/compose.yaml shows a complete setup. It needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SETUID\n\
+    and CAP_SETGID, and drops them before it serves. When it ends, the agents' traffic stays blocked.\n\
+    With --capture nftables the agents share its network namespace, and it needs neither CAP_BPF nor\n\
+    CAP_PERFMON, but it knows less about the calling process (see the manual's page on Kubernetes).")]
 pub(super) struct Args {
-    /// The policy's agent entry, if all agents here are one [default: the first that matches]
+    /// Agent entry for all agents here [default: the first that matches]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// What leads agents' connections here: programs at their cgroup, or rules of the network shared with them
+    /// Capture method: eBPF programs at the agents' cgroup, or nftables rules in the shared network namespace
     #[arg(long, value_name = "HOW", value_enum, default_value = "ebpf")]
-    capture: How,
-    /// The cgroup to hook, as a path in the host's tree [default: the one that holds this container]
+    capture: CaptureMethod,
+    /// Cgroup to attach to, as a path in the host's tree [default: the one that contains this container]
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
-    /// The folder for pins, on the host's bpffs
+    /// Folder for pinned BPF objects, on the host's bpffs
     #[arg(long, value_name = "FOLDER", default_value = "/host/bpf")]
     pins: PathBuf,
-    /// Where agents read the certificates that they must trust
+    /// Folder in which agents find the CA certificate
     #[arg(long, value_name = "FOLDER", default_value = "/run/agentsecrets/public")]
     public: PathBuf,
-    /// As whom to serve, as numbers [default: the owner of our state]
-    #[arg(long, value_name = "UID:GID", value_parser = user)]
+    /// User and group of the interceptor, as numbers [default: the owner of our state]
+    #[arg(long, value_name = "UID:GID", value_parser = parse_user)]
     user: Option<(u32, u32)>,
-    /// Prove agents' programs too: they share our pid namespace, and we have CAP_SYS_PTRACE
+    /// Identify agents' programs too; needs a shared pid namespace and CAP_SYS_PTRACE
     #[arg(long)]
     processes: bool,
-    /// Only hold the network that a service and its agents share, until told to end
+    /// Only keep the shared network namespace open, until a signal ends the process
     #[arg(long, exclusive = true)]
     network: bool,
-    /// Ask this engine which images agents' containers are of, for `match: { image: … }`
-    #[arg(long, value_name = "unix:///SOCKET", value_parser = socket)]
+    /// Container engine to query for the images of agents, for `match: { image: … }`
+    #[arg(long, value_name = "unix:///SOCKET", value_parser = parse_socket)]
     engine: Option<PathBuf>,
-    /// Ask this SPIFFE Workload API who we are, for `match: { spiffe: … }` [default: $SPIFFE_ENDPOINT_SOCKET]
-    #[arg(long, value_name = "unix:///SOCKET", value_parser = socket)]
+    /// SPIFFE Workload API to query, for `match: { spiffe: … }` [default: $SPIFFE_ENDPOINT_SOCKET]
+    #[arg(long, value_name = "unix:///SOCKET", value_parser = parse_socket)]
     spiffe: Option<PathBuf>,
     #[command(flatten)]
-    streamed: Streamed,
+    streamed: AuditStreamArgs,
 }
 
-/// What a service does with its audit log beside keeping it.
+/// The audit export options of a service.
 #[derive(Debug, clap::Args)]
-pub(super) struct Streamed {
-    /// Send the audit log on as it is written, as `audit stream` does
+pub(super) struct AuditStreamArgs {
+    /// Stream the audit log as `audit stream` does
     #[arg(long, value_name = "stdout|URL|none")]
     audit_to: Option<String>,
-    /// Count requests for Prometheus, at http://ADDRESS/metrics
+    /// Serve Prometheus metrics at http://ADDRESS/metrics
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
 }
 
-impl Streamed {
-    /// Our own program's arguments for that, if anything is to be done. Its place is kept beside the log.
-    pub(super) fn words(&self, home: &Home) -> Option<Vec<OsString>> {
+impl AuditStreamArgs {
+    /// The arguments of the `audit stream` process, if one is needed. Its position file is next to the log.
+    pub(super) fn command_arguments(&self, home: &Home) -> Option<Vec<OsString>> {
         if self.audit_to.is_none() && self.metrics.is_none() {
             return None;
         }
@@ -84,83 +85,87 @@ impl Streamed {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum How {
+enum CaptureMethod {
     Ebpf,
     Nftables,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     if args.network {
-        return hold_network().map(|()| ExitCode::SUCCESS).map_err(failure);
+        return wait_for_signal().map(|()| ExitCode::SUCCESS).map_err(failure);
     }
     let looks = args.cgroup.is_some() || args.processes || args.engine.is_some();
-    if looks && matches!(args.capture, How::Nftables) {
-        let what =
-            "--cgroup, --processes and --engine are of no use with --capture nftables, which sees sockets";
+    if looks && matches!(args.capture, CaptureMethod::Nftables) {
+        let what = "--cgroup, --processes and --engine have no effect with --capture nftables, which sees only sockets";
         return Err(Failure::new(Exit::Usage, what));
     }
     crate::server::logging::to_stderr();
-    let wanted = Sidecar {
+    let config = SidecarConfig {
         home: context.home.clone(),
         project: context.project.clone(),
         environment: context.environment.clone(),
-        narrow: context.scope.narrow.clone(),
+        restriction: context.scope.restriction.clone(),
         agent: args.agent,
         capture: match args.capture {
-            How::Ebpf => Capture::Ebpf,
-            How::Nftables => Capture::Nftables,
+            CaptureMethod::Ebpf => Capture::Ebpf,
+            CaptureMethod::Nftables => Capture::Nftables,
         },
         cgroup: args.cgroup,
         pins: args.pins,
-        public: args.public,
+        public_folder: args.public,
         user: args.user,
-        processes: args.processes,
-        engine: args.engine,
-        spiffe: args.spiffe.map_or_else(workload_api, |socket| Ok(Some(socket)))?,
-        streaming: args.streamed.words(&context.home),
+        sees_processes: args.processes,
+        engine_socket: args.engine,
+        workload_api_socket: args
+            .spiffe
+            .map_or_else(workload_api_from_environment, |socket| Ok(Some(socket)))?,
+        audit_export: args.streamed.command_arguments(&context.home),
     };
     let interceptor = ["/proc/self/exe".into(), "interceptor".into()];
-    serve(&wanted, &interceptor).map(|()| ExitCode::SUCCESS).map_err(failure)
+    serve(&config, &interceptor).map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
-/// `UID:GID`, neither of which is root's.
-pub(super) fn user(text: &str) -> Result<(u32, u32), String> {
+/// Parses `UID:GID`; neither may be root.
+pub(super) fn parse_user(text: &str) -> Result<(u32, u32), String> {
     let parsed = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
     match parsed {
         Some((uid, gid)) if uid != 0 && gid != 0 => Ok((uid, gid)),
-        _ => Err(format!("'{text}' is no user such as 65532:65532; root handles no agent's traffic")),
+        _ => Err(format!("'{text}' is not a user such as 65532:65532; root must not handle agents' traffic")),
     }
 }
 
-/// The socket of the Workload API where the standard has it looked for.
-fn workload_api() -> Result<Option<PathBuf>, Failure> {
+/// The socket of the Workload API from the standard variable.
+fn workload_api_from_environment() -> Result<Option<PathBuf>, Failure> {
     let named = std::env::var("SPIFFE_ENDPOINT_SOCKET").ok().filter(|text| !text.is_empty());
-    let read = named.map(|text| socket(&text)).transpose();
+    let read = named.map(|text| parse_socket(&text)).transpose();
     read.map_err(|why| Failure::new(Exit::Usage, format!("SPIFFE_ENDPOINT_SOCKET: {why}")))
 }
 
-/// The file of a socket.
-fn socket(text: &str) -> Result<PathBuf, String> {
+/// Parses the URL of a Unix socket.
+fn parse_socket(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok(path.into()),
-        _ => Err(format!("'{text}' is no socket of this machine such as unix:///run/agent.sock")),
+        _ => Err(format!("'{text}' is not a Unix socket such as unix:///run/agent.sock")),
     }
 }
 
-pub(super) fn failure(error: NotServed) -> Failure {
+pub(super) fn failure(error: ServiceError) -> Failure {
     let failure = |exit| Failure::new(exit, &error);
     match &error {
-        NotServed::NoPlace(NoPlace::NoTree | NoPlace::NotFound) => failure(Exit::Failure)
+        ServiceError::CgroupDiscovery(
+            CgroupDiscoveryError::HierarchyNotVisible | CgroupDiscoveryError::NotFound,
+        ) => failure(Exit::Failure)
             .hint("mount the host's /sys/fs/cgroup read-only at /host/cgroup, as deploy/compose.yaml does"),
-        NotServed::NoPlace(NoPlace::NotOurs(_) | NoPlace::Outside { .. }) => failure(Exit::Failure).hint(
+        ServiceError::CgroupDiscovery(
+            CgroupDiscoveryError::SharedCgroup(_) | CgroupDiscoveryError::Outside { .. },
+        ) => failure(Exit::Failure).hint(
             "give this service and its agents a parent of their own: `cgroup_parent: agentsecrets.slice`",
         ),
-        NotServed::Ebpf(EbpfError::NoBpffs { .. }) => failure(Exit::Failure)
+        ServiceError::Ebpf(EbpfError::NoBpffs { .. }) => failure(Exit::Failure)
             .hint("mount the host's /sys/fs/bpf/agentsecrets at /host/bpf, as deploy/compose.yaml does"),
-        NotServed::Root(folder) => failure(Exit::Failure)
-            .hint(format!("chown it to the user that is to serve, such as 65532: {}", folder.display())),
-        NotServed::NoInterceptor(NoInterceptor::Refused { exit, hint, .. }) => {
+        ServiceError::StateOwnedByRoot(folder) => failure(Exit::Failure)
+            .hint(format!("chown it to the user of the interceptor, such as 65532: {}", folder.display())),
+        ServiceError::Interceptor(InterceptorError::Failed { exit, hint, .. }) => {
             let exit = if *exit == 5 { Exit::Locked } else { Exit::Failure };
             hint.iter().fold(failure(exit), |failure, hint| failure.hint(hint))
         }

@@ -1,4 +1,4 @@
-//! `agentsecrets status`: one screen of what is set up, and what protects it.
+//! `agentsecrets status`: the configuration and its protection on one screen.
 
 use std::process::ExitCode;
 
@@ -6,26 +6,28 @@ use anstream::println;
 use anstyle::Style;
 use serde::Serialize;
 
-use super::{Context, Exit, Failure, secrets};
+use super::stores;
+use crate::cli::context::Context;
 use crate::policy::Policy;
 use crate::store::Choice;
 use crate::store::Kind;
 use crate::store::keychain;
+use crate::types::failure::Failure;
 use crate::vault;
 
-/// How agents are kept from what is ours.
-const AGENTS_DOOR: &str = if cfg!(target_os = "linux") {
+/// The protection of our files from agents.
+const SANDBOX_STATE: &str = if cfg!(target_os = "linux") {
     "closed: inside `run`, vault, key, sockets and kernel objects are out of reach"
 } else {
     "none: `run` needs Linux; the explicit proxy serves programs that use it, and stops nobody else"
 };
 
-/// Show what is set up and what protects it.
+/// Show the configuration and its protection on one screen
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  agentsecrets status --json")]
 pub(super) struct Args {}
 
-/// What is shown.
+/// The output.
 #[derive(Debug, Serialize)]
 struct Status {
     version: &'static str,
@@ -36,8 +38,10 @@ struct Status {
     policy: PolicyStatus,
     stores: Vec<StoreStatus>,
     sessions: usize,
-    person_door: &'static str,
-    agents_door: &'static str,
+    #[serde(rename = "person_door")]
+    outside_protection: &'static str,
+    #[serde(rename = "agents_door")]
+    sandbox_protection: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,10 +66,9 @@ struct AgentStatus {
     secrets: Vec<String>,
 }
 
-/// Runs the verb.
 pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    if crate::launch::inside_agent() {
-        return inside(context);
+    if crate::launch::is_inside_agent() {
+        return print_inside_agent(context);
     }
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -73,15 +76,14 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         project_origin: context.scope.project.origin.to_string(),
         environment: context.environment.to_string(),
         environment_origin: context.scope.environment.origin.to_string(),
-        policy: policy(context),
-        stores: secrets::choices(context)?.iter().map(|choice| store(choice, context)).collect(),
-        sessions: super::session::live(context)?,
-        person_door: person_door(context),
-        agents_door: AGENTS_DOOR,
+        policy: policy_status(context),
+        stores: stores::store_choices(context)?.iter().map(|choice| store_status(choice, context)).collect(),
+        sessions: super::session::count_live(context)?,
+        outside_protection: privsep_state(context),
+        sandbox_protection: SANDBOX_STATE,
     };
     if context.json {
-        let text =
-            serde_json::to_string_pretty(&status).map_err(|error| Failure::new(Exit::Failure, error))?;
+        let text = serde_json::to_string_pretty(&status).map_err(Failure::from_error)?;
         println!("{text}");
     } else {
         status.print();
@@ -89,36 +91,38 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who but the person gets at what is stored, and why.
-fn person_door(context: &Context) -> &'static str {
+/// The protection of stored secrets from programs other than the person's.
+fn privsep_state(context: &Context) -> &'static str {
     #[cfg(target_os = "linux")]
-    if context.ticket.is_some() {
+    if context.invocation.is_some() {
         return "closed: files of the daemon's own user; values and rights take your presence or a trusted program";
     }
     let _ = context;
     "unguarded: a program of the same user, outside `run`, can read what you can"
 }
 
-/// What an agent may know: that it is one.
-fn inside(context: &Context) -> Result<ExitCode, Failure> {
+/// Prints the only fact that an agent may know: that it is one.
+fn print_inside_agent(context: &Context) -> Result<ExitCode, Failure> {
     if context.json {
         println!("{}", serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "inside_agent": true }));
     } else {
-        println!("inside an agent: its connections go through AgentSecrets, its secrets are elsewhere");
+        println!(
+            "inside an agent: AgentSecrets intercepts its connections, and its secrets are stored elsewhere"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn policy(context: &Context) -> PolicyStatus {
+fn policy_status(context: &Context) -> PolicyStatus {
     let path = context.home.policy();
     let shown = path.display().to_string();
     match Policy::load(&path) {
         Err(error) => PolicyStatus { path: shown, error: Some(error.to_string()), agents: Vec::new() },
         Ok(policy) => {
-            let policy = policy.narrowed(&context.scope.narrow);
+            let policy = policy.restricted_to(&context.scope.restriction);
             let agents = policy.agents().iter().map(|agent| AgentStatus {
                 name: agent.name().to_string(),
-                rules: agent.rules(),
+                rules: agent.rule_count(),
                 secrets: agent.secrets().map(ToString::to_string).collect(),
             });
             PolicyStatus { path: shown, error: None, agents: agents.collect() }
@@ -126,12 +130,12 @@ fn policy(context: &Context) -> PolicyStatus {
     }
 }
 
-/// How a store stands, without unlocking it or starting anything.
-fn store(choice: &Choice, context: &Context) -> StoreStatus {
+/// The state of a store, without unlocking it or starting a program.
+fn store_status(choice: &Choice, context: &Context) -> StoreStatus {
     let state = match &choice.kind {
         Kind::Vault => vault_state(context).to_owned(),
         Kind::Keychain(_) => match keychain::look() {
-            Ok(()) => "there, unlocked when it is needed".to_owned(),
+            Ok(()) => "available, unlocked when it is needed".to_owned(),
             Err(error) => error.to_string(),
         },
         Kind::Mounted(mounted) => format!("the files in {}", mounted.path),
@@ -140,7 +144,7 @@ fn store(choice: &Choice, context: &Context) -> StoreStatus {
             let programs = programs.chain(command.names.values().filter_map(|words| words.first()));
             let mut programs: Vec<&str> = programs.map(String::as_str).collect();
             programs.dedup();
-            format!("what {} prints", programs.join(", "))
+            format!("the output of {}", programs.join(", "))
         }
     };
     StoreStatus { name: choice.kind.name(), state, optional: choice.optional }
@@ -148,7 +152,7 @@ fn store(choice: &Choice, context: &Context) -> StoreStatus {
 
 fn vault_state(context: &Context) -> &'static str {
     match (vault::exists(&context.home.vault()), vault::unlock_from_environment()) {
-        (false, _) => "none yet: `agentsecrets secrets set NAME` makes it",
+        (false, _) => "none yet: `agentsecrets secrets set NAME` creates it",
         (true, Some(_)) => "encrypted, opened by a key file",
         (true, None) => "encrypted, opened by a passphrase",
     }
@@ -178,7 +182,7 @@ impl Status {
             row("", &format!("{}: {} rules, may spend {secrets}", agent.name, agent.rules));
         }
         row("sessions", &format!("{} live", self.sessions));
-        row("agents", self.agents_door);
-        row("outside", self.person_door);
+        row("agents", self.sandbox_protection);
+        row("outside", self.outside_protection);
     }
 }

@@ -1,4 +1,4 @@
-//! `agentsecrets whoami`: what would be known of the program that calls it.
+//! `agentsecrets whoami`: the identity of the calling program as the policy sees it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use http::Request;
 use http::header::HOST;
 use http_body_util::BodyExt;
 
-use super::{Context, Exit, Failure};
 use crate::audit::visible;
 use crate::authz::Capabilities;
 use crate::authz::trust::Trust;
 use crate::authz::whoami::{Known, known};
 use crate::call::send;
+use crate::cli::context::Context;
 use crate::config::Config;
 use crate::identity::inspector::Witness;
 use crate::identity::process_details::Look;
@@ -23,44 +23,47 @@ use crate::pipeline::value_export;
 use crate::pipeline::whoami;
 use crate::policy::Policy;
 use crate::types::body::empty;
+use crate::types::failure::{Exit, Failure};
 
-/// Show what would be known of the program that calls this: who it is, whether it is trusted, and why
+/// Show the identity of the calling program as the policy sees it, and whether it is trusted
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agentsecrets whoami
   agentsecrets whoami --pid 4711 --json
 
-It speaks of its parent: a shell that calls it sees the shell. Inside `agentsecrets run` the
-interceptor answers, which judges requests by the same view; outside, this command looks itself, as
-the explicit proxy would.")]
+It describes its parent process, such as the shell that calls it. Inside `agentsecrets run` the
+interceptor answers, with the identity that it uses for requests. Outside, this command inspects the
+process itself, as the explicit proxy would.")]
 pub(super) struct Args {
-    /// Another process of the same user
+    /// Describe this process of the same user instead
     #[arg(long, value_name = "N")]
     pid: Option<u32>,
 }
 
-/// Runs the verb.
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    let known = if crate::launch::inside_agent() { ask(&args)? } else { look(&args, context)? };
+    let known = if crate::launch::is_inside_agent() {
+        query_interceptor(&args)?
+    } else {
+        inspect_locally(&args, context)?
+    };
     if context.json {
-        return super::secrets::json(&known);
+        return crate::cli::output::print_json(&known);
     }
     match args.pid {
-        Some(pid) => eprintln!("process {pid}, as it is known:"),
-        None => eprintln!("the program that called this, as it is known:"),
+        Some(pid) => eprintln!("process {pid}:"),
+        None => eprintln!("the calling program:"),
     }
     print(&known);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the interceptor.
-fn ask(args: &Args) -> Result<Known, Failure> {
-    let unclear = || Failure::new(Exit::Failure, "the interceptor's answer cannot be understood");
+fn query_interceptor(args: &Args) -> Result<Known, Failure> {
+    let unclear = || Failure::new(Exit::Failure, "the interceptor's response is not valid");
     let query = args.pid.map(|pid| format!("?pid={pid}")).unwrap_or_default();
     let url = format!("https://{}{}{query}", value_export::HOST, whoami::PATH);
     let request = Request::get(url).header(HOST, value_export::HOST).body(empty()).map_err(|_| unclear())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
+    let runtime = runtime.map_err(Failure::from_error)?;
     runtime.block_on(async {
         let response = send(request, Vec::new()).await?;
         let is_ok = response.status().is_success();
@@ -68,29 +71,29 @@ fn ask(args: &Args) -> Result<Known, Failure> {
         if is_ok {
             return serde_json::from_slice(&body).map_err(|_| unclear());
         }
-        let told: serde_json::Value = serde_json::from_slice(&body).map_err(|_| unclear())?;
-        let told = ["message", "error"].iter().find_map(|key| told.get(*key)?.as_str()).unwrap_or("refused");
-        Err(Failure::new(Exit::Denied, told))
+        let error: serde_json::Value = serde_json::from_slice(&body).map_err(|_| unclear())?;
+        let error =
+            ["message", "error"].iter().find_map(|key| error.get(*key)?.as_str()).unwrap_or("refused");
+        Err(Failure::new(Exit::Denied, error))
     })
 }
 
-/// Looks as the explicit proxy would.
-fn look(args: &Args, context: &Context) -> Result<Known, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failure, error);
+/// Inspects the process as the explicit proxy would.
+fn inspect_locally(args: &Args, context: &Context) -> Result<Known, Failure> {
     let unseen = |error: IdentityError| {
         let what = match error {
             IdentityError::Gone => "there is no such process".to_owned(),
-            error => format!("that process cannot be looked at: {error}"),
+            error => format!("that process cannot be inspected: {error}"),
         };
         Failure::new(Exit::NotFound, what)
     };
-    let config = Config::load(&context.home.config()).map_err(|error| failed(&error))?;
-    let policy = Policy::load(&context.home.policy()).map_err(|error| failed(&error))?;
-    let policy = policy.narrowed(&context.scope.narrow);
+    let config = Config::load(&context.home.config()).map_err(Failure::from_error)?;
+    let policy = Policy::load(&context.home.policy()).map_err(Failure::from_error)?;
+    let policy = policy.restricted_to(&context.scope.restriction);
     let trust = Trust::open(&context.home.trust(), config.require_trust, Some(Arc::new(Witness::Here)));
-    let trust = trust.map_err(|error| failed(&error))?;
+    let trust = trust.map_err(Failure::from_error)?;
     let capabilities = Capabilities::open(&context.home, &context.project, &context.environment, None);
-    let capabilities = capabilities.map_err(|error| failed(&error))?.trusting(Arc::new(trust));
+    let capabilities = capabilities.map_err(Failure::from_error)?.trusting(Arc::new(trust));
     let process =
         Witness::Here.process(args.pid.unwrap_or_else(std::os::unix::process::parent_id)).map_err(unseen)?;
     let own = nix::unistd::getuid().as_raw();
@@ -128,7 +131,7 @@ fn print(known: &Known) {
     }
     known.process.spiffe.iter().for_each(|id| row("spiffe", id));
     for (number, above) in known.ancestry.iter().enumerate() {
-        let exe = above.exe.as_deref().unwrap_or("a program that may not be seen");
+        let exe = above.exe.as_deref().unwrap_or("a program that cannot be inspected");
         row(if number == 0 { "below" } else { "" }, &format!("{exe} ({})", above.pid));
     }
     match (&known.agent, &known.no_agent) {

@@ -1,41 +1,43 @@
-//! `config.yaml`: what a person sets about the interceptor itself. Like the policy it is taken whole or not
-//! at all; a mistake is told with its line, and an interceptor does not start on half of a configuration.
+//! `config.yaml`: settings of AgentSecrets itself. Like the policy it is accepted whole or not at all; errors
+//! name their line, and no process starts with an invalid configuration.
 
 mod stores;
 
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_yaml::Spanned;
 
-use crate::policy::load::{LoadError, Problem, plainly, read};
-use crate::policy::units::wait;
+use stores::required_value;
+
+use crate::policy::parse_duration;
+use crate::policy::{LoadError, Problem, read_file, yaml_error_message};
 use crate::store::Choice;
 use crate::types::timeouts::Timeouts;
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// How long peers may take.
+    /// Time limits for clients and upstream servers.
     pub timeouts: Timeouts,
-    /// Where secrets rest, in the order in which they are looked for.
+    /// Secret stores, in the order in which they are searched.
     pub stores: Vec<Choice>,
-    /// Whether nothing shows a value or gives a right but through the daemon.
+    /// Whether only the daemon shows values or gives rights.
     pub strict: bool,
-    /// Whether nothing is spent by programs that are not trusted.
+    /// Whether only trusted programs may use secrets.
     pub require_trust: bool,
 }
 
-/// The file as it is written.
+/// The file's own structure.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default, deserialize_with = "given")]
-    timeouts: Option<Written>,
-    #[serde(default, deserialize_with = "given")]
-    stores: Option<Spanned<Vec<Spanned<stores::Written>>>>,
-    #[serde(default, deserialize_with = "given")]
+struct ConfigFile {
+    #[serde(default, deserialize_with = "required_value")]
+    timeouts: Option<WrittenTimeouts>,
+    #[serde(default, deserialize_with = "required_value")]
+    stores: Option<Spanned<Vec<Spanned<stores::StoreItem>>>>,
+    #[serde(default, deserialize_with = "required_value")]
     strict: Option<bool>,
     #[serde(default)]
     require_trust: bool,
@@ -43,20 +45,20 @@ struct File {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default, deserialize_with = "given")]
+struct WrittenTimeouts {
+    #[serde(default, deserialize_with = "required_value")]
     handshake: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "required_value")]
     head: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "required_value")]
     idle: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "required_value")]
     connect: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "required_value")]
     answer: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "required_value")]
     body_idle: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "required_value")]
     drain: Option<Spanned<String>>,
 }
 
@@ -72,9 +74,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the configuration at `path`. Where there is no file, or nothing in it, the defaults hold.
+    /// Reads the configuration at `path`. Defaults apply if the file is missing or empty.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        match read(path)? {
+        match read_file(path)? {
             Some(text) => Self::parse(&text, path),
             None => Ok(Self::default()),
         }
@@ -86,9 +88,9 @@ impl Config {
             return Ok(Self::default());
         }
         let options = serde_yaml::options! { strict_booleans: true, with_snippet: false };
-        let file: File = serde_yaml::from_str_with_options(text, options).map_err(|error| {
+        let file: ConfigFile = serde_yaml::from_str_with_options(text, options).map_err(|error| {
             let line = error.location().map_or(0, |location| location.line());
-            invalid(vec![Problem { line, message: plainly(&error.to_string()) }])
+            invalid(vec![Problem { line, message: yaml_error_message(&error.to_string()) }])
         })?;
         let mut config = Self { require_trust: file.require_trust, ..Self::default() };
         let mut problems = Vec::new();
@@ -103,28 +105,23 @@ impl Config {
             (written.body_idle, &mut timeouts.body_idle),
             (written.drain, &mut timeouts.drain),
         ] {
-            read_into(timeout, written, &mut problems);
+            parse_timeout(timeout, written, &mut problems);
         }
         config.strict = file.strict.unwrap_or(false);
         if let Some(written) = file.stores {
-            config.stores = stores::read(written, &mut problems);
+            config.stores = stores::parse_stores(written, &mut problems);
         }
         problems.sort_by_key(|problem| problem.line);
         if problems.is_empty() { Ok(config) } else { Err(invalid(problems)) }
     }
 }
 
-fn read_into(timeout: &mut Duration, written: Option<Spanned<String>>, problems: &mut Vec<Problem>) {
+fn parse_timeout(timeout: &mut Duration, written: Option<Spanned<String>>, problems: &mut Vec<Problem>) {
     let Some(written) = written else { return };
-    match wait(&written.value) {
+    match parse_duration(&written.value) {
         Ok(duration) => *timeout = duration,
         Err(message) => problems.push(Problem { line: written.referenced.line(), message }),
     }
-}
-
-/// Reads a key that may be left out but, where it stands, has a value.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]
@@ -136,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_has_a_default() {
+    fn missing_keys_have_defaults() {
         for text in ["", "# nothing\n\n", "timeouts: {}"] {
             assert_eq!(parsed(text).unwrap(), Config::default(), "{text:?}");
         }
@@ -149,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_line() {
-        for (text, told) in [
+    fn errors_name_their_line() {
+        for (text, expected) in [
             ("timeouts:\n  haed: 5s\n", "/home/config.yaml:2: unknown field"),
             ("timeouts:\n  head: 5s\n  head: 6s\n", "the key 'head' stands twice"),
             ("timeouts:\n  head: soon\n  idle: 0s\n", "/home/config.yaml:2: 'soon' is not a time"),
@@ -160,7 +157,7 @@ mod tests {
             ("timeouts: 5\n", "/home/config.yaml:1"),
         ] {
             let error = parsed(text).unwrap_err();
-            assert!(error.contains(told), "{text:?} gives {error}");
+            assert!(error.contains(expected), "{text:?} gives {error}");
         }
     }
 }

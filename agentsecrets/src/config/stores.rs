@@ -1,4 +1,4 @@
-//! The `stores` of the configuration: which ones, in which order, and what each needs to know.
+//! The `stores:` list of the configuration: each store's kind and settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,80 +10,79 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_yaml::Spanned;
 
-use super::given;
-use crate::policy::load::Problem;
-use crate::policy::units::wait;
+use crate::policy::Problem;
+use crate::policy::parse_duration;
 use crate::store::config::{Choice, Command, Keychain, Kind, Mounted};
 
-/// Folders of the system, which cannot be hidden from an agent.
-const SHARED: &[&str] = &[
+/// Folders of the system, which cannot be masked from an agent.
+const SYSTEM_FOLDERS: &[&str] = &[
     "/", "/bin", "/dev", "/etc", "/home", "/lib", "/lib64", "/mnt", "/opt", "/proc", "/root", "/run",
     "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var",
 ];
 
-type Text = Spanned<String>;
+type SpannedText = Spanned<String>;
 
-/// An entry as it is written: a name, or a name with settings.
+/// An entry of the list: a name, or a name with settings.
 #[derive(Debug)]
-pub(super) enum Written {
+pub(super) enum StoreItem {
     Name(String),
-    Settings(Box<Settings>),
+    Settings(Box<StoreSettings>),
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Settings {
-    #[serde(default, deserialize_with = "given")]
-    keychain: Option<WrittenKeychain>,
-    #[serde(default, deserialize_with = "given")]
-    vault: Option<WrittenVault>,
-    #[serde(default, deserialize_with = "given")]
-    mounted: Option<WrittenMounted>,
-    #[serde(default, deserialize_with = "given")]
-    command: Option<WrittenCommand>,
+pub(super) struct StoreSettings {
+    #[serde(default, deserialize_with = "required_value")]
+    keychain: Option<KeychainSettings>,
+    #[serde(default, deserialize_with = "required_value")]
+    vault: Option<VaultSettings>,
+    #[serde(default, deserialize_with = "required_value")]
+    mounted: Option<MountedSettings>,
+    #[serde(default, deserialize_with = "required_value")]
+    command: Option<CommandSettings>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenKeychain {
-    #[serde(default, deserialize_with = "given")]
-    timeout: Option<Text>,
-    #[serde(default, deserialize_with = "given")]
-    cache: Option<Text>,
+struct KeychainSettings {
+    #[serde(default, deserialize_with = "required_value")]
+    timeout: Option<SpannedText>,
+    #[serde(default, deserialize_with = "required_value")]
+    cache: Option<SpannedText>,
     #[serde(default)]
     optional: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenVault {
+struct VaultSettings {
     #[serde(default)]
     optional: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenMounted {
-    path: Text,
-    #[serde(default, deserialize_with = "given")]
-    project: Option<Text>,
-    #[serde(default, deserialize_with = "given")]
-    environment: Option<Text>,
+struct MountedSettings {
+    path: SpannedText,
+    #[serde(default, deserialize_with = "required_value")]
+    project: Option<SpannedText>,
+    #[serde(default, deserialize_with = "required_value")]
+    environment: Option<SpannedText>,
     #[serde(default)]
     optional: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenCommand {
+struct CommandSettings {
     #[serde(default)]
     run: Vec<String>,
     #[serde(default)]
     names: BTreeMap<String, Spanned<Vec<String>>>,
-    #[serde(default, deserialize_with = "given")]
-    timeout: Option<Text>,
-    #[serde(default, deserialize_with = "given")]
-    cache: Option<Text>,
+    #[serde(default, deserialize_with = "required_value")]
+    timeout: Option<SpannedText>,
+    #[serde(default, deserialize_with = "required_value")]
+    cache: Option<SpannedText>,
     #[serde(default)]
     missing: Vec<Spanned<i32>>,
     #[serde(default)]
@@ -92,31 +91,34 @@ struct WrittenCommand {
     optional: bool,
 }
 
-impl<'de> Deserialize<'de> for Written {
+impl<'de> Deserialize<'de> for StoreItem {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = Written;
+            type Value = StoreItem;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a store: keychain, vault, { mounted: … } or { command: … }")
             }
 
-            fn visit_str<E: Error>(self, name: &str) -> Result<Written, E> {
-                Ok(Written::Name(name.to_owned()))
+            fn visit_str<E: Error>(self, name: &str) -> Result<StoreItem, E> {
+                Ok(StoreItem::Name(name.to_owned()))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Written, A::Error> {
-                Settings::deserialize(MapAccessDeserializer::new(map))
-                    .map(|it| Written::Settings(Box::new(it)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StoreItem, A::Error> {
+                StoreSettings::deserialize(MapAccessDeserializer::new(map))
+                    .map(|it| StoreItem::Settings(Box::new(it)))
             }
         }
         deserializer.deserialize_any(Either)
     }
 }
 
-/// The order that `written` asks for; its mistakes go to `problems`.
-pub(super) fn read(written: Spanned<Vec<Spanned<Written>>>, problems: &mut Vec<Problem>) -> Vec<Choice> {
+/// Converts `written` into store settings; errors go to `problems`.
+pub(super) fn parse_stores(
+    written: Spanned<Vec<Spanned<StoreItem>>>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Choice> {
     let mut problem = |line, message: String| problems.push(Problem { line, message });
     if written.value.is_empty() {
         problem(
@@ -127,19 +129,19 @@ pub(super) fn read(written: Spanned<Vec<Spanned<Written>>>, problems: &mut Vec<P
     let mut choices: Vec<Choice> = Vec::new();
     for entry in written.value {
         let line = entry.referenced.line();
-        let chosen = match entry.value {
-            Written::Name(name) => by_name(&name),
-            Written::Settings(settings) => by_settings(*settings, &mut problem),
+        let choice = match entry.value {
+            StoreItem::Name(name) => parse_name(&name),
+            StoreItem::Settings(settings) => parse_settings(*settings, &mut problem),
         };
-        match chosen {
+        match choice {
             Err(message) => problem(line, message),
             Ok(choice) => {
-                let twice = choices.iter().any(|other| {
+                let is_duplicate = choices.iter().any(|other| {
                     other.kind == choice.kind
                         || (other.kind.name() == choice.kind.name()
                             && matches!(choice.kind, Kind::Vault | Kind::Keychain(_)))
                 });
-                if twice {
+                if is_duplicate {
                     problem(line, format!("the store '{}' stands twice", choice.kind.name()));
                 }
                 choices.push(choice);
@@ -149,7 +151,7 @@ pub(super) fn read(written: Spanned<Vec<Spanned<Written>>>, problems: &mut Vec<P
     choices
 }
 
-fn by_name(name: &str) -> Result<Choice, String> {
+fn parse_name(name: &str) -> Result<Choice, String> {
     let kind = match name {
         "keychain" => Kind::Keychain(Keychain::default()),
         "vault" => Kind::Vault,
@@ -167,13 +169,13 @@ fn by_name(name: &str) -> Result<Choice, String> {
     Ok(Choice { kind, optional: false })
 }
 
-fn by_settings(settings: Settings, problem: &mut impl FnMut(u64, String)) -> Result<Choice, String> {
-    let Settings { keychain, vault, mounted, command } = settings;
+fn parse_settings(settings: StoreSettings, problem: &mut impl FnMut(u64, String)) -> Result<Choice, String> {
+    let StoreSettings { keychain, vault, mounted, command } = settings;
     match (keychain, vault, mounted, command) {
         (Some(it), None, None, None) => {
-            let usual = Keychain::default();
-            let timeout = time(it.timeout, usual.timeout, problem);
-            let cache = time(it.cache, usual.cache, problem);
+            let default = Keychain::default();
+            let timeout = duration_or_default(it.timeout, default.timeout, problem);
+            let cache = duration_or_default(it.cache, default.cache, problem);
             Ok(Choice { kind: Kind::Keychain(Keychain { timeout, cache }), optional: it.optional })
         }
         (None, Some(it), None, None) => Ok(Choice { kind: Kind::Vault, optional: it.optional }),
@@ -182,11 +184,11 @@ fn by_settings(settings: Settings, problem: &mut impl FnMut(u64, String)) -> Res
                 problem(it.path.referenced.line(), "the path of a mounted folder begins with '/'".into());
             }
             let line = it.path.referenced.line();
-            let project = name(it.project, problem);
-            let environment = name(it.environment, problem);
+            let project = parse_optional_name(it.project, problem);
+            let environment = parse_optional_name(it.environment, problem);
             let kind = Kind::Mounted(Mounted { path: it.path.value, project, environment });
             if let Some(folder) =
-                kind.folder().filter(|folder| SHARED.iter().any(|shared| folder == Path::new(shared)))
+                kind.folder().filter(|folder| SYSTEM_FOLDERS.iter().any(|shared| folder == Path::new(shared)))
             {
                 let what = format!(
                     "{} is no folder of secrets alone: agents do not see what lies in one",
@@ -198,22 +200,22 @@ fn by_settings(settings: Settings, problem: &mut impl FnMut(u64, String)) -> Res
         }
         (None, None, None, Some(it)) => {
             let optional = it.optional;
-            self::command(it, problem).map(|command| Choice { kind: Kind::Command(command), optional })
+            self::parse_command(it, problem).map(|command| Choice { kind: Kind::Command(command), optional })
         }
         _ => Err("an entry names one store, such as { mounted: { path: /run/secrets } }".into()),
     }
 }
 
-fn command(written: WrittenCommand, problem: &mut impl FnMut(u64, String)) -> Result<Command, String> {
+fn parse_command(written: CommandSettings, problem: &mut impl FnMut(u64, String)) -> Result<Command, String> {
     let mut names = BTreeMap::new();
-    for (name, words) in written.names {
-        let line = words.referenced.line();
+    for (name, arguments) in written.names {
+        let line = arguments.referenced.line();
         match name.parse() {
             Err(error) => problem(line, format!("{error}")),
-            Ok(_) if words.value.first().is_none_or(String::is_empty) => {
+            Ok(_) if arguments.value.first().is_none_or(String::is_empty) => {
                 problem(line, format!("{name} has no program"));
             }
-            Ok(name) => drop(names.insert(name, words.value)),
+            Ok(name) => drop(names.insert(name, arguments.value)),
         }
     }
     if written.run.first().map_or(names.is_empty(), String::is_empty) {
@@ -230,27 +232,38 @@ fn command(written: WrittenCommand, problem: &mut impl FnMut(u64, String)) -> Re
     Ok(Command {
         run: written.run,
         names,
-        timeout: time(written.timeout, Duration::from_secs(10), problem),
-        cache: time(written.cache, Duration::from_secs(300), problem),
+        timeout: duration_or_default(written.timeout, Duration::from_secs(10), problem),
+        cache: duration_or_default(written.cache, Duration::from_secs(300), problem),
         missing: written.missing.into_iter().map(|code| code.value).collect(),
         env: written.env,
     })
 }
 
-fn time(written: Option<Text>, usual: Duration, problem: &mut impl FnMut(u64, String)) -> Duration {
-    let Some(written) = written else { return usual };
-    wait(&written.value).unwrap_or_else(|message| {
+fn duration_or_default(
+    written: Option<SpannedText>,
+    default: Duration,
+    problem: &mut impl FnMut(u64, String),
+) -> Duration {
+    let Some(written) = written else { return default };
+    parse_duration(&written.value).unwrap_or_else(|message| {
         problem(written.referenced.line(), message);
-        usual
+        default
     })
 }
 
-fn name<T: std::str::FromStr<Err: fmt::Display>>(
-    written: Option<Text>,
+fn parse_optional_name<T: std::str::FromStr<Err: fmt::Display>>(
+    written: Option<SpannedText>,
     problem: &mut impl FnMut(u64, String),
 ) -> Option<T> {
     let written = written?;
     written.value.parse().map_err(|error: T::Err| problem(written.referenced.line(), error.to_string())).ok()
+}
+
+/// Deserialises a key that may be absent but, if present, must have a value.
+pub(super) fn required_value<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]
@@ -266,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn the_vault_alone_is_asked_where_nothing_is_said() {
+    fn vault_is_the_default_store() {
         assert_eq!(parsed("timeouts: {}\n").unwrap(), Choice::default_order());
         assert_eq!(parsed("").unwrap(), Choice::default_order());
     }
 
     #[test]
-    fn stores_stand_in_the_order_in_which_they_are_asked() {
+    fn store_order_is_kept() {
         let text = "stores:\n  - keychain: { optional: true, timeout: 5s }\n  - vault\n  - mounted:\n      path: \
                     /run/secrets/{environment}\n      project: shop\n  - command:\n      run: [op, read, \
                     \"op://dev/{name}\"]\n      names:\n        TOKEN: [gh, auth, token]\n      missing: [1]\n      \
@@ -290,8 +303,8 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_line() {
-        for (text, told) in [
+    fn errors_name_their_line() {
+        for (text, expected) in [
             ("stores: []\n", "/home/config.yaml:1: the list is empty"),
             ("stores: vault\n", "/home/config.yaml:1: a list belongs here"),
             ("stores:\n  - valut\n", "/home/config.yaml:2: 'valut' is no store"),
@@ -338,7 +351,7 @@ mod tests {
             ("stores:\n  - vault\nstores:\n  - vault\n", "the key 'stores' stands twice"),
         ] {
             let error = parsed(text).unwrap_err();
-            assert!(error.contains(told), "{text:?} gives {error}");
+            assert!(error.contains(expected), "{text:?} gives {error}");
         }
     }
 }

@@ -14,7 +14,7 @@ use super::oauth::{self, Granted};
 use super::{Values, jwt, missing};
 use crate::credentials::token_request::{Fetch, Question};
 use crate::policy::grant::Grant;
-use crate::policy::minted_credentials::{Derived, How};
+use crate::policy::minted_credentials::{MintMethod, MintedCredential};
 use crate::store::refresh_tokens::{Rotated, Turn};
 use crate::store::{Key, StoreError};
 use crate::types::name::{Environment, Project, SecretName};
@@ -65,7 +65,7 @@ struct Ready {
 /// What a credential was made from: from anything else another one comes.
 #[derive(Clone)]
 struct Made {
-    derived: Arc<Derived>,
+    derived: Arc<MintedCredential>,
     sources: Vec<Arc<Secret>>,
 }
 
@@ -86,7 +86,7 @@ struct Failed {
 
 impl PartialEq for Made {
     fn eq(&self, other: &Self) -> bool {
-        self.derived.how == other.derived.how && self.sources == other.sources
+        self.derived.method == other.derived.method && self.sources == other.sources
     }
 }
 
@@ -99,11 +99,12 @@ impl Minter {
     /// The credential that `derived` describes, from the stored `values`.
     pub async fn obtain(
         self: &Arc<Self>,
-        derived: &Arc<Derived>,
+        derived: &Arc<MintedCredential>,
         values: &Values,
         fetch: &Arc<dyn Fetch>,
     ) -> Result<Minted, Rejection> {
-        let sources = derived.sources().into_iter().map(|name| values.get(name).ok_or_else(|| missing(name)));
+        let sources =
+            derived.source_secrets().into_iter().map(|name| values.get(name).ok_or_else(|| missing(name)));
         let made = Made { derived: derived.clone(), sources: sources.collect::<Result<_, _>>()? };
         let slot = self.slot(&derived.name);
         let mut old = None;
@@ -135,8 +136,9 @@ impl Minter {
 
     /// Notes that a server refused what was `made` for `grant`: the next request gets it anew.
     pub fn doubt(&self, grant: &Grant, made: &[(SecretName, Arc<Secret>)]) {
-        for (name, value) in
-            made.iter().filter(|(name, _)| grant.derived().iter().any(|derived| derived.name == *name))
+        for (name, value) in made
+            .iter()
+            .filter(|(name, _)| grant.minted_credentials().iter().any(|derived| derived.name == *name))
         {
             let slot = self.slot(name);
             let doubted =
@@ -190,14 +192,14 @@ impl Minter {
         let derived = &made.derived;
         let wrong = |why: String| unmade(derived, &why);
         let first = made.sources.first();
-        let spends = derived.sources().into_iter().cloned().collect();
+        let spends = derived.source_secrets().into_iter().cloned().collect();
         let ask = |authorization, content_type, body| {
             fetch.ask(Question { derived: derived.clone(), spends, authorization, content_type, body })
         };
         let key = || first.map(|key| &**key).ok_or_else(|| unmade(derived, "it is made from nothing"));
-        match &derived.how {
-            How::Jwt(how) => jwt::sign(how, key()?).map_err(wrong),
-            How::GithubApp(app) => {
+        match &derived.method {
+            MintMethod::Jwt(how) => jwt::sign(how, key()?).map_err(wrong),
+            MintMethod::GithubApp(app) => {
                 let proof =
                     Zeroizing::new(format!("Bearer {}", *jwt::for_github(app, key()?).map_err(wrong)?));
                 let mut proof =
@@ -206,13 +208,13 @@ impl Minter {
                 let reply = ask(Some(proof), "application/json", jwt::github_body(app)).await;
                 jwt::read_github(&reply.map_err(|refusal| unreached(derived, refusal))?).map_err(wrong)
             }
-            How::Google(google) => {
+            MintMethod::Google(google) => {
                 let body = jwt::for_google(google, key()?).map_err(wrong)?;
                 let reply =
                     ask(None, oauth::FORM, body).await.map_err(|refusal| unreached(derived, refusal))?;
                 oauth::read(&reply).map_err(wrong)
             }
-            How::OAuth(how) => {
+            MintMethod::OAuth(how) => {
                 let secret = how.client_secret.as_ref().and(first).map(|secret| &**secret);
                 let Some(name) = &how.refresh_token else {
                     let (body, authorization) = oauth::question(how, secret, None).map_err(wrong)?;
@@ -224,7 +226,7 @@ impl Minter {
                 let (project, environment) = (self.project.clone(), self.environment.clone());
                 let at = Key { project, environment, name: name.clone() };
                 let unkept =
-                    |error: StoreError| Rejection::new(ErrorCode::StoreUnavailable, "", error.to_string());
+                    |error: StoreError| Rejection::new(ErrorCode::StoreUnavailable, error.to_string());
                 let _turn = self.turn(&at).await.map_err(unkept)?.ok_or_else(|| {
                     unmade(
                         derived,
@@ -286,16 +288,16 @@ impl Failed {
     }
 }
 
-fn unmade(derived: &Derived, why: &str) -> Rejection {
-    let Derived { name, place, .. } = derived;
+fn unmade(derived: &MintedCredential, why: &str) -> Rejection {
+    let MintedCredential { name, defined_at: place, .. } = derived;
     let whose =
         derived.endpoint().map(|endpoint| format!(" at '{}'", endpoint.target.host)).unwrap_or_default();
     let message = format!("the credential '{name}' ({place}) cannot be made{whose}: {why}");
-    Rejection::new(ErrorCode::CredentialUnavailable, "", message)
+    Rejection::new(ErrorCode::CredentialUnavailable, message)
 }
 
 /// The endpoint could not be asked.
-fn unreached(derived: &Derived, refusal: Rejection) -> Rejection {
+fn unreached(derived: &MintedCredential, refusal: Rejection) -> Rejection {
     let slug = match refusal.code {
         ErrorCode::UpstreamTimeout | ErrorCode::AuditUnavailable => refusal.code,
         _ => ErrorCode::CredentialUnavailable,

@@ -10,9 +10,9 @@ pub mod token_request;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::policy::access_request::Reference;
+use crate::policy::access_request::SecretReference;
 use crate::policy::grant::Grant;
-use crate::policy::value_export::Handover;
+use crate::policy::value_export::ValueExport;
 use crate::store::{Key, Store, StoreError};
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
@@ -57,7 +57,7 @@ impl Values {
     /// Whether there is a value for each of `references`, but for those that are `made`.
     pub fn hold(
         &self,
-        references: &[Reference],
+        references: &[SecretReference],
         made: impl Fn(&SecretName) -> bool,
     ) -> Result<(), Rejection> {
         let is_absent = |name: &SecretName| !self.0.contains_key(name) && !made(name);
@@ -66,12 +66,12 @@ impl Values {
     }
 
     /// The values that `handover` lets an agent have.
-    pub fn hand_over(&self, handover: &Handover) -> Result<Vec<(SecretName, Arc<Secret>)>, Rejection> {
+    pub fn hand_over(&self, handover: &ValueExport) -> Result<Vec<(SecretName, Arc<Secret>)>, Rejection> {
         let mut values = Vec::with_capacity(handover.names().len());
         for name in handover.names() {
             match self.0.get(name) {
                 Some(value) => values.push((name.clone(), value.clone())),
-                None if handover.is_chosen() => return Err(missing(name)),
+                None if handover.is_explicit() => return Err(missing(name)),
                 None => {}
             }
         }
@@ -84,8 +84,8 @@ impl Values {
         grant: &Grant,
         made: &[(SecretName, Arc<Secret>)],
     ) -> Result<Credentials, Rejection> {
-        let mut credentials = Vec::with_capacity(grant.spends().len());
-        for spend in grant.spends() {
+        let mut credentials = Vec::with_capacity(grant.secret_uses().len());
+        for spend in grant.secret_uses() {
             let value = made.iter().find(|(name, _)| *name == spend.name).map(|(_, value)| value);
             let value = value.or_else(|| self.0.get(&spend.name)).ok_or_else(|| missing(&spend.name))?;
             credentials.push((spend.name.clone(), value.clone()));
@@ -101,5 +101,5 @@ impl Values {
 
 /// Other tools match these words.
 fn missing(name: &SecretName) -> Rejection {
-    Rejection::new(ErrorCode::SecretMissing, "", format!("secret '{name}' not found in keychain"))
+    Rejection::new(ErrorCode::SecretMissing, format!("secret '{name}' not found in keychain"))
 }

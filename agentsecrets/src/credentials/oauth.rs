@@ -52,7 +52,7 @@ pub(super) fn question(
         form.append_pair("audience", audience);
     }
     let authorization = match secret {
-        Some(secret) if !oauth.in_body => {
+        Some(secret) if !oauth.secret_in_body => {
             // The standard wants both parts encoded before they are joined.
             let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
             let pair =

@@ -137,7 +137,7 @@ impl Purse {
 
     fn search_for(&self, value: Arc<Secret>) -> Result<(), Rejection> {
         let added = self.additions.add(value);
-        added.map_err(|full| Rejection::new(ErrorCode::CredentialUnavailable, "", full.to_string()))
+        added.map_err(|full| Rejection::new(ErrorCode::CredentialUnavailable, full.to_string()))
     }
 }
 

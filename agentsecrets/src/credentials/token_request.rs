@@ -6,14 +6,14 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-use crate::policy::minted_credentials::Derived;
+use crate::policy::minted_credentials::MintedCredential;
 use crate::types::name::SecretName;
 use crate::types::rejection::Rejection;
 
 /// A POST to the endpoint of a credential.
 pub struct Question {
     /// The credential that is to be made.
-    pub derived: Arc<Derived>,
+    pub derived: Arc<MintedCredential>,
     /// Those of its sources that the question carries.
     pub spends: Vec<SecretName>,
     /// Who asks.

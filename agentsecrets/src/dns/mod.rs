@@ -1,8 +1,8 @@
-//! Names for agents: the name server that they ask, the resolver behind it, and the addresses that stand for
-//! names which no rule allows.
+//! DNS for agents: the name server, the resolver behind it, and the sinkhole addresses of names that no rule
+//! allows. No query leaves for such a name.
 
 pub mod query_budget;
 mod records;
 pub mod resolver;
 pub mod server;
-mod sinkhole;
+pub(crate) mod sinkhole;

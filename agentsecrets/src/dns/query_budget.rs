@@ -1,71 +1,71 @@
-//! How much may be said in names. A name below an allowed wildcard is the agent's to choose, and the
-//! question for it reaches whoever runs the zone: so each wildcard has an allowance of short, plain and few
-//! names. A name beyond it is not asked for; the agent gets an address that leads to us, so that a request
-//! under that name is judged as any other. Names that a rule spells out say nothing, and cost nothing.
+//! Limits the data that DNS names can carry out. The agent chooses the labels below an allowed wildcard, and the
+//! query for them reaches the zone's owner; so each wildcard has a budget of few, short and plain names. A name
+//! beyond the budget is not queried: it gets a sinkhole address, and a request under it is judged like any other.
+//! Names that a rule spells out carry no data, and cost nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::policy::Naming;
+use crate::policy::HostMatch;
 
-/// How many different names below one wildcard may be asked for in a window.
-const NAMES: usize = 20;
-/// How many questions about them, since their order says something too.
-const QUESTIONS: usize = 100;
+/// The number of different names below one wildcard in a window.
+const MAX_NAMES: usize = 20;
+/// The number of queries for them in a window, because their order carries data too.
+const MAX_QUERIES: usize = 100;
 const WINDOW: Duration = Duration::from_secs(60);
-/// The longest that may stand below the wildcard's own name, in bytes, dots included.
-const LONGEST: usize = 48;
-/// The most that one name may say, in bits.
-const BITS: f64 = 112.0;
+/// The longest labels below the wildcard's own name, in bytes, dots included.
+const MAX_LABELS_LEN: usize = 48;
+/// The most data in the labels of one name.
+const MAX_ENTROPY_BITS: f64 = 112.0;
 
-/// What has been asked for of late.
+/// The queries of the current window of each wildcard.
 #[derive(Default)]
-pub struct Budget {
+pub struct QueryBudget {
     windows: Mutex<HashMap<Arc<str>, Window>>,
 }
 
 struct Window {
-    began: Instant,
+    started: Instant,
     names: HashSet<Box<str>>,
-    questions: usize,
+    queries: usize,
 }
 
-impl Budget {
-    /// Whether `name`, in lower case, may be asked for now.
-    pub fn admits(&self, name: &str, naming: &Naming) -> bool {
+impl QueryBudget {
+    /// Whether `name`, in lower case, may be queried now. Counts the query.
+    pub fn admits(&self, name: &str, naming: &HostMatch) -> bool {
         self.admits_at(name, naming, Instant::now())
     }
 
-    fn admits_at(&self, name: &str, naming: &Naming, now: Instant) -> bool {
+    fn admits_at(&self, name: &str, naming: &HostMatch, now: Instant) -> bool {
         let parent = match naming {
-            Naming::Nowhere => return false,
-            Naming::Exactly => return true,
-            Naming::Below(parent) => parent,
+            HostMatch::None => return false,
+            HostMatch::Exact => return true,
+            HostMatch::Wildcard(parent) => parent,
         };
-        let said = name.strip_suffix(&**parent).and_then(|said| said.strip_suffix('.')).unwrap_or(name);
-        if said.len() > LONGEST || bits(said) > BITS {
+        let labels = name.strip_suffix(&**parent).and_then(|labels| labels.strip_suffix('.')).unwrap_or(name);
+        if labels.len() > MAX_LABELS_LEN || entropy_bits(labels) > MAX_ENTROPY_BITS {
             return false;
         }
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Window { began: now, names: HashSet::new(), questions: 0 };
+        let fresh = || Window { started: now, names: HashSet::new(), queries: 0 };
         // As many windows as the policy has wildcards.
         let window = windows.entry(parent.clone()).or_insert_with(fresh);
-        if now.saturating_duration_since(window.began) >= WINDOW {
+        if now.saturating_duration_since(window.started) >= WINDOW {
             *window = fresh();
         }
-        window.questions = window.questions.saturating_add(1);
-        if window.questions > QUESTIONS {
+        window.queries = window.queries.saturating_add(1);
+        if window.queries > MAX_QUERIES {
             return false;
         }
-        window.names.contains(said)
-            || (window.names.len() < NAMES && window.names.insert(said.to_owned().into_boxed_str()))
+        window.names.contains(labels)
+            || (window.names.len() < MAX_NAMES && window.names.insert(labels.to_owned().into_boxed_str()))
     }
 }
 
-/// How much `text` says: the entropy of its own letters, times their number. Words repeat letters, random
+/// The data in `text`: the entropy of its own letters, times their number. Words repeat letters, random
 /// digits hardly do.
-fn bits(text: &str) -> f64 {
+fn entropy_bits(text: &str) -> f64 {
     let mut counts = [0u32; 256];
     for byte in text.bytes() {
         if let Some(count) = counts.get_mut(usize::from(byte)) {
@@ -81,15 +81,15 @@ fn bits(text: &str) -> f64 {
 mod tests {
     use super::*;
 
-    fn below(parent: &str) -> Naming {
-        Naming::Below(parent.into())
+    fn below(parent: &str) -> HostMatch {
+        HostMatch::Wildcard(parent.into())
     }
 
     #[test]
-    fn a_wildcard_has_so_many_names_a_minute_and_each_may_be_asked_for_again() {
-        let (budget, now) = (Budget::default(), Instant::now());
+    fn wildcard_admits_limited_names_per_window_and_repeats() {
+        let (budget, now) = (QueryBudget::default(), Instant::now());
         let admits = |name: &str, at| budget.admits_at(name, &below("example.com"), at);
-        for n in 0..NAMES {
+        for n in 0..MAX_NAMES {
             assert!(admits(&format!("n{n}.example.com"), now));
         }
         assert!(!admits("more.example.com", now));
@@ -99,18 +99,18 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_the_same_few_names_is_limited_too() {
-        let (budget, now) = (Budget::default(), Instant::now());
+    fn repeated_queries_are_limited() {
+        let (budget, now) = (QueryBudget::default(), Instant::now());
         let mut admitted = 0;
-        for n in 0..QUESTIONS * 3 {
+        for n in 0..MAX_QUERIES * 3 {
             let name = if n % 3 == 0 { "one.example.com" } else { "zero.example.com" };
             admitted += usize::from(budget.admits_at(name, &below("example.com"), now));
         }
-        assert_eq!(admitted, QUESTIONS);
+        assert_eq!(admitted, MAX_QUERIES);
     }
 
     #[test]
-    fn names_of_real_services_pass_and_those_that_spell_data_do_not() {
+    fn service_name_is_admitted_and_encoded_data_is_not() {
         for (name, parent) in [
             ("raw.githubusercontent.com", "githubusercontent.com"),
             ("d111111abcdef8.cloudfront.net", "cloudfront.net"),
@@ -118,27 +118,27 @@ mod tests {
             ("ec2-203-0-113-25.compute-1.amazonaws.com", "amazonaws.com"),
             ("bedrock-runtime.us-east-1.amazonaws.com", "amazonaws.com"),
         ] {
-            assert!(Budget::default().admits(name, &below(parent)), "{name}");
+            assert!(QueryBudget::default().admits(name, &below(parent)), "{name}");
         }
         for said in [
             "4eC39HqLyjWDarjtT1zdp7dc4eC39HqL".to_ascii_lowercase(),
             "0123456789abcdef0123456789abcdef".to_owned(),
             "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.x.y.z".to_owned(),
-            "a".repeat(LONGEST + 1),
+            "a".repeat(MAX_LABELS_LEN + 1),
         ] {
             assert!(
-                !Budget::default().admits(&format!("{said}.example.com"), &below("example.com")),
+                !QueryBudget::default().admits(&format!("{said}.example.com"), &below("example.com")),
                 "{said}"
             );
         }
     }
 
     #[test]
-    fn names_that_a_rule_spells_out_cost_nothing_and_others_have_no_allowance() {
-        let budget = Budget::default();
-        for n in 0..NAMES * 5 {
-            assert!(budget.admits(&format!("{n}{}.example.com", "x".repeat(60)), &Naming::Exactly));
+    fn exact_name_is_free_and_unlisted_name_is_refused() {
+        let budget = QueryBudget::default();
+        for n in 0..MAX_NAMES * 5 {
+            assert!(budget.admits(&format!("{n}{}.example.com", "x".repeat(60)), &HostMatch::Exact));
         }
-        assert!(!budget.admits("example.com", &Naming::Nowhere));
+        assert!(!budget.admits("example.com", &HostMatch::None));
     }
 }

@@ -1,6 +1,5 @@
-//! Names to addresses, for us and for the agents' questions: the hosts file first, then the system's
-//! name servers. Both files are read anew when they change. Search domains are never applied: what
-//! policy judged is what is asked for.
+//! Resolves names for us and for the agents: the hosts file first, then the system's name servers. Both files
+//! are reloaded when they change. It never applies search domains, because the policy judged the exact name.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,30 +20,26 @@ use moka::sync::Cache;
 use crate::sys;
 use crate::types::host::Host;
 
-/// How long a name may take, all servers and attempts together.
-/// Less than the five seconds after which most clients ask again.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// How long the second family may take once the first has answered: some servers never answer AAAA.
-const SECOND_FAMILY: Duration = Duration::from_millis(250);
-/// How many addresses are remembered as some name's, and for how long: what clients and proxies keep.
-const MOST_GIVEN: u64 = 16 * 1024;
-const GIVEN: Duration = Duration::from_secs(600);
-/// How long an answer is used at most, whatever its server says.
-const LONGEST: Duration = Duration::from_secs(300);
-/// How long a machine's name servers are taken for the same, where no file says when they change.
-const WITHOUT_FILE: Duration = Duration::from_secs(30);
-/// How long it is remembered at most that a name does not exist.
-const LONGEST_NEGATIVE: Duration = Duration::from_secs(10);
+/// The limit for one lookup, all servers and attempts together. Most clients repeat a query after five seconds.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
+/// The limit for the second family once the first has answered: some servers never answer AAAA.
+const SECOND_FAMILY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Addresses remembered as a host's. Clients and proxies keep them about as long.
+const MAX_RECENT_ANSWERS: u64 = 16 * 1024;
+const RECENT_ANSWER_TTL: Duration = Duration::from_secs(600);
+const MAX_TTL: Duration = Duration::from_secs(300);
+/// The system's name servers are read again after this time, where no file shows that they changed.
+const SYSTEM_CONF_TTL: Duration = Duration::from_secs(30);
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
-/// Resolves names; cheap to share.
+/// The resolver of one process; all agents share it.
 pub struct Resolver {
-    hosts: Watched<Hosts>,
-    servers: Watched<Servers>,
-    given: Cache<(Host, IpAddr), ()>,
+    hosts: CachedFile<Hosts>,
+    servers: CachedFile<NameServers>,
+    recent_answers: Cache<(Host, IpAddr), ()>,
 }
 
-/// The system's name servers, as their file says.
-struct Servers {
+struct NameServers {
     client: TokioResolver,
     /// In lower case, without final dots.
     search: Vec<String>,
@@ -59,12 +54,12 @@ pub enum Family {
     V6,
 }
 
-/// The addresses of one family, possibly none, and how long they hold.
+/// The addresses of one family, possibly none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// In the order in which the server gave them.
     pub ips: Vec<IpAddr>,
-    /// How long they may be kept.
+    /// The remaining time of the record in the cache.
     pub ttl: Duration,
 }
 
@@ -75,31 +70,32 @@ pub enum ResolveError {
     #[error("the name does not exist")]
     NotFound,
     /// No name server answered in time.
-    #[error("no name server answered within {} s", PATIENCE.as_secs())]
+    #[error("no name server answered within {} s", LOOKUP_TIMEOUT.as_secs())]
     TimedOut,
-    /// The system names no server to ask.
+    /// The system configures no name server.
     #[error("the system has no name servers: {0}")]
     NoServers(String),
-    /// The servers could not be asked, or could not answer.
+    /// The servers could not be reached, or returned an error.
     #[error("the name servers failed: {0}")]
     Failed(String),
 }
 
 impl Resolver {
-    /// With the system's files. Nothing is read before the first name is asked for.
+    /// Uses the system's files. Nothing is read before the first lookup.
     pub fn system() -> Self {
         Self::with_files(sys::hosts_file(), "/etc/resolv.conf".into())
     }
 
     fn with_files(hosts: PathBuf, servers: PathBuf) -> Self {
-        let given = Cache::builder().max_capacity(MOST_GIVEN).time_to_live(GIVEN).build();
-        Self { hosts: Watched::new(hosts), servers: Watched::new(servers), given }
+        let recent_answers =
+            Cache::builder().max_capacity(MAX_RECENT_ANSWERS).time_to_live(RECENT_ANSWER_TTL).build();
+        Self { hosts: CachedFile::new(hosts), servers: CachedFile::new(servers), recent_answers }
     }
 
-    /// Whether `ip` is an address of `host`, or lately was: names of content networks change theirs faster
-    /// than clients forget them.
+    /// Whether `ip` is an address of `host`, or lately was: content networks change addresses faster than
+    /// clients forget them.
     pub async fn has_address(&self, host: &Host, ip: IpAddr) -> Result<bool, ResolveError> {
-        if self.given.contains_key(&(host.clone(), ip)) {
+        if self.recent_answers.contains_key(&(host.clone(), ip)) {
             return Ok(true);
         }
         Ok(self.lookup(host).await?.contains(&ip))
@@ -114,15 +110,15 @@ impl Resolver {
         let four = Box::pin(self.lookup_family(host, Family::V4));
         let (six, four) = match future::select(six, four).await {
             Either::Left((six, rest)) => {
-                let four = second(&six, rest).await;
+                let four = second_family(&six, rest).await;
                 (six, four)
             }
-            Either::Right((four, rest)) => (second(&four, rest).await, four),
+            Either::Right((four, rest)) => (second_family(&four, rest).await, four),
         };
         let ips = match (six, four) {
-            (Ok(six), Ok(four)) => alternate(six.ips, four.ips),
+            (Ok(six), Ok(four)) => interleave(six.ips, four.ips),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) if !one.ips.is_empty() => one.ips,
-            // That it does not exist says less than that nobody could be asked.
+            // A server failure tells more than the absence of the name.
             (Err(ResolveError::NotFound), Err(error)) | (Err(error), _) | (_, Err(error)) => {
                 return Err(error);
             }
@@ -132,35 +128,35 @@ impl Resolver {
 
     /// The addresses of one family. A name that exists without one has none, which is no error.
     pub async fn lookup_family(&self, host: &Host, family: Family) -> Result<Addresses, ResolveError> {
-        let found = self.find(host, family).await?;
+        let found = self.resolve_family(host, family).await?;
         for ip in &found.ips {
-            self.given.insert((host.clone(), *ip), ());
+            self.recent_answers.insert((host.clone(), *ip), ());
         }
         Ok(found)
     }
 
-    async fn find(&self, host: &Host, family: Family) -> Result<Addresses, ResolveError> {
+    async fn resolve_family(&self, host: &Host, family: Family) -> Result<Addresses, ResolveError> {
         let name = match host {
-            Host::Ip(ip) => return Ok(Addresses::ours([*ip], family)),
+            Host::Ip(ip) => return Ok(Addresses::local([*ip], family)),
             Host::Name(name) if is_localhost(name) => {
                 let loopback = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
-                return Ok(Addresses::ours(loopback, family));
+                return Ok(Addresses::local(loopback, family));
             }
             Host::Name(name) => absolute(name)?,
         };
-        if let Some(ips) = self.in_hosts(&name) {
-            return Ok(Addresses::ours(ips, family));
+        if let Some(ips) = self.hosts_file_entry(&name) {
+            return Ok(Addresses::local(ips, family));
         }
         let record = match family {
             Family::V4 => RecordType::A,
             Family::V6 => RecordType::AAAA,
         };
-        let found = self.ask(name, record).await?;
-        Ok(found.map_or(Addresses::ours([], family), |found| Addresses::found(&found, family)))
+        let found = self.query(name, record).await?;
+        Ok(found.map_or(Addresses::local([], family), |found| Addresses::from_lookup(&found, family)))
     }
 
-    /// The records of this kind, aliases that lead to them included, and how long they hold. A name that
-    /// exists without one has none; so has one that only the hosts file knows.
+    /// The records of type `kind`, with the aliases that lead to them, and their TTL. A name that exists without
+    /// one has none; so has a name that only the hosts file lists.
     pub(super) async fn lookup_records(
         &self,
         host: &Host,
@@ -171,8 +167,8 @@ impl Resolver {
             Host::Name(name) if is_localhost(name) => return Ok((Vec::new(), Duration::ZERO)),
             Host::Name(name) => absolute(name)?,
         };
-        let is_listed = self.in_hosts(&name).is_some();
-        match self.ask(name, kind).await {
+        let is_listed = self.hosts_file_entry(&name).is_some();
+        match self.query(name, kind).await {
             Ok(Some(found)) => Ok((found.answers().to_vec(), remaining(&found))),
             Ok(None) => Ok((Vec::new(), Duration::ZERO)),
             Err(_) if is_listed => Ok((Vec::new(), Duration::ZERO)),
@@ -182,22 +178,21 @@ impl Resolver {
 
     /// The domains that the system's clients try behind a name.
     pub(super) fn search_domains(&self) -> Vec<String> {
-        self.servers.get(ask_system).map(|servers| servers.search.clone()).unwrap_or_default()
+        self.servers.get(system_name_servers).map(|servers| servers.search.clone()).unwrap_or_default()
     }
 
-    /// What the name servers say, or nothing if the name exists without such a record.
-    async fn ask(&self, name: Name, kind: RecordType) -> Result<Option<Lookup>, ResolveError> {
-        let servers = self.servers.get(ask_system)?;
-        match tokio::time::timeout(PATIENCE, servers.client.lookup(name, kind)).await {
+    /// Queries the name servers. `None` means that the name exists without such a record.
+    async fn query(&self, name: Name, kind: RecordType) -> Result<Option<Lookup>, ResolveError> {
+        let servers = self.servers.get(system_name_servers)?;
+        match tokio::time::timeout(LOOKUP_TIMEOUT, servers.client.lookup(name, kind)).await {
             Err(_) => Err(ResolveError::TimedOut),
             Ok(Ok(found)) => Ok(Some(found)),
-            Ok(Err(error)) => failed(&error).map(|()| None),
+            Ok(Err(error)) => classify(&error).map(|()| None),
         }
     }
 
-    /// What the hosts file says of `name`, where it says anything; a file that cannot be read says
-    /// nothing, as for other programs.
-    fn in_hosts(&self, name: &Name) -> Option<Vec<IpAddr>> {
+    /// The addresses of `name` in the hosts file. An unreadable file counts as empty, as for other programs.
+    fn hosts_file_entry(&self, name: &Name) -> Option<Vec<IpAddr>> {
         let read = |path: &Path| {
             let mut hosts = Hosts::default();
             let file = File::open(path).map_err(|error| ResolveError::Failed(error.to_string()))?;
@@ -215,12 +210,12 @@ impl Resolver {
 }
 
 impl Addresses {
-    fn ours(ips: impl IntoIterator<Item = IpAddr>, family: Family) -> Self {
+    fn local(ips: impl IntoIterator<Item = IpAddr>, family: Family) -> Self {
         let ips = ips.into_iter().filter(|ip| family.has(*ip)).collect();
         Self { ips, ttl: Duration::from_secs(5) }
     }
 
-    fn found(lookup: &Lookup, family: Family) -> Self {
+    fn from_lookup(lookup: &Lookup, family: Family) -> Self {
         let ips = addresses(lookup).filter(|ip| family.has(*ip)).collect();
         Self { ips, ttl: remaining(lookup) }
     }
@@ -250,19 +245,19 @@ fn absolute(name: &str) -> Result<Name, ResolveError> {
     Ok(name)
 }
 
-/// The answer that came second, or the next best thing if there are addresses already.
-async fn second<F>(first: &Result<Addresses, ResolveError>, rest: F) -> Result<Addresses, ResolveError>
+/// Waits for the second family, but only shortly if the first one has addresses.
+async fn second_family<F>(first: &Result<Addresses, ResolveError>, rest: F) -> Result<Addresses, ResolveError>
 where
     F: Future<Output = Result<Addresses, ResolveError>>,
 {
     if first.as_ref().is_ok_and(|first| !first.ips.is_empty()) {
-        let late = tokio::time::timeout(SECOND_FAMILY, rest).await;
+        let late = tokio::time::timeout(SECOND_FAMILY_TIMEOUT, rest).await;
         return late.unwrap_or(Err(ResolveError::TimedOut));
     }
     rest.await
 }
 
-fn alternate(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
+fn interleave(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut all = Vec::with_capacity(first.len() + second.len());
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     loop {
@@ -275,8 +270,8 @@ fn alternate(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
-/// What a failure means: that the name has no record of this kind is none.
-fn failed(error: &NetError) -> Result<(), ResolveError> {
+/// Translates a lookup error. A name without a record of this type is not an error.
+fn classify(error: &NetError) -> Result<(), ResolveError> {
     match error {
         error if error.is_nx_domain() => Err(ResolveError::NotFound),
         NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError => {
@@ -287,8 +282,8 @@ fn failed(error: &NetError) -> Result<(), ResolveError> {
     }
 }
 
-/// A client for the name servers in the file at `path`, or of the system where it has no such file.
-fn ask_system(path: &Path) -> Result<Servers, ResolveError> {
+/// A client for the name servers in the file at `path`, or for the system's where it has no such file.
+fn system_name_servers(path: &Path) -> Result<NameServers, ResolveError> {
     let none = |error: &dyn std::fmt::Display| ResolveError::NoServers(error.to_string());
     #[cfg(all(unix, not(target_vendor = "apple")))]
     let (config, options) = {
@@ -303,7 +298,7 @@ fn ask_system(path: &Path) -> Result<Servers, ResolveError> {
     build(config, options)
 }
 
-fn build(config: ResolverConfig, system: ResolverOpts) -> Result<Servers, ResolveError> {
+fn build(config: ResolverConfig, system: ResolverOpts) -> Result<NameServers, ResolveError> {
     let domains = config.search().iter().map(|domain| domain.to_ascii().to_ascii_lowercase());
     let search = domains.map(|domain| domain.trim_end_matches('.').to_owned()).collect();
     let mut options = system;
@@ -312,40 +307,40 @@ fn build(config: ResolverConfig, system: ResolverOpts) -> Result<Servers, Resolv
     options.try_tcp_on_error = true;
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = 1024;
-    options.positive_max_ttl = Some(LONGEST);
-    options.negative_max_ttl = Some(LONGEST_NEGATIVE);
+    options.positive_max_ttl = Some(MAX_TTL);
+    options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)
         .build()
-        .map(|client| Servers { client, search })
+        .map(|client| NameServers { client, search })
         .map_err(|error| ResolveError::NoServers(error.to_string()))
 }
 
-/// What was read from a file, kept until the file changes; what the system says without a file, for a while.
-struct Watched<T> {
+/// The parsed content of a file, kept until the file changes, or for a short time where there is no file.
+struct CachedFile<T> {
     path: PathBuf,
-    read: Mutex<Option<(Version, Instant, Arc<T>)>>,
+    read: Mutex<Option<(FileVersion, Instant, Arc<T>)>>,
 }
 
-/// Tells one state of a file from another; its length too, as clocks are coarse.
-type Version = Option<(SystemTime, u64)>;
+/// Modification time and length; the length too, because clocks are coarse.
+type FileVersion = Option<(SystemTime, u64)>;
 
-impl<T> Watched<T> {
+impl<T> CachedFile<T> {
     fn new(path: PathBuf) -> Self {
         Self { path, read: Mutex::new(None) }
     }
 
     fn get<E>(&self, load: impl FnOnce(&Path) -> Result<T, E>) -> Result<Arc<T>, E> {
-        let now: Version =
+        let now: FileVersion =
             std::fs::metadata(&self.path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((version, since, value)) = &*read
             && *version == now
-            && (now.is_some() || since.elapsed() < WITHOUT_FILE)
+            && (now.is_some() || since.elapsed() < SYSTEM_CONF_TTL)
         {
             return Ok(value.clone());
         }
-        // What cannot be read is tried again next time.
+        // A failed load is repeated at the next call.
         let value = Arc::new(load(&self.path)?);
         *read = Some((now, Instant::now(), value.clone()));
         Ok(value)
@@ -385,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_and_localhost_need_nobody() {
+    async fn ip_and_localhost_need_no_server() {
         let resolver = Resolver::for_test("/nonexistent/hosts".into(), None);
         assert_eq!(resolver.lookup(&host("192.0.2.7")).await.unwrap(), ips(&["192.0.2.7"]));
         assert_eq!(resolver.lookup(&host("localhost")).await.unwrap(), ips(&["::1", "127.0.0.1"]));
@@ -393,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hosts_file_comes_first_and_is_read_anew_when_it_changes() {
+    async fn hosts_file_comes_first_and_is_reloaded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
         std::fs::write(&path, "192.0.2.1 api.test\n2001:db8::1 API.test # both\n192.0.2.2 x.test\n").unwrap();
@@ -410,7 +405,7 @@ mod tests {
 
     #[test]
     fn families_alternate() {
-        let mixed = alternate(ips(&["::1", "::2", "::3"]), ips(&["1.1.1.1"]));
+        let mixed = interleave(ips(&["::1", "::2", "::3"]), ips(&["1.1.1.1"]));
         assert_eq!(mixed, ips(&["::1", "1.1.1.1", "::2", "::3"]));
     }
 }

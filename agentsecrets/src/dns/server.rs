@@ -1,6 +1,5 @@
-//! The name server of the agents. It asks upstream about allowed names and no others, so that a question
-//! is no way out; every other name gets an address of ours, and the client that connects to it is told
-//! why.
+//! The agents' name server. It forwards queries for allowed names only, so that a query cannot carry data out;
+//! every other name gets a sinkhole address, and the client that connects to it reads why.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,71 +13,68 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::records::{self, MAX_TTL};
 use super::resolver::{Addresses, Family, ResolveError, Resolver};
-use crate::dns::sinkhole::Synthetic;
+use super::sinkhole::Sinkhole;
 use crate::types::host::Host;
 
-/// How long an agent may keep an answer about an allowed name, in seconds.
-pub(super) const LONGEST_TTL: u64 = 60;
-/// How long it may keep one of ours: the policy can change.
-const SYNTHETIC_TTL: u32 = 2;
-/// How many questions are worked on at once, for each kind of transport.
-const AT_ONCE: usize = 256;
-/// How many TCP connections are open at once.
-const CONNECTIONS: usize = 64;
-/// How long a TCP connection may be silent.
-const IDLE: Duration = Duration::from_secs(10);
-/// What fits into a datagram without EDNS, and what we send at most with it.
-const PLAIN: usize = 512;
-const WITH_EDNS: u16 = 1232;
+/// The TTL of sinkhole addresses, in seconds. It is short, because the policy can change.
+const SINKHOLE_TTL: u32 = 2;
+/// The limit for queries over UDP.
+const MAX_CONCURRENT_QUERIES: usize = 256;
+const MAX_TCP_CONNECTIONS: usize = 64;
+const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest datagram without EDNS, and the largest that we send with it.
+const UDP_PAYLOAD: usize = 512;
+const EDNS_UDP_PAYLOAD: u16 = 1232;
 
-/// Answers on all of these sockets until the future is dropped. `allows` says of a name whether some
-/// rule of the agent names it.
+/// Serves all of these sockets until the future is dropped. `is_allowed` tells whether some rule of the agent
+/// names a host.
 pub async fn serve(
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
-    allows: impl Fn(&Host) -> bool + Send + Sync + 'static,
+    is_allowed: impl Fn(&Host) -> bool + Send + Sync + 'static,
     resolver: Arc<Resolver>,
 ) {
-    let names = Arc::new(Names { allows, resolver, synthetic: Synthetic::default() });
+    let server = Arc::new(NameServer { is_allowed, resolver, sinkhole: Sinkhole::default() });
     let mut sockets = JoinSet::new();
     for socket in udp {
-        sockets.spawn(serve_udp(Arc::new(socket), names.clone()));
+        sockets.spawn(serve_udp(Arc::new(socket), server.clone()));
     }
     for listener in tcp {
-        sockets.spawn(serve_tcp(listener, names.clone()));
+        sockets.spawn(serve_tcp(listener, server.clone()));
     }
     // They end only by being dropped, or by a bug that must not take the others along.
     while sockets.join_next().await.is_some() {}
     std::future::pending().await
 }
 
-pub(super) struct Names<A> {
-    pub(super) allows: A,
-    pub(super) resolver: Arc<Resolver>,
-    synthetic: Synthetic,
+struct NameServer<A> {
+    is_allowed: A,
+    resolver: Arc<Resolver>,
+    sinkhole: Sinkhole,
 }
 
-async fn serve_udp<A>(socket: Arc<UdpSocket>, names: Arc<Names<A>>)
+async fn serve_udp<A>(socket: Arc<UdpSocket>, server: Arc<NameServer<A>>)
 where
     A: Fn(&Host) -> bool + Send + Sync + 'static,
 {
-    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let slots = Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES));
     let mut work = JoinSet::new();
     let mut buffer = [0; 4096];
     loop {
         let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
-            // Nothing that a peer can cause; wait rather than spin.
+            // No peer can cause this. Wait instead of spinning.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         while work.try_join_next().is_some() {}
-        // Without a slot the question is lost, as with any busy server; the client asks again.
+        // Without a slot the query is dropped, as by any busy server; the client repeats it.
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
-        let Some(question) = buffer.get(..length).map(<[u8]>::to_vec) else { continue };
-        let (socket, names) = (socket.clone(), names.clone());
+        let Some(request) = buffer.get(..length).map(<[u8]>::to_vec) else { continue };
+        let (socket, server) = (socket.clone(), server.clone());
         work.spawn(async move {
-            if let Some(answer) = names.answer(&question, Transport::Udp).await {
+            if let Some(answer) = server.answer(&request, Transport::Udp).await {
                 drop(socket.send_to(&answer, peer).await);
             }
             drop(slot);
@@ -86,46 +82,46 @@ where
     }
 }
 
-async fn serve_tcp<A>(listener: TcpListener, names: Arc<Names<A>>)
+async fn serve_tcp<A>(listener: TcpListener, server: Arc<NameServer<A>>)
 where
     A: Fn(&Host) -> bool + Send + Sync + 'static,
 {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_TCP_CONNECTIONS));
     let mut work = JoinSet::new();
     loop {
         while work.try_join_next().is_some() {}
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: wait rather than spin.
+            // Most likely out of descriptors. Wait instead of spinning.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let names = names.clone();
+        let server = server.clone();
         work.spawn(async move {
-            drop(converse(stream, &names).await);
+            drop(serve_connection(stream, &server).await);
             drop(slot);
         });
     }
 }
 
-/// Questions and answers on one connection, one after the other.
-async fn converse<A>(mut stream: TcpStream, names: &Names<A>) -> std::io::Result<()>
+/// Answers the queries of one TCP connection, one after the other.
+async fn serve_connection<A>(mut stream: TcpStream, server: &NameServer<A>) -> std::io::Result<()>
 where
     A: Fn(&Host) -> bool,
 {
     stream.set_nodelay(true)?;
     loop {
-        let question = tokio::time::timeout(IDLE, async {
-            let mut question = vec![0; usize::from(stream.read_u16().await?)];
-            stream.read_exact(&mut question).await.map(|_| question)
+        let request = tokio::time::timeout(TCP_IDLE_TIMEOUT, async {
+            let mut request = vec![0; usize::from(stream.read_u16().await?)];
+            stream.read_exact(&mut request).await.map(|_| request)
         });
-        let Ok(question) = question.await else { return Ok(()) };
-        let Some(answer) = names.answer(&question?, Transport::Tcp).await else { return Ok(()) };
+        let Ok(request) = request.await else { return Ok(()) };
+        let Some(answer) = server.answer(&request?, Transport::Tcp).await else { return Ok(()) };
         let Ok(length) = u16::try_from(answer.len()) else { return Ok(()) };
         let mut framed = Vec::with_capacity(answer.len() + 2);
         framed.extend_from_slice(&length.to_be_bytes());
         framed.extend_from_slice(&answer);
-        let Ok(written) = tokio::time::timeout(IDLE, stream.write_all(&framed)).await else {
+        let Ok(written) = tokio::time::timeout(TCP_IDLE_TIMEOUT, stream.write_all(&framed)).await else {
             return Ok(());
         };
         written?;
@@ -138,11 +134,11 @@ enum Transport {
     Tcp,
 }
 
-impl<A: Fn(&Host) -> bool> Names<A> {
-    /// The answer to the bytes of a question, or nothing if they are none.
+impl<A: Fn(&Host) -> bool> NameServer<A> {
+    /// Answers an encoded query. `None` means that the bytes are not a query.
     async fn answer(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let question = match Message::from_vec(bytes) {
-            Ok(question) => question,
+        let request = match Message::from_vec(bytes) {
+            Ok(request) => request,
             Err(_) => {
                 let header = Header::read(&mut BinDecoder::new(bytes)).ok()?;
                 let is_query = header.metadata.message_type == MessageType::Query;
@@ -151,45 +147,45 @@ impl<A: Fn(&Host) -> bool> Names<A> {
                 return is_query.then(error)?.to_vec().ok();
             }
         };
-        if question.metadata.message_type != MessageType::Query {
+        if request.metadata.message_type != MessageType::Query {
             return None;
         }
-        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
-        answer.metadata.recursion_desired = question.metadata.recursion_desired;
+        let mut answer = Message::response(request.metadata.id, request.metadata.op_code);
+        answer.metadata.recursion_desired = request.metadata.recursion_desired;
         answer.metadata.recursion_available = true;
-        let mut room = PLAIN;
-        if let Some(edns) = &question.edns {
-            let mut ours = Edns::new();
-            ours.set_max_payload(WITH_EDNS).set_version(0);
-            answer.set_edns(ours);
-            room = usize::from(edns.max_payload().clamp(512, WITH_EDNS));
+        let mut max_len = UDP_PAYLOAD;
+        if let Some(edns) = &request.edns {
+            let mut own = Edns::new();
+            own.set_max_payload(EDNS_UDP_PAYLOAD).set_version(0);
+            answer.set_edns(own);
+            max_len = usize::from(edns.max_payload().clamp(512, EDNS_UDP_PAYLOAD));
         }
-        answer.metadata.response_code = match self.records(&question).await {
+        answer.metadata.response_code = match self.records(&request).await {
             Ok(records) => {
                 answer.add_answers(records);
                 ResponseCode::NoError
             }
             Err(code) => code,
         };
-        // One question is repeated, as clients expect; more are no question, and might not fit.
-        if question.queries.len() == 1 {
-            answer.add_queries(question.queries);
+        // A single question is repeated, as clients expect. Several are an error, and might not fit.
+        if request.queries.len() == 1 {
+            answer.add_queries(request.queries);
         }
         let encoded = answer.to_vec().ok()?;
-        if transport == Transport::Udp && encoded.len() > room {
+        if transport == Transport::Udp && encoded.len() > max_len {
             return answer.truncate().to_vec().ok();
         }
         Some(encoded)
     }
 
-    async fn records(&self, question: &Message) -> Result<Vec<Record>, ResponseCode> {
-        if question.metadata.op_code != OpCode::Query {
+    async fn records(&self, request: &Message) -> Result<Vec<Record>, ResponseCode> {
+        if request.metadata.op_code != OpCode::Query {
             return Err(ResponseCode::NotImp);
         }
-        if question.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
+        if request.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
             return Err(ResponseCode::BADVERS);
         }
-        let [query] = question.queries.as_slice() else { return Err(ResponseCode::FormErr) };
+        let [query] = request.queries.as_slice() else { return Err(ResponseCode::FormErr) };
         if query.query_class() != DNSClass::IN {
             return Err(ResponseCode::Refused);
         }
@@ -200,13 +196,16 @@ impl<A: Fn(&Host) -> bool> Names<A> {
         let lower = name.to_ascii_lowercase();
         let lower = lower.trim_end_matches('.');
         let is_reverse = ["in-addr.arpa", "ip6.arpa"].iter().any(|zone| lower.ends_with(zone));
-        if is_reverse || (!(self.allows)(&host) && self.is_searched(lower)) {
+        if is_reverse || (!(self.is_allowed)(&host) && self.has_search_domain(lower)) {
             return Err(ResponseCode::NXDomain);
         }
         let family = match query.query_type() {
             RecordType::A => Family::V4,
             RecordType::AAAA => Family::V6,
-            kind => return self.others(&host, query.name(), kind).await,
+            kind => {
+                let is_allowed = (self.is_allowed)(&host);
+                return records::lookup(&self.resolver, &host, query.name(), kind, is_allowed).await;
+            }
         };
         let (ips, ttl) = self.addresses(&host, family).await?;
         let record = |ip| Record::from_rdata(query.name().clone(), ttl, RData::from(ip));
@@ -215,30 +214,39 @@ impl<A: Fn(&Host) -> bool> Names<A> {
 
     async fn addresses(&self, host: &Host, family: Family) -> Result<(Vec<IpAddr>, u32), ResponseCode> {
         let Host::Name(name) = host else { return Err(ResponseCode::NXDomain) };
-        // The agent's own machine, whatever policy says; no question leaves for it.
+        // The agent's own machine, whatever the policy says; no query leaves for it.
         let is_local = &**name == "localhost" || name.ends_with(".localhost");
-        if !is_local && !(self.allows)(host) {
-            let ip = self.synthetic.address(name, family).ok_or(ResponseCode::ServFail)?;
-            return Ok((vec![ip], SYNTHETIC_TTL));
+        if !is_local && !(self.is_allowed)(host) {
+            let ip = self.sinkhole.address(name, family).ok_or(ResponseCode::ServFail)?;
+            return Ok((vec![ip], SINKHOLE_TTL));
         }
         match self.resolver.lookup_family(host, family).await {
             Ok(Addresses { ips, ttl }) => {
-                let seconds = ttl.as_secs().min(LONGEST_TTL);
+                let seconds = ttl.as_secs().min(MAX_TTL);
                 Ok((ips, u32::try_from(seconds).unwrap_or(0)))
             }
             Err(ResolveError::NotFound) => Err(ResponseCode::NXDomain),
             Err(_) => Err(ResponseCode::ServFail),
         }
     }
+
+    /// Whether `name` is an allowed name followed by one of the system's search domains. Such a name does not
+    /// exist, so that the client goes on to the one without the domain.
+    fn has_search_domain(&self, name: &str) -> bool {
+        self.resolver.search_domains().iter().any(|domain| {
+            let stem = name.strip_suffix(domain.as_str()).and_then(|name| name.strip_suffix('.'));
+            let stem = stem.and_then(|stem| stem.parse::<Host>().ok());
+            stem.is_some_and(|stem| (self.is_allowed)(&stem))
+        })
+    }
 }
 
-/// The answer to a datagram of an agent to whom the policy allows no name, so that nobody is asked: what
-/// the fuzzer calls.
+/// Answers a datagram of an agent that no rule allows any name, so that no query leaves. For the fuzzer.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) async fn answer_to_nobody(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) async fn answer_without_rules(bytes: &[u8]) -> Option<Vec<u8>> {
     let resolver = Arc::new(Resolver::system());
-    let names = Names { allows: |_: &Host| false, resolver, synthetic: Synthetic::default() };
-    names.answer(bytes, Transport::Udp).await
+    let server = NameServer { is_allowed: |_: &Host| false, resolver, sinkhole: Sinkhole::default() };
+    server.answer(bytes, Transport::Udp).await
 }
 
 #[cfg(test)]
@@ -253,21 +261,21 @@ mod tests {
 
     use super::*;
 
-    /// A name server upstream that knows `*.up.test`, and remembers what it was asked.
+    /// An upstream name server for `*.up.test` that records its queries.
     async fn upstream() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
+        let queries = Arc::new(Mutex::new(Vec::new()));
+        let seen = queries.clone();
         tokio::spawn(async move {
             let mut buffer = [0; 2048];
             loop {
                 let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
-                let question = Message::from_vec(&buffer[..length]).unwrap();
-                let query = question.queries[0].clone();
+                let request = Message::from_vec(&buffer[..length]).unwrap();
+                let query = request.queries[0].clone();
                 let (name, kind) = (query.name().clone(), query.query_type());
-                log.lock().unwrap().push(format!("{name} {kind}"));
-                let mut answer = Message::response(question.metadata.id, OpCode::Query);
+                seen.lock().unwrap().push(format!("{name} {kind}"));
+                let mut answer = Message::response(request.metadata.id, OpCode::Query);
                 match (name.to_ascii().as_str(), kind) {
                     ("a.up.test.", RecordType::A) => {
                         let ip = RData::from(IpAddr::from([192, 0, 2, 1]));
@@ -290,36 +298,36 @@ mod tests {
                 socket.send_to(&answer.to_vec().unwrap(), peer).await.unwrap();
             }
         });
-        (address, asked)
+        (address, queries)
     }
 
-    struct Asker {
+    struct Client {
         udp: SocketAddr,
         tcp: SocketAddr,
-        asked: Arc<Mutex<Vec<String>>>,
+        queries: Arc<Mutex<Vec<String>>>,
     }
 
-    /// Our server, which allows `*.up.test`.
-    async fn start() -> Asker {
-        let (server, asked) = upstream().await;
+    /// Starts our server, which allows `*.up.test`.
+    async fn start() -> Client {
+        let (upstream, queries) = upstream().await;
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (at_udp, at_tcp) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
-        let resolver = Arc::new(Resolver::for_test("/nonexistent/hosts".into(), Some(server)));
-        let allows = |host: &Host| host.to_string().ends_with(".up.test");
-        tokio::spawn(serve(vec![udp], vec![tcp], allows, resolver));
-        Asker { udp: at_udp, tcp: at_tcp, asked }
+        let resolver = Arc::new(Resolver::for_test("/nonexistent/hosts".into(), Some(upstream)));
+        let is_allowed = |host: &Host| host.to_string().ends_with(".up.test");
+        tokio::spawn(serve(vec![udp], vec![tcp], is_allowed, resolver));
+        Client { udp: at_udp, tcp: at_tcp, queries }
     }
 
-    fn question(name: &str, kind: RecordType) -> Message {
-        let mut question = Message::query();
-        question.metadata.id = 4711;
-        question.metadata.recursion_desired = true;
-        question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        question
+    fn request(name: &str, kind: RecordType) -> Message {
+        let mut request = Message::query();
+        request.metadata.id = 4711;
+        request.metadata.recursion_desired = true;
+        request.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        request
     }
 
-    impl Asker {
+    impl Client {
         async fn udp_bytes(&self, bytes: &[u8]) -> Vec<u8> {
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             socket.send_to(bytes, self.udp).await.unwrap();
@@ -329,16 +337,16 @@ mod tests {
             buffer
         }
 
-        async fn udp(&self, question: &Message) -> Message {
-            Message::from_vec(&self.udp_bytes(&question.to_vec().unwrap()).await).unwrap()
+        async fn udp(&self, request: &Message) -> Message {
+            Message::from_vec(&self.udp_bytes(&request.to_vec().unwrap()).await).unwrap()
         }
 
         async fn ask(&self, name: &str, kind: RecordType) -> Message {
-            self.udp(&question(name, kind)).await
+            self.udp(&request(name, kind)).await
         }
 
-        async fn tcp(&self, stream: &mut TcpStream, question: &Message) -> Message {
-            let bytes = question.to_vec().unwrap();
+        async fn tcp(&self, stream: &mut TcpStream, request: &Message) -> Message {
+            let bytes = request.to_vec().unwrap();
             stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
             stream.write_all(&bytes).await.unwrap();
             let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
@@ -346,8 +354,8 @@ mod tests {
             Message::from_vec(&answer).unwrap()
         }
 
-        fn asked(&self) -> Vec<String> {
-            self.asked.lock().unwrap().clone()
+        fn queries(&self) -> Vec<String> {
+            self.queries.lock().unwrap().clone()
         }
     }
 
@@ -357,121 +365,121 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn allowed_names_have_their_addresses_for_a_minute_at_most() {
-        let asker = start().await;
-        let answer = asker.ask("A.up.Test.", RecordType::A).await;
+    async fn allowed_name_resolves_with_ttl_of_a_minute_at_most() {
+        let client = start().await;
+        let answer = client.ask("A.up.Test.", RecordType::A).await;
         assert_eq!(ips(&answer), [IpAddr::from([192, 0, 2, 1])]);
         assert_eq!(answer.answers[0].ttl, 60);
         assert_eq!(answer.metadata.id, 4711);
         assert_eq!(answer.queries[0].name().to_ascii(), "A.up.Test.");
-        assert_eq!(ips(&asker.ask("a.up.test.", RecordType::AAAA).await), [] as [IpAddr; 0]);
+        assert_eq!(ips(&client.ask("a.up.test.", RecordType::AAAA).await), [] as [IpAddr; 0]);
     }
 
     #[tokio::test]
-    async fn no_question_leaves_for_a_name_that_no_rule_allows() {
-        let asker = start().await;
+    async fn unlisted_name_gets_sinkhole_address_without_query() {
+        let client = start().await;
         let secret = "c2VjcmV0.evil.test.";
-        let four = ips(&asker.ask(secret, RecordType::A).await);
-        let six = ips(&asker.ask(secret, RecordType::AAAA).await);
+        let four = ips(&client.ask(secret, RecordType::A).await);
+        let six = ips(&client.ask(secret, RecordType::AAAA).await);
         assert_eq!(four, [IpAddr::from([198, 18, 0, 1])]);
         assert_eq!(six, ["fd61:6765:6e74::1".parse::<IpAddr>().unwrap()]);
-        assert_eq!(ips(&asker.ask("C2VJCMV0.evil.test.", RecordType::A).await), four);
-        assert_ne!(ips(&asker.ask("other.evil.test.", RecordType::A).await), four);
+        assert_eq!(ips(&client.ask("C2VJCMV0.evil.test.", RecordType::A).await), four);
+        assert_ne!(ips(&client.ask("other.evil.test.", RecordType::A).await), four);
         for kind in [RecordType::TXT, RecordType::HTTPS, RecordType::SVCB, RecordType::ANY] {
-            assert_eq!(ips(&asker.ask(secret, kind).await), [] as [IpAddr; 0]);
+            assert_eq!(ips(&client.ask(secret, kind).await), [] as [IpAddr; 0]);
         }
-        assert_eq!(asker.asked(), [] as [&str; 0]);
+        assert_eq!(client.queries(), [] as [&str; 0]);
     }
 
     #[tokio::test]
-    async fn what_would_lead_around_us_does_not_exist_and_the_rest_is_asked_for_allowed_names() {
-        let asker = start().await;
+    async fn https_and_svcb_records_are_empty_and_others_are_forwarded() {
+        let client = start().await;
         for kind in [RecordType::HTTPS, RecordType::SVCB, RecordType::ANY] {
-            assert_eq!(ips(&asker.ask("a.up.test.", kind).await), [] as [IpAddr; 0]);
+            assert_eq!(ips(&client.ask("a.up.test.", kind).await), [] as [IpAddr; 0]);
         }
-        assert_eq!(asker.asked(), [] as [&str; 0]);
+        assert_eq!(client.queries(), [] as [&str; 0]);
         for kind in [RecordType::TXT, RecordType::MX, RecordType::SRV, RecordType::PTR, RecordType::NS] {
-            assert_eq!(ips(&asker.ask("a.up.test.", kind).await), [] as [IpAddr; 0]);
+            assert_eq!(ips(&client.ask("a.up.test.", kind).await), [] as [IpAddr; 0]);
         }
-        assert_eq!(asker.asked().len(), 5);
+        assert_eq!(client.queries().len(), 5);
     }
 
     #[tokio::test]
-    async fn failures_are_what_upstream_said() {
-        let asker = start().await;
-        let code = async |name, kind| asker.ask(name, kind).await.metadata.response_code;
+    async fn upstream_response_code_is_forwarded() {
+        let client = start().await;
+        let code = async |name, kind| client.ask(name, kind).await.metadata.response_code;
         assert_eq!(code("gone.up.test.", RecordType::A).await, ResponseCode::NXDomain);
         assert_eq!(code("broken.up.test.", RecordType::A).await, ResponseCode::ServFail);
     }
 
     #[tokio::test]
-    async fn what_is_no_host_or_no_internet_question_is_turned_away() {
-        let asker = start().await;
+    async fn invalid_query_is_refused() {
+        let client = start().await;
         let code = |answer: Message| answer.metadata.response_code;
         for name in ["1.2.0.192.in-addr.arpa.", "ip6.arpa.", "192.0.2.1.", ".", "a-.up.test."] {
-            let answer = asker.ask(name, RecordType::A).await;
+            let answer = client.ask(name, RecordType::A).await;
             assert_eq!(code(answer), ResponseCode::NXDomain, "{name}");
         }
-        let transfer = asker.ask("a.up.test.", RecordType::AXFR).await;
+        let transfer = client.ask("a.up.test.", RecordType::AXFR).await;
         assert_eq!(code(transfer), ResponseCode::Refused);
-        let mut chaos = question("a.up.test.", RecordType::A);
+        let mut chaos = request("a.up.test.", RecordType::A);
         chaos.queries[0].set_query_class(DNSClass::CH);
-        assert_eq!(code(asker.udp(&chaos).await), ResponseCode::Refused);
-        let mut two = question("a.up.test.", RecordType::A);
+        assert_eq!(code(client.udp(&chaos).await), ResponseCode::Refused);
+        let mut two = request("a.up.test.", RecordType::A);
         two.add_query(two.queries[0].clone());
-        let answer = asker.udp(&two).await;
+        let answer = client.udp(&two).await;
         assert!(answer.queries.is_empty() && code(answer) == ResponseCode::FormErr);
-        let mut notify = question("a.up.test.", RecordType::SOA);
+        let mut notify = request("a.up.test.", RecordType::SOA);
         notify.metadata.op_code = OpCode::Notify;
-        assert_eq!(code(asker.udp(&notify).await), ResponseCode::NotImp);
-        let broken = asker.udp_bytes(b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\xff\xff").await;
+        assert_eq!(code(client.udp(&notify).await), ResponseCode::NotImp);
+        let broken = client.udp_bytes(b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\xff\xff").await;
         assert_eq!(code(Message::from_vec(&broken).unwrap()), ResponseCode::FormErr);
-        assert_eq!(asker.asked(), [] as [&str; 0]);
+        assert_eq!(client.queries(), [] as [&str; 0]);
     }
 
     #[tokio::test]
-    async fn localhost_is_the_agents_own_machine() {
-        let asker = start().await;
-        assert_eq!(ips(&asker.ask("localhost.", RecordType::A).await), [IpAddr::from([127, 0, 0, 1])]);
+    async fn localhost_resolves_to_loopback() {
+        let client = start().await;
+        assert_eq!(ips(&client.ask("localhost.", RecordType::A).await), [IpAddr::from([127, 0, 0, 1])]);
     }
 
     #[tokio::test]
-    async fn what_a_datagram_cannot_hold_comes_over_tcp() {
-        let asker = start().await;
-        let asked = question("many.up.test.", RecordType::A);
-        let short = asker.udp(&asked).await;
+    async fn large_answer_is_truncated_and_complete_over_tcp() {
+        let client = start().await;
+        let request = request("many.up.test.", RecordType::A);
+        let short = client.udp(&request).await;
         assert!(short.metadata.truncation && short.answers.is_empty());
-        let mut stream = TcpStream::connect(asker.tcp).await.unwrap();
+        let mut stream = TcpStream::connect(client.tcp).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(ips(&asker.tcp(&mut stream, &asked).await).len(), 40);
+            assert_eq!(ips(&client.tcp(&mut stream, &request).await).len(), 40);
         }
     }
 
     #[tokio::test]
-    async fn edns_is_spoken_in_its_first_version() {
-        let asker = start().await;
-        let mut asked = question("a.up.test.", RecordType::A);
-        asked.set_edns(Edns::new());
-        let answer = asker.udp(&asked).await;
+    async fn edns_version_other_than_zero_is_refused() {
+        let client = start().await;
+        let mut request = request("a.up.test.", RecordType::A);
+        request.set_edns(Edns::new());
+        let answer = client.udp(&request).await;
         assert_eq!(ips(&answer).len(), 1);
-        assert_eq!(answer.max_payload(), WITH_EDNS);
+        assert_eq!(answer.max_payload(), EDNS_UDP_PAYLOAD);
         let mut edns = Edns::new();
         edns.set_version(1);
-        asked.set_edns(edns);
-        let code = u16::from(asker.udp(&asked).await.metadata.response_code);
+        request.set_edns(edns);
+        let code = u16::from(client.udp(&request).await.metadata.response_code);
         assert_eq!(code, u16::from(ResponseCode::BADVERS));
     }
 
     proptest! {
         #[test]
-        fn whatever_comes_is_answered_in_form_or_not_at_all(
+        fn any_bytes_get_a_valid_response_or_none(
             bytes in proptest::collection::vec(any::<u8>(), 0..200)
         ) {
             let resolver = Arc::new(Resolver::for_test("/nonexistent/hosts".into(), None));
-            let names =
-                Names { allows: |_: &Host| false, resolver, synthetic: Synthetic::default() };
+            let server =
+                NameServer { is_allowed: |_: &Host| false, resolver, sinkhole: Sinkhole::default() };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            if let Some(answer) = runtime.block_on(names.answer(&bytes, Transport::Udp)) {
+            if let Some(answer) = runtime.block_on(server.answer(&bytes, Transport::Udp)) {
                 let answer = Message::from_vec(&answer).unwrap();
                 prop_assert_eq!(answer.metadata.message_type, MessageType::Response);
                 prop_assert!(answer.answers.len() <= 1);
@@ -480,13 +488,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_comes_as_a_question_is_ignored() {
+    async fn response_sent_as_query_is_ignored() {
         let resolver = Arc::new(Resolver::for_test("/nonexistent/hosts".into(), None));
-        let names = Names { allows: |_: &Host| true, resolver, synthetic: Synthetic::default() };
-        let mut answer = question("a.up.test.", RecordType::TXT);
+        let server = NameServer { is_allowed: |_: &Host| true, resolver, sinkhole: Sinkhole::default() };
+        let mut answer = request("a.up.test.", RecordType::TXT);
         answer.metadata.message_type = MessageType::Response;
         let text = RData::TXT(TXT::new(vec!["x".into()]));
         answer.add_answer(Record::from_rdata(answer.queries[0].name().clone(), 1, text));
-        assert_eq!(names.answer(&answer.to_vec().unwrap(), Transport::Tcp).await, None);
+        assert_eq!(server.answer(&answer.to_vec().unwrap(), Transport::Tcp).await, None);
     }
 }

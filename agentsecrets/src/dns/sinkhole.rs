@@ -1,50 +1,60 @@
-//! Addresses that stand for names which no rule allows, so that a client connects to us and is told
-//! why, and no query leaves. They are nobody's: the guard never dials them.
+//! Sinkhole addresses: each name that no rule allows resolves to an address of its own from a reserved range, so
+//! that the client connects to us and reads why it is refused, and no query leaves. `upstream` never dials these
+//! ranges.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::resolver::Family;
-use crate::upstream::ssrf_guard::SYNTHETIC_V6;
 
-/// How many names are known at once. 198.18.0.0/15 has room for more; memory need not.
-const NAMES: u32 = 16 * 1024;
-/// The network address of 198.18.0.0/15.
-const FIRST_V4: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+/// The number of names that have an address at once. 198.18.0.0/15 has room for more; memory need not.
+const MAX_NAMES: u32 = 16 * 1024;
+/// The network address of 198.18.0.0/15, the benchmarking range.
+const V4_NETWORK: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+/// The first 48 bits of the IPv6 addresses.
+const V6_PREFIX: [u16; 3] = [0xfd61, 0x6765, 0x6e74];
 
-/// Which name has which address: always the same, and never one of another name.
-#[derive(Default)]
-pub(super) struct Synthetic {
-    numbers: Mutex<HashMap<Arc<str>, u32>>,
+/// Whether `ip` is in one of the reserved ranges.
+pub(crate) fn contains(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits() >> 17 == V4_NETWORK >> 17,
+        IpAddr::V6(ip) => ip.segments().starts_with(&V6_PREFIX),
+    }
 }
 
-impl Synthetic {
-    /// The address of `name`, in lower case, or nothing if too many names were asked for.
+/// The addresses given out so far: always the same one for a name, and never one of another name.
+#[derive(Default)]
+pub(super) struct Sinkhole {
+    indices: Mutex<HashMap<Arc<str>, u32>>,
+}
+
+impl Sinkhole {
+    /// The address of `name`, in lower case, or `None` once too many names were queried.
     pub(super) fn address(&self, name: &str, family: Family) -> Option<IpAddr> {
-        let number = self.number(name)?;
+        let index = self.index(name)?;
         Some(match family {
-            Family::V4 => Ipv4Addr::from_bits(FIRST_V4 + number).into(),
+            Family::V4 => Ipv4Addr::from_bits(V4_NETWORK + index).into(),
             Family::V6 => {
-                let [a, b, c] = SYNTHETIC_V6;
-                let [_, _, high, low] = number.to_be_bytes();
+                let [a, b, c] = V6_PREFIX;
+                let [_, _, high, low] = index.to_be_bytes();
                 let last = u16::from_be_bytes([high, low]);
                 Ipv6Addr::new(a, b, c, 0, 0, 0, 0, last).into()
             }
         })
     }
 
-    /// From 1, as the first address of a network is special.
-    fn number(&self, name: &str) -> Option<u32> {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(number) = numbers.get(name) {
-            return Some(*number);
+    /// Starts at 1, because the first address of a network is special.
+    fn index(&self, name: &str) -> Option<u32> {
+        let mut indices = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = indices.get(name) {
+            return Some(*index);
         }
-        let next = u32::try_from(numbers.len()).ok()? + 1;
-        if next > NAMES {
+        let next = u32::try_from(indices.len()).ok()? + 1;
+        if next > MAX_NAMES {
             return None;
         }
-        numbers.insert(name.into(), next);
+        indices.insert(name.into(), next);
         Some(next)
     }
 }
@@ -54,23 +64,27 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::policy::grant::PrivateAddresses;
-    use crate::upstream::ssrf_guard::{Refused, check};
 
     #[test]
-    fn every_name_has_an_address_of_its_own_which_is_never_dialled_until_there_are_too_many() {
-        let synthetic = Synthetic::default();
+    fn each_name_has_its_own_address_up_to_the_limit() {
+        let sinkhole = Sinkhole::default();
         let mut seen = HashSet::new();
-        for n in 0..NAMES {
+        for n in 0..MAX_NAMES {
             for family in [Family::V4, Family::V6] {
-                let ip = synthetic.address(&format!("{n}.test"), family).unwrap();
+                let ip = sinkhole.address(&format!("{n}.test"), family).unwrap();
                 assert!(seen.insert(ip));
-                let verdict = check(ip, &PrivateAddresses::Any, &[], 443);
-                assert_eq!(verdict, Err(Refused::Never), "{ip}");
+                assert!(contains(ip), "{ip}");
             }
         }
-        assert_eq!(synthetic.address("more.test", Family::V4), None);
-        let again = synthetic.address("0.test", Family::V4).unwrap();
+        assert_eq!(sinkhole.address("more.test", Family::V4), None);
+        let again = sinkhole.address("0.test", Family::V4).unwrap();
         assert_eq!(again, IpAddr::from([198, 18, 0, 1]));
+    }
+
+    #[test]
+    fn neighbouring_networks_are_outside() {
+        for ip in ["198.17.255.255", "198.20.0.0", "fd61:6765:6e75::1"] {
+            assert!(!contains(ip.parse().unwrap()), "{ip}");
+        }
     }
 }

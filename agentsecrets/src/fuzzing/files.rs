@@ -1,4 +1,4 @@
-//! Our own files, as somebody else may have left them: the vault and the audit log.
+//! Fuzz targets for our own files with foreign content: the vault and the audit log.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,15 +11,15 @@ use crate::audit::{self, Log, Opening, Outcome, Status};
 use crate::store::Store;
 use crate::vault::{self, Unlock, Vault};
 
-/// The vaults of the corpus are made with this key file.
+/// Key file of the vaults in the corpus.
 const KEY_FILE: &str = "the key file of the fuzzer's vaults\n";
-/// The logs of the corpus are made with this key.
+/// Key of the audit logs in the corpus.
 const AUDIT_KEY: [u8; 32] = *b"the key of the fuzzer's logs 32b";
-/// What those vaults hold, by name.
+/// Secrets in those vaults.
 const VALUES: [(&str, &[u8]); 2] = [("A", b"value-of-the-first"), ("B", b"value-of-the-second")];
 
-/// A vault's file. With a first byte of 1 it is given a last line that proves it, as if its writer had held
-/// the keys; that is the only way past the proof.
+/// Opens a vault file. A first byte of 1 seals it with a valid last line, as if its writer had the keys;
+/// nothing else passes the integrity check.
 pub(super) fn vault(bytes: &[u8]) {
     let mut input = Input(bytes);
     let proven = input.byte() == 1;
@@ -40,7 +40,7 @@ pub(super) fn vault(bytes: &[u8]) {
             environment: Default::default(),
             name: entry.name,
         };
-        // A value is good only under the name it was stored under.
+        // A value decrypts only under the name it was stored under.
         if let Ok(Some(value)) = vault.get(&key) {
             let stored = VALUES.iter().find(|(name, _)| *name == key.name.as_str());
             assert_eq!(stored.map(|(_, value)| *value), Some(value.expose()));
@@ -48,7 +48,7 @@ pub(super) fn vault(bytes: &[u8]) {
     }
 }
 
-/// The anchor's line, then the log.
+/// Verifies an audit log: the anchor's line, then the log.
 pub(super) fn audit(bytes: &[u8]) {
     let folder = folder();
     let home = folder.path().join("audit");
@@ -67,8 +67,8 @@ pub(super) fn audit(bytes: &[u8]) {
     if let Ok(contents) = audit::query::read(&home) {
         assert_eq!(contents.fault.is_none(), sound.is_some());
         for record in &contents.records {
-            let shown = [&record.id, &record.method, &record.target_url, &record.domain, &record.environment];
-            assert!(shown.iter().all(|text| !text.contains(char::is_control)), "{record:?}");
+            let texts = [&record.id, &record.method, &record.target_url, &record.domain, &record.environment];
+            assert!(texts.iter().all(|text| !text.contains(char::is_control)), "{record:?}");
         }
     }
     let mut copy = Vec::new();
@@ -76,7 +76,7 @@ pub(super) fn audit(bytes: &[u8]) {
     append(&home, sound);
 }
 
-/// A log that is sound takes another record and stays sound; no other turns sound by it.
+/// A valid log accepts another record and stays valid; appending never makes an invalid log valid.
 fn append(home: &Path, sound: Option<u64>) {
     let Ok(log) = Log::open(home) else { return assert_eq!(sound, None) };
     let opening = Opening {
@@ -99,7 +99,7 @@ fn append(home: &Path, sound: Option<u64>) {
     }
 }
 
-/// A folder of its own, in memory where there is such a place.
+/// A temporary folder, in memory if possible.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }

@@ -1,5 +1,5 @@
-//! What decides over secrets: placeholders in a request, all the way to the request that leaves, and
-//! the policy's own text.
+//! Fuzz targets for secret handling: placeholders in a request up to the request that leaves, and the
+//! policy file.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -12,15 +12,18 @@ use http_body_util::BodyExt;
 use super::{Input, block_on, contains};
 use crate::credentials::Credentials;
 use crate::identity::Caller;
-use crate::inject::placeholder::Vocabulary;
-use crate::inject::{Outbound, Payload, References, Room, apply};
+use crate::inject::placeholder::Placeholders;
+use crate::inject::{BodyBudget, Outbound, References, RequestBody, apply};
 use crate::policy::Policy;
-use crate::policy::access_request::{Ask, Place};
-use crate::policy::bounds::Unbounded;
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::NoCapabilityCheck;
 use crate::policy::evaluate;
-use crate::policy::evaluate::reading;
+use crate::policy::evaluate::Decision;
+use crate::policy::evaluate::Evaluation;
 use crate::policy::explain::explain;
-use crate::policy::grant::{Decision, Grant, Style};
+use crate::policy::grant::Grant;
+use crate::policy::injection::InjectionStyle;
+use crate::policy::location::LocationKind;
 use crate::redact::patterns::Patterns;
 use crate::types::body::{self, Body};
 use crate::types::secret::Secret;
@@ -42,40 +45,43 @@ agents:
 const CUSTOM: &str = "sk-proj-0000";
 const VALUES: [(&str, &[u8]); 2] = [("A", b"value-of-the-first"), ("B", b"user:va/l+u e&of=the%second")];
 
-/// A request: its method by a number, then its path and query, then a header a line, and what follows an
-/// empty line is its body.
+/// Reads a request: a method number, the path and query, one header per line, an empty line, and the
+/// body.
 pub(super) fn placeholder(bytes: &[u8]) {
-    static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
-        Vocabulary::new([("A".parse().unwrap(), None), ("B".parse().unwrap(), Some(CUSTOM.into()))])
+    static PLACEHOLDERS: LazyLock<Placeholders> = LazyLock::new(|| {
+        Placeholders::new([("A".parse().unwrap(), None), ("B".parse().unwrap(), Some(CUSTOM.into()))])
     });
     static RULES: LazyLock<Policy> = LazyLock::new(|| Policy::parse(POLICY, Path::new("p.yaml")).unwrap());
     let mut last = 0;
-    for mention in VOCABULARY.mentions(bytes) {
-        let said = bytes.get(mention.range.clone()).expect("a mention lies within");
-        assert!(mention.range.start >= last && !mention.range.is_empty());
-        last = mention.range.end;
-        let name = mention.name.as_str();
+    for matched in PLACEHOLDERS.find_iter(bytes) {
+        let said = bytes.get(matched.range.clone()).expect("a matched lies within");
+        assert!(matched.range.start >= last && !matched.range.is_empty());
+        last = matched.range.end;
+        let name = matched.name.as_str();
         let forms = [format!("AS_SECRET_{name}"), format!("{{{{{name}}}}}"), CUSTOM.to_owned()];
         assert!(forms.iter().any(|form| form.as_bytes() == said), "{name}");
     }
-    // A client that holds a value already proves nothing.
+    // A request that already contains a value proves nothing.
     if VALUES.iter().any(|(_, value)| contains(bytes, value)) {
         return;
     }
     let Some((request, sent)) = request(bytes) else { return };
     let (parts, body) = request.into_parts();
-    let Ok(mut references) = References::of_head(&parts, &VOCABULARY) else { return };
+    let Ok(mut references) = References::from_head(&parts, &PLACEHOLDERS) else { return };
     let target = Target { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: 443 };
     let (method, path) = (&parts.method, parts.uri.path());
-    let ask = Ask { target: &target, method, path, references: &[], websocket: false };
-    let reading = reading(&RULES, &Caller::for_test(), &Ask { references: references.all(), ..ask });
-    let room = Room::default();
-    let Ok(body) = block_on(Payload::read(&parts, body, reading.as_ref(), &room)) else { return };
-    if references.and_of_body(&body, &VOCABULARY).is_err() {
+    let ask = AccessRequest { target: &target, method, path, references: &[], websocket: false };
+    let Ok(agent) = RULES.agent_for(&Caller::for_test()) else { return };
+    let in_head = references.as_slice().to_vec();
+    let evaluation = Evaluation::from_head(&RULES, agent, &ask, &in_head);
+    let reading = evaluation.body_requirements();
+    let budget = BodyBudget::default();
+    let Ok(body) = block_on(RequestBody::read(&parts, body, reading.as_ref(), &budget)) else { return };
+    if body.collect_references(&PLACEHOLDERS, &mut references).is_err() {
         return;
     }
-    let ask = Ask { references: references.all(), ..ask };
-    let Decision::Allow(grant) = evaluate(&RULES, &Unbounded, &Caller::for_test(), &ask) else { return };
+    let decision = evaluation.decide(references.as_slice(), std::time::Instant::now(), |_| None);
+    let Decision::Allow(grant) = decision else { return };
     let values =
         VALUES.iter().map(|(name, value)| (name.parse().unwrap(), Arc::new(Secret::new(value.to_vec()))));
     let patterns = Patterns::build(&[]);
@@ -84,12 +90,12 @@ pub(super) fn placeholder(bytes: &[u8]) {
         target,
         &grant,
         &Credentials::new(values.collect()),
-        &VOCABULARY,
+        &PLACEHOLDERS,
         "session".into(),
         patterns,
     );
     if let Ok((outbound, _)) = applied {
-        nothing_elsewhere(&grant, outbound, &sent);
+        assert_only_granted_locations(&grant, outbound, &sent);
     }
 }
 
@@ -113,14 +119,17 @@ fn request(bytes: &[u8]) -> Option<(Request<Body>, Vec<u8>)> {
     Some((request, body.to_vec()))
 }
 
-/// A value stands only where the grant says that it is spent.
-fn nothing_elsewhere(grant: &Grant, outbound: Outbound, sent: &[u8]) {
+/// Checks that a value occurs only in locations that the grant allows.
+fn assert_only_granted_locations(grant: &Grant, outbound: Outbound, sent: &[u8]) {
     let (parts, body) = outbound.into_request().into_parts();
     let left = block_on(body.collect()).unwrap().to_bytes();
     let request = Request::from_parts(parts, ());
-    in_the_body(grant, sent, &left);
-    let spent = |name: &str, style: &dyn Fn(&Style) -> bool| {
-        grant.spends().iter().any(|spend| spend.name.as_str() == name && style(&spend.style))
+    assert_body(grant, sent, &left);
+    let spent = |name: &str, style: &dyn Fn(&InjectionStyle) -> bool| {
+        grant
+            .secret_uses()
+            .iter()
+            .any(|secret_use| secret_use.name.as_str() == name && style(&secret_use.style))
     };
     assert_eq!(request.headers().get_all("host").iter().collect::<Vec<_>>(), ["api.test"]);
     assert_eq!(request.uri().authority().map(|authority| authority.as_str()), Some("api.test"));
@@ -130,34 +139,39 @@ fn nothing_elsewhere(grant: &Grant, outbound: Outbound, sent: &[u8]) {
             let pair =
                 text.as_bytes().get(6..).and_then(|pair| STANDARD.decode(pair).ok()).unwrap_or_default();
             if contains(text.as_bytes(), value) || contains(&pair, value) {
-                let fits = |style: &Style| match style {
-                    Style::ClientCertificate => false,
-                    style => style.spot().is_some_and(|spot| match spot.place {
-                        Place::Auth | Place::Header => *spot.name == *header.as_str(),
-                        Place::Cookie => header == "cookie",
+                let fits = |style: &InjectionStyle| match style {
+                    InjectionStyle::ClientCertificate => false,
+                    style => style.injection_point().is_some_and(|point| match point.kind {
+                        LocationKind::Auth | LocationKind::Header => *point.name == *header.as_str(),
+                        LocationKind::Cookie => header == "cookie",
                         _ => false,
                     }),
                 };
                 assert!(spent(name, &fits), "{name} in {header}");
             }
         }
-        let in_place = |place| move |style: &Style| style.spot().is_some_and(|spot| spot.place == place);
+        let in_place = |kind| {
+            move |style: &InjectionStyle| style.injection_point().is_some_and(|point| point.kind == kind)
+        };
         if contains(&decoded(request.uri().path()), value) {
-            assert!(spent(name, &in_place(Place::Path)), "{name} in the path");
+            assert!(spent(name, &in_place(LocationKind::Path)), "{name} in the path");
         }
         if contains(&decoded(request.uri().query().unwrap_or_default()), value) {
-            assert!(spent(name, &in_place(Place::Query)), "{name} in the query");
+            assert!(spent(name, &in_place(LocationKind::Query)), "{name} in the query");
         }
     }
 }
 
-/// The body that leaves is the one that was sent, but for what the grant puts in.
-fn in_the_body(grant: &Grant, sent: &[u8], left: &[u8]) {
-    if !grant.spends().iter().any(|spend| spend.style.is_in_body()) {
+/// Checks that the body is unchanged except for granted injections.
+fn assert_body(grant: &Grant, sent: &[u8], left: &[u8]) {
+    if !grant.secret_uses().iter().any(|secret_use| secret_use.style.is_in_body()) {
         assert_eq!(sent, left);
     }
     let spent = |name: &str| {
-        grant.spends().iter().any(|spend| spend.name.as_str() == name && spend.style.is_in_body())
+        grant
+            .secret_uses()
+            .iter()
+            .any(|secret_use| secret_use.name.as_str() == name && secret_use.style.is_in_body())
     };
     for (name, value) in VALUES {
         if contains(left, value) || contains(&decoded(&String::from_utf8_lossy(left)), value) {
@@ -165,26 +179,29 @@ fn in_the_body(grant: &Grant, sent: &[u8], left: &[u8]) {
         }
     }
     if let Ok(before) = serde_json::from_slice::<serde_json::Value>(sent)
-        && !grant.spends().iter().any(|spend| matches!(spend.style, Style::Json(_) | Style::Form(_)))
+        && !grant
+            .secret_uses()
+            .iter()
+            .any(|secret_use| matches!(secret_use.style, InjectionStyle::Json(_) | InjectionStyle::Form(_)))
     {
-        same_but_for_strings(&before, &serde_json::from_slice(left).expect("JSON stays JSON"));
+        assert_same_structure(&before, &serde_json::from_slice(left).expect("JSON stays JSON"));
     }
 }
 
-fn same_but_for_strings(before: &serde_json::Value, after: &serde_json::Value) {
+fn assert_same_structure(before: &serde_json::Value, after: &serde_json::Value) {
     use serde_json::Value::{Array, Object, String};
     match (before, after) {
         (String(_), String(_)) => {}
         (Array(before), Array(after)) => {
             assert_eq!(before.len(), after.len());
-            before.iter().zip(after).for_each(|(before, after)| same_but_for_strings(before, after));
+            before.iter().zip(after).for_each(|(before, after)| assert_same_structure(before, after));
         }
         (Object(before), Object(after)) => {
             assert!(before.keys().eq(after.keys()));
             before
                 .values()
                 .zip(after.values())
-                .for_each(|(before, after)| same_but_for_strings(before, after));
+                .for_each(|(before, after)| assert_same_structure(before, after));
         }
         (before, after) => assert_eq!(before, after),
     }
@@ -194,7 +211,7 @@ fn decoded(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(&text.replace('+', " ")).collect()
 }
 
-/// A policy file, a zero byte, and a path to be judged by it.
+/// Reads a policy file, a zero byte, and a path to evaluate.
 pub(super) fn policy(bytes: &[u8]) {
     let mut parts = bytes.splitn(2, |byte| *byte == 0);
     let Ok(text) = std::str::from_utf8(parts.next().unwrap_or_default()) else { return };
@@ -202,28 +219,31 @@ pub(super) fn policy(bytes: &[u8]) {
         Ok(policy) => policy,
         Err(error) => {
             assert!(!error.problems().is_empty());
-            let told = error.to_string();
-            return assert!(!told.contains(|c: char| c.is_control() && c != '\n'), "{told:?}");
+            let text = error.to_string();
+            return assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
         }
     };
     let path = parts.next().and_then(|path| std::str::from_utf8(path).ok()).unwrap_or("/v1/a");
     let caller = Caller::for_test();
     for name in ["api.test", "a.b.example.com", "192.0.2.1"] {
         let target = Target { scheme: Scheme::Https, host: name.parse().unwrap(), port: 443 };
-        let ask = Ask { target: &target, method: &Method::GET, path, references: &[], websocket: false };
+        let ask =
+            AccessRequest { target: &target, method: &Method::GET, path, references: &[], websocket: false };
         for agent in policy.agents() {
             explain(&policy, agent, &ask);
         }
-        let Decision::Allow(grant) = evaluate(&policy, &Unbounded, &caller, &ask) else { continue };
+        let Decision::Allow(grant) = evaluate(&policy, &NoCapabilityCheck, &caller, &ask) else { continue };
         let agent = policy.agent(grant.agent()).expect("a grant is some agent's");
-        assert!(policy.names(Some(agent.name()), &target.host) && policy.names(None, &target.host));
-        assert!(grant.spends().iter().all(|spend| agent.secrets().any(|name| *name == spend.name)));
-        one_reading(path);
+        assert!(policy.names_host(Some(agent.name()), &target.host) && policy.names_host(None, &target.host));
+        assert!(
+            grant.secret_uses().iter().all(|secret_use| agent.secrets().any(|name| *name == secret_use.name))
+        );
+        assert_unambiguous_path(path);
     }
 }
 
-/// A path that was allowed, as the most lenient server would read it, is the one that was judged.
-fn one_reading(path: &str) {
+/// Checks that the most lenient server would read an allowed path the way policy did.
+fn assert_unambiguous_path(path: &str) {
     let lower = path.to_ascii_lowercase();
     for trick in ["%2f", "%5c", "%2e", "%25", "%00", "%3b", "\\", ";", "//", "/../", "/./", "\n"] {
         assert!(!lower.contains(trick), "{path:?}");

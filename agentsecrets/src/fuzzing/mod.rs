@@ -1,7 +1,6 @@
-//! What a fuzzer calls: one function for everything that reads hostile bytes first, each driving the
-//! product's own entry point and judging what came out. It exists in tests and under the feature
-//! `fuzzing` only, and decides nothing: `agentsecrets/fuzz` brings the bytes, and so does the replay
-//! below, which every test run goes through.
+//! Fuzz targets, one per parser of hostile bytes. Each drives the product's own entry point and checks
+//! the result. The module exists in tests and with the feature `fuzzing` only; `agentsecrets/fuzz`
+//! supplies the bytes, and the replay runs the corpus in every test run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a finding is a panic")]
 
 mod files;
@@ -12,10 +11,10 @@ mod wire;
 #[cfg(test)]
 mod replay;
 
-/// Takes hostile bytes; panics where a promise breaks.
+/// A fuzz target. It panics when an invariant breaks.
 pub type Target = fn(&[u8]);
 
-/// The targets: a name, which is also that of its corpus, and what reads the bytes.
+/// All targets by name. The corpus of a target has the same name.
 pub const TARGETS: [(&str, Target); 9] = [
     ("hello", wire::hello),
     ("target", wire::target),
@@ -28,13 +27,13 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("audit", files::audit),
 ];
 
-/// Puts `bytes` to the target of this name; panics where the product, or what it answers, is wrong.
+/// Runs the target `name` on `bytes`. Panics when an invariant breaks.
 pub fn run(name: &str, bytes: &[u8]) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this name");
     target(bytes);
 }
 
-/// Bytes that are read from the front; zeros once they are used up.
+/// A byte reader that returns zeros past the end.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -51,7 +50,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Runs `work` to its end on this thread's runtime.
+/// Runs `work` to completion on this thread's runtime.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =

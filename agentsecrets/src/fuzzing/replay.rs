@@ -1,23 +1,22 @@
-//! The short pass of every test run: each target gets its corpus, and mutations of it from a fixed seed.
-//! The long one is `cargo xtask soak fuzz`.
+//! The short fuzz run of every test run: each target gets its corpus and mutations of it from a fixed
+//! seed. The long one is `cargo xtask soak fuzz`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::TARGETS;
 
-/// How long one target's mutations may take.
-const SHORT: std::time::Duration = std::time::Duration::from_millis(1500);
-/// How many mutations there are at most.
-const MOST: u32 = 3000;
-/// All that the repository keeps, in bytes.
-const LARGEST_CORPUS: u64 = 300_000;
+/// Time limit for the mutations of one target.
+const MAX_DURATION: std::time::Duration = std::time::Duration::from_millis(1500);
+const MAX_MUTATIONS: u32 = 3000;
+/// Maximum size of all corpora in the repository, in bytes.
+const MAX_CORPUS_SIZE: u64 = 300_000;
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// The corpus of a target, in the order of its names.
+/// The corpus of a target, sorted by file name.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = fuzz().join("corpus").join(name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -34,15 +33,15 @@ fn replay(name: &str) {
     corpus.iter().for_each(|bytes| target(bytes));
     let start = std::time::Instant::now();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..MOST {
-        if start.elapsed() > SHORT {
+    for _ in 0..MAX_MUTATIONS {
+        if start.elapsed() > MAX_DURATION {
             return;
         }
         let mut bytes = corpus[random.below(corpus.len())].clone();
         for _ in 0..=random.below(4) {
             mutate(&mut bytes, &corpus, &mut random);
         }
-        // What failed must be known even where the failure is an abort.
+        // The input must be printed even if the failure aborts.
         let caught = std::panic::catch_unwind(|| target(&bytes));
         assert!(caught.is_ok(), "{name} fails on {:?}", bytes.escape_ascii().to_string());
     }
@@ -106,7 +105,7 @@ macro_rules! replays {
                 assert!(file.contains(&format!("run(\"{name}\", bytes)")), "{name}");
                 size += corpus(name).iter().map(|bytes| bytes.len() as u64).sum::<u64>();
             }
-            assert!(size < LARGEST_CORPUS, "{size} bytes");
+            assert!(size < MAX_CORPUS_SIZE, "{size} bytes");
         }
     };
 }

@@ -1,4 +1,4 @@
-//! What a server sends back: bytes in which a secret may stand in any form, cut anywhere, in any coding.
+//! Fuzz targets for responses that contain secrets in any encoding, segmentation and content coding.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +16,7 @@ use crate::redact::test_encoders::ECHOES;
 use crate::types::body::{Body, BodyError};
 use crate::types::secret::Secret;
 
-/// Secrets that are searched for together, and the forms of them that must not be left.
+/// A set of secrets, and the encodings of them that must not survive.
 struct Set {
     patterns: Arc<Patterns>,
     forms: Vec<Vec<u8>>,
@@ -41,27 +41,28 @@ static SETS: LazyLock<Vec<Set>> = LazyLock::new(|| {
     .into()
 });
 
-/// What the search is held to of a value that is long enough.
+/// Encodings that redaction guarantees for `value`.
 fn forms(value: &str) -> Vec<Vec<u8>> {
     let echoes = ECHOES.iter().map(|(_, echo)| echo(value.as_bytes()));
     echoes.take(if value.len() < 8 { 1 } else { ECHOES.len() }).collect()
 }
 
-/// Which secrets, how many cuts, the cuts, and text in which 1 and a number stand for a form.
+/// Reads the number of a set, a count of cuts, the cuts, and text in which a byte 1 and a number insert
+/// an encoded secret.
 pub(super) fn redact(bytes: &[u8]) {
     let mut input = Input(bytes);
     let set = &SETS[usize::from(input.byte()) % SETS.len()];
     let count = usize::from(input.byte()) % 32;
     let cuts = input.take(count);
     let text = text(set, &mut input);
-    let (whole, found) = scrubbed(set, &text, &[]);
+    let (whole, found) = scrub(set, &text, &[]);
     if !found {
         assert_eq!(whole, text);
     }
-    survived_by_none(set, &whole);
-    assert_eq!(scrubbed(set, &text, cuts), (whole.clone(), found), "cut by {cuts:?}");
+    assert_no_secret(set, &whole);
+    assert_eq!(scrub(set, &text, cuts), (whole.clone(), found), "cut by {cuts:?}");
     if text.len() < 2000 {
-        assert_eq!(scrubbed(set, &text, &[1]), (whole, found), "cut everywhere");
+        assert_eq!(scrub(set, &text, &[1]), (whole, found), "cut everywhere");
     }
 }
 
@@ -76,8 +77,8 @@ fn text(set: &Set, input: &mut Input<'_>) -> Vec<u8> {
     text
 }
 
-/// The text once it has passed in chunks of these sizes, again and again.
-fn scrubbed(set: &Set, text: &[u8], sizes: &[u8]) -> (Vec<u8>, bool) {
+/// Scrubs the text in chunks of these sizes, repeated.
+fn scrub(set: &Set, text: &[u8], sizes: &[u8]) -> (Vec<u8>, bool) {
     let mut scrubber = Scrubber::new(set.patterns.clone(), Unit::Whole);
     let mut out = Vec::new();
     for chunk in chunks(text, sizes) {
@@ -99,7 +100,7 @@ fn chunks(mut text: &[u8], sizes: &[u8]) -> Vec<Bytes> {
     chunks
 }
 
-fn survived_by_none(set: &Set, out: &[u8]) {
+fn assert_no_secret(set: &Set, out: &[u8]) {
     let mut rest = out;
     while !rest.is_empty() {
         let marker = rest.windows(MARKER.len()).position(|window| window == MARKER);
@@ -111,7 +112,8 @@ fn survived_by_none(set: &Set, out: &[u8]) {
     }
 }
 
-/// A whole answer: which secrets, kind and codings, how many cuts, the cuts, and the body.
+/// Reads the numbers of a set, content type and content coding, a count of cuts, the cuts, and the body
+/// of a response.
 pub(super) fn decode(bytes: &[u8]) {
     let mut input = Input(bytes);
     let set = &SETS[usize::from(input.byte()) % SETS.len()];
@@ -122,23 +124,23 @@ pub(super) fn decode(bytes: &[u8]) {
     let count = usize::from(input.byte()) % 32;
     let cuts = input.take(count);
     let body = if coding.is_empty() { text(set, &mut input) } else { input.0.to_vec() };
-    let whole = answered(set, kind, coding, &body, &[]);
+    let whole = redacted(set, kind, coding, &body, &[]);
     if let Some(whole) = &whole {
-        survived_by_none(set, whole);
+        assert_no_secret(set, whole);
     }
-    let cut = answered(set, kind, coding, &body, cuts);
+    let cut = redacted(set, kind, coding, &body, cuts);
     if kind == "text/event-stream" {
-        // An event leaves before it is known what follows: a secret that goes on in the next one is then taken out from
-        // there on alone.
+        // An event leaves before the next is known: a secret that continues in the next event is removed
+        // from there on only.
         assert_eq!(cut.is_some(), whole.is_some(), "cut by {cuts:?}");
-        cut.iter().for_each(|cut| survived_by_none(set, cut));
+        cut.iter().for_each(|cut| assert_no_secret(set, cut));
     } else {
         assert_eq!(cut, whole, "cut by {cuts:?}");
     }
 }
 
-/// What the agent gets of it; nothing if it is refused or breaks off.
-fn answered(set: &Set, kind: &str, coding: &str, body: &[u8], cuts: &[u8]) -> Option<Vec<u8>> {
+/// Returns the body that the agent gets, or `None` if it is rejected or breaks off.
+fn redacted(set: &Set, kind: &str, coding: &str, body: &[u8], cuts: &[u8]) -> Option<Vec<u8>> {
     let frames = chunks(body, cuts).into_iter().map(|chunk| Ok::<_, BodyError>(Frame::data(chunk)));
     let body: Body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
     let mut answer = Response::builder().header("content-type", kind);

@@ -1,4 +1,4 @@
-//! What an agent's connection brings first: a ClientHello, the head of a request, a question for a name.
+//! Fuzz targets for the first bytes of an agent's connection: ClientHello, request head, DNS query.
 
 use std::io::{Cursor, Write};
 use std::net::{IpAddr, Shutdown};
@@ -22,31 +22,32 @@ use crate::http::server::serve;
 use crate::intercept::explicit::{Opening, opening};
 use crate::intercept::protocol_detection::{Speaks, sniff};
 use crate::tls;
-use crate::tls::authority::Authority;
-use crate::tls::leaf::Leaves;
-use crate::tls::terminate::Hello;
+use crate::tls::authority::CertificateAuthority;
+use crate::tls::leaf::LeafCertCache;
+use crate::tls::terminate::PendingHello;
 use crate::types::body::{self, Body};
 use crate::types::host::Host;
 use crate::types::target::{Claim, Scheme, Target};
 use crate::types::timeouts::Timeouts;
 
-/// How long a silent peer is waited for; none here is.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for a silent peer; no peer here is silent.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first bytes of a connection, told apart and, where they are a ClientHello, terminated.
+/// Detects the protocol of the first bytes and terminates TLS.
 pub(super) fn hello(bytes: &[u8]) {
-    static LEAVES: LazyLock<Leaves> =
-        LazyLock::new(|| Leaves::new(Authority::generate().unwrap(), tls::provider()).unwrap());
+    static LEAF_CERTS: LazyLock<LeafCertCache> = LazyLock::new(|| {
+        LeafCertCache::new(CertificateAuthority::generate().unwrap(), tls::provider()).unwrap()
+    });
     let bytes = bytes.get(..32 << 10).unwrap_or(bytes);
-    tunnel(bytes);
+    connect_head(bytes);
     let (mut client, ours) = UnixStream::pair().unwrap();
     client.write_all(bytes).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     ours.set_nonblocking(true).unwrap();
     block_on(async {
-        // A stream socket is one, whatever its family: this costs no port.
+        // A Unix stream socket works like TCP here and needs no port.
         let stream = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
-        let speaks = sniff(&stream, PATIENCE).await.ok();
+        let speaks = sniff(&stream, TIMEOUT).await.ok();
         let expected = bytes.first().map(|first| match first {
             0x16 => Speaks::Tls,
             b'A'..=b'Z' => Speaks::Http,
@@ -54,38 +55,39 @@ pub(super) fn hello(bytes: &[u8]) {
         });
         assert_eq!(speaks, expected);
         if speaks == Some(Speaks::Tls) {
-            let Ok(hello) = Hello::read(stream, IpAddr::from([192, 0, 2, 1]).into(), PATIENCE).await else {
+            let Ok(hello) = PendingHello::read(stream, IpAddr::from([192, 0, 2, 1]).into(), TIMEOUT).await
+            else {
                 return;
             };
-            let _ = hello.is_plain();
-            let ended = hello.terminate(&LEAVES).await;
+            let _ = hello.check_server_name();
+            let ended = hello.terminate(&LEAF_CERTS).await;
             assert!(ended.is_err(), "a handshake that nobody answered was completed");
         }
     });
 }
 
-/// The first bytes of a connection to the explicit proxy. Of a tunnel its head is read and no byte more.
-fn tunnel(bytes: &[u8]) {
+/// Reads the opening of an explicit proxy connection. For CONNECT, exactly the head is consumed.
+fn connect_head(bytes: &[u8]) {
     let (mut client, ours) = UnixStream::pair().unwrap();
     client.write_all(bytes).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     ours.set_nonblocking(true).unwrap();
     block_on(async {
         let mut stream = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
-        let Ok(Opening::Tunnel(host, port, _)) = opening(&mut stream, PATIENCE).await else { return };
+        let Ok(Opening::Tunnel(host, port, _)) = opening(&mut stream, TIMEOUT).await else { return };
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let mut rest = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.unwrap();
         assert_eq!(rest, &bytes[end..]);
-        // Other lines of the head may hold bytes that are no text.
+        // Other lines of the head may hold bytes that are not text.
         let head = String::from_utf8_lossy(&bytes[..end]);
-        let asked = head.split(' ').nth(1).unwrap();
-        let (named, number) = asked.rsplit_once(':').unwrap();
-        assert_eq!((named.parse().ok(), number.parse().ok()), (Some(host), Some(port)), "{asked:?}");
+        let authority = head.split(' ').nth(1).unwrap();
+        let (named, number) = authority.rsplit_once(':').unwrap();
+        assert_eq!((named.parse().ok(), number.parse().ok()), (Some(host), Some(port)), "{authority:?}");
     });
 }
 
-/// Every request of an HTTP/1.1 or HTTP/2 connection, and the server that it is for.
+/// Parses every request of an HTTP/1.1 or HTTP/2 connection, and its target.
 pub(super) fn target(bytes: &[u8]) {
     let mut input = Input(bytes);
     let flags = input.byte();
@@ -97,16 +99,16 @@ pub(super) fn target(bytes: &[u8]) {
         2 => Claim::Plain { port: port(80) },
         _ => Claim::Absolute,
     };
-    // The preface and empty settings, which every HTTP/2 client begins with.
+    // The connection preface and empty settings, with which every HTTP/2 client begins.
     let start: &[u8] = if http2 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0" } else { b"" };
     let io = tokio::io::join(Cursor::new([start, input.0].concat()), tokio::io::sink());
     let heads = Arc::new(Mutex::new(Vec::new()));
-    let kept = heads.clone();
+    let received = heads.clone();
     let answer = |request: Request<Body>| {
-        let kept = kept.clone();
+        let received = received.clone();
         async move {
             let (parts, body) = request.into_parts();
-            kept.lock().unwrap().push(parts);
+            received.lock().unwrap().push(parts);
             let _ = body.collect().await;
             Response::new(body::empty())
         }
@@ -114,12 +116,12 @@ pub(super) fn target(bytes: &[u8]) {
     let (timeouts, stop) = (Timeouts::default(), CancellationToken::new());
     let _ = block_on(serve(io, http2, &timeouts, &stop, answer, |_| {}));
     for parts in heads.lock().unwrap().iter() {
-        agreement(&claim, parts);
+        assert_agreement(&claim, parts);
     }
 }
 
-/// If a target was agreed on, another reader of the same names would go to the same server.
-fn agreement(claim: &Claim, parts: &Parts) {
+/// Checks that an agreed target is the server that another parser would choose.
+fn assert_agreement(claim: &Claim, parts: &Parts) {
     let Ok(target) = Target::agree(claim, parts) else { return };
     assert_ne!(parts.method, Method::CONNECT);
     match claim {
@@ -143,15 +145,15 @@ fn agreement(claim: &Claim, parts: &Parts) {
         let Ok(url) = url::Url::parse(&format!("{scheme}://{name}/")) else { continue };
         let host: Option<Host> = url.host_str().and_then(|host| host.parse().ok());
         assert_eq!(host, Some(target.host.clone()), "{name:?}");
-        // A name without a port means the one that was connected to.
+        // A name without a port means the port that was connected to.
         assert!(url.port().is_none_or(|named| named == target.port), "{name:?}");
         assert!(url.username().is_empty() && url.password().is_none(), "{name:?}");
     }
 }
 
-/// A datagram to our resolver, for an agent whose policy allows no name.
+/// Queries the resolver for an agent whose policy allows no name.
 pub(super) fn dns(bytes: &[u8]) {
-    let Some(answer) = block_on(server::answer_to_nobody(bytes)) else { return };
+    let Some(answer) = block_on(server::answer_without_rules(bytes)) else { return };
     assert!(answer.len() <= 1232, "{} bytes", answer.len());
     let answer = Message::from_vec(&answer).expect("an answer in form");
     assert_eq!(answer.metadata.message_type, MessageType::Response);

@@ -1,99 +1,73 @@
-//! What is under way on one connection: known to its reader, which must not end it too early, and to its
-//! server, which must not keep it for ever.
+//! Counts the exchanges in flight on one connection. The HTTP/1 guard consults it before it ends the
+//! stream, and the server before it closes an idle connection.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use crate::types::body::{Body, BodyError};
+use crate::types::body::{Body, BodyHooks, HookedBody};
 
-/// Counts the exchanges of one connection.
+/// Exchange counter of one connection.
 #[derive(Default)]
 pub(super) struct Activity {
-    busy: AtomicUsize,
-    /// When nothing was under way any more.
-    since: Mutex<Option<Instant>>,
-    reader: AtomicWaker,
+    in_flight: AtomicUsize,
+    /// Time at which the last exchange ended.
+    idle_since: Mutex<Option<Instant>>,
+    reader_waker: AtomicWaker,
 }
 
-/// One exchange under way, until its answer's body is dropped.
-pub(super) struct Busy(Arc<Activity>);
+/// Guard for one exchange in flight. It is released when the response body is dropped.
+pub(super) struct ExchangeGuard(Arc<Activity>);
 
 impl Activity {
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        self.busy.fetch_add(1, Ordering::AcqRel);
-        Busy(self.clone())
+    pub(super) fn start_exchange(self: &Arc<Self>) -> ExchangeGuard {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        ExchangeGuard(self.clone())
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire) > 0
+        self.in_flight.load(Ordering::Acquire) > 0
     }
 
-    /// Wakes the reader whenever an exchange ends.
-    pub(super) fn register(&self, cx: &Context<'_>) {
-        self.reader.register(cx.waker());
+    /// Registers the reader's task, which is woken whenever an exchange ends.
+    pub(super) fn register_waker(&self, cx: &Context<'_>) {
+        self.reader_waker.register(cx.waker());
     }
 
-    /// Ends once nothing was under way for as long as `patience`.
-    pub(super) async fn idle(&self, patience: Duration) {
+    /// Resolves when no exchange has been in flight for `timeout`.
+    pub(super) async fn wait_idle(&self, timeout: Duration) {
         let begun = Instant::now();
         loop {
-            let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-            let deadline = since.unwrap_or(begun).max(begun) + patience;
+            let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let deadline = since.unwrap_or(begun).max(begun) + timeout;
             if !self.is_busy() && deadline <= Instant::now() {
                 return;
             }
-            // While something is under way, the connection is looked at again that much later.
-            let deadline = if self.is_busy() { Instant::now() + patience } else { deadline };
+            // While an exchange is in flight, check again one timeout later.
+            let deadline = if self.is_busy() { Instant::now() + timeout } else { deadline };
             tokio::time::sleep_until(deadline).await;
         }
     }
 }
 
-impl Busy {
-    /// Lasts as long as `body`.
-    pub(super) fn during(self, body: Body) -> Body {
-        During { body, _busy: self }.boxed_unsync()
+impl ExchangeGuard {
+    /// Ties the guard to the lifetime of `body`.
+    pub(super) fn attach_to(self, body: Body) -> Body {
+        HookedBody::new(body, self).boxed_unsync()
     }
 }
 
-impl Drop for Busy {
+impl Drop for ExchangeGuard {
     fn drop(&mut self) {
-        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.0.busy.fetch_sub(1, Ordering::AcqRel);
-        self.0.reader.wake();
+        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.reader_waker.wake();
     }
 }
 
-struct During {
-    body: Body,
-    _busy: Busy,
-}
-
-impl http_body::Body for During {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
+impl BodyHooks for ExchangeGuard {}

@@ -1,5 +1,4 @@
-//! What an agent is told when we answer in the server's stead: JSON that says what happened, with a
-//! slug that does not change.
+//! Responses that the proxy generates itself: JSON with a message and a stable error code.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -10,9 +9,9 @@ use crate::types::rejection::{ErrorCode, Rejection};
 use crate::http::framing::Violation;
 use crate::types::body::{Body, full};
 
-/// The body of a 403 and its kin.
+/// JSON body of a policy rejection (403 and similar).
 #[derive(Serialize)]
-struct Refused<'a> {
+struct RejectionBody<'a> {
     error: &'a str,
     domain: &'a str,
     message: &'a str,
@@ -20,70 +19,72 @@ struct Refused<'a> {
     retryable: bool,
 }
 
-/// The body of the errors that have no decision behind them.
+/// JSON body of an error without a policy decision.
 #[derive(Serialize)]
-struct Failed<'a> {
+struct ErrorBody<'a> {
     error: &'a str,
 }
 
-/// The answer to a refused request. The refusal itself travels with it, for who makes requests in this process.
-pub fn refusal(refusal: &Rejection) -> Response<Body> {
-    let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::FORBIDDEN);
-    let mut response = Response::new(full(told(refusal)));
+/// Builds the response to a rejected request. The rejection is attached as an extension, for callers in
+/// this process.
+pub(crate) fn rejection(rejection: &Rejection) -> Response<Body> {
+    let status = StatusCode::from_u16(rejection.code.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let mut response = Response::new(full(json_body(rejection)));
     *response.status_mut() = status;
-    response.extensions_mut().insert(refusal.clone());
+    response.extensions_mut().insert(rejection.clone());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("x-as-refused", HeaderValue::from_static(refusal.code.as_str()));
-    if let Some(seconds) = refusal.retry_after {
+    headers.insert("x-as-refused", HeaderValue::from_static(rejection.code.as_str()));
+    if let Some(seconds) = rejection.retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
     }
     response
 }
 
-/// The same as it stands on the wire, where nothing speaks HTTP yet. Nothing follows it. Clients that show a token
-/// only when they are asked for one are `asked`.
-pub fn on_the_wire(refusal: &Rejection, asked: bool) -> Vec<u8> {
-    let refused = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::FORBIDDEN);
-    let (status, question) = match asked {
+/// Serialises the same response for a connection that does not speak HTTP yet; the connection closes
+/// after it. With `wants_proxy_auth` it is a 407 challenge, for clients that send a token only when
+/// challenged.
+pub(crate) fn rejection_bytes(rejection: &Rejection, wants_proxy_auth: bool) -> Vec<u8> {
+    let refused = StatusCode::from_u16(rejection.code.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let (status, challenge) = match wants_proxy_auth {
         true => (
             StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             "proxy-authenticate: Basic realm=\"agentsecrets\"\r\n",
         ),
         false => (refused, ""),
     };
-    let body = told(refusal);
+    let body = json_body(rejection);
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
-         x-as-refused: {}\r\n{question}content-length: {}\r\nconnection: close\r\n\r\n",
-        refusal.code.as_str(),
+         x-as-refused: {}\r\n{challenge}content-length: {}\r\nconnection: close\r\n\r\n",
+        rejection.code.as_str(),
         body.len()
     );
     [head.as_bytes(), &body].concat()
 }
 
-fn told(refusal: &Rejection) -> Vec<u8> {
-    let body = match refusal.code {
-        // Other tools match these bodies: no more than the sentence.
+fn json_body(rejection: &Rejection) -> Vec<u8> {
+    let body = match rejection.code {
+        // Other tools match these bodies: they hold the message and nothing else.
         ErrorCode::BadRequest | ErrorCode::SecretMissing => {
-            serde_json::to_vec(&Failed { error: &refusal.message })
+            serde_json::to_vec(&ErrorBody { error: &rejection.message })
         }
-        _ => serde_json::to_vec(&Refused {
-            error: refusal.code.as_str(),
-            domain: &refusal.domain,
-            message: &refusal.message,
-            rule: refusal.rule.as_deref(),
-            retryable: refusal.code.retryable(),
+        _ => serde_json::to_vec(&RejectionBody {
+            error: rejection.code.as_str(),
+            domain: &rejection.domain,
+            message: &rejection.message,
+            rule: rejection.rule.as_deref(),
+            retryable: rejection.code.retryable(),
         }),
     };
     body.unwrap_or_default()
 }
 
-/// The whole answer, as it stands on the wire, to what is no request. Nothing follows it.
-pub(super) fn violation(violation: Violation) -> Vec<u8> {
+/// Serialises the response to a malformed request; the connection closes after it.
+pub(super) fn violation_bytes(violation: Violation) -> Vec<u8> {
     let status = StatusCode::from_u16(violation.status).unwrap_or(StatusCode::BAD_REQUEST);
-    let body = serde_json::to_string(&Failed { error: violation.message }).unwrap_or_default();
+    let body = serde_json::to_string(&ErrorBody { error: violation.message }).unwrap_or_default();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
          x-as-refused: bad_request\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

@@ -1,59 +1,60 @@
-//! HTTP/1.1 read by the letter. What two readers could take for different requests is refused before the
-//! HTTP library sees it: bare line feeds, folded headers, control characters, lengths that conflict.
-//! It finds where requests begin and end, and passes judgement on their framing alone.
+//! Strict HTTP/1.1 framing parser. It rejects requests that two parsers could read differently, before
+//! hyper sees them: bare line feeds, folded headers, control characters, conflicting lengths. It looks at
+//! message boundaries only.
 
 use std::sync::Arc;
 
 use httparse::{EMPTY_HEADER, Request, Status};
 
-use crate::http::header_case::{Spelling, Spellings};
+use crate::http::header_case::{HeaderCaseMap, HeaderCaseQueue};
+use crate::types::hop_by_hop;
 
-/// The largest request head, in bytes.
-pub(super) const LARGEST_HEAD: usize = 64 * 1024;
-/// How many headers a request may have.
-pub(super) const MOST_HEADERS: usize = 100;
-/// The longest line of a chunk's size, extensions included.
-const LONGEST_CHUNK_LINE: usize = 1024;
+/// Maximum size of a request head, in bytes.
+pub(super) const MAX_HEAD_SIZE: usize = 64 * 1024;
+/// Maximum number of request headers.
+pub(super) const MAX_HEADERS: usize = 100;
+/// Maximum length of a chunk-size line, including extensions, in bytes.
+const MAX_CHUNK_LINE: usize = 1024;
 
-/// Why a client is not listened to any longer.
+/// A framing error after which the connection is not read any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Violation {
-    /// 400, 408, 431 or 505.
+pub(crate) struct Violation {
+    /// The response status: 400, 408, 431 or 505.
     pub status: u16,
-    /// What is wrong, for the client and the record.
+    /// Description of the error, for the client and the audit record.
     pub message: &'static str,
 }
 
-/// Follows one connection from request to request.
+/// Tracks message boundaries on one connection.
 #[derive(Debug, Default)]
-pub(super) struct Follower {
+pub(super) struct FramingParser {
     state: State,
-    /// Where the first line begins, of the bytes that did not pass yet, that has not been looked at: no line is
-    /// read twice, however slowly the bytes come.
-    looked_at: usize,
-    spellings: Arc<Spellings>,
+    /// Offset of the first line in the pending bytes that was not scanned yet. Each line is scanned once,
+    /// however slowly its bytes arrive.
+    scanned: usize,
+    header_cases: Arc<HeaderCaseQueue>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// A request's head is to come.
+    /// Expecting a request head.
     #[default]
     Head,
-    /// So many bytes of a body are to come.
+    /// Expecting this many bytes of a body.
     Body(u64),
-    /// The line with a chunk's size is to come.
+    /// Expecting a chunk-size line.
     ChunkSize,
-    /// So many bytes of a chunk are to come, then a line's end.
+    /// Expecting this many bytes of a chunk.
     Chunk(u64),
-    /// The line's end after a chunk.
+    /// Expecting the CRLF after a chunk.
     ChunkEnd,
-    /// Trailers, and the empty line after them.
+    /// Expecting trailers and the empty line after them.
     Trailers,
-    /// What comes is no longer ours to read: another protocol was asked for.
-    Raw,
+    /// Another protocol was requested: all bytes pass unchecked.
+    Passthrough,
 }
 
-/// What a head says of the bytes after it.
+/// Body framing announced by a request head.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
     Length(u64),
@@ -61,29 +62,29 @@ enum Framing {
     Upgrade,
 }
 
-impl Follower {
-    /// Of a connection that is not read at all.
-    pub(super) fn raw() -> Self {
-        Self { state: State::Raw, ..Self::default() }
+impl FramingParser {
+    /// Returns a parser that passes all bytes unchecked.
+    pub(super) fn passthrough() -> Self {
+        Self { state: State::Passthrough, ..Self::default() }
     }
 
-    /// Of one that is read, and whose spellings are kept in `spellings`.
-    pub(super) fn keeping(spellings: Arc<Spellings>) -> Self {
-        Self { spellings, ..Self::default() }
+    /// Returns a parser that records header case in `header_cases`.
+    pub(super) fn new(header_cases: Arc<HeaderCaseQueue>) -> Self {
+        Self { header_cases, ..Self::default() }
     }
 
-    /// Whether a request's head is what comes next.
+    /// Whether the next bytes are a request head.
     pub(super) fn is_at_head(&self) -> bool {
         self.state == State::Head
     }
 
-    /// Whether everything passes.
-    pub(super) fn is_raw(&self) -> bool {
-        self.state == State::Raw
+    /// Whether all bytes pass unchecked.
+    pub(super) fn is_passthrough(&self) -> bool {
+        self.state == State::Passthrough
     }
 
-    /// How many of `bytes` may be read on, and what is wrong with those after them. Heads and lines pass
-    /// whole or not at all: what was not passed comes again, with more after it.
+    /// Returns the number of leading `bytes` that may be passed on, and the error in those after them.
+    /// Heads and lines pass completely or not at all: the caller offers the rest again with more bytes.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> (usize, Result<(), Violation>) {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -98,18 +99,18 @@ impl Follower {
 
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
         let (passed, next) = match self.state {
-            State::Raw => return Ok(bytes.len()),
-            // An empty line before a request is tolerated, as RFC 9112 asks.
+            State::Passthrough => return Ok(bytes.len()),
+            // RFC 9112 asks servers to tolerate an empty line before a request.
             State::Head if bytes.starts_with(b"\r\n") => (2, State::Head),
             State::Head => {
                 let Some(end) = self.block_end(bytes)? else { return Ok(0) };
-                let (framing, spelling) = judge(bytes.get(..end).unwrap_or_default())?;
-                self.spellings.push(spelling);
+                let (framing, header_case) = parse_head(bytes.get(..end).unwrap_or_default())?;
+                self.header_cases.push(header_case);
                 let next = match framing {
                     Framing::Length(0) => State::Head,
                     Framing::Length(length) => State::Body(length),
                     Framing::Chunked => State::ChunkSize,
-                    Framing::Upgrade => State::Raw,
+                    Framing::Upgrade => State::Passthrough,
                 };
                 (end, next)
             }
@@ -118,7 +119,7 @@ impl Follower {
                 (passed, if left == 0 { State::Head } else { State::Body(left) })
             }
             State::ChunkSize => {
-                let Some(end) = line_end(bytes, LONGEST_CHUNK_LINE)? else { return Ok(0) };
+                let Some(end) = line_end(bytes, MAX_CHUNK_LINE)? else { return Ok(0) };
                 match chunk_size(bytes.get(..end).unwrap_or_default())? {
                     0 => (end, State::Trailers),
                     size => (end, State::Chunk(size)),
@@ -138,26 +139,26 @@ impl Follower {
                 [b'\r'] => return Ok(0),
                 _ => {
                     let Some(end) = self.block_end(bytes)? else { return Ok(0) };
-                    judge_trailers(bytes.get(..end).unwrap_or_default())?;
+                    check_trailers(bytes.get(..end).unwrap_or_default())?;
                     (end, State::Head)
                 }
             },
         };
         self.state = next;
-        self.looked_at = 0;
+        self.scanned = 0;
         Ok(passed)
     }
 
-    /// Where lines end that an empty one follows. Every line ends with CR LF.
+    /// Finds the end of a block of lines that an empty line terminates. Every line must end with CRLF.
     fn block_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
-        let known = bytes.get(..LARGEST_HEAD).unwrap_or(bytes);
-        while let Some(end) = line_end(known.get(self.looked_at..).unwrap_or_default(), LARGEST_HEAD)? {
-            self.looked_at += end;
+        let known = bytes.get(..MAX_HEAD_SIZE).unwrap_or(bytes);
+        while let Some(end) = line_end(known.get(self.scanned..).unwrap_or_default(), MAX_HEAD_SIZE)? {
+            self.scanned += end;
             if end == 2 {
-                return Ok(Some(self.looked_at));
+                return Ok(Some(self.scanned));
             }
         }
-        if bytes.len() >= LARGEST_HEAD {
+        if bytes.len() >= MAX_HEAD_SIZE {
             return Err(Violation { status: 431, message: "the request's head is larger than 64 KiB" });
         }
         Ok(None)
@@ -173,24 +174,24 @@ fn bad(message: &'static str) -> Violation {
     Violation { status: 400, message }
 }
 
-/// Where the first line ends, its CR LF included.
-fn line_end(bytes: &[u8], longest: usize) -> Result<Option<usize>, Violation> {
+/// Finds the end of the first line, including its CRLF.
+fn line_end(bytes: &[u8], max_length: usize) -> Result<Option<usize>, Violation> {
     let ends = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
     match bytes.iter().position(ends) {
-        None if bytes.len() >= longest => Err(Violation { status: 431, message: "a line is too long" }),
+        None if bytes.len() >= max_length => Err(Violation { status: 431, message: "a line is too long" }),
         None => Ok(None),
         Some(at) => match (bytes.get(at), bytes.get(at + 1)) {
             (Some(b'\r'), Some(b'\n')) => Ok(Some(at + 2)),
             (Some(b'\r'), None) => Ok(None),
-            (Some(b'\r'), _) => Err(bad("a carriage return stands without its line feed")),
-            (Some(b'\n'), _) => Err(bad("a line feed stands without its carriage return")),
-            _ => Err(bad("a NUL byte stands in the head")),
+            (Some(b'\r'), _) => Err(bad("a carriage return is not followed by a line feed")),
+            (Some(b'\n'), _) => Err(bad("a line feed is not preceded by a carriage return")),
+            _ => Err(bad("the head contains a NUL byte")),
         },
     }
 }
 
-fn judge(head: &[u8]) -> Result<(Framing, Spelling), Violation> {
-    let mut headers = [EMPTY_HEADER; MOST_HEADERS];
+fn parse_head(head: &[u8]) -> Result<(Framing, HeaderCaseMap), Violation> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);
     match request.parse(head) {
         Ok(Status::Complete(end)) if end == head.len() => {}
@@ -231,21 +232,21 @@ fn judge(head: &[u8]) -> Result<(Framing, Spelling), Violation> {
     }
     let framing = match (length, chunked) {
         (Some(_), true) => return Err(bad("Content-Length and Transfer-Encoding conflict")),
-        (_, true) if !is_http11 => return Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
+        (_, true) if !is_http11 => return Err(bad("HTTP/1.0 has no Transfer-Encoding")),
         _ if upgrade => Framing::Upgrade,
         (_, true) => Framing::Chunked,
         (length, false) => Framing::Length(length.unwrap_or(0)),
     };
-    Ok((framing, Spelling::new(request.headers.iter().map(|header| header.name))))
+    Ok((framing, HeaderCaseMap::new(request.headers.iter().map(|header| header.name))))
 }
 
-/// Digits and nothing else, within what a body can have.
+/// Parses a length that consists of digits only and fits a body.
 fn digits(text: &[u8]) -> Option<u64> {
     let all = !text.is_empty() && text.len() <= 18 && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| all)?.parse().ok()
 }
 
-/// The size in a chunk's first line. Extensions are allowed and mean nothing.
+/// Parses a chunk-size line. Extensions are allowed and ignored.
 fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     let wrong = bad("a chunk's size is not valid");
     let line = line.strip_suffix(b"\r\n").ok_or(wrong)?;
@@ -261,23 +262,18 @@ fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok()).ok_or(wrong)
 }
 
-/// Trailers that would change what was said before are refused.
-fn judge_trailers(block: &[u8]) -> Result<(), Violation> {
-    let mut headers = [EMPTY_HEADER; MOST_HEADERS];
+/// Rejects trailers that would change the framing or routing of the request.
+fn check_trailers(block: &[u8]) -> Result<(), Violation> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let Ok(Status::Complete((_, trailers))) = httparse::parse_headers(block, &mut headers) else {
         return Err(bad("the trailers are not valid"));
     };
-    let frames = |name: &str| {
-        ["content-length", "transfer-encoding", "host", "connection", "upgrade", "trailer", "te"]
-            .iter()
-            .any(|framing| name.eq_ignore_ascii_case(framing))
-    };
-    if trailers.iter().any(|trailer| frames(trailer.name)) {
+    if trailers.iter().any(|trailer| hop_by_hop::is_framing(trailer.name)) {
         return Err(bad("a trailer frames or routes the request"));
     }
     Ok(())
 }
 
 #[cfg(test)]
-#[path = "strict_tests.rs"]
+#[path = "framing_tests.rs"]
 mod tests;

@@ -1,55 +1,55 @@
-//! How a client spelt the names of its `X-AS-Inject-…` headers: HTTP ignores their case, and so does the
-//! HTTP library, but what they end in is the name of a parameter or a field, whose case counts.
+//! Original case of `X-AS-Inject-…` header names. HTTP and hyper ignore case, but these names end in the
+//! name of a parameter or form field, which is case-sensitive.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName};
 
-const PREFIX: &str = "x-as-inject-";
+/// Prefix of the headers that request injections.
+pub(crate) const INJECT_PREFIX: &str = "x-as-inject-";
 
-/// The names of one request's headers, as they came. It travels with the request, in its extensions.
+/// Header names of one request in their original case. Stored in the request's extensions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spelling(Vec<Box<str>>);
+pub(crate) struct HeaderCaseMap(Vec<Box<str>>);
 
-/// Those of the requests of one connection that were read but not answered yet, in order.
+/// Header names of the requests of one connection that were parsed and not yet handled, in order.
 #[derive(Debug, Default)]
-pub(super) struct Spellings(Mutex<VecDeque<Spelling>>);
+pub(super) struct HeaderCaseQueue(Mutex<VecDeque<HeaderCaseMap>>);
 
-impl Spelling {
-    /// Of those of `names` that matter.
-    pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
-        Self(names.into_iter().filter(|name| matters(name)).map(Into::into).collect())
+impl HeaderCaseMap {
+    /// Keeps those of `names` that are injection headers.
+    pub(crate) fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
+        Self(names.into_iter().filter(|name| is_inject_header(name)).map(Into::into).collect())
     }
 
-    /// How `header` was spelt, if that is known.
-    pub fn of(&self, header: &HeaderName) -> Option<&str> {
+    /// Returns `header` in its original case, if known.
+    pub(crate) fn get(&self, header: &HeaderName) -> Option<&str> {
         self.0.iter().find(|name| name.eq_ignore_ascii_case(header.as_str())).map(|name| &**name)
     }
 
-    /// Whether there is nothing to know.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl Spellings {
-    /// Keeps that of a request that was just read.
-    pub(super) fn push(&self, spelling: Spelling) {
-        if !spelling.is_empty() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(spelling);
+impl HeaderCaseQueue {
+    /// Queues the header names of a request that was just parsed.
+    pub(super) fn push(&self, header_case: HeaderCaseMap) {
+        if !header_case.is_empty() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(header_case);
         }
     }
 
-    /// That of the request with these `headers`, which is the next one.
-    pub(super) fn pop(&self, headers: &HeaderMap) -> Option<Spelling> {
-        let asks = headers.keys().any(|name| matters(name.as_str()));
+    /// Takes the header names of the next request, which has these `headers`.
+    pub(super) fn pop(&self, headers: &HeaderMap) -> Option<HeaderCaseMap> {
+        let asks = headers.keys().any(|name| is_inject_header(name.as_str()));
         asks.then(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()).flatten()
     }
 }
 
-fn matters(name: &str) -> bool {
-    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+fn is_inject_header(name: &str) -> bool {
+    name.get(..INJECT_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(INJECT_PREFIX))
 }
 
 #[cfg(test)]
@@ -57,16 +57,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_find_their_own_spelling_in_order() {
-        let spellings = Spellings::default();
+    fn requests_get_their_own_header_case_in_order() {
+        let header_cases = HeaderCaseQueue::default();
         for names in [&["Host", "X-AS-Inject-Query-apiKey"][..], &["Host"], &["x-as-inject-FORM-Id"]] {
-            spellings.push(Spelling::new(names.iter().copied()));
+            header_cases.push(HeaderCaseMap::new(names.iter().copied()));
         }
         let next = |name: &'static str| {
             let headers = HeaderMap::from_iter([(HeaderName::from_static(name), "K".parse().unwrap())]);
-            spellings
+            header_cases
                 .pop(&headers)
-                .map(|spelling| spelling.of(&HeaderName::from_static(name)).map(str::to_owned))
+                .map(|header_case| header_case.get(&HeaderName::from_static(name)).map(str::to_owned))
         };
         assert_eq!(next("x-as-inject-query-apikey").flatten().as_deref(), Some("X-AS-Inject-Query-apiKey"));
         assert_eq!(next("host"), None);

@@ -1,5 +1,5 @@
-//! The agent's side of a connection as the HTTP library gets it: strict about HTTP/1.1's framing, and
-//! impatient with a head that trickles in and with a reader that takes nothing.
+//! The client's side of a connection as hyper sees it. Enforces strict HTTP/1.1 framing, a timeout for
+//! request heads and a timeout for clients that do not read.
 
 use std::io;
 use std::pin::Pin;
@@ -13,140 +13,140 @@ use tokio::time::{Instant, Sleep};
 
 use super::activity::Activity;
 use crate::http::error_response;
-use crate::http::framing::{Follower, Violation};
-use crate::http::header_case::Spellings;
+use crate::http::framing::{FramingParser, Violation};
+use crate::http::header_case::HeaderCaseQueue;
 use crate::types::timeouts::Timeouts;
 
-/// How much is read at a time, in bytes.
-const PIECE: usize = 16 * 1024;
-/// How long, and how many bytes, a client that was refused may go on sending before it is cut off: a
-/// connection that is closed on unread bytes is reset, and the refusal is lost with it.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
+/// Size of one read, in bytes.
+const READ_SIZE: usize = 16 * 1024;
+/// Limits for reading on after a rejection. A connection that is closed with unread bytes is reset, and
+/// the client loses the response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 256 * 1024;
 
-/// What is told of a client that is not listened to any longer.
-pub(super) type Tell = Box<dyn FnOnce(Violation) + Send>;
+/// Called once when the connection is rejected.
+pub(super) type OnViolation = Box<dyn FnOnce(Violation) + Send>;
 
-/// A connection, watched.
-pub(super) struct Gate<IO> {
+/// A connection whose framing is checked.
+pub(super) struct Http1Guard<IO> {
     io: IO,
-    follower: Follower,
-    /// What was read; the first `cleared` bytes of it may be read on.
+    parser: FramingParser,
+    /// Bytes read so far; the first `checked` of them may be passed on.
     incoming: BytesMut,
-    cleared: usize,
-    /// Nothing more is read.
-    ended: bool,
-    refused: Option<Refused>,
-    tell: Option<Tell>,
+    checked: usize,
+    /// Whether reading has stopped.
+    is_ended: bool,
+    rejection: Option<PendingRejection>,
+    on_violation: Option<OnViolation>,
     activity: Arc<Activity>,
-    head: Timer,
-    write: Timer,
+    head_timer: Timer,
+    write_timer: Timer,
 }
 
-/// A refusal on its way out.
-struct Refused {
-    answer: BytesMut,
+/// A rejection that is being sent.
+struct PendingRejection {
+    unsent: BytesMut,
     linger: Timer,
     lingered: usize,
     is_shut: bool,
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
-    /// Around a connection that speaks HTTP/1, whose spellings are kept, or is passed as it is.
+impl<IO: AsyncRead + AsyncWrite + Unpin> Http1Guard<IO> {
+    /// Wraps a connection: HTTP/1 with its queue of header names, or anything else unchecked.
     pub(super) fn new(
         io: IO,
-        spellings: Option<Arc<Spellings>>,
+        header_cases: Option<Arc<HeaderCaseQueue>>,
         timeouts: &Timeouts,
         activity: Arc<Activity>,
-        tell: Tell,
+        on_violation: OnViolation,
     ) -> Self {
         Self {
             io,
-            follower: spellings.map_or_else(Follower::raw, Follower::keeping),
+            parser: header_cases.map_or_else(FramingParser::passthrough, FramingParser::new),
             incoming: BytesMut::new(),
-            cleared: 0,
-            ended: false,
-            refused: None,
-            tell: Some(tell),
+            checked: 0,
+            is_ended: false,
+            rejection: None,
+            on_violation: Some(on_violation),
             activity,
-            head: Timer::new(timeouts.head),
-            write: Timer::new(timeouts.body_idle),
+            head_timer: Timer::new(timeouts.head),
+            write_timer: Timer::new(timeouts.body_idle),
         }
     }
 
-    /// Listens no longer. What is under way is finished; then the client is told.
-    fn refuse(&mut self, violation: Violation, at_head: bool) {
-        self.incoming.truncate(self.cleared);
-        self.ended = true;
-        // A body that is no body breaks its own request, which has a record and an answer.
+    /// Stops reading. Exchanges in flight finish first; then the client receives the error.
+    fn reject(&mut self, violation: Violation, at_head: bool) {
+        self.incoming.truncate(self.checked);
+        self.is_ended = true;
+        // A malformed body fails its own request, which has a record and a response.
         if at_head {
-            let answer = BytesMut::from(&*error_response::violation(violation));
-            let linger = Timer::new(LINGER);
-            self.refused = Some(Refused { answer, linger, lingered: 0, is_shut: false });
-            if let Some(tell) = self.tell.take() {
-                tell(violation);
+            let unsent = BytesMut::from(&*error_response::violation_bytes(violation));
+            let linger = Timer::new(LINGER_TIMEOUT);
+            self.rejection = Some(PendingRejection { unsent, linger, lingered: 0, is_shut: false });
+            if let Some(on_violation) = self.on_violation.take() {
+                on_violation(violation);
             }
         }
     }
 
-    fn clear(&mut self) {
-        let fresh = self.incoming.get(self.cleared..).unwrap_or_default();
-        let (passed, verdict) = self.follower.advance(fresh);
-        self.cleared += passed;
+    fn check_incoming(&mut self) {
+        let fresh = self.incoming.get(self.checked..).unwrap_or_default();
+        let (passed, verdict) = self.parser.advance(fresh);
+        self.checked += passed;
         if let Err(violation) = verdict {
-            self.refuse(violation, self.follower.is_at_head());
+            self.reject(violation, self.parser.is_at_head());
         }
     }
 
-    /// Reads once from the connection. `Ready` when there is something to go on with.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Into the stack first: a connection that waits for its next request holds no room for it.
+    /// Reads once from the connection. Ready when there is progress.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Read to the stack first: a connection that waits for its next request holds no buffer.
         let read = {
-            let mut piece = [std::mem::MaybeUninit::uninit(); PIECE];
+            let mut piece = [std::mem::MaybeUninit::uninit(); READ_SIZE];
             let mut piece = ReadBuf::uninit(&mut piece);
             let read = Pin::new(&mut self.io).poll_read(cx, &mut piece);
             self.incoming.extend_from_slice(piece.filled());
             read.map_ok(|()| piece.filled().len())
         };
-        let mid_head = self.follower.is_at_head() && !self.incoming.is_empty();
+        let mid_head = self.parser.is_at_head() && !self.incoming.is_empty();
         match read {
             Poll::Ready(Ok(0)) => {
-                self.ended = true;
+                self.is_ended = true;
                 let message = "the connection ended in the middle of a request's head";
                 if mid_head {
-                    self.refuse(Violation { status: 400, message }, true);
+                    self.reject(Violation { status: 400, message }, true);
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(_)) => {
-                self.clear();
-                if !self.follower.is_at_head() || self.incoming.len() == self.cleared {
-                    self.head.disarm();
+                self.check_incoming();
+                if !self.parser.is_at_head() || self.incoming.len() == self.checked {
+                    self.head_timer.disarm();
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending if mid_head && self.head.poll(cx).is_ready() => {
+            Poll::Pending if mid_head && self.head_timer.poll(cx).is_ready() => {
                 let message = "the request's head took too long";
-                self.refuse(Violation { status: 408, message }, true);
+                self.reject(Violation { status: 408, message }, true);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Sends the refusal, says that nothing follows, and waits a little for the client to read it.
-    fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(refused) = &mut self.refused else { return Pin::new(&mut self.io).poll_shutdown(cx) };
-        while !refused.answer.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &refused.answer))?;
-            refused.answer.advance(written.max(1).min(refused.answer.len()));
+    /// Sends the rejection, shuts the writing side and lingers so that the client can read it.
+    fn poll_reject(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(refused) = &mut self.rejection else { return Pin::new(&mut self.io).poll_shutdown(cx) };
+        while !refused.unsent.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &refused.unsent))?;
+            refused.unsent.advance(written.max(1).min(refused.unsent.len()));
         }
         if !refused.is_shut {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             refused.is_shut = true;
         }
-        while refused.lingered < LINGER_BYTES {
+        while refused.lingered < MAX_LINGER_BYTES {
             let mut scratch = [0; 4096];
             let mut scratch = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.io).poll_read(cx, &mut scratch) {
@@ -160,13 +160,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
         Poll::Ready(Ok(()))
     }
 
-    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn with_write_timeout<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(done) => {
-                self.write.disarm();
+                self.write_timer.disarm();
                 Poll::Ready(done)
             }
-            Poll::Pending if self.write.poll(cx).is_ready() => {
+            Poll::Pending if self.write_timer.poll(cx).is_ready() => {
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
             }
             Poll::Pending => Poll::Pending,
@@ -174,44 +178,44 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Http1Guard<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let gate = self.get_mut();
+        let guard = self.get_mut();
         loop {
-            if gate.cleared > 0 {
-                let passed = gate.cleared.min(buffer.remaining());
-                buffer.put_slice(gate.incoming.get(..passed).unwrap_or_default());
-                gate.incoming.advance(passed);
-                gate.cleared -= passed;
+            if guard.checked > 0 {
+                let passed = guard.checked.min(buffer.remaining());
+                buffer.put_slice(guard.incoming.get(..passed).unwrap_or_default());
+                guard.incoming.advance(passed);
+                guard.checked -= passed;
                 return Poll::Ready(Ok(()));
             }
-            if gate.follower.is_raw() && gate.incoming.is_empty() {
-                return Pin::new(&mut gate.io).poll_read(cx, buffer);
+            if guard.parser.is_passthrough() && guard.incoming.is_empty() {
+                return Pin::new(&mut guard.io).poll_read(cx, buffer);
             }
-            if gate.refused.is_some() {
-                // An end of the stream would break off the requests before this one.
-                gate.activity.register(cx);
-                if gate.activity.is_busy() {
+            if guard.rejection.is_some() {
+                // Reporting the end of the stream would abort the requests before this one.
+                guard.activity.register_waker(cx);
+                if guard.activity.is_busy() {
                     return Poll::Pending;
                 }
             }
-            if gate.ended {
+            if guard.is_ended {
                 return Poll::Ready(Ok(()));
             }
-            ready!(gate.poll_more(cx))?;
+            ready!(guard.poll_fill(cx))?;
         }
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Http1Guard<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let gate = self.get_mut();
-        let written = Pin::new(&mut gate.io).poll_write(cx, bytes);
-        gate.watch(cx, written)
+        let guard = self.get_mut();
+        let written = Pin::new(&mut guard.io).poll_write(cx, bytes);
+        guard.with_write_timeout(cx, written)
     }
 
     fn poll_write_vectored(
@@ -219,9 +223,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<IO> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let gate = self.get_mut();
-        let written = Pin::new(&mut gate.io).poll_write_vectored(cx, slices);
-        gate.watch(cx, written)
+        let guard = self.get_mut();
+        let written = Pin::new(&mut guard.io).poll_write_vectored(cx, slices);
+        guard.with_write_timeout(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -229,28 +233,28 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<IO> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let gate = self.get_mut();
-        let flushed = Pin::new(&mut gate.io).poll_flush(cx);
-        gate.watch(cx, flushed)
+        let guard = self.get_mut();
+        let flushed = Pin::new(&mut guard.io).poll_flush(cx);
+        guard.with_write_timeout(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let gate = self.get_mut();
-        let shut = gate.poll_refuse(cx);
-        gate.watch(cx, shut)
+        let guard = self.get_mut();
+        let shut = guard.poll_reject(cx);
+        guard.with_write_timeout(cx, shut)
     }
 }
 
-/// A wait that is begun when it is first asked about.
+/// A timeout that starts when it is first polled.
 struct Timer {
-    patience: Duration,
+    duration: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     is_armed: bool,
 }
 
 impl Timer {
-    fn new(patience: Duration) -> Self {
-        Self { patience, sleep: None, is_armed: false }
+    fn new(duration: Duration) -> Self {
+        Self { duration, sleep: None, is_armed: false }
     }
 
     fn disarm(&mut self) {
@@ -258,10 +262,10 @@ impl Timer {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let patience = self.patience;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        let timeout = self.duration;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         if !self.is_armed {
-            sleep.as_mut().reset(Instant::now() + patience);
+            sleep.as_mut().reset(Instant::now() + timeout);
             self.is_armed = true;
         }
         let over = sleep.as_mut().poll(cx);

@@ -1,7 +1,7 @@
-//! A body as it comes from a peer, held to its word. Over HTTP/2 a stream may be reset "without an
-//! error", and hyper takes that for the end of the body: here a body has ended only if its peer said so.
-//! And a request that was answered early is read on for a moment, so that its client, which is still
-//! sending, finds the answer and not a reset.
+//! Bodies received through hyper. An HTTP/2 stream that is reset with NO_ERROR looks to hyper like the
+//! end of the body; here a body has ended only when the peer ended the stream. A request that was
+//! answered early is drained for a moment, so that a client that is still sending sees the response and
+//! no reset.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,30 +15,30 @@ use hyper::body::Incoming;
 
 use crate::types::body::{Body, BodyError};
 
-/// How long, and how many bytes, a request is read on that was answered before its end.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGERING: usize = 256 * 1024;
+/// Limits for draining a request that was answered before its end.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 256 * 1024;
 
-/// The body of a request that came over `version`.
-pub fn of_request(incoming: Incoming, version: Version) -> Body {
+/// Wraps the body of a request received over `version`.
+pub(crate) fn from_request(incoming: Incoming, version: Version) -> Body {
     if version != Version::HTTP_2 || incoming.is_end_stream() {
-        // HTTP/1 says where its bodies end, and hyper reads on by itself.
+        // HTTP/1 delimits its bodies, and hyper drains them itself.
         return incoming.map_err(BodyError::Peer).boxed_unsync();
     }
-    Requested { incoming: Some(incoming) }.boxed_unsync()
+    Http2RequestBody { incoming: Some(incoming) }.boxed_unsync()
 }
 
-/// Whether `incoming`, of HTTP/2, which gave its last frame, gave it too early.
-pub fn is_cut(incoming: &Incoming) -> bool {
+/// Whether an HTTP/2 body that returned its last frame did so before the end of its stream.
+fn is_truncated(incoming: &Incoming) -> bool {
     !incoming.is_end_stream()
 }
 
-struct Requested {
-    /// Gone once it has ended.
+struct Http2RequestBody {
+    /// `None` after the end.
     incoming: Option<Incoming>,
 }
 
-impl http_body::Body for Requested {
+impl http_body::Body for Http2RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -48,7 +48,7 @@ impl http_body::Body for Requested {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let frame = match std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-            None if is_cut(incoming) => Some(Err(BodyError::Cut)),
+            None if is_truncated(incoming) => Some(Err(BodyError::Cut)),
             frame => frame.map(|frame| frame.map_err(BodyError::Peer)),
         };
         if !matches!(frame, Some(Ok(_))) {
@@ -66,17 +66,17 @@ impl http_body::Body for Requested {
     }
 }
 
-impl Drop for Requested {
+impl Drop for Http2RequestBody {
     fn drop(&mut self) {
         let Some(mut rest) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) else {
             return;
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(tokio::time::timeout(LINGER, async move {
+        runtime.spawn(tokio::time::timeout(LINGER_TIMEOUT, async move {
             let mut read = 0;
             while let Some(Ok(frame)) = rest.frame().await {
                 read += frame.data_ref().map_or(0, Bytes::len);
-                if read > LINGERING {
+                if read > MAX_LINGER_BYTES {
                     return;
                 }
             }

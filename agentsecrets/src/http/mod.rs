@@ -1,14 +1,13 @@
-//! HTTP as the agent speaks it: the server's side of every exchange, and the one authority that all of
-//! its names must agree on.
+//! HTTP toward the agent: the server side of every exchange and the checks on its framing and headers.
 
 mod activity;
-pub mod error_response;
-pub mod framing;
-pub mod header_case;
+pub(crate) mod error_response;
+pub(crate) mod framing;
+pub(crate) mod header_case;
 mod http1_guard;
-pub mod incoming_body;
-pub mod override_headers;
-pub mod proxy_endpoint;
-pub mod server;
-pub mod upgrade;
-pub mod websocket;
+mod incoming_body;
+pub(crate) mod override_headers;
+pub(crate) mod proxy_endpoint;
+pub(crate) mod server;
+pub(crate) mod upgrade;
+pub(crate) mod websocket;

@@ -1,20 +1,18 @@
-//! Headers and parameters by which a server may be told to act on another request than the one on the
-//! request line: another method, another path, another host. Policy judges the request line, so what
-//! contradicts it is refused, and what an intermediary would have added on the way is taken off: the
-//! agent's word for it is worth nothing. What a body says is not looked at.
+//! Headers and parameters that make a server act on another method, path or host than the request line
+//! names. Policy judges the request line, so a contradiction is rejected, and headers that belong to an
+//! intermediary are removed because the agent could forge them. Bodies are not inspected.
 
 use http::HeaderMap;
 use http::request::Parts;
 
 use crate::types::rejection::{ErrorCode, Rejection};
 
-use crate::types::target::Target;
+/// Headers that override the method, in [`canonical`] form.
+const METHOD_OVERRIDES: &[&str] =
+    &["x-http-method", "x-http-method-override", "x-method", "x-method-override"];
 
-/// Headers that replace the method, in the spelling of [`canonical`].
-const METHODS: &[&str] = &["x-http-method", "x-http-method-override", "x-method", "x-method-override"];
-
-/// Headers that replace the path.
-const PATHS: &[&str] = &[
+/// Headers that override the path.
+const PATH_OVERRIDES: &[&str] = &[
     "x-original-path",
     "x-original-uri",
     "x-original-url",
@@ -24,8 +22,8 @@ const PATHS: &[&str] = &[
     "x-rewrite-url",
 ];
 
-/// Headers that speak for an intermediary: who was asked for what, by whom, under which prefix.
-const FORWARDING: &[&str] = &[
+/// Headers that an intermediary sets: original client, host or path prefix.
+const FORWARDING_HEADERS: &[&str] = &[
     "base-url",
     "cf-connecting-ip",
     "client-ip",
@@ -49,22 +47,22 @@ const FORWARDING: &[&str] = &[
     "x-url-scheme",
 ];
 
-/// The parameter that replaces the method of a form.
+/// Parameter that overrides the method of a form.
 const METHOD_PARAMETER: &str = "_method";
 
-/// Takes off what speaks for an intermediary. Refused is what names another method or path than the
-/// request line; what repeats it is taken off too.
-pub fn unmask(parts: &mut Parts, target: &Target) -> Result<(), Rejection> {
+/// Removes intermediary and override headers. Fails if one names another method or path than the request
+/// line.
+pub(crate) fn strip_overrides(parts: &mut Parts) -> Result<(), Rejection> {
     let refuse = |what: &str| {
         let message = format!("{what}; send the request that is meant");
-        Rejection::new(ErrorCode::PolicyDenied, &target.host, message)
+        Rejection::new(ErrorCode::PolicyDenied, message)
     };
     let method = parts.method.as_str();
-    if values(&parts.headers, METHODS).any(|value| !value.eq_ignore_ascii_case(method.as_bytes())) {
+    if values(&parts.headers, METHOD_OVERRIDES).any(|value| !value.eq_ignore_ascii_case(method.as_bytes())) {
         return Err(refuse("a header asks the server for another method than the request line"));
     }
     let whole = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    if values(&parts.headers, PATHS).any(|value| value != whole.as_bytes()) {
+    if values(&parts.headers, PATH_OVERRIDES).any(|value| value != whole.as_bytes()) {
         return Err(refuse("a header asks the server for another path than the request line"));
     }
     let query = parts.uri.query().unwrap_or_default();
@@ -75,22 +73,25 @@ pub fn unmask(parts: &mut Parts, target: &Target) -> Result<(), Rejection> {
     if parameters.any(overrides) {
         return Err(refuse("the parameter '_method' asks the server for another method"));
     }
-    let masks: Vec<_> = parts.headers.keys().filter(|name| is_mask(name.as_str())).cloned().collect();
-    for name in masks {
+    let removed: Vec<_> = parts.headers.keys().filter(|name| is_override(name.as_str())).cloned().collect();
+    for name in removed {
         parts.headers.remove(name);
     }
     Ok(())
 }
 
-/// A header's name as a server behind CGI or WSGI sees it, to which `_` and `-` are one.
+/// Header name as CGI and WSGI servers see it, which treat `_` and `-` alike.
 fn canonical(name: &str) -> String {
     name.replace('_', "-")
 }
 
-fn is_mask(name: &str) -> bool {
+fn is_override(name: &str) -> bool {
     let name = canonical(name);
     let listed = |list: &[&str]| list.contains(&name.as_str());
-    name.starts_with("x-forwarded") || listed(METHODS) || listed(PATHS) || listed(FORWARDING)
+    name.starts_with("x-forwarded")
+        || listed(METHOD_OVERRIDES)
+        || listed(PATH_OVERRIDES)
+        || listed(FORWARDING_HEADERS)
 }
 
 fn values<'h>(headers: &'h HeaderMap, names: &'h [&str]) -> impl Iterator<Item = &'h [u8]> {
@@ -105,7 +106,6 @@ mod tests {
     use http::{HeaderName, Request};
 
     use super::*;
-    use crate::types::target::Scheme;
 
     fn unmasked(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Vec<String>, ErrorCode> {
         let mut request = Request::builder().method(method).uri(uri);
@@ -113,13 +113,12 @@ mod tests {
             request = request.header(HeaderName::from_bytes(name.as_bytes()).unwrap(), *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        let target = Target { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: 443 };
-        unmask(&mut parts, &target).map_err(|refusal| refusal.code)?;
+        strip_overrides(&mut parts).map_err(|rejection| rejection.code)?;
         Ok(parts.headers.keys().map(|name| name.as_str().to_owned()).collect())
     }
 
     #[test]
-    fn what_names_another_method_or_path_is_refused() {
+    fn override_of_method_or_path_is_rejected() {
         for header in
             ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X_HTTP_Method_Override"]
         {
@@ -141,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn the_second_of_two_headers_counts_too() {
+    fn second_override_header_is_checked() {
         let headers = [("x-http-method-override", "GET"), ("x-http-method-override", "PUT")];
         assert_eq!(unmasked("GET", "/", &headers), Err(ErrorCode::PolicyDenied));
     }
 
     #[test]
-    fn what_an_intermediary_would_say_is_taken_off() {
+    fn forwarding_headers_are_removed() {
         let headers = [
             ("x-forwarded-host", "evil.test"),
             ("X-Forwarded-Uri", "/admin"),

@@ -1,5 +1,5 @@
-//! HTTP toward the agent: one connection, HTTP/1.1 or HTTP/2, every request of it put to `answer`.
-//! Limits are set here, so that a hostile client costs a bounded amount of memory.
+//! HTTP server for one agent connection, HTTP/1.1 or HTTP/2. Its limits bound the memory that a hostile
+//! client can use.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::UPGRADE;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,33 +16,34 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
-use crate::http::framing::{LARGEST_HEAD, MOST_HEADERS, Violation};
-use crate::http::header_case::Spellings;
-use crate::http::http1_guard::Gate;
+use crate::http::framing::{MAX_HEAD_SIZE, MAX_HEADERS, Violation};
+use crate::http::header_case::HeaderCaseQueue;
+use crate::http::http1_guard::Http1Guard;
 use crate::http::incoming_body;
 use crate::types::body::Body;
+use crate::types::hop_by_hop;
 use crate::types::timeouts::Timeouts;
 
-/// How often an HTTP/2 client that says nothing is asked whether it is there.
-const PING: Duration = Duration::from_secs(60);
-/// How long a client that was told to go may stay without a request under way.
-const GOODBYE: Duration = Duration::from_secs(2);
-/// How many requests one HTTP/2 connection may have open.
-const MOST_STREAMS: u32 = 250;
-/// How much of a body one HTTP/2 stream, and one connection, may have in flight, in bytes. The agent is near,
-/// so little is enough; and all streams together fit, so that one that stalls does not stall the others.
+/// Interval of HTTP/2 keep-alive pings.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// Time that a draining connection may stay open without a request in flight.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of concurrent HTTP/2 streams on one connection.
+const MAX_CONCURRENT_STREAMS: u32 = 250;
+/// HTTP/2 flow-control windows, in bytes. The agent is near, so small windows suffice; the connection
+/// window holds all streams, so that a stalled stream does not stall the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = MAX_CONCURRENT_STREAMS * STREAM_WINDOW;
 
-/// Serves `io` until it ends. When `stop` is cancelled, requests under way are finished and no new one
-/// is taken. What is no request is answered here, and `violated` is told of it.
-pub async fn serve<IO, A, F>(
+/// Serves `io` until it ends. When `stop` is cancelled, requests in flight finish and no new ones are
+/// accepted. Malformed requests are answered here and reported to `on_violation`.
+pub(crate) async fn serve<IO, A, F>(
     io: IO,
     http2: bool,
     timeouts: &Timeouts,
     stop: &CancellationToken,
-    answer: A,
-    violated: impl FnOnce(Violation) + Send + 'static,
+    respond: A,
+    on_violation: impl FnOnce(Violation) + Send + 'static,
 ) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -50,38 +51,44 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let activity = Arc::new(Activity::default());
-    let spellings = (!http2).then(Arc::<Spellings>::default);
+    let header_cases = (!http2).then(Arc::<HeaderCaseQueue>::default);
     let service = service_fn(|mut request: Request<Incoming>| {
-        let spelling = spellings.as_ref().and_then(|spellings| spellings.pop(request.headers()));
-        if let Some(spelling) = spelling {
-            request.extensions_mut().insert(spelling);
+        let header_case = header_cases.as_ref().and_then(|header_cases| header_cases.pop(request.headers()));
+        if let Some(header_case) = header_case {
+            request.extensions_mut().insert(header_case);
         }
-        let busy = activity.begin();
+        let exchange = activity.start_exchange();
         let is_upgrade = !http2 && request.headers().contains_key(UPGRADE);
         let version = request.version();
-        let answered = answer(request.map(|body| incoming_body::of_request(body, version)));
+        let response = respond(request.map(|body| incoming_body::from_request(body, version)));
         async move {
-            let mut response = answered.await.map(|body| busy.during(body));
-            // Whatever follows a request for another protocol was not read by HTTP's rules.
+            let mut response = response.await.map(|body| exchange.attach_to(body));
+            // The bytes after an upgrade request were not checked as HTTP.
             if is_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                hop_by_hop::announce_close(response.headers_mut());
             }
             Ok::<_, Infallible>(response)
         }
     });
-    let io = TokioIo::new(Gate::new(io, spellings.clone(), timeouts, activity.clone(), Box::new(violated)));
+    let io = TokioIo::new(Http1Guard::new(
+        io,
+        header_cases.clone(),
+        timeouts,
+        activity.clone(),
+        Box::new(on_violation),
+    ));
     macro_rules! drive {
         ($connection:expr) => {{
             let mut connection = pin!($connection);
             tokio::select! {
                 ended = connection.as_mut() => return ended,
                 () = stop.cancelled() => {}
-                () = activity.idle(timeouts.idle) => {}
+                () = activity.wait_idle(timeouts.idle) => {}
             }
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
-                () = activity.idle(GOODBYE) => Ok(()),
+                () = activity.wait_idle(DRAIN_TIMEOUT) => Ok(()),
             }
         }};
     }
@@ -89,21 +96,21 @@ where
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MOST_STREAMS)
-            .max_header_list_size(LARGEST_HEAD as u32)
+            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+            .max_header_list_size(MAX_HEAD_SIZE as u32)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(STREAM_WINDOW as usize)
-            .keep_alive_interval(PING);
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL);
         drive!(builder.serve_connection(io, service))
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            // The gate counts, from a head's first byte.
+            // The guard applies this timeout, from the first byte of a head.
             .header_read_timeout(None)
-            .max_headers(MOST_HEADERS)
-            .max_buf_size(LARGEST_HEAD + 1024)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD_SIZE + 1024)
             .auto_date_header(false);
         drive!(builder.serve_connection(io, service).with_upgrades())
     }

@@ -1,6 +1,5 @@
-//! WebSocket frames as they are read from one end and written to the other: in order, with backpressure,
-//! and in pieces, so that no message is ever held whole. Frames that RFC 6455 does not know are errors;
-//! what the messages say is not looked at here.
+//! Reads and writes WebSocket frames in order, with backpressure, and in fragments so that no message is
+//! buffered completely. Frames that violate RFC 6455 are errors; message contents are not inspected here.
 
 use std::io::{self, Cursor};
 
@@ -10,97 +9,92 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use zeroize::Zeroizing;
 
-/// The largest piece, in bytes. A frame that is not larger stays one frame.
-pub const PIECE: usize = 64 * 1024;
-/// The largest payload of a control frame, in bytes.
-pub const CONTROL: usize = 125;
+/// Maximum size of one fragment, in bytes. A smaller frame stays one frame.
+pub(crate) const MAX_FRAGMENT_SIZE: usize = 64 * 1024;
+/// Maximum payload of a control frame, in bytes.
+pub(crate) const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// What a message is.
+/// Type of a data message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// UTF-8.
+pub(crate) enum MessageKind {
     Text,
-    /// Bytes.
     Binary,
 }
 
-/// A control frame's meaning.
+/// Type of a control frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// Asks for a pong.
+pub(crate) enum ControlKind {
     Ping,
-    /// Answers a ping.
     Pong,
-    /// Nothing follows.
     Close,
 }
 
-/// The next thing that a peer said.
+/// Part of a message, or a control frame.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// A part of a message.
+pub(crate) enum Fragment {
+    /// Part of a data message.
     Data {
-        /// Of what kind of message.
-        kind: Kind,
-        /// The part.
+        /// The message's type.
+        kind: MessageKind,
+        /// The unmasked payload.
         bytes: BytesMut,
-        /// Whether the message ends with it.
+        /// Whether the message ends with this fragment.
         is_last: bool,
     },
-    /// A control frame, which may stand between the parts of a message.
-    Control(Signal, BytesMut),
+    /// A control frame, which may arrive between the fragments of a message.
+    Control(ControlKind, BytesMut),
 }
 
-/// Why a peer's frames cannot be read on.
+/// An error that ends a WebSocket.
 #[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// The connection broke.
+pub(crate) enum WebSocketError {
+    /// The connection failed.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
-    /// It sent what is no WebSocket frame, or none that fits here.
+    /// The peer sent an invalid frame.
     #[error("it broke the WebSocket protocol: {0}")]
     Protocol(&'static str),
 }
 
 /// Reads frames.
-pub struct Reader<R> {
+pub(crate) struct FrameReader<R> {
     io: R,
-    /// Whether frames must be masked, as a client's are, or must not.
+    /// Whether frames must be masked (a client's) or must not (a server's).
     is_masked: bool,
     buffer: BytesMut,
-    /// The frame whose payload is being read.
-    frame: Option<Open>,
-    /// The message that is not at its end.
-    message: Option<Kind>,
+    /// Frame whose payload is being read.
+    frame: Option<OpenFrame>,
+    /// Type of the unfinished message.
+    message: Option<MessageKind>,
 }
 
-struct Open {
-    left: u64,
+struct OpenFrame {
+    remaining: u64,
     is_final: bool,
-    kind: Kind,
+    kind: MessageKind,
     mask: Option<[u8; 4]>,
 }
 
-impl<R: AsyncRead + Unpin> Reader<R> {
-    /// Reads what a client sends.
-    pub fn of_client(io: R) -> Self {
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads the frames of a client.
+    pub(crate) fn from_client(io: R) -> Self {
         Self { io, is_masked: true, buffer: BytesMut::new(), frame: None, message: None }
     }
 
-    /// Reads what a server sends.
-    pub fn of_server(io: R) -> Self {
+    /// Reads the frames of a server.
+    pub(crate) fn from_server(io: R) -> Self {
         Self { io, is_masked: false, buffer: BytesMut::new(), frame: None, message: None }
     }
 
-    /// The next piece, or nothing at the end of the connection. Not to be dropped half-way.
-    pub async fn next(&mut self) -> Result<Option<Piece>, FrameError> {
+    /// Returns the next fragment, or `None` at the end of the connection. Not cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Fragment>, WebSocketError> {
         loop {
             if let Some(frame) = self.frame.take() {
                 return self.data(frame).await.map(Some);
             }
             let mut cursor = Cursor::new(&*self.buffer);
             let parsed = FrameHeader::parse(&mut cursor);
-            let parsed = parsed.map_err(|_| FrameError::Protocol("a frame of an unknown kind"))?;
+            let parsed = parsed.map_err(|_| WebSocketError::Protocol("a frame of an unknown kind"))?;
             let taken = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
             let Some((header, length)) = parsed else {
                 if self.fill().await? {
@@ -108,21 +102,25 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 }
                 return match self.buffer.is_empty() && self.message.is_none() {
                     true => Ok(None),
-                    false => Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into())),
+                    false => Err(WebSocketError::Io(io::ErrorKind::UnexpectedEof.into())),
                 };
             };
             self.buffer.advance(taken.min(self.buffer.len()));
-            if let Some(signal) = self.begin(&header, length)? {
+            if let Some(control) = self.start_frame(&header, length)? {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
-                let payload = self.take(length, header.mask).await?;
-                return Ok(Some(Piece::Control(signal, payload)));
+                let payload = self.read_payload(length, header.mask).await?;
+                return Ok(Some(Fragment::Control(control, payload)));
             }
         }
     }
 
-    /// Checks a frame's head. A control frame is given back, a data frame is kept to be read.
-    fn begin(&mut self, header: &FrameHeader, length: u64) -> Result<Option<Signal>, FrameError> {
-        let wrong = |what| Err(FrameError::Protocol(what));
+    /// Validates a frame header. Returns the type of a control frame; a data frame is stored.
+    fn start_frame(
+        &mut self,
+        header: &FrameHeader,
+        length: u64,
+    ) -> Result<Option<ControlKind>, WebSocketError> {
+        let wrong = |what| Err(WebSocketError::Protocol(what));
         if header.rsv1 || header.rsv2 || header.rsv3 {
             return wrong("a frame of an extension that was not agreed on");
         }
@@ -134,142 +132,144 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let kind = match (header.opcode, self.message) {
             (OpCode::Control(control), _) => {
-                if !header.is_final || length > CONTROL as u64 {
+                if !header.is_final || length > MAX_CONTROL_PAYLOAD as u64 {
                     return wrong("a control frame that is large or in parts");
                 }
                 return match control {
-                    Control::Ping => Ok(Some(Signal::Ping)),
-                    Control::Pong => Ok(Some(Signal::Pong)),
+                    Control::Ping => Ok(Some(ControlKind::Ping)),
+                    Control::Pong => Ok(Some(ControlKind::Pong)),
                     Control::Close if length == 1 => wrong("a close frame with half a code"),
-                    Control::Close => Ok(Some(Signal::Close)),
+                    Control::Close => Ok(Some(ControlKind::Close)),
                     Control::Reserved(_) => wrong("a frame of an unknown kind"),
                 };
             }
             (OpCode::Data(Data::Continue), Some(kind)) => kind,
-            (OpCode::Data(Data::Text), None) => Kind::Text,
-            (OpCode::Data(Data::Binary), None) => Kind::Binary,
+            (OpCode::Data(Data::Text), None) => MessageKind::Text,
+            (OpCode::Data(Data::Binary), None) => MessageKind::Binary,
             _ => return wrong("a message that begins within another, or goes on without having begun"),
         };
         self.message = Some(kind);
-        self.frame = Some(Open { left: length, is_final: header.is_final, kind, mask: header.mask });
+        self.frame =
+            Some(OpenFrame { remaining: length, is_final: header.is_final, kind, mask: header.mask });
         Ok(None)
     }
 
-    /// The next part of the frame.
-    async fn data(&mut self, mut frame: Open) -> Result<Piece, FrameError> {
-        let size = usize::try_from(frame.left).unwrap_or(usize::MAX).min(PIECE);
-        let bytes = self.take(size, frame.mask).await?;
-        // A piece is a multiple of the mask's length, so that the next one begins with it again.
-        frame.left -= bytes.len() as u64;
+    /// Reads the next fragment of the current frame.
+    async fn data(&mut self, mut frame: OpenFrame) -> Result<Fragment, WebSocketError> {
+        let size = usize::try_from(frame.remaining).unwrap_or(usize::MAX).min(MAX_FRAGMENT_SIZE);
+        let bytes = self.read_payload(size, frame.mask).await?;
+        // A fragment's size is a multiple of the mask's length, so that the mask starts over in the next
+        // one.
+        frame.remaining -= bytes.len() as u64;
         let kind = frame.kind;
-        let is_last = frame.left == 0 && frame.is_final;
-        if frame.left > 0 {
+        let is_last = frame.remaining == 0 && frame.is_final;
+        if frame.remaining > 0 {
             self.frame = Some(frame);
         } else if is_last {
             self.message = None;
         }
-        Ok(Piece::Data { kind, bytes, is_last })
+        Ok(Fragment::Data { kind, bytes, is_last })
     }
 
-    /// So many bytes, unmasked.
-    async fn take(&mut self, size: usize, mask: Option<[u8; 4]>) -> Result<BytesMut, FrameError> {
+    /// Reads `size` bytes and unmasks them.
+    async fn read_payload(&mut self, size: usize, mask: Option<[u8; 4]>) -> Result<BytesMut, WebSocketError> {
         while self.buffer.len() < size {
             if !self.fill().await? {
-                return Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into()));
+                return Err(WebSocketError::Io(io::ErrorKind::UnexpectedEof.into()));
             }
         }
         let mut bytes = self.buffer.split_to(size);
         if let Some(mask) = mask {
-            apply(&mut bytes, mask);
+            apply_mask(&mut bytes, mask);
         }
         Ok(bytes)
     }
 
-    /// Reads more; false at the end of the connection.
-    async fn fill(&mut self) -> Result<bool, FrameError> {
+    /// Reads more bytes. Returns false at the end of the connection.
+    async fn fill(&mut self) -> Result<bool, WebSocketError> {
         self.buffer.reserve(8 * 1024);
         Ok(self.io.read_buf(&mut self.buffer).await? > 0)
     }
 }
 
 /// Writes frames.
-pub struct Writer<W> {
+pub(crate) struct FrameWriter<W> {
     io: W,
-    /// Whether frames are masked, as a client's are.
+    /// Whether frames are masked, as a client's must be.
     is_masked: bool,
-    /// Whether a message was begun that is not at its end.
+    /// Whether a message is unfinished.
     is_open: bool,
 }
 
-impl<W: AsyncWrite + Unpin> Writer<W> {
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes as a client.
-    pub fn to_server(io: W) -> Self {
+    pub(crate) fn to_server(io: W) -> Self {
         Self { io, is_masked: true, is_open: false }
     }
 
     /// Writes as a server.
-    pub fn to_client(io: W) -> Self {
+    pub(crate) fn to_client(io: W) -> Self {
         Self { io, is_masked: false, is_open: false }
     }
 
-    /// Writes the next part of a message.
-    pub async fn data(&mut self, kind: Kind, bytes: &[u8], is_last: bool) -> io::Result<()> {
+    /// Writes the next fragment of a message.
+    pub(crate) async fn data(&mut self, kind: MessageKind, bytes: &[u8], is_last: bool) -> io::Result<()> {
         let opcode = match (self.is_open, kind) {
             (true, _) => Data::Continue,
-            (false, Kind::Text) => Data::Text,
-            (false, Kind::Binary) => Data::Binary,
+            (false, MessageKind::Text) => Data::Text,
+            (false, MessageKind::Binary) => Data::Binary,
         };
         self.is_open = !is_last;
         self.frame(OpCode::Data(opcode), bytes, is_last).await
     }
 
     /// Writes a control frame.
-    pub async fn control(&mut self, signal: Signal, bytes: &[u8]) -> io::Result<()> {
-        let control = match signal {
-            Signal::Ping => Control::Ping,
-            Signal::Pong => Control::Pong,
-            Signal::Close => Control::Close,
+    pub(crate) async fn control(&mut self, control: ControlKind, bytes: &[u8]) -> io::Result<()> {
+        let control = match control {
+            ControlKind::Ping => Control::Ping,
+            ControlKind::Pong => Control::Pong,
+            ControlKind::Close => Control::Close,
         };
-        let bytes = bytes.get(..CONTROL).unwrap_or(bytes);
+        let bytes = bytes.get(..MAX_CONTROL_PAYLOAD).unwrap_or(bytes);
         self.frame(OpCode::Control(control), bytes, true).await
     }
 
-    /// Writes a close frame of our own.
-    pub async fn close(&mut self, code: u16, reason: &str) -> io::Result<()> {
-        self.control(Signal::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat()).await
+    /// Writes a close frame.
+    pub(crate) async fn close(&mut self, code: u16, reason: &str) -> io::Result<()> {
+        self.control(ControlKind::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat()).await
     }
 
-    /// Says that nothing follows.
-    pub async fn shutdown(&mut self) -> io::Result<()> {
+    /// Shuts the writing side.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         self.io.shutdown().await
     }
 
     async fn frame(&mut self, opcode: OpCode, bytes: &[u8], is_final: bool) -> io::Result<()> {
         let mask = match self.is_masked {
-            true => Some(random()?),
+            true => Some(random_mask()?),
             false => None,
         };
         let header = FrameHeader { is_final, opcode, mask, ..FrameHeader::default() };
-        // It may hold a secret on its way out.
+        // The payload may hold a secret.
         let mut frame = Zeroizing::new(Vec::with_capacity(bytes.len() + 14));
         header.format(bytes.len() as u64, &mut *frame).map_err(io::Error::other)?;
         let begin = frame.len();
         frame.extend_from_slice(bytes);
         if let (Some(mask), Some(payload)) = (mask, frame.get_mut(begin..)) {
-            apply(payload, mask);
+            apply_mask(payload, mask);
         }
         self.io.write_all(&frame).await?;
         self.io.flush().await
     }
 }
 
-fn random() -> io::Result<[u8; 4]> {
+fn random_mask() -> io::Result<[u8; 4]> {
     let mut mask = [0; 4];
     aws_lc_rs::rand::fill(&mut mask).map_err(|_| io::Error::other("no random numbers"))?;
     Ok(mask)
 }
 
-fn apply(bytes: &mut [u8], mask: [u8; 4]) {
+fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
     for part in bytes.chunks_mut(4) {
         for (byte, mask) in part.iter_mut().zip(mask) {
             *byte ^= mask;
@@ -278,5 +278,5 @@ fn apply(bytes: &mut [u8], mask: [u8; 4]) {
 }
 
 #[cfg(test)]
-#[path = "frames_tests.rs"]
+#[path = "websocket_tests.rs"]
 mod tests;

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use super::container;
 use super::image::{Image, Name, is_digest};
-use crate::identity::helper_channel::{Answer, Line, unclear};
+use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
 
 /// How long the engine may take over all that one container takes.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub struct Engine {
 }
 
 struct Asker {
-    line: Line,
+    line: RequestChannel,
     rests_until: Option<Instant>,
 }
 
@@ -50,10 +50,10 @@ impl Engine {
     pub fn start(socket: PathBuf, confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
         // It answers late rather than not at all.
         let patience = PATIENCE + Duration::from_secs(1);
-        Ok(Self::by(Line::start(patience, confine, move |question| answer(&socket, question))?))
+        Ok(Self::by(RequestChannel::fork(patience, confine, move |question| answer(&socket, question))?))
     }
 
-    fn by(line: Line) -> Self {
+    fn by(line: RequestChannel) -> Self {
         Self { asker: Mutex::new(Asker { line, rests_until: None }), known: Cache::new(MOST_KNOWN) }
     }
 
@@ -73,7 +73,7 @@ impl Engine {
         if asker.rests_until.is_some_and(|end| Instant::now() < end) {
             return Err(io::Error::other("the engine failed a moment ago"));
         }
-        match asker.line.ask(id.as_bytes()).and_then(|(text, _)| told(&text)) {
+        match asker.line.request(id.as_bytes()).and_then(|message| told(&message.body)) {
             Ok(Some(image)) => {
                 let image = Arc::new(image);
                 self.known.insert(id.into(), image.clone());
@@ -103,7 +103,7 @@ fn told(answer: &[u8]) -> io::Result<Option<Image>> {
 }
 
 /// The helper's answer to a question, which is a container's id.
-fn answer(engine: &Path, question: &[u8]) -> Answer {
+fn answer(engine: &Path, question: &[u8]) -> Response {
     let id = std::str::from_utf8(question).ok().filter(|id| container::is_whole_id(id));
     let found = id.ok_or_else(unclear).and_then(|id| image(engine, id));
     let answer = match found.map(|image| image.map(|image| serde_json::to_vec(&image)).transpose()) {
@@ -254,7 +254,7 @@ mod tests {
                 }
             }
         });
-        let line = Line::to_thread(move |question| answer(&socket, question));
+        let line = RequestChannel::to_thread(move |question| answer(&socket, question)).unwrap();
         (folder, Engine::by(line), paths)
     }
 
@@ -326,7 +326,9 @@ mod tests {
             assert!(engine.image(ID).is_err() && engine.image(ID).is_err(), "{shown}");
             assert_eq!(paths.try_iter().count(), 1, "{shown}");
         }
-        let gone = Engine::by(Line::to_thread(|question| answer(Path::new("/nowhere.sock"), question)));
+        let gone = Engine::by(
+            RequestChannel::to_thread(|question| answer(Path::new("/nowhere.sock"), question)).unwrap(),
+        );
         assert!(gone.image(ID).is_err());
     }
 

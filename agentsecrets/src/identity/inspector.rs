@@ -19,9 +19,9 @@ use super::container::cgroup_of;
 use crate::identity::IdentityError;
 use crate::identity::Process;
 use crate::identity::ancestry::start_of;
-use crate::identity::helper_channel::{Answer, Line, unclear};
 use crate::identity::process_details::{self, Ancestor, Look, Looked, Script};
 use crate::identity::socket_owner;
+use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,13 +54,13 @@ pub enum Witness {
 }
 
 /// The line to a witness.
-pub struct Elsewhere(Mutex<Line>);
+pub struct Elsewhere(Mutex<RequestChannel>);
 
 impl Witness {
     /// Forks the witness, which gives up by `confine` what it does not need. The calling process must have
     /// one thread; the witness ends when the last copy of the line closes.
     pub fn start(confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
-        Ok(Self::There(Elsewhere(Mutex::new(Line::start(PATIENCE, confine, answered)?))))
+        Ok(Self::There(Elsewhere(Mutex::new(RequestChannel::fork(PATIENCE, confine, answered)?))))
     }
 
     /// Looks at the process `pid`. What it says holds for the process that had this id then.
@@ -128,16 +128,17 @@ impl Look for Witness {
 
 impl Elsewhere {
     /// Asks about a process and a socket.
-    fn ask(&self, kind: u8, pid: u32, inode: u64) -> Result<Answer, IdentityError> {
+    fn ask(&self, kind: u8, pid: u32, inode: u64) -> Result<Response, IdentityError> {
         let question = [&[kind][..], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
         let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answer, file) = line.ask(&question)?;
-        Ok((told(&answer)?.to_vec(), file))
+        let mut response = line.request(&question)?;
+        let file = response.descriptors.pop();
+        Ok((told(&response.body)?.to_vec(), file))
     }
 }
 
 /// The answer to a question, and a file that goes with it.
-fn answered(question: &[u8]) -> Answer {
+fn answered(question: &[u8]) -> Response {
     let parts =
         question.split_first_chunk::<5>().and_then(|(head, rest)| Some((*head, rest.try_into().ok()?)));
     let Some(([kind, a, b, c, d], inode)) = parts else { return (b"-".to_vec(), None) };
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     fn witness() -> Witness {
-        Witness::There(Elsewhere(Mutex::new(Line::to_thread(answered))))
+        Witness::There(Elsewhere(Mutex::new(RequestChannel::to_thread(answered).unwrap())))
     }
 
     #[test]

@@ -8,8 +8,6 @@ pub mod container;
 #[cfg(target_os = "linux")]
 pub mod container_engine;
 pub mod executable;
-#[cfg(target_os = "linux")]
-mod helper_channel;
 pub mod image;
 #[cfg(target_os = "linux")]
 pub mod inspector;

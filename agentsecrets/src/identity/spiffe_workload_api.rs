@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,15 +12,13 @@ use std::time::Duration;
 
 use anstream::eprintln;
 use futures_util::StreamExt;
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::TimeVal;
 use spiffe::transport::Endpoint;
 use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context, X509Svid};
 use tokio::time::timeout;
 
 use super::spiffe::{Issued, Known, Word, listed, now};
-use crate::identity::helper_channel::{helper, unclear};
-use crate::sys::terminal;
+use crate::privsep::helper::{self, invalid_response as unclear};
+use crate::privsep::{Channel, Limits};
 
 /// How long the API may take until it says something.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,12 +33,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 const MOST: usize = 16;
 /// The longest reason, in bytes.
 const LONGEST_REASON: usize = 400;
-/// Longer than any word.
-const LONGEST: usize = 64 * 1024;
+/// Larger than any word.
+const LIMITS: Limits = Limits { length: 64 * 1024, descriptors: 0 };
 
 /// The Workload API, by the process that asks it.
 pub struct Workload {
-    line: OwnedFd,
+    line: Channel,
     known: Arc<Known>,
     last: Option<Word>,
 }
@@ -50,7 +47,7 @@ impl Workload {
     /// Forks the process that asks at `socket`, which gives up by `confine` what it does not need. The calling
     /// process must have one thread.
     pub fn start(socket: PathBuf, confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
-        let line = helper(confine, move |line| follow(&socket, line))?;
+        let line = helper::fork(LIMITS, confine, move |line| follow(&socket, line))?;
         Ok(Self { line, known: Arc::default(), last: None })
     }
 
@@ -61,12 +58,9 @@ impl Workload {
 
     /// Waits a moment for the first word.
     pub fn hear_first(&mut self) -> io::Result<()> {
-        let wait = |time: Duration| {
-            setsockopt(&self.line, sockopt::ReceiveTimeout, &TimeVal::new(time.as_secs() as i64, 0))
-        };
-        wait(AT_FIRST)?;
+        self.line.set_receive_timeout(Some(AT_FIRST))?;
         let heard = hear(&self.line);
-        wait(Duration::ZERO)?;
+        self.line.set_receive_timeout(None)?;
         match heard {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             heard => self.take(heard),
@@ -111,20 +105,16 @@ impl Workload {
 }
 
 /// The next word.
-fn hear(line: &OwnedFd) -> io::Result<Word> {
-    let mut buffer = vec![0; LONGEST];
-    let (length, _) = terminal::receive(line, &mut buffer)?;
-    match buffer.get(..length).unwrap_or_default() {
-        [] => Err(io::Error::other("it ended")),
-        word => serde_json::from_slice(word).map_err(|_| unclear()),
-    }
+fn hear(line: &Channel) -> io::Result<Word> {
+    let message = line.recv()?.ok_or_else(|| io::Error::other("it ended"))?;
+    message.parse_json().map_err(|_| unclear())
 }
 
 /// The life of the helper: it asks until there is nobody to tell.
-fn follow(socket: &Path, line: &OwnedFd) -> io::Result<()> {
+fn follow(socket: &Path, line: &Channel) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let endpoint = Endpoint::Unix(socket.to_path_buf());
-    let tell = |word: &Word| terminal::send(line, &serde_json::to_vec(word)?, None);
+    let tell = |word: &Word| line.send_json(word, &[]);
     runtime.block_on(async {
         let mut rest = SHORTEST_REST;
         loop {

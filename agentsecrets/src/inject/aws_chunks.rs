@@ -1,6 +1,6 @@
-//! Bodies in AWS's signed chunks, signed anew while they stream: each chunk's signature stands before it and
-//! covers the signature before, so one chunk at a time is held. The chunks stay as long as they were, and
-//! with them the length that the client told. Whatever is not framed so breaks the body off.
+//! Re-signs bodies in AWS's signed chunks while they stream. Each chunk's signature precedes it and
+//! covers the previous signature, so one chunk at a time is buffered. Chunk lengths and the announced
+//! content length do not change. Malformed framing aborts the body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,61 +15,61 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::inject::aws_signature::Scheme;
+use crate::inject::aws_signature::SignatureVersion;
 use crate::types::body::{Body, BodyError};
 use crate::types::hex::hex;
 
-/// Chunks without signatures: there is nothing to sign anew.
+/// Payload hash of chunks without signatures, which need no re-signing.
 pub(super) const UNSIGNED_TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 
-/// The largest chunk, in bytes.
-const LARGEST: usize = 16 << 20;
-/// The longest line before a chunk, and all lines after the last one.
-const LINE: usize = 512;
-const TRAILER: usize = 16 << 10;
+/// Maximum size of a chunk, in bytes.
+const MAX_CHUNK_SIZE: usize = 16 << 20;
+/// Maximum sizes of the line before a chunk and of all lines after the last chunk, in bytes.
+const MAX_CHUNK_LINE: usize = 512;
+const MAX_TRAILER_SIZE: usize = 16 << 10;
 
-/// How chunks are signed.
+/// Signature scheme of the chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind {
-    scheme: Scheme,
+pub(super) struct ChunkSigning {
+    version: SignatureVersion,
     has_trailer: bool,
 }
 
-impl Kind {
-    /// What `X-Amz-Content-Sha256` says of it, for a signature of `scheme`.
-    pub(super) fn of(hash: &str, scheme: Scheme) -> Option<Self> {
-        let start = match scheme {
-            Scheme::V4 => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
-            Scheme::V4a => "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
+impl ChunkSigning {
+    /// Parses the value of `X-Amz-Content-Sha256`, for a signature of `version`.
+    pub(super) fn from_payload_hash(hash: &str, version: SignatureVersion) -> Option<Self> {
+        let start = match version {
+            SignatureVersion::V4 => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+            SignatureVersion::V4a => "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
         };
         match hash.strip_prefix(start)? {
-            "" => Some(Self { scheme, has_trailer: false }),
-            "-TRAILER" => Some(Self { scheme, has_trailer: true }),
+            "" => Some(Self { version, has_trailer: false }),
+            "-TRAILER" => Some(Self { version, has_trailer: true }),
             _ => None,
         }
     }
 
-    /// How long a signature is: those of version 4A are filled up with asterisks.
-    fn length(self) -> usize {
-        match self.scheme {
-            Scheme::V4 => 64,
-            Scheme::V4a => 144,
+    /// Length of a signature. Version 4A pads its signatures with asterisks.
+    fn signature_length(self) -> usize {
+        match self.version {
+            SignatureVersion::V4 => 64,
+            SignatureVersion::V4a => 144,
         }
     }
 }
 
 /// Signs one chunk after another.
-pub(super) struct Key {
-    kind: Kind,
+pub(super) struct ChunkSigner {
+    kind: ChunkSigning,
     identity: Identity,
     regions: String,
     service: String,
     now: SystemTime,
 }
 
-impl Key {
+impl ChunkSigner {
     pub(super) fn new(
-        kind: Kind,
+        kind: ChunkSigning,
         identity: Identity,
         regions: String,
         service: String,
@@ -78,17 +78,23 @@ impl Key {
         Self { kind, identity, regions, service, now }
     }
 
-    fn chunk(&self, before: &str, data: &Bytes) -> Option<String> {
-        match self.kind.scheme {
-            Scheme::V4 => Some(v4::sign_chunk(data, before, &self.v4()?).ok()?.signature().to_owned()),
-            Scheme::V4a => self.v4a("PAYLOAD", before, &format!("{}\n{}", sha256(b""), sha256(data))),
+    fn sign_chunk(&self, before: &str, data: &Bytes) -> Option<String> {
+        match self.kind.version {
+            SignatureVersion::V4 => {
+                Some(v4::sign_chunk(data, before, &self.v4()?).ok()?.signature().to_owned())
+            }
+            SignatureVersion::V4a => {
+                self.v4a("PAYLOAD", before, &format!("{}\n{}", sha256(b""), sha256(data)))
+            }
         }
     }
 
-    fn trailer(&self, before: &str, trailer: &Headers) -> Option<String> {
-        match self.kind.scheme {
-            Scheme::V4 => Some(v4::sign_trailer(trailer, before, &self.v4()?).ok()?.signature().to_owned()),
-            Scheme::V4a => {
+    fn sign_trailer(&self, before: &str, trailer: &Headers) -> Option<String> {
+        match self.kind.version {
+            SignatureVersion::V4 => {
+                Some(v4::sign_trailer(trailer, before, &self.v4()?).ok()?.signature().to_owned())
+            }
+            SignatureVersion::V4a => {
                 let mut lines: Vec<String> = trailer
                     .iter()
                     .map(|(name, value)| format!("{}:{}\n", name.to_lowercase(), value.trim()))
@@ -104,7 +110,7 @@ impl Key {
         builder.name(&self.service).time(self.now).settings(()).build().ok()
     }
 
-    /// The library signs requests by version 4A, but no chunks: only its cryptography is left to use.
+    /// aws-sigv4 signs requests by version 4A but not chunks, so this uses its cryptography only.
     fn v4a(&self, what: &str, before: &str, hash: &str) -> Option<String> {
         let keys = self.identity.data::<Keys>()?;
         let key = v4a::generate_signing_key(keys.access_key_id(), keys.secret_access_key());
@@ -123,98 +129,98 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// A body whose chunks are signed anew.
-pub(super) struct Chunks {
+pub(super) struct ResignedChunks {
     body: Body,
-    held: BytesMut,
-    at: At,
-    key: Key,
-    /// The last signature.
+    buffer: BytesMut,
+    state: State,
+    key: ChunkSigner,
+    /// The previous signature.
     signature: String,
 }
 
-/// What comes next.
-enum At {
-    /// A chunk with the line before it.
+/// The expected input.
+enum State {
+    /// A chunk and the line before it.
     Chunk,
-    /// What stands after the last chunk.
+    /// The lines after the last chunk.
     Trailer,
     /// Nothing.
     End,
 }
 
-impl Chunks {
-    /// `body` with chunks signed by `key`, the first one after `seed`.
-    pub(super) fn signed(body: Body, key: Key, seed: String) -> Body {
-        Self { body, held: BytesMut::new(), at: At::Chunk, key, signature: seed }.boxed_unsync()
+impl ResignedChunks {
+    /// Re-signs the chunks of `body` with `key`. `seed` is the signature of the request.
+    pub(super) fn wrap(body: Body, key: ChunkSigner, seed: String) -> Body {
+        Self { body, buffer: BytesMut::new(), state: State::Chunk, key, signature: seed }.boxed_unsync()
     }
 
-    /// What can leave of what is held; nothing where more must come first.
-    fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        match self.at {
-            At::Chunk => self.chunk(),
-            At::Trailer if self.held.len() > TRAILER => {
-                Err(BodyError::Chunks("what follows them is too long"))
+    /// Returns the next output, or `None` if more input is needed.
+    fn next_output(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match self.state {
+            State::Chunk => self.chunk(),
+            State::Trailer if self.buffer.len() > MAX_TRAILER_SIZE => {
+                Err(BodyError::Chunks("their trailer is too long"))
             }
-            At::Trailer => Ok(None),
-            At::End if self.held.is_empty() => Ok(None),
-            At::End => Err(BodyError::Chunks("something follows their end")),
+            State::Trailer => Ok(None),
+            State::End if self.buffer.is_empty() => Ok(None),
+            State::End => Err(BodyError::Chunks("bytes follow the last chunk")),
         }
     }
 
     fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let start = self.held.get(..LINE.min(self.held.len())).unwrap_or_default();
+        let start = self.buffer.get(..MAX_CHUNK_LINE.min(self.buffer.len())).unwrap_or_default();
         let Some(end) = find(start, b"\r\n") else {
-            let too_long = self.held.len() >= LINE;
+            let too_long = self.buffer.len() >= MAX_CHUNK_LINE;
             return if too_long {
-                Err(BodyError::Chunks("no chunk begins where one should"))
+                Err(BodyError::Chunks("a chunk does not begin where expected"))
             } else {
                 Ok(None)
             };
         };
-        let (length, size) = sizes(start.get(..end).unwrap_or_default(), self.key.kind)
-            .ok_or(BodyError::Chunks("the line before a chunk is no 'size;chunk-signature=…'"))?;
-        if size > LARGEST {
+        let (length, size) = parse_chunk_line(start.get(..end).unwrap_or_default(), self.key.kind)
+            .ok_or(BodyError::Chunks("the line before a chunk is not 'size;chunk-signature=…'"))?;
+        if size > MAX_CHUNK_SIZE {
             return Err(BodyError::Chunks("a chunk is larger than 16 MiB"));
         }
         let is_last = size == 0;
         let behind = end + 2 + size + if is_last { 0 } else { 2 };
-        if self.held.len() < behind {
-            self.held.reserve(behind - self.held.len());
+        if self.buffer.len() < behind {
+            self.buffer.reserve(behind - self.buffer.len());
             return Ok(None);
         }
-        let mut whole = self.held.split_to(behind).freeze();
+        let mut whole = self.buffer.split_to(behind).freeze();
         let line = whole.split_to(end + 2);
         let data = whole.split_to(size);
         if !is_last && *whole != *b"\r\n" {
-            return Err(BodyError::Chunks("a chunk is longer than it says"));
+            return Err(BodyError::Chunks("a chunk is longer than its size"));
         }
-        let signature = self.key.chunk(&self.signature, &data).ok_or(BodyError::Chunks(UNSIGNABLE))?;
+        let signature = self.key.sign_chunk(&self.signature, &data).ok_or(BodyError::Chunks(UNSIGNABLE))?;
         let mut out = BytesMut::with_capacity(behind);
         out.extend_from_slice(line.get(..length).unwrap_or_default());
         out.extend_from_slice(b";chunk-signature=");
-        out.extend_from_slice(padded(&signature, self.key.kind).as_bytes());
+        out.extend_from_slice(pad_signature(&signature, self.key.kind).as_bytes());
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&data);
         out.extend_from_slice(&whole);
         self.signature = signature;
         if is_last {
-            self.at = At::Trailer;
+            self.state = State::Trailer;
         }
         Ok(Some(out.freeze()))
     }
 
-    /// The body has ended: what stands after the last chunk is all there.
+    /// Re-signs the trailer, which is complete because the body has ended.
     fn trailer(&mut self) -> Result<Bytes, BodyError> {
-        self.at = At::End;
-        let lines = self.held.split().freeze();
+        self.state = State::End;
+        let lines = self.buffer.split().freeze();
         if !self.key.kind.has_trailer {
             let ends = *lines == *b"\r\n";
-            return if ends { Ok(lines) } else { Err(BodyError::Chunks("they do not end as they should")) };
+            return if ends { Ok(lines) } else { Err(BodyError::Chunks("their end is malformed")) };
         }
         let damaged = || BodyError::Chunks("the trailer is damaged, or has no signature");
         let text = std::str::from_utf8(&lines).map_err(|_| damaged())?;
         let (before, after) = text.split_once(SIGNATURE).ok_or_else(damaged)?;
-        let (old, end) = after.split_at_checked(self.key.kind.length()).ok_or_else(damaged)?;
+        let (old, end) = after.split_at_checked(self.key.kind.signature_length()).ok_or_else(damaged)?;
         if !is_signature(old.as_bytes(), self.key.kind)
             || !end.bytes().all(|byte| matches!(byte, b'\r' | b'\n'))
         {
@@ -225,8 +231,9 @@ impl Chunks {
             let (name, value) = line.split_once(':').ok_or_else(damaged)?;
             headers.try_append(name.to_ascii_lowercase(), value.to_owned()).map_err(|_| damaged())?;
         }
-        let signature = self.key.trailer(&self.signature, &headers).ok_or(BodyError::Chunks(UNSIGNABLE))?;
-        let signature = padded(&signature, self.key.kind);
+        let signature =
+            self.key.sign_trailer(&self.signature, &headers).ok_or(BodyError::Chunks(UNSIGNABLE))?;
+        let signature = pad_signature(&signature, self.key.kind);
         Ok(format!("{before}{SIGNATURE}{signature}{end}").into())
     }
 }
@@ -234,8 +241,8 @@ impl Chunks {
 const SIGNATURE: &str = "x-amz-trailer-signature:";
 const UNSIGNABLE: &str = "the key does not sign";
 
-/// The length of the chunk's size as it is written, and that size.
-fn sizes(line: &[u8], kind: Kind) -> Option<(usize, usize)> {
+/// Parses a chunk line. Returns the length of the size's digits, and the size.
+fn parse_chunk_line(line: &[u8], kind: ChunkSigning) -> Option<(usize, usize)> {
     let at = find(line, b";chunk-signature=")?;
     let size = std::str::from_utf8(line.get(..at)?).ok()?;
     let digits = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -244,19 +251,19 @@ fn sizes(line: &[u8], kind: Kind) -> Option<(usize, usize)> {
     Some((at, usize::from_str_radix(size, 16).ok()?))
 }
 
-fn is_signature(text: &[u8], kind: Kind) -> bool {
-    text.len() == kind.length() && text.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'*')
+fn is_signature(text: &[u8], kind: ChunkSigning) -> bool {
+    text.len() == kind.signature_length() && text.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'*')
 }
 
-fn padded(signature: &str, kind: Kind) -> String {
-    format!("{signature:*<width$}", width = kind.length())
+fn pad_signature(signature: &str, kind: ChunkSigning) -> String {
+    format!("{signature:*<width$}", width = kind.signature_length())
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-impl http_body::Body for Chunks {
+impl http_body::Body for ResignedChunks {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -265,22 +272,22 @@ impl http_body::Body for Chunks {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
-            match self.next() {
+            match self.next_output() {
                 Ok(Some(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.held.extend_from_slice(&data),
+                    Ok(data) => self.buffer.extend_from_slice(&data),
                     Err(frame) => return Poll::Ready(Some(Ok(frame))),
                 },
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
-                    return Poll::Ready(match self.at {
-                        At::Chunk => Some(Err(BodyError::Chunks("they break off"))),
-                        At::Trailer => Some(self.trailer().map(Frame::data)),
-                        At::End => None,
+                    return Poll::Ready(match self.state {
+                        State::Chunk => Some(Err(BodyError::Chunks("they break off"))),
+                        State::Trailer => Some(self.trailer().map(Frame::data)),
+                        State::End => None,
                     });
                 }
             }
@@ -300,15 +307,15 @@ mod tests {
 
     use super::*;
 
-    fn key(has_trailer: bool) -> Key {
+    fn key(has_trailer: bool) -> ChunkSigner {
         let identity =
             Keys::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None, None, "test");
         let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_369_353_600);
-        let kind = Kind { scheme: Scheme::V4, has_trailer };
-        Key::new(kind, identity.into(), "us-east-1".to_owned(), "s3".to_owned(), time)
+        let kind = ChunkSigning { version: SignatureVersion::V4, has_trailer };
+        ChunkSigner::new(kind, identity.into(), "us-east-1".to_owned(), "s3".to_owned(), time)
     }
 
-    /// `text` cut at `cuts`, with every chunk signed anew after `seed`.
+    /// Re-signs `text`, segmented at `cuts`.
     fn signed(text: &[u8], cuts: &[usize], seed: &str, has_trailer: bool) -> Result<Vec<u8>, BodyError> {
         let (mut parts, mut rest) = (Vec::new(), text);
         for cut in cuts {
@@ -318,7 +325,7 @@ mod tests {
         }
         parts.push(Ok(Frame::data(Bytes::copy_from_slice(rest))));
         let body = StreamBody::new(futures_util::stream::iter(parts)).boxed_unsync();
-        let chunks = Chunks::signed(body, key(has_trailer), seed.to_owned());
+        let chunks = ResignedChunks::wrap(body, key(has_trailer), seed.to_owned());
         let mut stream = http_body_util::BodyStream::new(chunks);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
@@ -343,7 +350,7 @@ mod tests {
     const DUMMY: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
 
     #[test]
-    fn the_example_of_awss_manual_is_signed_as_there() {
+    fn aws_manual_example_is_signed() {
         let chunks: [&[u8]; 3] = [&[b'a'; 65536], &[b'a'; 1024], b""];
         let seed = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9";
         let right = [
@@ -356,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_framed_so_breaks_off() {
+    fn malformed_chunks_abort_the_body() {
         let good = framed(&[b"abc", b""], &[DUMMY; 2]);
         let text = String::from_utf8(good.clone()).unwrap();
         assert_eq!(signed(&good, &[], DUMMY, false).unwrap().len(), good.len());
@@ -378,7 +385,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cutting_changes_nothing_and_the_length_stays(
+        fn segmentation_is_irrelevant_and_length_stays(
             pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..4),
             cuts in proptest::collection::vec(0usize..200, 0..8),
         ) {

@@ -1,5 +1,5 @@
-//! What a client's AWS signature says of itself: which scheme, for which region and service, over which
-//! headers. That it is right is of no interest: whoever made it has no key.
+//! Parses the AWS signature of a client: version, region, service and signed headers. The signature
+//! itself is not verified, because the client has no real key.
 
 use std::time::Duration;
 
@@ -8,48 +8,48 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 
-use super::pairs::decoded;
+use super::urlencoded::decode;
 
-/// A signature's own words.
+/// Parameters of a client's signature.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) scheme: Scheme,
-    pub(super) form: Form,
-    /// One region, or version 4A's set.
+pub(super) struct ClientSignature {
+    pub(super) version: SignatureVersion,
+    pub(super) placement: SignaturePlacement,
+    /// One region, or the region set of version 4A.
     pub(super) regions: Vec<String>,
     pub(super) service: String,
-    /// The headers that are signed, in lower case.
-    pub(super) signed: Vec<String>,
+    /// Names of the signed headers, in lower case.
+    pub(super) signed_headers: Vec<String>,
 }
 
-/// Which version.
+/// Version of AWS Signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(super) enum SignatureVersion {
     V4,
     V4a,
 }
 
-/// Where the signature stands.
+/// Location of the signature in the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum SignaturePlacement {
     Header,
     Query { expires: Duration },
 }
 
-impl Claim {
-    /// Whether the path is signed as it is, and the body's hash is sent.
-    pub(super) fn is_s3(&self) -> bool {
+impl ClientSignature {
+    /// Whether the service is S3, which signs the path unnormalised and sends the body's hash.
+    pub(super) fn is_for_s3(&self) -> bool {
         matches!(self.service.as_str(), "s3" | "s3express" | "s3-outposts" | "s3-object-lambda")
     }
 }
 
 const NOT_AWS: &str = "the request authenticates otherwise than by an AWS signature of version 4 or 4A, and this rule \
                        signs: leave the client to sign with any key";
-const DAMAGED: &str = "the request's AWS signature is damaged: it must name key, date, region and service, as clients \
+const MALFORMED: &str = "the request's AWS signature is damaged: it must name key, date, region and service, as clients \
                        write it";
 
-/// Reads the signature of a request; nothing where it has none.
-pub(super) fn read(parts: &Parts) -> Result<Option<Claim>, &'static str> {
+/// Parses the signature of a request; `None` if there is none.
+pub(super) fn parse(parts: &Parts) -> Result<Option<ClientSignature>, &'static str> {
     let query = parameters(parts);
     let of_query =
         |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
@@ -64,25 +64,28 @@ pub(super) fn read(parts: &Parts) -> Result<Option<Claim>, &'static str> {
         let (algorithm, rest) = text.split_once(' ').ok_or(NOT_AWS)?;
         let field = |name: &str| {
             let mut fields = rest.split(',').filter_map(|field| field.trim().split_once('='));
-            fields.find(|(known, _)| *known == name).map(|(_, value)| value).ok_or(DAMAGED)
+            fields.find(|(known, _)| *known == name).map(|(_, value)| value).ok_or(MALFORMED)
         };
-        let scheme = scheme(algorithm)?;
+        let version = parse_version(algorithm)?;
         let (credential, signed) = (field("Credential")?, field("SignedHeaders")?);
-        return claim(scheme, Form::Header, credential, signed, set_of_header()).map(Some);
+        return parse_scope(version, SignaturePlacement::Header, credential, signed, set_of_header())
+            .map(Some);
     }
     let Some(algorithm) = of_query("X-Amz-Algorithm") else { return Ok(None) };
-    let field = |name| of_query(name).ok_or(DAMAGED);
-    let expires = field("X-Amz-Expires")?.parse().map_err(|_| DAMAGED)?;
-    let form = Form::Query { expires: Duration::from_secs(expires).clamp(Duration::from_secs(1), WEEK) };
+    let field = |name| of_query(name).ok_or(MALFORMED);
+    let expires = field("X-Amz-Expires")?.parse().map_err(|_| MALFORMED)?;
+    let form = SignaturePlacement::Query {
+        expires: Duration::from_secs(expires).clamp(Duration::from_secs(1), MAX_EXPIRY),
+    };
     let (credential, signed) = (field("X-Amz-Credential")?, field("X-Amz-SignedHeaders")?);
-    claim(scheme(algorithm)?, form, credential, signed, of_query("X-Amz-Region-Set")).map(Some)
+    parse_scope(parse_version(algorithm)?, form, credential, signed, of_query("X-Amz-Region-Set")).map(Some)
 }
 
-/// The longest that AWS lets a URL be good for.
-const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Longest lifetime that AWS allows for a presigned URL.
+const MAX_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Takes the signature out of the query.
-pub(super) fn take(parts: &mut Parts) -> Result<(), &'static str> {
+/// Removes the signature from the query.
+pub(super) fn remove_from_query(parts: &mut Parts) -> Result<(), &'static str> {
     let Some(query) = parts.uri.query() else { return Ok(()) };
     let ours = [
         "X-Amz-Algorithm",
@@ -95,53 +98,57 @@ pub(super) fn take(parts: &mut Parts) -> Result<(), &'static str> {
         "X-Amz-Region-Set",
     ];
     let is_ours = |pair: &&str| {
-        let name = decoded(pair.split('=').next().unwrap_or_default().as_bytes());
+        let name = decode(pair.split('=').next().unwrap_or_default().as_bytes());
         ours.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
     };
-    let kept: Vec<&str> = query.split('&').filter(|pair| !is_ours(pair)).collect();
-    let path = match kept.as_slice() {
+    let remaining: Vec<&str> = query.split('&').filter(|pair| !is_ours(pair)).collect();
+    let path = match remaining.as_slice() {
         [] => parts.uri.path().to_owned(),
-        kept => format!("{}?{}", parts.uri.path(), kept.join("&")),
+        remaining => format!("{}?{}", parts.uri.path(), remaining.join("&")),
     };
     let mut uri = parts.uri.clone().into_parts();
-    uri.path_and_query = Some(PathAndQuery::try_from(path).map_err(|_| DAMAGED)?);
-    parts.uri = Uri::from_parts(uri).map_err(|_| DAMAGED)?;
+    uri.path_and_query = Some(PathAndQuery::try_from(path).map_err(|_| MALFORMED)?);
+    parts.uri = Uri::from_parts(uri).map_err(|_| MALFORMED)?;
     Ok(())
 }
 
 fn parameters(parts: &Parts) -> Vec<(String, String)> {
-    let text = |text: &str| String::from_utf8_lossy(&decoded(text.as_bytes())).into_owned();
+    let text = |text: &str| String::from_utf8_lossy(&decode(text.as_bytes())).into_owned();
     let pairs = parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (text(name), text(value))).collect()
 }
 
-fn scheme(algorithm: &str) -> Result<Scheme, &'static str> {
+fn parse_version(algorithm: &str) -> Result<SignatureVersion, &'static str> {
     match algorithm {
-        "AWS4-HMAC-SHA256" => Ok(Scheme::V4),
-        "AWS4-ECDSA-P256-SHA256" => Ok(Scheme::V4a),
+        "AWS4-HMAC-SHA256" => Ok(SignatureVersion::V4),
+        "AWS4-ECDSA-P256-SHA256" => Ok(SignatureVersion::V4a),
         _ => Err(NOT_AWS),
     }
 }
 
-/// `KEY/DATE/REGION/SERVICE/aws4_request`, without the region in version 4A. A key may hold slashes.
-fn claim(
-    scheme: Scheme,
-    form: Form,
+/// Parses `KEY/DATE/REGION/SERVICE/aws4_request`, which has no region in version 4A. A key may contain
+/// slashes.
+fn parse_scope(
+    version: SignatureVersion,
+    form: SignaturePlacement,
     credential: &str,
     signed: &str,
     set: Option<&str>,
-) -> Result<Claim, &'static str> {
+) -> Result<ClientSignature, &'static str> {
     let mut fields = credential.rsplit('/');
     let end = fields.next();
-    let service = fields.next().filter(|service| is_scope(service)).ok_or(DAMAGED)?;
-    let regions: Vec<String> = match scheme {
-        Scheme::V4 => fields.next().into_iter().map(str::to_owned).collect(),
-        Scheme::V4a => set.ok_or(DAMAGED)?.split(',').map(|region| region.trim().to_owned()).collect(),
+    let service = fields.next().filter(|service| is_scope_part(service)).ok_or(MALFORMED)?;
+    let regions: Vec<String> = match version {
+        SignatureVersion::V4 => fields.next().into_iter().map(str::to_owned).collect(),
+        SignatureVersion::V4a => {
+            set.ok_or(MALFORMED)?.split(',').map(|region| region.trim().to_owned()).collect()
+        }
     };
     let date = fields.next();
     let names_key = fields.next().is_some();
-    let is_region =
-        |region: &String| is_scope(region) || (scheme == Scheme::V4a && is_region_pattern(region));
+    let is_region = |region: &String| {
+        is_scope_part(region) || (version == SignatureVersion::V4a && is_region_pattern(region))
+    };
     let is_date = date.is_some_and(|date| date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit()));
     if end != Some("aws4_request")
         || !is_date
@@ -149,23 +156,29 @@ fn claim(
         || regions.is_empty()
         || !regions.iter().all(is_region)
     {
-        return Err(DAMAGED);
+        return Err(MALFORMED);
     }
     let signed: Vec<String> = signed.split(';').map(str::to_ascii_lowercase).collect();
     if signed.len() > 100 || !signed.iter().all(|name| name.parse::<HeaderName>().is_ok()) {
-        return Err(DAMAGED);
+        return Err(MALFORMED);
     }
-    Ok(Claim { scheme, form, regions, service: service.to_owned(), signed })
+    Ok(ClientSignature {
+        version,
+        placement: form,
+        regions,
+        service: service.to_owned(),
+        signed_headers: signed,
+    })
 }
 
-fn is_scope(text: &str) -> bool {
+fn is_scope_part(text: &str) -> bool {
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !text.is_empty() && text.len() <= 64 && text.bytes().all(valid)
 }
 
-/// A set may say `us-*`.
+/// A region set may contain `us-*`.
 fn is_region_pattern(text: &str) -> bool {
-    text == "*" || text.strip_suffix('*').is_some_and(is_scope)
+    text == "*" || text.strip_suffix('*').is_some_and(is_scope_part)
 }
 
 #[cfg(test)]
@@ -175,54 +188,58 @@ mod tests {
 
     use super::*;
 
-    fn of(uri: &str, headers: &[(&str, &str)]) -> Result<Option<Claim>, &'static str> {
+    fn parse_request(uri: &str, headers: &[(&str, &str)]) -> Result<Option<ClientSignature>, &'static str> {
         let mut request = Request::builder().uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        read(&request.body(()).unwrap().into_parts().0)
+        parse(&request.body(()).unwrap().into_parts().0)
     }
 
-    fn authorization(text: &str) -> Result<Option<Claim>, &'static str> {
-        of("/", &[("authorization", text)])
+    fn authorization(text: &str) -> Result<Option<ClientSignature>, &'static str> {
+        parse_request("/", &[("authorization", text)])
     }
 
     const SIGNED: &str = "SignedHeaders=host;x-amz-date, Signature=00";
 
     #[test]
-    fn scheme_region_service_and_signed_headers_are_read_whatever_the_key_is() {
+    fn signature_parameters_are_parsed() {
         for key in ["AKIDEXAMPLE", "AS_SECRET_AWS_ACCESS_KEY_ID", "a/key/with/slashes"] {
             let text =
                 format!("AWS4-HMAC-SHA256 Credential={key}/20261125/eu-west-1/s3/aws4_request, {SIGNED}");
-            let claim = authorization(&text).unwrap().unwrap();
-            assert_eq!((claim.scheme, claim.form), (Scheme::V4, Form::Header));
-            assert_eq!((claim.regions, claim.service.as_str()), (vec!["eu-west-1".to_owned()], "s3"));
-            assert_eq!(claim.signed, ["host", "x-amz-date"]);
+            let client = authorization(&text).unwrap().unwrap();
+            assert_eq!(
+                (client.version, client.placement),
+                (SignatureVersion::V4, SignaturePlacement::Header)
+            );
+            assert_eq!((client.regions, client.service.as_str()), (vec!["eu-west-1".to_owned()], "s3"));
+            assert_eq!(client.signed_headers, ["host", "x-amz-date"]);
         }
         let text = format!("AWS4-ECDSA-P256-SHA256 Credential=K/20261125/s3/aws4_request,{SIGNED}");
-        let claim =
-            of("/", &[("authorization", &text), ("x-amz-region-set", "us-*, eu-west-1")]).unwrap().unwrap();
+        let client = parse_request("/", &[("authorization", &text), ("x-amz-region-set", "us-*, eu-west-1")])
+            .unwrap()
+            .unwrap();
         assert_eq!(
-            (claim.scheme, claim.regions),
-            (Scheme::V4a, vec!["us-*".to_owned(), "eu-west-1".to_owned()])
+            (client.version, client.regions),
+            (SignatureVersion::V4a, vec!["us-*".to_owned(), "eu-west-1".to_owned()])
         );
     }
 
     #[test]
-    fn a_signed_url_is_read_and_its_signature_taken_out() {
+    fn presigned_url_is_parsed_and_its_signature_removed() {
         let uri = "/a%20b?x=1&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=K%2F20261125%2Fus-east-1%2Fs3%2F\
                    aws4_request&X-Amz-Date=20261125T000000Z&X-Amz-Expires=9999999&X-Amz-SignedHeaders=host&\
                    X-Amz-Signature=00&uploads";
-        let claim = of(uri, &[]).unwrap().unwrap();
-        assert_eq!(claim.form, Form::Query { expires: WEEK });
+        let client = parse_request(uri, &[]).unwrap().unwrap();
+        assert_eq!(client.placement, SignaturePlacement::Query { expires: MAX_EXPIRY });
         let mut parts = Request::get(uri).body(()).unwrap().into_parts().0;
-        take(&mut parts).unwrap();
+        remove_from_query(&mut parts).unwrap();
         assert_eq!(parts.uri, "/a%20b?x=1&uploads");
     }
 
     #[test]
-    fn what_is_no_signature_or_a_damaged_one_is_refused() {
-        assert_eq!(of("/?a=b", &[]), Ok(None));
+    fn missing_or_malformed_signature_is_rejected() {
+        assert_eq!(parse_request("/?a=b", &[]), Ok(None));
         assert_eq!(authorization("Bearer x"), Err(NOT_AWS));
         assert_eq!(authorization("AWS AKID:signature"), Err(NOT_AWS));
         for credential in [
@@ -234,9 +251,9 @@ mod tests {
             "",
         ] {
             let text = format!("AWS4-HMAC-SHA256 Credential={credential}, {SIGNED}");
-            assert_eq!(authorization(&text), Err(DAMAGED), "{credential}");
+            assert_eq!(authorization(&text), Err(MALFORMED), "{credential}");
         }
-        assert!(of("/?X-Amz-Algorithm=AWS4-HMAC-SHA256", &[("authorization", "x y")]).is_err());
+        assert!(parse_request("/?X-Amz-Algorithm=AWS4-HMAC-SHA256", &[("authorization", "x y")]).is_err());
     }
 
     proptest! {
@@ -250,13 +267,13 @@ mod tests {
         ) {
             let uri = format!("/?{query}");
             if let Ok(request) = Request::builder().uri(&uri).header("authorization", &value).body(()) {
-                let _ = read(&request.into_parts().0);
+                let _ = parse(&request.into_parts().0);
             }
             if let Ok(request) = Request::builder().uri(&uri).body(()) {
                 let mut parts = request.into_parts().0;
-                let _ = read(&parts);
-                take(&mut parts).unwrap();
-                prop_assert_eq!(read(&parts), Ok(None));
+                let _ = parse(&parts);
+                remove_from_query(&mut parts).unwrap();
+                prop_assert_eq!(parse(&parts), Ok(None));
             }
         }
     }

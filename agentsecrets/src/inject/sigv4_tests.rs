@@ -1,5 +1,5 @@
-//! AWS's own test vectors, as botocore carries them: each is read off the wire, judged, filled in and signed
-//! by what does so for every request, and its signature must come out as it is written there.
+//! AWS's own test vectors, from botocore. Each request is parsed, evaluated, filled and signed by the
+//! production code, and must get the expected signature.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,25 +18,26 @@ use crate::credentials::Credentials;
 use crate::http::framing::Violation;
 use crate::http::server::serve;
 use crate::identity::Caller;
-use crate::inject::placeholder::Vocabulary;
-use crate::inject::{Outbound, Room, apply};
+use crate::inject::placeholder::Placeholders;
+use crate::inject::{BodyBudget, Outbound, apply};
 use crate::policy::Policy;
-use crate::policy::access_request::Ask;
-use crate::policy::bounds::Unbounded;
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::NoCapabilityCheck;
 use crate::policy::evaluate;
-use crate::policy::grant::{Decision, Grant};
+use crate::policy::evaluate::Decision;
+use crate::policy::grant::Grant;
 use crate::policy::signing::Signing;
 use crate::redact::patterns::Patterns;
 use crate::types::body::{Body, empty, full};
 use crate::types::target::{Scheme as Transport, Target};
 use crate::types::timeouts::Timeouts;
 
-/// The vectors' own time, 20150830T123600Z.
+/// The vectors' time, 20150830T123600Z.
 const NOW: Duration = Duration::from_secs(1_440_938_160);
 const KEYS: [(&str, &str); 2] = [("ID", "AKIDEXAMPLE"), ("KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")];
 const HOST: &str = "example.amazonaws.com";
 
-/// The vectors that are no request to us, and why: none of them gets as far as a signature.
+/// Vectors that we reject before signing, with the reason.
 const REFUSED: [(&str, &str); 9] = [
     ("get-header-value-multiline", "its line is a continuation"),
     ("get-relative", "it holds a '.' or '..' segment"),
@@ -48,11 +49,11 @@ const REFUSED: [(&str, &str); 9] = [
     ("get-space", "the request is not HTTP/1.1"),
     ("get-utf8", "it holds a character that must be percent-encoded"),
 ];
-/// How many are signed: all others that there are.
+/// Number of signed vectors: all others.
 const SIGNED: usize = 25;
 
 #[tokio::test]
-async fn aws_own_vectors_are_signed_as_they_say_unless_no_such_request_may_pass() {
+async fn aws_test_vectors_are_signed_or_rejected() {
     let (mut refused, mut wrong, mut signed) = (BTreeMap::new(), Vec::new(), 0);
     for vector in vectors() {
         match authorization(&vector).await {
@@ -70,7 +71,7 @@ async fn aws_own_vectors_are_signed_as_they_say_unless_no_such_request_may_pass(
     assert_eq!(signed, SIGNED);
 }
 
-/// A request, and what AWS says its signature is.
+/// A request and its expected signature.
 struct Vector {
     name: String,
     request: String,
@@ -80,7 +81,7 @@ struct Vector {
 
 fn vectors() -> Vec<Vector> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let list = fs::read_to_string(package.join("../tests/signing/python.txt")).unwrap();
+    let list = fs::read_to_string(package.join("../tests/credentials/python.txt")).unwrap();
     let wanted = list.lines().find(|line| line.starts_with("botocore==")).unwrap();
     let folder = package.join("../target/test-clients/signing-vectors");
     assert!(
@@ -116,11 +117,11 @@ fn vector(request: &Path) -> Vector {
     }
 }
 
-/// The `Authorization` that leaves when a client sends the request, or why it does not leave.
+/// Returns the `Authorization` header that leaves, or the reason for a rejection.
 async fn authorization(vector: &Vector) -> Result<String, String> {
     let (parts, body) = received(wire(vector)).await?.into_parts();
     let target = Target { scheme: Transport::Https, host: HOST.parse().unwrap(), port: 443 };
-    let ask = Ask {
+    let ask = AccessRequest {
         target: &target,
         method: &parts.method,
         path: parts.uri.path(),
@@ -132,25 +133,25 @@ async fn authorization(vector: &Vector) -> Result<String, String> {
     let keys = keys.map(|(name, value)| (name.parse().unwrap(), Arc::new(Secret::new(value.into()))));
     let credentials = Credentials::new(keys.collect());
     let applied = apply(
-        Request::from_parts(parts, Payload::from(full(body))),
+        Request::from_parts(parts, RequestBody::from(full(body))),
         target,
         &grant,
         &credentials,
-        &Vocabulary::new([]),
+        &Placeholders::new([]),
         "session".into(),
         Patterns::build([]),
     );
-    let (Outbound { request, target, .. }, _) = applied.map_err(|refusal| refusal.message)?;
+    let (Outbound { request, .. }, _) = applied.map_err(|rejection| rejection.message)?;
     let Some(Signing::Aws(aws)) = grant.signing().map(|signing| &**signing) else { panic!("unsigned") };
-    let room = Room::default();
+    let budget = BodyBudget::default();
     let now = UNIX_EPOCH + NOW;
-    let signer = Signer { target: &target, grant: &grant, credentials: &credentials, room: &room, now };
+    let signer = Signer { grant: &grant, credentials: &credentials, budget: &budget, now };
     let (mut parts, body) = request.into_parts();
-    sign(&signer, aws, &mut parts, body).await.map_err(|refusal| refusal.message)?;
+    sign(&signer, aws, &mut parts, body).await.map_err(|rejection| rejection.message)?;
     Ok(parts.headers[AUTHORIZATION].to_str().unwrap().to_owned())
 }
 
-/// The request as a client writes it that signs the same headers, with a key of its own.
+/// The request as a client sends it that signs the same headers with another key.
 fn wire(vector: &Vector) -> Vec<u8> {
     let (head, body) = vector.request.split_once("\n\n").unwrap_or((&vector.request, ""));
     let (_, signed) = vector.authorization.split_once("SignedHeaders=").unwrap();
@@ -164,7 +165,7 @@ fn wire(vector: &Vector) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The one request of a connection on which `bytes` come, or why there is none.
+/// Parses the request on a connection that carries `bytes`.
 async fn received(bytes: Vec<u8>) -> Result<Request<Bytes>, String> {
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     client.write_all(&bytes).await.unwrap();
@@ -189,16 +190,21 @@ async fn received(bytes: Vec<u8>) -> Result<Request<Bytes>, String> {
     request.lock().unwrap().take().ok_or_else(|| format!("no request: {ended:?}"))
 }
 
-fn granted(vector: &Vector, ask: &Ask<'_>) -> Result<Grant, String> {
+fn granted(vector: &Vector, ask: &AccessRequest<'_>) -> Result<Grant, String> {
     let token = if vector.token.is_some() { ", session_token: TOKEN" } else { "" };
     let policy = format!(
         "version: 1\nagents:\n  - name: coder\n    allow:\n      - host: {HOST}\n        sign:\n          aws: {{ \
          access_key: ID, secret_key: KEY{token}, regions: [us-east-1], services: [service] }}\n"
     );
     let caller = Caller { agent: Some("coder".parse().unwrap()), ..Caller::for_test() };
-    match evaluate(&Policy::parse(&policy, Path::new("policy.yaml")).unwrap(), &Unbounded, &caller, ask) {
+    match evaluate(
+        &Policy::parse(&policy, Path::new("policy.yaml")).unwrap(),
+        &NoCapabilityCheck,
+        &caller,
+        ask,
+    ) {
         Decision::Allow(grant) => Ok(grant),
-        Decision::Hold(_) => Err("held".to_owned()),
-        Decision::Deny(refusal) => Err(refusal.message),
+        Decision::NeedsApproval(_) => Err("held".to_owned()),
+        Decision::Deny(rejection) => Err(rejection.message),
     }
 }

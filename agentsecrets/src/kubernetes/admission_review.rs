@@ -1,4 +1,4 @@
-//! One question of the API server's, and the answer.
+//! Answers the API server's admission reviews of pods.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,71 +8,70 @@ use serde_json::{Value, json};
 
 use super::inject::inject;
 use crate::kubernetes::pod_validation;
-use crate::kubernetes::sidecar_template::Fragment;
+use crate::kubernetes::sidecar_template::SidecarTemplate;
 
-/// What cannot be answered.
+/// Reasons that a review cannot be answered.
 #[derive(Debug, thiserror::Error)]
-pub enum NoReview {
-    /// It is not JSON, or not of this kind.
+pub enum ReviewError {
+    /// The body is not an AdmissionReview of a pod.
     #[error("this is no AdmissionReview of a pod: {0}")]
     Json(#[from] serde_json::Error),
-    /// It asks nothing.
+    /// The review has no request.
     #[error("this AdmissionReview has no request")]
-    Empty,
+    MissingRequest,
 }
 
-/// What is said of a pod.
-enum Verdict {
-    /// It may be, as it is.
+enum ReviewVerdict {
     Allowed,
-    /// It may be, changed so.
+    /// The pod is allowed with this change.
     Changed(json_patch::Patch),
-    /// It must not be.
-    Refused(Vec<String>),
+    Denied(Vec<String>),
 }
 
-/// Answers the review in `body`: JSON in, JSON out.
+/// Answers the AdmissionReview in `body`, JSON in and JSON out.
 ///
-/// # Errors
-/// When it is no review of a pod: the API server then does what `failurePolicy` says.
-pub fn answer(body: &[u8], fragment: &Fragment) -> Result<Vec<u8>, NoReview> {
+/// # Errors ¶| If `body` is not a review of a pod; the API server then applies its `failurePolicy`.
+pub fn review(body: &[u8], template: &SidecarTemplate) -> Result<Vec<u8>, ReviewError> {
     let review: AdmissionReview<Pod> = serde_json::from_slice(body)?;
-    let request = review.request.ok_or(NoReview::Empty)?;
-    let verdict = judge(&request, fragment)?;
-    let mut response = json!({ "uid": request.uid, "allowed": !matches!(verdict, Verdict::Refused(_)) });
+    let request = review.request.ok_or(ReviewError::MissingRequest)?;
+    let verdict = evaluate(&request, template)?;
+    let mut response = json!({ "uid": request.uid, "allowed": !matches!(verdict, ReviewVerdict::Denied(_)) });
     match verdict {
-        Verdict::Allowed => {}
-        Verdict::Changed(patch) => {
+        ReviewVerdict::Allowed => {}
+        ReviewVerdict::Changed(patch) => {
             response["patchType"] = "JSONPatch".into();
             response["patch"] = STANDARD.encode(serde_json::to_vec(&patch)?).into();
         }
-        Verdict::Refused(reasons) => response["status"] = refused(&reasons),
+        ReviewVerdict::Denied(reasons) => response["status"] = denied_status(&reasons),
     }
     let review =
         json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
     Ok(serde_json::to_vec(&review)?)
 }
 
-fn refused(reasons: &[String]) -> Value {
+fn denied_status(reasons: &[String]) -> Value {
     let message = format!("AgentSecrets cannot guard this pod: {}", reasons.join("; "));
     json!({ "status": "Failure", "code": 403, "reason": "Forbidden", "message": message })
 }
 
-fn judge(request: &AdmissionRequest<Pod>, fragment: &Fragment) -> Result<Verdict, NoReview> {
+fn evaluate(
+    request: &AdmissionRequest<Pod>,
+    template: &SidecarTemplate,
+) -> Result<ReviewVerdict, ReviewError> {
     let Some(pod) = &request.object else {
-        return Ok(Verdict::Refused(vec!["the question holds no pod".to_owned()]));
+        return Ok(ReviewVerdict::Denied(vec!["the review has no pod".to_owned()]));
     };
     let is_new =
         request.operation == Operation::Create && request.sub_resource.as_ref().is_none_or(String::is_empty);
     if !is_new {
-        // A pod that runs takes no sidecar any more, but may be given containers.
-        let reasons = pod_validation::of_pod(pod, fragment);
-        return Ok(if reasons.is_empty() { Verdict::Allowed } else { Verdict::Refused(reasons) });
+        // A running pod cannot be given a sidecar, but it can be given containers.
+        let reasons = pod_validation::validate_pod(pod, template);
+        return Ok(if reasons.is_empty() { ReviewVerdict::Allowed } else { ReviewVerdict::Denied(reasons) });
     }
-    let guarded = match inject(pod.clone(), fragment) {
-        Ok(guarded) => guarded,
-        Err(reasons) => return Ok(Verdict::Refused(reasons)),
+    let injected = match inject(pod.clone(), template) {
+        Ok(injected) => injected,
+        Err(reasons) => return Ok(ReviewVerdict::Denied(reasons)),
     };
-    let patch = json_patch::diff(&serde_json::to_value(pod)?, &serde_json::to_value(&guarded)?);
-    Ok(if patch.0.is_empty() { Verdict::Allowed } else { Verdict::Changed(patch) })
+    let patch = json_patch::diff(&serde_json::to_value(pod)?, &serde_json::to_value(&injected)?);
+    Ok(if patch.0.is_empty() { ReviewVerdict::Allowed } else { ReviewVerdict::Changed(patch) })
 }

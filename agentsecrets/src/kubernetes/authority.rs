@@ -1,5 +1,5 @@
 //! The webhook's certificate authority. It signs for the webhook's own name and nothing else; the API server
-//! trusts it because we write it into the webhook's configuration.
+//! trusts it because its certificate is in the webhook's configuration.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -10,82 +10,78 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
-/// How long an authority is valid.
-const LIFE: Duration = Duration::days(365);
-/// How long before its end another takes its place. Until then both are trusted.
-const RENEWAL: Duration = Duration::days(120);
-/// How long a certificate of the webhook is valid; a new one is made when half of it is over.
-const LEAF: Duration = Duration::days(7);
-/// How far both are backdated, for an API server whose clock is behind.
-const BACKDATED: Duration = Duration::hours(1);
+const AUTHORITY_LIFETIME: Duration = Duration::days(365);
+/// Time before its expiry at which the authority is replaced. Until then both are trusted.
+const AUTHORITY_RENEWAL: Duration = Duration::days(120);
+/// Lifetime of the webhook's certificate; it is renewed after half of that.
+const LEAF_LIFETIME: Duration = Duration::days(7);
+/// Backdating of both, for an API server whose clock is behind.
+const CLOCK_SKEW: Duration = Duration::hours(1);
 
-/// An authority, as it is kept in a Secret.
-pub struct Authority {
+/// A certificate authority that is stored in a Secret.
+pub struct WebhookAuthority {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate, in PEM.
-    pub certificate: String,
-    /// Its key, in PEM.
-    pub key: String,
-    ends: OffsetDateTime,
+    pub certificate_pem: String,
+    /// Its private key, in PEM.
+    pub key_pem: String,
+    not_after: OffsetDateTime,
 }
 
-/// Why there is no certificate.
+/// Reasons that there is no certificate.
 #[derive(Debug, thiserror::Error)]
-pub enum NoCertificate {
-    /// It could not be made or read.
+pub enum CertificateError {
+    /// It could not be generated or parsed.
     #[error("cannot make a certificate: {0}")]
-    Make(#[from] rcgen::Error),
-    /// The TLS library does not take it.
+    Generate(#[from] rcgen::Error),
+    /// The TLS library rejects it.
     #[error("cannot serve TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// When it ends cannot be told.
+    /// The certificate has no readable expiry.
     #[error("the authority's certificate does not say when it ends")]
-    Endless,
+    NoExpiry,
 }
 
-impl Authority {
-    /// Makes a new one that is valid from `now`.
+impl WebhookAuthority {
+    /// Generates an authority that is valid from `now`.
     ///
-    /// # Errors
-    /// When the system gives no randomness.
-    pub fn generate(now: OffsetDateTime) -> Result<Self, NoCertificate> {
+    /// # Errors ¶| If the system has no randomness.
+    pub fn generate(now: OffsetDateTime) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        // Each has a name of its own: while two are trusted, a verifier must be able to tell them apart.
+        // Each has its own name: while two are trusted, a verifier must tell them apart.
         let name = format!("AgentSecrets webhook authority {}", now.unix_timestamp());
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        (params.not_before, params.not_after) = (now - BACKDATED, now + LIFE);
+        (params.not_before, params.not_after) = (now - CLOCK_SKEW, now + AUTHORITY_LIFETIME);
         let certificate = params.self_signed(&key)?.pem();
-        Self::read(&certificate, &key.serialize_pem())
+        Self::from_pem(&certificate, &key.serialize_pem())
     }
 
-    /// Reads one that was kept.
+    /// Parses a stored authority.
     ///
-    /// # Errors
-    /// When it is none.
-    pub fn read(certificate: &str, key: &str) -> Result<Self, NoCertificate> {
+    /// # Errors ¶| If the certificate or the key is invalid.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, CertificateError> {
         let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;
-        let ends = end(certificate).ok_or(NoCertificate::Endless)?;
-        Ok(Self { issuer, certificate: certificate.to_owned(), key: key.to_owned(), ends })
+        let ends = expiry(certificate).ok_or(CertificateError::NoExpiry)?;
+        Ok(Self { issuer, certificate_pem: certificate.to_owned(), key_pem: key.to_owned(), not_after: ends })
     }
 
-    /// Whether another should take its place.
-    pub fn is_due(&self, now: OffsetDateTime) -> bool {
-        now >= self.ends - RENEWAL
+    /// Whether it is time to replace it.
+    pub fn is_due_for_renewal(&self, now: OffsetDateTime) -> bool {
+        now >= self.not_after - AUTHORITY_RENEWAL
     }
 
-    /// A certificate for `names`, with its own key, valid from `now`; and when the next one should be made.
+    /// Signs a certificate for `names` with a new key, valid from `now`; also returns the time to renew it.
     ///
-    /// # Errors
-    /// When a name is none, or the system gives no randomness.
+    /// # Errors ¶| If a name is invalid, or the system has no randomness.
     pub fn sign(
         &self,
         names: &[String],
         now: OffsetDateTime,
         provider: &CryptoProvider,
-    ) -> Result<(CertifiedKey, OffsetDateTime), NoCertificate> {
+    ) -> Result<(CertifiedKey, OffsetDateTime), CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "AgentSecrets webhook");
@@ -93,16 +89,15 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        (params.not_before, params.not_after) = (now - BACKDATED, (now + LEAF).min(self.ends));
+        (params.not_before, params.not_after) = (now - CLOCK_SKEW, (now + LEAF_LIFETIME).min(self.not_after));
         let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
         let private = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
         let certified = CertifiedKey::from_der(vec![certificate], private, provider)?;
-        Ok((certified, now + LEAF / 2))
+        Ok((certified, now + LEAF_LIFETIME / 2))
     }
 }
 
-/// When the certificate ends.
-fn end(certificate: &str) -> Option<OffsetDateTime> {
+fn expiry(certificate: &str) -> Option<OffsetDateTime> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).ok()?;
     let ends = pem.parse_x509().ok()?.validity().not_after.timestamp();
     OffsetDateTime::from_unix_timestamp(ends).ok()
@@ -113,14 +108,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_authority_that_was_kept_is_the_same_and_is_renewed_in_time() {
+    fn stored_authority_is_renewed_in_time() {
         let now = OffsetDateTime::now_utc();
-        let made = Authority::generate(now).unwrap();
-        let kept = Authority::read(&made.certificate, &made.key).unwrap();
-        assert!(!kept.is_due(now) && !kept.is_due(now + LIFE - RENEWAL - Duration::minutes(1)));
-        assert!(kept.is_due(now + LIFE - RENEWAL + Duration::minutes(1)));
-        let (_, next) = kept.sign(&["webhook.ns.svc".to_owned()], now, &crate::tls::provider()).unwrap();
-        assert!(next > now && next < now + LEAF);
-        assert!(Authority::read(&made.key, &made.key).is_err());
+        let made = WebhookAuthority::generate(now).unwrap();
+        let stored = WebhookAuthority::from_pem(&made.certificate_pem, &made.key_pem).unwrap();
+        assert!(
+            !stored.is_due_for_renewal(now)
+                && !stored
+                    .is_due_for_renewal(now + AUTHORITY_LIFETIME - AUTHORITY_RENEWAL - Duration::minutes(1))
+        );
+        assert!(
+            stored.is_due_for_renewal(now + AUTHORITY_LIFETIME - AUTHORITY_RENEWAL + Duration::minutes(1))
+        );
+        let (_, next) = stored.sign(&["webhook.ns.svc".to_owned()], now, &crate::tls::provider()).unwrap();
+        assert!(next > now && next < now + LEAF_LIFETIME);
+        assert!(WebhookAuthority::from_pem(&made.key_pem, &made.key_pem).is_err());
     }
 }

@@ -1,7 +1,6 @@
-//! Keeps the webhook's certificates: the authority in a Secret that all replicas share, the authority's
-//! certificate in the webhook's configuration, where the API server looks for it, and a certificate under it in
-//! each replica. A new authority is trusted before anything that it signed is shown, and the old one until
-//! nothing that it signed is valid any more.
+//! Rotates the webhook's certificates. The authority is in a Secret that all replicas share; its certificate
+//! is in the webhook's configuration; each replica has a certificate signed by it. A new authority is trusted
+//! before its first certificate is served, and the old one until its last certificate has expired.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,97 +15,100 @@ use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::authority::{Authority, NoCertificate};
+use super::authority::{CertificateError, WebhookAuthority};
 
-/// How often everything is looked at.
-const LOOK: Duration = Duration::from_secs(30);
-/// How soon again, when the API server said no: another replica may have been faster.
-const SOON: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// First delay after an error: another replica may have been faster.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-const CERTIFICATE: &str = "ca.crt";
-const KEY: &str = "ca.key";
-const PREVIOUS: &str = "previous.crt";
+const CERTIFICATE_KEY: &str = "ca.crt";
+const PRIVATE_KEY_KEY: &str = "ca.key";
+const PREVIOUS_CERTIFICATE_KEY: &str = "previous.crt";
 
-/// Where what is kept belongs.
+/// The objects that hold certificates.
 #[derive(Debug, Clone)]
-pub struct Places {
-    /// Our namespace.
+pub struct CertificateTargets {
+    /// Our own namespace.
     pub namespace: String,
-    /// The Secret of the authority; it exists, perhaps empty.
+    /// The authority's Secret; it must exist and may be empty.
     pub secret: String,
-    /// The webhook's configuration.
+    /// The MutatingWebhookConfiguration.
     pub configuration: String,
     /// The names by which the API server calls us.
-    pub names: Vec<String>,
+    pub dns_names: Vec<String>,
 }
 
-/// Why the certificates are not in order.
+/// Reasons that a rotation fails.
 #[derive(Debug, thiserror::Error)]
-pub enum NotKept {
-    /// The API server says no, or nothing.
+pub enum RotationError {
+    /// A request to the API server failed.
     #[error("the API server: {0}")]
     Api(#[from] kube::Error),
-    /// There is no certificate.
+    /// No certificate could be made.
     #[error(transparent)]
-    Certificate(#[from] NoCertificate),
+    Certificate(#[from] CertificateError),
 }
 
-/// What is trusted, and what signs.
-struct Kept {
-    authority: Authority,
+/// The signing authority, and the bundle of all trusted ones.
+struct TrustState {
+    authority: WebhookAuthority,
     bundle: String,
 }
 
-/// Keeps the certificates in order, and shows in `shown` the one to serve with. Never ends.
-pub async fn keep(
+/// Rotates the certificates and sends the current one to `sender`. Never returns.
+pub async fn run(
     client: Client,
-    places: Places,
+    targets: CertificateTargets,
     provider: Arc<rustls::crypto::CryptoProvider>,
-    shown: watch::Sender<Option<Arc<CertifiedKey>>>,
+    sender: watch::Sender<Option<Arc<CertifiedKey>>>,
 ) {
     let (mut signed_by, mut renewed) = (String::new(), OffsetDateTime::UNIX_EPOCH);
     let mut wait = Duration::ZERO;
     loop {
         tokio::time::sleep(wait).await;
         let now = OffsetDateTime::now_utc();
-        let kept = match settle(&client, &places, now).await {
-            Ok(kept) => kept,
+        let state = match reconcile(&client, &targets, now).await {
+            Ok(state) => state,
             Err(error) => {
-                tracing::warn!(%error, "the webhook's certificates cannot be looked after");
-                wait = (wait * 2).clamp(SOON, LOOK);
+                tracing::warn!(%error, "the webhook's certificates cannot be rotated");
+                wait = (wait * 2).clamp(RETRY_DELAY, POLL_INTERVAL);
                 continue;
             }
         };
-        wait = LOOK;
-        if kept.authority.certificate == signed_by && now < renewed {
+        wait = POLL_INTERVAL;
+        if state.authority.certificate_pem == signed_by && now < renewed {
             continue;
         }
-        match kept.authority.sign(&places.names, now, &provider) {
+        match state.authority.sign(&targets.dns_names, now, &provider) {
             Ok((certified, next)) => {
-                (signed_by, renewed) = (kept.authority.certificate, next);
-                shown.send_replace(Some(Arc::new(certified)));
+                (signed_by, renewed) = (state.authority.certificate_pem, next);
+                sender.send_replace(Some(Arc::new(certified)));
             }
             Err(error) => tracing::error!(%error, "the webhook has no new certificate"),
         }
     }
 }
 
-/// The authority that signs now, once the API server trusts it.
-async fn settle(client: &Client, places: &Places, now: OffsetDateTime) -> Result<Kept, NotKept> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &places.namespace);
-    let secret = secrets.get(&places.secret).await?;
-    let kept = match read(&secret) {
-        Some(kept) if !kept.authority.is_due(now) => kept,
+/// Returns the signing authority once the API server trusts it.
+async fn reconcile(
+    client: &Client,
+    targets: &CertificateTargets,
+    now: OffsetDateTime,
+) -> Result<TrustState, RotationError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &targets.namespace);
+    let secret = secrets.get(&targets.secret).await?;
+    let state = match read_secret(&secret) {
+        Some(state) if !state.authority.is_due_for_renewal(now) => state,
         old => {
-            let (secret, kept) = renew(secret, old, now)?;
-            // Of several replicas one wins; the others find a newer version, and look again.
-            secrets.replace(&places.secret, &PostParams::default(), &secret).await?;
-            kept
+            let (secret, state) = rotate_authority(secret, old, now)?;
+            // One of several replicas wins; the others get a conflict and read again.
+            secrets.replace(&targets.secret, &PostParams::default(), &secret).await?;
+            state
         }
     };
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let mut configuration = configurations.get(&places.configuration).await?;
-    let bundle = ByteString(kept.bundle.clone().into_bytes());
+    let mut configuration = configurations.get(&targets.configuration).await?;
+    let bundle = ByteString(state.bundle.clone().into_bytes());
     let mut changed = false;
     for webhook in configuration.webhooks.iter_mut().flatten() {
         if webhook.client_config.ca_bundle.as_ref() != Some(&bundle) {
@@ -115,29 +117,40 @@ async fn settle(client: &Client, places: &Places, now: OffsetDateTime) -> Result
         }
     }
     if changed {
-        configurations.replace(&places.configuration, &PostParams::default(), &configuration).await?;
+        configurations.replace(&targets.configuration, &PostParams::default(), &configuration).await?;
     }
-    Ok(kept)
+    Ok(state)
 }
 
-fn read(secret: &Secret) -> Option<Kept> {
+fn read_secret(secret: &Secret) -> Option<TrustState> {
     let text = |key: &str| {
         let bytes = secret.data.as_ref()?.get(key)?;
         String::from_utf8(bytes.0.clone()).ok()
     };
-    let (certificate, key) = (text(CERTIFICATE)?, text(KEY)?);
-    let authority = Authority::read(&certificate, &key);
+    let (certificate, key) = (text(CERTIFICATE_KEY)?, text(PRIVATE_KEY_KEY)?);
+    let authority = WebhookAuthority::from_pem(&certificate, &key);
     let authority =
-        authority.inspect_err(|error| tracing::warn!(%error, "the kept authority cannot be read"));
-    Some(Kept { authority: authority.ok()?, bundle: certificate + &text(PREVIOUS).unwrap_or_default() })
+        authority.inspect_err(|error| tracing::warn!(%error, "the stored authority cannot be read"));
+    Some(TrustState {
+        authority: authority.ok()?,
+        bundle: certificate + &text(PREVIOUS_CERTIFICATE_KEY).unwrap_or_default(),
+    })
 }
 
-fn renew(mut secret: Secret, old: Option<Kept>, now: OffsetDateTime) -> Result<(Secret, Kept), NotKept> {
-    let authority = Authority::generate(now)?;
-    let previous = old.map(|old| old.authority.certificate).unwrap_or_default();
-    let bundle = authority.certificate.clone() + &previous;
-    let data = [(CERTIFICATE, &authority.certificate), (KEY, &authority.key), (PREVIOUS, &previous)];
+fn rotate_authority(
+    mut secret: Secret,
+    old: Option<TrustState>,
+    now: OffsetDateTime,
+) -> Result<(Secret, TrustState), RotationError> {
+    let authority = WebhookAuthority::generate(now)?;
+    let previous = old.map(|old| old.authority.certificate_pem).unwrap_or_default();
+    let bundle = authority.certificate_pem.clone() + &previous;
+    let data = [
+        (CERTIFICATE_KEY, &authority.certificate_pem),
+        (PRIVATE_KEY_KEY, &authority.key_pem),
+        (PREVIOUS_CERTIFICATE_KEY, &previous),
+    ];
     let data = data.map(|(name, text)| (name.to_owned(), ByteString(text.clone().into_bytes())));
     secret.data = Some(BTreeMap::from(data));
-    Ok((secret, Kept { authority, bundle }))
+    Ok((secret, TrustState { authority, bundle }))
 }

@@ -1,15 +1,15 @@
-//! What is put into pods, and which pods are refused.
+//! Tests of injection and validation.
 
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::inject::{INJECTED, inject};
-use crate::kubernetes::admission_review::answer;
-use crate::kubernetes::sidecar_template::Fragment;
+use super::inject::{INJECTED_ANNOTATION, inject};
+use crate::kubernetes::admission_review;
+use crate::kubernetes::sidecar_template::SidecarTemplate;
 
-const FRAGMENT: &str = "
+const TEMPLATE: &str = "
 initContainers:
   - { name: agentsecrets-loader, image: our:1, securityContext: { runAsUser: 0 } }
   - { name: agentsecrets, image: our:1, restartPolicy: Always, securityContext: { runAsUser: 64646 } }
@@ -23,8 +23,8 @@ secrets: [spend]
 uids: [64646]
 ";
 
-fn fragment() -> Fragment {
-    Fragment::parse(FRAGMENT, Path::new("sidecar.yaml")).unwrap()
+fn template() -> SidecarTemplate {
+    SidecarTemplate::parse(TEMPLATE, Path::new("sidecar.yaml")).unwrap()
 }
 
 fn pod(change: impl FnOnce(&mut Value)) -> Value {
@@ -47,24 +47,24 @@ fn pod(change: impl FnOnce(&mut Value)) -> Value {
     pod
 }
 
-fn guarded(pod: &Value) -> Result<Value, Vec<String>> {
+fn injected(pod: &Value) -> Result<Value, Vec<String>> {
     let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
-    inject(pod, &fragment()).map(|pod| serde_json::to_value(pod).unwrap())
+    inject(pod, &template()).map(|pod| serde_json::to_value(pod).unwrap())
 }
 
-fn refused(change: impl FnOnce(&mut Value)) -> String {
-    guarded(&pod(change)).expect_err("the pod is refused").join("; ")
+fn rejected(change: impl FnOnce(&mut Value)) -> String {
+    injected(&pod(change)).expect_err("the pod is refused").join("; ")
 }
 
 #[test]
-fn the_sidecar_starts_before_every_other_container_and_each_of_these_is_kept_in() {
-    let guarded = guarded(&pod(|_| {})).unwrap();
-    let spec = &guarded["spec"];
+fn sidecar_starts_first_and_agents_are_confined() {
+    let injected = injected(&pod(|_| {})).unwrap();
+    let spec = &injected["spec"];
     let init = spec["initContainers"].as_array().unwrap();
     let names: Vec<_> = init.iter().map(|container| container["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["agentsecrets-loader", "agentsecrets", "clone"]);
     assert_eq!(spec["automountServiceAccountToken"], false);
-    assert_eq!(guarded["metadata"]["annotations"][INJECTED], "true");
+    assert_eq!(injected["metadata"]["annotations"][INJECTED_ANNOTATION], "true");
     for container in [&init[2], &spec["containers"][0]] {
         let context = &container["securityContext"];
         assert_eq!(context["allowPrivilegeEscalation"], false);
@@ -82,36 +82,37 @@ fn the_sidecar_starts_before_every_other_container_and_each_of_these_is_kept_in(
 }
 
 #[test]
-fn a_pod_that_has_the_sidecar_stays_as_it_is() {
-    let once = guarded(&pod(|_| {})).unwrap();
-    assert_eq!(guarded(&once).unwrap(), once);
-    // The API server fills in what we left out, and asks again.
+fn injection_is_idempotent() {
+    let once = injected(&pod(|_| {})).unwrap();
+    assert_eq!(injected(&once).unwrap(), once);
+    // The API server fills in defaults and calls the webhook again.
     let mut filled = once.clone();
     filled["spec"]["initContainers"][1]["terminationMessagePath"] = "/dev/termination-log".into();
     filled["spec"]["volumes"][2]["secret"]["defaultMode"] = 420.into();
-    assert_eq!(guarded(&filled).unwrap(), once);
+    assert_eq!(injected(&filled).unwrap(), once);
 }
 
-/// Where rules let the sidecar's user out, an image whose user nobody sees could be that one.
+/// Network rules exempt the sidecar's user, and an image's own user, which nobody sees, could be that one.
 #[test]
-fn where_a_user_is_let_out_each_container_says_its_own() {
-    let text = format!("{FRAGMENT}explicitUsers: true\n");
-    let fragment = Fragment::parse(&text, Path::new("sidecar.yaml")).unwrap();
-    let judge = |change: fn(&mut Value)| {
+fn explicit_user_is_required_if_sidecar_user_is_exempt() {
+    let text = format!("{TEMPLATE}explicitUsers: true\n");
+    let template = SidecarTemplate::parse(&text, Path::new("sidecar.yaml")).unwrap();
+    let inject_with = |change: fn(&mut Value)| {
         let pod: Pod = serde_json::from_value(pod(change)).unwrap();
-        inject(pod, &fragment).map(drop).map_err(|reasons| reasons.join("; "))
+        inject(pod, &template).map(drop).map_err(|reasons| reasons.join("; "))
     };
-    let refused = judge(|_| {}).unwrap_err();
+    let rejected = inject_with(|_| {}).unwrap_err();
     for name in ["clone", "agent"] {
-        assert!(refused.contains(&format!("container {name}: it must set runAsUser")), "{refused}");
+        assert!(rejected.contains(&format!("container {name}: it must set runAsUser")), "{rejected}");
     }
-    judge(|pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 1000 })).unwrap();
-    let refused = judge(|pod| agent(pod)["securityContext"] = json!({ "runAsUser": 1000 })).unwrap_err();
-    assert!(refused.contains("container clone") && !refused.contains("container agent"), "{refused}");
+    inject_with(|pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 1000 })).unwrap();
+    let rejected =
+        inject_with(|pod| agent(pod)["securityContext"] = json!({ "runAsUser": 1000 })).unwrap_err();
+    assert!(rejected.contains("container clone") && !rejected.contains("container agent"), "{rejected}");
 }
 
 #[test]
-fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
+fn bypassing_pod_is_rejected_with_reason() {
     type Change = fn(&mut Value);
     let cases: &[(&str, Change)] = &[
         ("hostNetwork", |pod| pod["spec"]["hostNetwork"] = true.into()),
@@ -224,7 +225,7 @@ fn a_pod_that_could_get_around_the_sidecar_is_refused_with_the_reason() {
         }),
     ];
     for (reason, change) in cases {
-        let why = refused(change);
+        let why = rejected(change);
         assert!(why.contains(reason), "{reason}: {why}");
     }
 }
@@ -246,7 +247,7 @@ fn debugged(pod: &mut Value, context: Value) {
         json!([{ "name": "debug", "targetContainerName": "agent", "securityContext": context }]);
 }
 
-/// The volume that the API server adds, with one `more` source, and its mounts.
+/// Adds the API server's token volume, with one `more` source, and its mounts.
 fn account(pod: &mut Value, more: Value) {
     let namespace =
         json!({ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } });
@@ -258,30 +259,30 @@ fn account(pod: &mut Value, more: Value) {
     sources.extend((!more.is_null()).then_some(more));
     let projected = json!({ "defaultMode": 420, "sources": sources });
     volume(pod, json!({ "name": "kube-api-access-x7k2p", "projected": projected }));
-    let place = "/var/run/secrets/kubernetes.io/serviceaccount";
-    let mount = json!({ "name": "kube-api-access-x7k2p", "readOnly": true, "mountPath": place });
+    let path = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let mount = json!({ "name": "kube-api-access-x7k2p", "readOnly": true, "mountPath": path });
     agent(pod)["volumeMounts"].as_array_mut().unwrap().push(mount.clone());
     pod["spec"]["initContainers"][0]["volumeMounts"] = json!([mount]);
 }
 
 #[test]
-fn the_token_that_the_api_server_gave_before_us_is_taken_away() {
-    let taken = guarded(&pod(|pod| account(pod, Value::Null))).unwrap();
+fn default_token_volume_is_removed() {
+    let taken = injected(&pod(|pod| account(pod, Value::Null))).unwrap();
     assert!(!taken.to_string().contains("kube-api-access"), "{taken}");
-    assert_eq!(taken, guarded(&pod(|_| {})).unwrap());
+    assert_eq!(taken, injected(&pod(|_| {})).unwrap());
 }
 
 #[test]
-fn every_variable_of_a_given_name_is_replaced() {
-    let guarded = guarded(&pod(|pod| {
+fn duplicate_variables_are_replaced() {
+    let injected = injected(&pod(|pod| {
         let env = agent(pod)["env"].as_array_mut().unwrap();
         env.push(json!({ "name": "KEY", "value": "sk_real_again" }));
     }))
     .unwrap();
-    assert!(!guarded.to_string().contains("sk_real"), "{guarded}");
+    assert!(!injected.to_string().contains("sk_real"), "{injected}");
 }
 
-fn review(pod: &Value, operation: &str, sub_resource: Option<&str>) -> Value {
+fn reviewed(pod: &Value, operation: &str, sub_resource: Option<&str>) -> Value {
     let review = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -297,58 +298,58 @@ fn review(pod: &Value, operation: &str, sub_resource: Option<&str>) -> Value {
             "oldObject": null,
         },
     });
-    let answered = answer(review.to_string().as_bytes(), &fragment()).unwrap();
+    let answered = admission_review::review(review.to_string().as_bytes(), &template()).unwrap();
     serde_json::from_slice::<Value>(&answered).unwrap()["response"].clone()
 }
 
 #[test]
-fn the_patch_of_an_answer_makes_the_pod_a_guarded_one() {
+fn patch_equals_injection() {
     use base64::Engine;
 
     let mut pod = pod(|_| {});
-    let response = review(&pod, "CREATE", None);
+    let response = reviewed(&pod, "CREATE", None);
     assert_eq!((&response["allowed"], &response["patchType"]), (&true.into(), &"JSONPatch".into()));
     let patch =
         base64::engine::general_purpose::STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
     let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
-    let expected = guarded(&pod).unwrap();
+    let expected = injected(&pod).unwrap();
     json_patch::patch(&mut pod, &patch).unwrap();
     assert_eq!(serde_json::from_value::<Pod>(pod).unwrap(), serde_json::from_value::<Pod>(expected).unwrap());
 }
 
 #[test]
-fn a_refusal_says_why_and_a_container_for_debugging_is_looked_at_too() {
+fn ephemeral_container_is_validated() {
     let bad = pod(|pod| pod["spec"]["hostPID"] = true.into());
-    let response = review(&bad, "CREATE", None);
+    let response = reviewed(&bad, "CREATE", None);
     assert_eq!((&response["allowed"], &response["status"]["code"]), (&false.into(), &403.into()));
     assert!(response["status"]["message"].as_str().unwrap().contains("hostPID"));
     let own = json!({
         "capabilities": { "drop": ["ALL"] }, "allowPrivilegeEscalation": false, "runAsNonRoot": true,
     });
-    let held = pod(|pod| debugged(pod, own));
-    assert_eq!(review(&held, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
+    let confined = pod(|pod| debugged(pod, own));
+    assert_eq!(reviewed(&confined, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
     let pods = pod(|pod| {
         debugged(pod, json!({ "capabilities": { "drop": ["ALL"] }, "allowPrivilegeEscalation": false }));
         pod["spec"]["securityContext"] = json!({ "runAsNonRoot": true });
     });
-    assert_eq!(review(&pods, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
-    // Nobody fills in for it what it leaves open.
+    assert_eq!(reviewed(&pods, "UPDATE", Some("ephemeralcontainers"))["allowed"], true);
+    // An ephemeral container gets no defaults from the webhook.
     let open = pod(|pod| {
         pod["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "targetContainerName": "agent" }]);
     });
-    assert_eq!(review(&open, "UPDATE", Some("ephemeralcontainers"))["allowed"], false);
+    assert_eq!(reviewed(&open, "UPDATE", Some("ephemeralcontainers"))["allowed"], false);
     let spied = pod(|pod| {
         pod["spec"]["ephemeralContainers"] =
             json!([{ "name": "debug", "targetContainerName": "agentsecrets" }]);
     });
-    assert_eq!(review(&spied, "UPDATE", Some("ephemeralcontainers"))["allowed"], false);
+    assert_eq!(reviewed(&spied, "UPDATE", Some("ephemeralcontainers"))["allowed"], false);
 }
 
 #[test]
-fn what_is_no_review_of_a_pod_is_an_error() {
+fn malformed_review_is_an_error() {
     for body in ["", "{}", "null", "{\"request\":null}", "[1]", "{\"apiVersion\":\"v1\",\"kind\":\"Pod\"}"] {
-        assert!(answer(body.as_bytes(), &fragment()).is_err(), "{body}");
+        assert!(admission_review::review(body.as_bytes(), &template()).is_err(), "{body}");
     }
-    assert!(Fragment::parse("initContainers: []", Path::new("f")).is_err());
-    assert!(Fragment::parse(&format!("{FRAGMENT}\nunknown: 1"), Path::new("f")).is_err());
+    assert!(SidecarTemplate::parse("initContainers: []", Path::new("f")).is_err());
+    assert!(SidecarTemplate::parse(&format!("{TEMPLATE}\nunknown: 1"), Path::new("f")).is_err());
 }

@@ -1,5 +1,4 @@
-//! AgentSecrets in a cluster: the webhook that puts the sidecar into labelled pods, and refuses those that
-//! could get around it.
+//! Kubernetes: the webhook that injects the sidecar into labelled pods and rejects pods that could bypass it.
 
 pub mod admission_review;
 pub mod authority;

@@ -1,15 +1,15 @@
-//! What would let an agent get around the sidecar in its pod. Each is refused with its reason, rather than
-//! taken away in silence: whoever wrote it wanted something by it.
+//! Rejects pods whose agent could bypass the sidecar. Such a setting is rejected with its reason and never
+//! removed silently, because its author wanted something by it.
 
 use k8s_openapi::api::core::v1::{
     Container, EnvFromSource, EnvVar, EphemeralContainer, Pod, PodSpec, SecurityContext, Volume, VolumeMount,
     VolumeProjection,
 };
 
-use crate::kubernetes::sidecar_template::Fragment;
+use crate::kubernetes::sidecar_template::SidecarTemplate;
 
-/// Capabilities with which a container reaches past the hooks, or into the sidecar.
-const CAPABILITIES: &[&str] = &[
+/// Capabilities with which a container bypasses the hooks or reaches into the sidecar.
+const FORBIDDEN_CAPABILITIES: &[&str] = &[
     "ALL",
     "BPF",
     "CHECKPOINT_RESTORE",
@@ -30,33 +30,34 @@ const CAPABILITIES: &[&str] = &[
     "SYS_RAWIO",
 ];
 
-/// How the name of the volume begins in which the API server gives a pod the token of its account.
-const ACCOUNT: &str = "kube-api-access-";
-/// The certificates by which pods know the API server: the only ConfigMap in that volume.
-const ROOTS: &str = "kube-root-ca.crt";
+/// Name prefix of the volume in which the API server mounts the service account's token.
+const TOKEN_VOLUME_PREFIX: &str = "kube-api-access-";
+/// The root certificates of the API server: the only ConfigMap in that volume.
+const ROOT_CERTIFICATES: &str = "kube-root-ca.crt";
 
-/// Why `pod` cannot be guarded; empty when it can.
-pub fn of_pod(pod: &Pod, fragment: &Fragment) -> Vec<String> {
+/// Reasons that `pod` cannot be guarded; empty if there are none.
+pub fn validate_pod(pod: &Pod, template: &SidecarTemplate) -> Vec<String> {
     let Some(spec) = &pod.spec else { return vec!["the pod has no spec".to_owned()] };
-    let mut reasons = of_spec(spec, fragment);
+    let mut reasons = validate_spec(spec, template);
     for volume in spec.volumes.iter().flatten() {
-        reasons.extend(of_volume(volume, fragment));
+        reasons.extend(validate_volume(volume, template));
     }
-    for container in agents(spec, fragment) {
-        reasons.extend(of_container(container, spec, fragment));
+    for container in agent_containers(spec, template) {
+        reasons.extend(validate_container(container, spec, template));
     }
     for container in spec.ephemeral_containers.iter().flatten() {
-        reasons.extend(of_ephemeral(container, spec, fragment));
+        reasons.extend(validate_ephemeral_container(container, spec, template));
     }
     reasons
 }
 
-/// The same where nobody changes the pod on its way: what the webhook would set has to be there.
-pub fn of_unchanged(pod: &Pod, fragment: &Fragment) -> Vec<String> {
-    let mut reasons = of_pod(pod, fragment);
+/// Like [`validate_pod`], for a pod that no webhook changes: it must have all settings that the webhook would
+/// set.
+pub fn validate_unmodified_pod(pod: &Pod, template: &SidecarTemplate) -> Vec<String> {
+    let mut reasons = validate_pod(pod, template);
     let Some(spec) = &pod.spec else { return reasons };
-    for container in agents(spec, fragment) {
-        let open = left_open(container.security_context.as_ref(), spec);
+    for container in agent_containers(spec, template) {
+        let open = missing_settings(container.security_context.as_ref(), spec);
         reasons.extend(open.map(|what| format!("container {}: it must set {what}", container.name)));
     }
     if let Some(class) = &spec.runtime_class_name {
@@ -64,7 +65,7 @@ pub fn of_unchanged(pod: &Pod, fragment: &Fragment) -> Vec<String> {
             "runtimeClassName {class}: a network of the runtime's own cannot be held from outside"
         ));
     }
-    if spec.volumes.iter().flatten().any(|volume| is_of_the_account(&volume.name)) {
+    if spec.volumes.iter().flatten().any(|volume| is_service_account_volume(&volume.name)) {
         reasons.push(
             "it must set automountServiceAccountToken: false: no agent holds a token of the cluster"
                 .to_owned(),
@@ -73,19 +74,22 @@ pub fn of_unchanged(pod: &Pod, fragment: &Fragment) -> Vec<String> {
     reasons
 }
 
-/// Whether a volume of this name is the one with the token of the pod's account. The API server adds it, and
-/// mounts it in every container, before it asks us.
-pub fn is_of_the_account(volume: &str) -> bool {
-    volume.starts_with(ACCOUNT)
+/// Whether this is the service account's token volume. The API server adds and mounts it before it calls the
+/// webhook.
+pub fn is_service_account_volume(volume: &str) -> bool {
+    volume.starts_with(TOKEN_VOLUME_PREFIX)
 }
 
 /// The containers that are not the sidecar's.
-pub fn agents<'a>(spec: &'a PodSpec, fragment: &'a Fragment) -> impl Iterator<Item = &'a Container> {
+pub fn agent_containers<'a>(
+    spec: &'a PodSpec,
+    template: &'a SidecarTemplate,
+) -> impl Iterator<Item = &'a Container> {
     let init = spec.init_containers.iter().flatten();
-    init.chain(&spec.containers).filter(|container| !fragment.has_container(&container.name))
+    init.chain(&spec.containers).filter(|container| !template.has_container(&container.name))
 }
 
-fn of_spec(spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
+fn validate_spec(spec: &PodSpec, template: &SidecarTemplate) -> Vec<String> {
     let context = spec.security_context.as_ref();
     let cases = [
         (spec.host_network == Some(true), "hostNetwork: the node's network is not the pod's"),
@@ -122,29 +126,31 @@ fn of_spec(spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
     let mut reasons: Vec<String> =
         cases.into_iter().filter(|(holds, _)| *holds).map(|(_, why)| why.to_owned()).collect();
     let uid = context.and_then(|context| context.run_as_user);
-    reasons.extend(as_the_sidecar("securityContext", uid, fragment));
+    reasons.extend(runs_as_sidecar_user("securityContext", uid, template));
     reasons
 }
 
-fn of_volume(volume: &Volume, fragment: &Fragment) -> Option<String> {
+fn validate_volume(volume: &Volume, template: &SidecarTemplate) -> Option<String> {
     let name = &volume.name;
-    if fragment.has_volume(name) {
-        // Ours, or one that pretends to be: `inject` compares them.
+    if template.has_volume(name) {
+        // `inject` compares it with the sidecar's own.
         return None;
     }
-    if is_of_the_account(name) {
-        return (!is_as_ever(volume)).then(|| format!("volume {name}: the name is the API server's own"));
+    if is_service_account_volume(name) {
+        return (!is_default_token_volume(volume))
+            .then(|| format!("volume {name}: the name is the API server's own"));
     }
     if let Some(path) = &volume.host_path {
         return Some(format!("volume {name}: hostPath {}: the node's files are not the agent's", path.path));
     }
-    let is_ours = |secret: Option<&String>| secret.is_some_and(|secret| fragment.secrets.contains(secret));
-    if is_ours(volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref())) {
+    let is_template_secret =
+        |secret: Option<&String>| secret.is_some_and(|secret| template.secrets.contains(secret));
+    if is_template_secret(volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref())) {
         return Some(format!("volume {name}: it holds the secrets that the agent must not have"));
     }
     let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
     for source in projected {
-        if is_ours(source.secret.as_ref().map(|secret| &secret.name)) {
+        if is_template_secret(source.secret.as_ref().map(|secret| &secret.name)) {
             return Some(format!("volume {name}: it holds the secrets that the agent must not have"));
         }
         if source.service_account_token.is_some() {
@@ -154,23 +160,23 @@ fn of_volume(volume: &Volume, fragment: &Fragment) -> Option<String> {
     None
 }
 
-/// Whether the account's `volume` is what the API server makes: the token for itself, its certificates and the
-/// namespace's name. That may be taken away without a word; whoever wrote more wanted something by it.
-fn is_as_ever(volume: &Volume) -> bool {
+/// Whether `volume` is exactly the API server's default: token, certificates and namespace. Only that may be
+/// removed silently; anything more was wanted by the pod's author.
+fn is_default_token_volume(volume: &Volume) -> bool {
     let Some(projected) = &volume.projected else { return false };
     let alone = Volume { name: volume.name.clone(), projected: Some(projected.clone()), ..Volume::default() };
     let sources = || projected.sources.iter().flatten();
     let tokens = sources().filter(|source| source.service_account_token.is_some()).count();
-    *volume == alone && tokens == 1 && sources().all(is_source_as_ever)
+    *volume == alone && tokens == 1 && sources().all(is_default_token_source)
 }
 
-fn is_source_as_ever(source: &VolumeProjection) -> bool {
+fn is_default_token_source(source: &VolumeProjection) -> bool {
     if source.secret.is_some() || source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
         return false;
     }
     match (&source.service_account_token, &source.config_map, &source.downward_api) {
         (Some(token), None, None) => token.audience.as_ref().is_none_or(String::is_empty),
-        (None, Some(map), None) => map.name == ROOTS,
+        (None, Some(map), None) => map.name == ROOT_CERTIFICATES,
         (None, None, Some(fields)) => fields.items.iter().flatten().all(|item| {
             item.field_ref.as_ref().is_some_and(|field| field.field_path == "metadata.namespace")
         }),
@@ -178,12 +184,12 @@ fn is_source_as_ever(source: &VolumeProjection) -> bool {
     }
 }
 
-fn of_container(container: &Container, spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
+fn validate_container(container: &Container, spec: &PodSpec, template: &SidecarTemplate) -> Vec<String> {
     let name = &container.name;
-    let mut reasons = of_context(name, container.security_context.as_ref(), spec, fragment);
-    reasons.extend(of_user(name, container.security_context.as_ref(), spec, fragment));
-    reasons.extend(of_environment(name, container.env.as_ref(), container.env_from.as_ref(), fragment));
-    reasons.extend(of_mounts(name, container.volume_mounts.as_ref(), fragment));
+    let mut reasons = validate_security_context(name, container.security_context.as_ref(), spec, template);
+    reasons.extend(validate_user(name, container.security_context.as_ref(), spec, template));
+    reasons.extend(validate_environment(name, container.env.as_ref(), container.env_from.as_ref(), template));
+    reasons.extend(validate_mounts(name, container.volume_mounts.as_ref(), template));
     let devices = container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty());
     reasons.extend(devices.then(|| format!("container {name}: volumeDevices: a raw device is no agent's")));
     let ports = container.ports.iter().flatten();
@@ -192,23 +198,27 @@ fn of_container(container: &Container, spec: &PodSpec, fragment: &Fragment) -> V
     reasons
 }
 
-fn of_ephemeral(container: &EphemeralContainer, spec: &PodSpec, fragment: &Fragment) -> Vec<String> {
+fn validate_ephemeral_container(
+    container: &EphemeralContainer,
+    spec: &PodSpec,
+    template: &SidecarTemplate,
+) -> Vec<String> {
     let name = &container.name;
-    let mut reasons = of_context(name, container.security_context.as_ref(), spec, fragment);
-    reasons.extend(of_user(name, container.security_context.as_ref(), spec, fragment));
-    reasons.extend(of_environment(name, container.env.as_ref(), container.env_from.as_ref(), fragment));
-    reasons.extend(of_mounts(name, container.volume_mounts.as_ref(), fragment));
-    if container.target_container_name.as_ref().is_some_and(|target| fragment.has_container(target)) {
+    let mut reasons = validate_security_context(name, container.security_context.as_ref(), spec, template);
+    reasons.extend(validate_user(name, container.security_context.as_ref(), spec, template));
+    reasons.extend(validate_environment(name, container.env.as_ref(), container.env_from.as_ref(), template));
+    reasons.extend(validate_mounts(name, container.volume_mounts.as_ref(), template));
+    if container.target_container_name.as_ref().is_some_and(|target| template.has_container(target)) {
         reasons
             .push(format!("container {name}: targetContainerName: it would share the sidecar's processes"));
     }
-    let open = left_open(container.security_context.as_ref(), spec);
+    let open = missing_settings(container.security_context.as_ref(), spec);
     reasons.extend(open.map(|what| format!("container {name}: it must set {what}")));
     reasons
 }
 
-/// What a container that we cannot change, such as one for debugging, has to say itself, and does not.
-fn left_open(
+/// Settings that are missing in a container which the webhook cannot change, such as an ephemeral one.
+fn missing_settings(
     context: Option<&SecurityContext>,
     spec: &PodSpec,
 ) -> impl Iterator<Item = &'static str> + use<> {
@@ -226,11 +236,11 @@ fn left_open(
     cases.into_iter().filter(|(holds, _)| !holds).map(|(_, what)| what)
 }
 
-fn of_context(
+fn validate_security_context(
     name: &str,
     context: Option<&SecurityContext>,
     spec: &PodSpec,
-    fragment: &Fragment,
+    template: &SidecarTemplate,
 ) -> Vec<String> {
     let Some(context) = context else { return Vec::new() };
     let pods = spec.security_context.as_ref();
@@ -250,58 +260,60 @@ fn of_context(
     let mut reasons: Vec<String> = cases.map(|(_, why)| format!("container {name}: {why}")).collect();
     let added = context.capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
     let added = added.map(|capability| capability.to_ascii_uppercase());
-    let added = added.filter(|capability| CAPABILITIES.contains(&capability.trim_start_matches("CAP_")));
+    let added =
+        added.filter(|capability| FORBIDDEN_CAPABILITIES.contains(&capability.trim_start_matches("CAP_")));
     reasons.extend(added.map(|capability| format!("container {name}: capability {capability}")));
-    reasons.extend(as_the_sidecar(&format!("container {name}"), context.run_as_user, fragment));
+    reasons.extend(runs_as_sidecar_user(&format!("container {name}"), context.run_as_user, template));
     reasons
 }
 
-/// What has to say its user and does not.
-fn of_user(
+/// An error if the container has no explicit user but must have one.
+fn validate_user(
     name: &str,
     context: Option<&SecurityContext>,
     spec: &PodSpec,
-    fragment: &Fragment,
+    template: &SidecarTemplate,
 ) -> Option<String> {
     let pods = spec.security_context.as_ref().and_then(|pod| pod.run_as_user);
     let is_open = context.and_then(|context| context.run_as_user).or(pods).is_none();
-    (is_open && fragment.explicit_users).then(|| {
+    (is_open && template.explicit_users).then(|| {
         format!("container {name}: it must set runAsUser: its image's own user may be the sidecar's, which is let out")
     })
 }
 
-fn as_the_sidecar(place: &str, uid: Option<i64>, fragment: &Fragment) -> Option<String> {
-    let uid = uid.filter(|uid| fragment.uids.contains(uid))?;
-    Some(format!("{place}: runAsUser {uid} is the sidecar's own user"))
+fn runs_as_sidecar_user(scope: &str, uid: Option<i64>, template: &SidecarTemplate) -> Option<String> {
+    let uid = uid.filter(|uid| template.uids.contains(uid))?;
+    Some(format!("{scope}: runAsUser {uid} is the sidecar's own user"))
 }
 
-fn of_environment(
+fn validate_environment(
     name: &str,
     env: Option<&Vec<EnvVar>>,
     from: Option<&Vec<EnvFromSource>>,
-    fragment: &Fragment,
+    template: &SidecarTemplate,
 ) -> Vec<String> {
     let keys = env.into_iter().flatten().filter_map(|variable| {
         let reference = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
         Some((&variable.name, &reference.name))
     });
-    let keys = keys.filter(|(_, secret)| fragment.secrets.contains(secret));
+    let keys = keys.filter(|(_, secret)| template.secrets.contains(secret));
     let mut reasons: Vec<String> = keys
         .map(|(variable, secret)| {
             format!("container {name}: variable {variable} would hold a value of Secret {secret}")
         })
         .collect();
     let whole = from.into_iter().flatten().filter_map(|source| Some(&source.secret_ref.as_ref()?.name));
-    let whole = whole.filter(|secret| fragment.secrets.contains(secret));
+    let whole = whole.filter(|secret| template.secrets.contains(secret));
     reasons.extend(
         whole.map(|secret| format!("container {name}: envFrom would hold the values of Secret {secret}")),
     );
     reasons
 }
 
-/// A mount of one of our volumes that we did not give.
-fn of_mounts(name: &str, mounts: Option<&Vec<VolumeMount>>, fragment: &Fragment) -> Vec<String> {
-    let given = |mount: &&VolumeMount| !fragment.container.volume_mounts.contains(mount);
-    let mounts = mounts.into_iter().flatten().filter(|mount| fragment.has_volume(&mount.name)).filter(given);
+/// Mounts of the sidecar's volumes that the template does not contain.
+fn validate_mounts(name: &str, mounts: Option<&Vec<VolumeMount>>, template: &SidecarTemplate) -> Vec<String> {
+    let is_unlisted = |mount: &&VolumeMount| !template.container.volume_mounts.contains(mount);
+    let mounts =
+        mounts.into_iter().flatten().filter(|mount| template.has_volume(&mount.name)).filter(is_unlisted);
     mounts.map(|mount| format!("container {name}: volume {} is the sidecar's", mount.name)).collect()
 }

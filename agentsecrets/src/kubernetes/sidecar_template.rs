@@ -1,5 +1,5 @@
-//! What the webhook puts into a pod, as the chart writes it into a file: the sidecar's containers and volumes,
-//! and what each container of the agent is given.
+//! The sidecar template, which the chart writes into a file: the sidecar's containers and volumes, and the
+//! additions to each container of the agent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,64 +9,63 @@ use serde::Deserialize;
 
 use crate::sys::watched_file::Reading;
 
-/// The largest file that is read, in bytes: a ConfigMap holds no more.
-const LARGEST: u64 = 1 << 20;
+/// Maximum length of the file: a ConfigMap holds no more.
+const MAX_FILE_LENGTH: u64 = 1 << 20;
 
-/// What is put into a pod.
+/// The additions to a pod.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Fragment {
-    /// The sidecar, in the order in which its containers start: before every other container.
+pub struct SidecarTemplate {
+    /// The sidecar's containers in the order of their start, before all others.
     pub init_containers: Vec<Container>,
-    /// Volumes of the pod.
+    /// Further volumes of the pod.
     pub volumes: Vec<Volume>,
-    /// What each container of the agent is given.
-    pub container: Given,
-    /// The Secrets whose values the sidecar spends: no container of the agent may have them.
+    /// The additions to each container of the agent.
+    pub container: ContainerTemplate,
+    /// Secrets that the sidecar uses: no container of the agent may have their values.
     pub secrets: Vec<String>,
-    /// The uids as which the sidecar runs: no container of the agent may.
+    /// The sidecar's user ids, which no container of the agent may have.
     pub uids: Vec<i64>,
-    /// Whether each container of the agent must say its user: an image's own, which is not seen, may be the
-    /// sidecar's, and that one is let out by rules of the network.
+    /// Whether each container of the agent must set its user. Network rules exempt the sidecar's user, and an
+    /// image's own user cannot be seen.
     #[serde(default)]
     pub explicit_users: bool,
 }
 
-/// What a container is given.
+/// The additions to one container.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Given {
-    /// Variables: they replace those of the same name.
+pub struct ContainerTemplate {
+    /// Variables; they replace those of the same name.
     pub env: Vec<EnvVar>,
-    /// What it sees of the pod's volumes.
+    /// Mounts of the pod's volumes.
     pub volume_mounts: Vec<VolumeMount>,
 }
 
-/// The file of the fragment.
-pub struct FragmentFile(pub PathBuf);
+/// The template's file, which is watched.
+pub struct TemplateFile(pub PathBuf);
 
-/// Why the file is no fragment.
+/// The file is not a valid template.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {why}", path.display())]
-pub struct NoFragment {
+#[error("{}: {reason}", path.display())]
+pub struct TemplateError {
     path: PathBuf,
-    why: String,
+    reason: String,
 }
 
-impl Fragment {
-    /// Reads a fragment from `text`, which came from the file `path`.
+impl SidecarTemplate {
+    /// Parses `text`, the content of the file `path`.
     ///
-    /// # Errors
-    /// When it is none, with the line.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, NoFragment> {
-        let broken = |why: String| NoFragment { path: path.to_path_buf(), why };
+    /// # Errors ¶| If it is invalid, with the line.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TemplateError> {
+        let invalid = |reason: String| TemplateError { path: path.to_path_buf(), reason };
         let options = serde_yaml::options! { with_snippet: false };
-        let fragment: Self =
-            serde_yaml::from_str_with_options(text, options).map_err(|error| broken(error.to_string()))?;
-        if fragment.init_containers.is_empty() {
-            return Err(broken("it names no container of the sidecar".to_owned()));
+        let template: Self =
+            serde_yaml::from_str_with_options(text, options).map_err(|error| invalid(error.to_string()))?;
+        if template.init_containers.is_empty() {
+            return Err(invalid("it names no container of the sidecar".to_owned()));
         }
-        Ok(fragment)
+        Ok(template)
     }
 
     /// Whether a container of this name is the sidecar's.
@@ -80,33 +79,37 @@ impl Fragment {
     }
 }
 
-impl Reading for FragmentFile {
-    type Content = Fragment;
-    type Error = NoFragment;
+impl Reading for TemplateFile {
+    type Content = SidecarTemplate;
+    type Error = TemplateError;
 
     const WHAT: &'static str = "sidecar";
 
-    fn text(&self) -> Result<Option<String>, NoFragment> {
+    fn text(&self) -> Result<Option<String>, TemplateError> {
         use std::io::Read;
         let mut text = String::new();
         let file = std::fs::File::open(&self.0).map_err(|error| self.failed(error))?;
-        file.take(LARGEST).read_to_string(&mut text).map_err(|error| self.failed(error))?;
+        file.take(MAX_FILE_LENGTH).read_to_string(&mut text).map_err(|error| self.failed(error))?;
         Ok(Some(text))
     }
 
-    fn understand(&self, text: Option<&str>, _last: Option<&Fragment>) -> Result<Fragment, NoFragment> {
-        Fragment::parse(text.unwrap_or_default(), &self.0)
+    fn understand(
+        &self,
+        text: Option<&str>,
+        _last: Option<&SidecarTemplate>,
+    ) -> Result<SidecarTemplate, TemplateError> {
+        SidecarTemplate::parse(text.unwrap_or_default(), &self.0)
     }
 }
 
-impl FragmentFile {
-    fn failed(&self, error: impl std::fmt::Display) -> NoFragment {
-        NoFragment { path: self.0.clone(), why: error.to_string() }
+impl TemplateFile {
+    fn failed(&self, error: impl std::fmt::Display) -> TemplateError {
+        TemplateError { path: self.0.clone(), reason: error.to_string() }
     }
 }
 
-impl From<io::Error> for NoFragment {
+impl From<io::Error> for TemplateError {
     fn from(error: io::Error) -> Self {
-        Self { path: PathBuf::new(), why: error.to_string() }
+        Self { path: PathBuf::new(), reason: error.to_string() }
     }
 }

@@ -1,4 +1,4 @@
-//! The webhook as a server: HTTPS for the API server, and whether it is ready for the kubelet.
+//! The webhook's HTTPS server, for the API server's reviews and the kubelet's probes.
 
 use std::io;
 use std::sync::Arc;
@@ -19,33 +19,31 @@ use tokio_util::task::TaskTracker;
 
 use crate::http::server;
 use crate::kubernetes::admission_review;
-use crate::kubernetes::sidecar_template::FragmentFile;
+use crate::kubernetes::sidecar_template::TemplateFile;
 use crate::sys::watched_file::Followed;
 use crate::types::body::{Body, full};
 use crate::types::timeouts::Timeouts;
 
-/// The largest question that is read, in bytes: the API server takes no larger object, and sends it twice.
-const LARGEST: usize = 8 << 20;
-/// How many connections there may be at once.
-const MOST_CONNECTIONS: usize = 256;
-/// How long a client may take for the TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long questions under way may take when we are told to end.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Maximum length of a review: the API server accepts no larger object, and sends it twice.
+const MAX_REVIEW_LENGTH: usize = 8 << 20;
+const MAX_CONNECTIONS: usize = 256;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that reviews in flight get when the server is stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The webhook.
+/// The webhook server.
 pub struct Webhook {
-    /// What is put into pods.
-    pub sidecar: Followed<FragmentFile>,
-    /// What it proves itself with; none as long as there is none.
+    /// The template for injection.
+    pub sidecar: Followed<TemplateFile>,
+    /// The current certificate; `None` until the first one exists.
     pub certificate: watch::Receiver<Option<Arc<CertifiedKey>>>,
 }
 
-/// The certificate that is to be shown now.
+/// Resolves to the current certificate.
 #[derive(Debug)]
-struct Shown(watch::Receiver<Option<Arc<CertifiedKey>>>);
+struct CurrentCertificate(watch::Receiver<Option<Arc<CertifiedKey>>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.borrow().clone()
     }
@@ -54,8 +52,7 @@ impl ResolvesServerCert for Shown {
 impl Webhook {
     /// Serves `listener` until `stop` is cancelled.
     ///
-    /// # Errors
-    /// When TLS cannot be served.
+    /// # Errors ¶| If TLS cannot be set up.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -66,13 +63,13 @@ impl Webhook {
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_no_client_auth();
-        let mut config = config.with_cert_resolver(Arc::new(Shown(self.certificate.clone())));
+        let mut config = config.with_cert_resolver(Arc::new(CurrentCertificate(self.certificate.clone())));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (acceptor, webhook) = (TlsAcceptor::from(Arc::new(config)), Arc::new(self));
-        let (room, tasks) = (Arc::new(Semaphore::new(MOST_CONNECTIONS)), TaskTracker::new());
+        let (permits, tasks) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), TaskTracker::new());
         loop {
-            let place = tokio::select! {
-                place = room.clone().acquire_owned() => place.map_err(io::Error::other)?,
+            let permit = tokio::select! {
+                permit = permits.clone().acquire_owned() => permit.map_err(io::Error::other)?,
                 () = stop.cancelled() => break,
             };
             let accepted = tokio::select! {
@@ -80,18 +77,18 @@ impl Webhook {
                 () = stop.cancelled() => break,
             };
             let Ok((stream, _)) = accepted else {
-                // Out of descriptors, most likely: the backlog waits for us.
+                // Most likely no descriptor is left; the backlog keeps the connection.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let (webhook, acceptor, stop) = (webhook.clone(), acceptor.clone(), stop.clone());
             tasks.spawn(async move {
                 webhook.connection(stream, &acceptor, &stop).await;
-                drop(place);
+                drop(permit);
             });
         }
         tasks.close();
-        let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
         Ok(())
     }
 
@@ -101,12 +98,12 @@ impl Webhook {
         acceptor: &TlsAcceptor,
         stop: &CancellationToken,
     ) {
-        let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
-        let Ok(Ok(tls)) = handshake else { return };
+        let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+        let Ok(Ok(tls)) = accepted else { return };
         let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         let answer = |request| {
             let webhook = self.clone();
-            async move { webhook.answer(request).await }
+            async move { webhook.handle(request).await }
         };
         let served = server::serve(tls, http2, &Timeouts::default(), stop, answer, |_violation| {}).await;
         if let Err(error) = served {
@@ -114,35 +111,35 @@ impl Webhook {
         }
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn handle(&self, request: Request<Body>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/healthz") => said(StatusCode::OK, "ok\n"),
+            (&Method::GET, "/healthz") => text_response(StatusCode::OK, "ok\n"),
             (&Method::GET, "/readyz") => match self.sidecar.last_error() {
-                None => said(StatusCode::OK, "ready\n"),
-                Some(error) => said(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+                None => text_response(StatusCode::OK, "ready\n"),
+                Some(error) => text_response(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
             },
             (&Method::POST, "/inject") => self.review(request.into_body()).await,
-            _ => said(StatusCode::NOT_FOUND, "there is nothing at this path\n"),
+            _ => text_response(StatusCode::NOT_FOUND, "there is nothing at this path\n"),
         }
     }
 
     async fn review(&self, body: Body) -> Response<Body> {
-        let body = match Limited::new(body, LARGEST).collect().await {
+        let body = match Limited::new(body, MAX_REVIEW_LENGTH).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(error) => return said(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(error) => return text_response(StatusCode::BAD_REQUEST, format!("{error}\n")),
         };
-        match admission_review::answer(&body, &self.sidecar.get()) {
+        match admission_review::review(&body, &self.sidecar.get()) {
             Ok(answer) => {
                 let mut response = Response::new(full(answer));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 response
             }
-            Err(error) => said(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(error) => text_response(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
 }
 
-fn said(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
+fn text_response(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(full(text));
     *response.status_mut() = status;
     response

@@ -1,5 +1,5 @@
-//! The agent's first process: process 1 of its namespace. It joins the cgroup and proves it, arranges the
-//! view, starts the command, and then, without any privilege, passes signals on and waits.
+//! The agent's init process, process 1 of its pid namespace. It joins the cgroup and proves that, arranges
+//! the mounts, starts the command, and then, without any privilege, forwards signals and reaps.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,38 +17,36 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, setsid};
 
 use super::cgroup::Cgroup;
 use super::command::{self, Command};
-use super::terminal::Standard;
+use super::terminal::StdioTerminals;
 use super::view::{self, View};
-use crate::launch::init_protocol::{self, Report};
+use crate::launch::init_protocol::{self, InitReport};
+use crate::privsep::Channel;
 use crate::sys::process;
 
-/// What the agent's first process is told at its birth.
-pub struct Agent<'a> {
-    /// The cgroup to join.
-    pub cgroup: &'a Cgroup,
-    /// What the agent sees.
-    pub view: View<'a>,
-    /// What to start.
-    pub command: Command<'a>,
-    /// Which of the standard descriptors are terminals of the person.
-    pub standard: Standard,
-    /// The environment of who asked, by which what the agent sees is arranged and its command is found.
-    pub variables: &'a [(OsString, OsString)],
+/// Everything that the init process needs.
+pub(crate) struct AgentInit<'a> {
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) view: View<'a>,
+    pub(crate) command: Command<'a>,
+    /// Which of the standard descriptors are terminals of the caller.
+    pub(crate) standard: StdioTerminals,
+    /// The caller's environment: it decides where CA bundles and the command are looked for.
+    pub(crate) caller_environment: &'a [(OsString, OsString)],
     /// The socket to the launcher.
-    pub launcher: &'a OwnedFd,
+    pub(crate) launcher: &'a Channel,
 }
 
-/// The life of the agent's first process; it returns the exit code of the command.
-pub fn live(agent: &Agent<'_>) -> u8 {
-    live_or_fail(agent).unwrap_or_else(|error| {
-        let _ = init_protocol::send(agent.launcher, &init_protocol::failed(125, error), None);
+/// Runs the init process and returns the exit code of the command.
+pub(crate) fn run(agent: &AgentInit<'_>) -> u8 {
+    run_init(agent).unwrap_or_else(|error| {
+        let _ = init_protocol::send(agent.launcher, &init_protocol::failed_report(125, error));
         125
     })
 }
 
-fn live_or_fail(agent: &Agent<'_>) -> Result<u8, Failed> {
+fn run_init(agent: &AgentInit<'_>) -> Result<u8, InitError> {
     SigSet::all().thread_block()?;
-    let signals = SignalFd::new(&caught())?;
+    let signals = SignalFd::new(&child_signals())?;
     setsid()?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     process::close_all_but(&[
@@ -58,65 +56,66 @@ fn live_or_fail(agent: &Agent<'_>) -> Result<u8, Failed> {
         agent.launcher.as_fd(),
         signals.as_fd(),
     ])
-    .map_err(at("close what it inherited"))?;
-    die_with_the_launcher(agent.launcher)?;
-    agent.cgroup.join().map_err(at("join its cgroup"))?;
+    .map_err(step("close what it inherited"))?;
+    die_with_launcher(agent.launcher)?;
+    agent.cgroup.join().map_err(step("join its cgroup"))?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWIPC)
-        .map_err(|error| at("leave the host's namespaces")(error.into()))?;
-    let variables = agent.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
-    process::take_environment(variables).map_err(at("take its environment"))?;
-    view::arrange(&agent.view).map_err(at("arrange what it sees"))?;
-    if agent.standard.any() {
-        take_terminal(agent).map_err(at("give it a terminal of its own"))?;
+        .map_err(|error| step("leave the host's namespaces")(error.into()))?;
+    let variables =
+        agent.caller_environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    process::take_environment(variables).map_err(step("take its environment"))?;
+    view::arrange(&agent.view).map_err(step("arrange what it sees"))?;
+    if agent.standard.has_any() {
+        replace_terminals(agent).map_err(step("give it a terminal of its own"))?;
     }
-    let child = command::start(&agent.command).map_err(at("start the command"))?;
+    let child = command::start(&agent.command).map_err(step("start the command"))?;
     let nowhere = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    // The person's and the agent's descriptors are the command's alone.
+    // Only the command keeps the standard descriptors.
     dup2_stdin(&nowhere)?;
     dup2_stdout(&nowhere)?;
     dup2_stderr(&nowhere)?;
-    command::drop_privileges(agent.command.user).map_err(at("drop its privileges"))?;
+    command::drop_privileges(agent.command.user).map_err(step("drop its privileges"))?;
     prctl::set_dumpable(false)?;
-    die_with_the_launcher(agent.launcher)?;
-    let said = match child.started()? {
-        None => Report::Started,
+    die_with_launcher(agent.launcher)?;
+    let report = match child.wait_started()? {
+        None => InitReport::Started,
         Some(failed) => failed,
     };
-    init_protocol::send(agent.launcher, &said, None)?;
-    let exit = wait(agent.launcher, &signals, child.pid)?;
-    init_protocol::send(agent.launcher, &Report::Ended(exit), None)?;
+    init_protocol::send(agent.launcher, &report)?;
+    let exit = wait_for_command(agent.launcher, &signals, child.pid)?;
+    init_protocol::send(agent.launcher, &InitReport::Ended(exit))?;
     Ok(exit)
 }
 
-/// Replaces the person's terminals among the standard descriptors by a new one, whose other side goes to
-/// the launcher. It is opened inside the view, where no terminal of the host exists.
-fn take_terminal(agent: &Agent<'_>) -> io::Result<()> {
+/// Replaces the caller's terminals among the standard descriptors by a new pseudo-terminal, and sends its
+/// master to the launcher. It is opened in the agent's mount namespace, where no terminal of the host exists.
+fn replace_terminals(agent: &AgentInit<'_>) -> io::Result<()> {
     use nix::fcntl::OFlag;
-    let ours = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
-    grantpt(&ours)?;
-    unlockpt(&ours)?;
-    let name = ptsname_r(&ours)?;
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname_r(&master)?;
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let theirs = nix::fcntl::open(Path::new(&name), flags, nix::sys::stat::Mode::empty())?;
-    fchown(&theirs, Some(agent.command.user.uid), None)?;
-    init_protocol::send(agent.launcher, &Report::Terminal, Some(&OwnedFd::from(ours)))?;
+    let slave = nix::fcntl::open(Path::new(&name), flags, nix::sys::stat::Mode::empty())?;
+    fchown(&slave, Some(agent.command.user.uid), None)?;
+    init_protocol::send_terminal(agent.launcher, &OwnedFd::from(master))?;
     if agent.standard.input {
-        dup2_stdin(&theirs)?;
+        dup2_stdin(&slave)?;
     }
     if agent.standard.output {
-        dup2_stdout(&theirs)?;
+        dup2_stdout(&slave)?;
     }
     if agent.standard.error {
-        dup2_stderr(&theirs)?;
+        dup2_stderr(&slave)?;
     }
     Ok(())
 }
 
-/// Reaps every process of the namespace until the command ends, passing on what the launcher sends. When
-/// this process ends, the kernel kills all that is left in the namespace.
-fn wait(launcher: &OwnedFd, signals: &SignalFd, command: Pid) -> io::Result<u8> {
+/// Reaps every process of the namespace and forwards the launcher's signals until the command ends. When this
+/// process ends, the kernel kills the rest of the namespace.
+fn wait_for_command(launcher: &Channel, signals: &SignalFd, command: Pid) -> io::Result<u8> {
     loop {
-        while let Some(status) = reap()? {
+        while let Some(status) = reap_child()? {
             match status {
                 WaitStatus::Exited(pid, code) if pid == command => return Ok(code as u8),
                 WaitStatus::Signaled(pid, signal, _) if pid == command => return Ok(128 + signal as u8),
@@ -133,23 +132,23 @@ fn wait(launcher: &OwnedFd, signals: &SignalFd, command: Pid) -> io::Result<u8> 
         };
         let [from_launcher, _] = ready.map(|fd| fd.any().unwrap_or(true));
         if from_launcher {
-            match init_protocol::to_pass_on(launcher)? {
+            match init_protocol::recv_signal(launcher)? {
                 // The command may have ended, or have changed its process group.
                 Some(signal) => drop(killpg(command, signal)),
                 None => return Err(io::Error::other("the launcher is gone")),
             }
         }
-        // Emptied only so that it wakes us again; `reap` looks at the processes themselves.
-        while let Ok(Some(_)) = nonblocking(signals) {}
+        // Drained so that it wakes us again; `reap_child` looks at the processes themselves.
+        while let Ok(Some(_)) = try_read_signal(signals) {}
     }
 }
 
-fn nonblocking(signals: &SignalFd) -> nix::Result<Option<nix::sys::signalfd::siginfo>> {
+fn try_read_signal(signals: &SignalFd) -> nix::Result<Option<nix::sys::signalfd::siginfo>> {
     let mut ready = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     if poll(&mut ready, PollTimeout::ZERO)? == 0 { Ok(None) } else { signals.read_signal() }
 }
 
-fn reap() -> io::Result<Option<WaitStatus>> {
+fn reap_child() -> io::Result<Option<WaitStatus>> {
     match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => Ok(None),
         Ok(status) => Ok(Some(status)),
@@ -157,16 +156,16 @@ fn reap() -> io::Result<Option<WaitStatus>> {
     }
 }
 
-/// Every signal is blocked in the first process; the end of a child is read from a descriptor.
-fn caught() -> SigSet {
+/// SIGCHLD, read from a descriptor: every signal is blocked in the init process.
+fn child_signals() -> SigSet {
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     set
 }
 
-/// Has the kernel kill this process when the launcher ends, which a change of user undoes. If it has
-/// ended already, that is seen here.
-fn die_with_the_launcher(launcher: &OwnedFd) -> io::Result<()> {
+/// Has the kernel kill this process when the launcher ends. A change of user clears that setting, and a
+/// launcher that ended before is noticed here.
+fn die_with_launcher(launcher: &Channel) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     let mut ready = [PollFd::new(launcher.as_fd(), PollFlags::POLLIN)];
     poll(&mut ready, PollTimeout::ZERO)?;
@@ -174,23 +173,21 @@ fn die_with_the_launcher(launcher: &OwnedFd) -> io::Result<()> {
     if gone { Err(io::Error::other("the launcher is gone")) } else { Ok(()) }
 }
 
-/// Why the agent was not started.
+/// Reasons that the agent was not started.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
-    /// A named step failed.
+enum InitError {
     #[error("the agent's first process cannot {0}: {1}")]
     Step(&'static str, io::Error),
-    /// Another system call failed.
     #[error("the agent's first process failed: {0}")]
     Other(#[from] io::Error),
 }
 
-impl From<nix::Error> for Failed {
+impl From<nix::Error> for InitError {
     fn from(error: nix::Error) -> Self {
-        Failed::Other(error.into())
+        InitError::Other(error.into())
     }
 }
 
-fn at(step: &'static str) -> impl FnOnce(io::Error) -> Failed {
-    move |error| Failed::Step(step, error)
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> InitError {
+    move |error| InitError::Step(step, error)
 }

@@ -1,5 +1,5 @@
-//! The janitor: a process of its own that cleans up when the launcher ends, however it ends, SIGKILL
-//! included. It does nothing else, holds nothing else, and no signal from a terminal reaches it.
+//! The cleanup process. It removes a run's resources when the launcher ends, even by SIGKILL. It does nothing
+//! else, holds nothing else, and no terminal signal reaches it.
 
 use std::fs::File;
 use std::io;
@@ -12,37 +12,38 @@ use nix::sys::signal::SigSet;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2, read, setsid};
 
-use crate::launch::run_resources::Leftovers;
+use crate::launch::run_resources::RunResources;
 use crate::sys::capabilities;
 use crate::sys::process;
 
-/// What cleaning up takes: to remove the files of the agent's user in its private HOME, and to signal its
-/// processes. The cgroup and the pins are root's own.
-const KEPT: &[Capability] = &[Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER, Capability::CAP_KILL];
+/// Capabilities for cleaning up: remove the agent user's files in its private HOME, and signal its processes.
+/// The cgroup and the pins belong to root.
+const CLEANUP_CAPABILITIES: &[Capability] =
+    &[Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER, Capability::CAP_KILL];
 
-/// The launcher's hold on the janitor.
-pub struct Janitor {
+/// The launcher's handle of the cleanup process.
+pub(crate) struct CleanupProcess {
     pid: Pid,
-    /// The janitor starts to clean when the last copy of this closes.
-    lifeline: OwnedFd,
+    /// The process starts to clean up when the last copy of this closes.
+    launcher_end: OwnedFd,
 }
 
-impl Janitor {
-    /// Forks the janitor of what `leftovers` names; the `lock` becomes its own.
-    pub fn start(leftovers: &Leftovers, lock: File) -> io::Result<Self> {
+impl CleanupProcess {
+    /// Forks the cleanup process for `resources`; it takes over `lock`.
+    pub(crate) fn start(resources: &RunResources, lock: File) -> io::Result<Self> {
         let (end, lifeline) = pipe2(OFlag::O_CLOEXEC)?;
-        let pid = process::fork(|| match wait_and_clean(leftovers, &end, &lock) {
+        let pid = process::fork(|| match wait_and_clean(resources, &end, &lock) {
             Ok(()) => 0,
             Err(_) => 1,
         })?;
-        // Closing our copy leaves the lock with the janitor's.
+        // The child's copy keeps the lock.
         drop(lock);
-        Ok(Self { pid, lifeline })
+        Ok(Self { pid, launcher_end: lifeline })
     }
 
-    /// Has everything cleaned up, and says whether it was.
-    pub fn finish(self) -> io::Result<()> {
-        drop(self.lifeline);
+    /// Has everything cleaned up, and returns an error if something is left.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        drop(self.launcher_end);
         match waitpid(self.pid, None)? {
             WaitStatus::Exited(_, 0) => Ok(()),
             _ => Err(io::Error::other("not everything could be removed; the next run tries again")),
@@ -50,14 +51,14 @@ impl Janitor {
     }
 }
 
-fn wait_and_clean(leftovers: &Leftovers, end: &OwnedFd, lock: &File) -> io::Result<()> {
+fn wait_and_clean(resources: &RunResources, end: &OwnedFd, lock: &File) -> io::Result<()> {
     SigSet::all().thread_block()?;
     setsid()?;
     process::close_all_but(&[end.as_fd(), lock.as_fd()])?;
     std::env::set_current_dir("/")?;
-    capabilities::keep_only(KEPT)?;
+    capabilities::keep_only(CLEANUP_CAPABILITIES)?;
     prctl::set_dumpable(false)?;
     // Nobody writes: this returns when the launcher has ended.
     while read(end, &mut [0])? > 0 {}
-    leftovers.remove()
+    resources.remove()
 }

@@ -1,17 +1,17 @@
-//! Where no agent can be started: only Linux has what `run` is made of. So nothing here runs inside one.
+//! Agents are started on Linux alone, so no process on another system is inside one.
 
 /// Whether this process is inside an agent's sandbox.
-pub fn inside_agent() -> bool {
+pub(crate) fn is_inside_agent() -> bool {
     false
 }
 
-/// Nowhere: what `sudo` says of who called it counts for `run` alone.
-pub fn home_of_who_called_sudo() -> Option<std::path::PathBuf> {
+/// The home of sudo's caller: only `run` uses it, which other systems do not have.
+pub(crate) fn sudo_caller_home() -> Option<std::path::PathBuf> {
     None
 }
 
-/// Nobody, likewise.
+/// The uid of sudo's caller, likewise.
 #[cfg(unix)]
-pub fn uid_of_who_called_sudo() -> Option<u32> {
+pub(crate) fn sudo_caller_uid() -> Option<u32> {
     None
 }

@@ -1,5 +1,6 @@
-//! The environment of the agent's command: the caller's, without what leads to a store, to another
-//! program's authority or past us, and with what makes common clients trust this run's authority.
+//! The environment of the agent's command: the caller's, without variables that lead to a secret store, to
+//! another program's authority or past the interceptor, and with variables that make common clients trust
+//! this run's authority.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -7,11 +8,11 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::user::AgentUser;
 use super::view::{AUTHORITY, BUNDLE};
-use crate::tls::bundle::{ADDED_ROOTS, ROOTS};
+use crate::tls::bundle::{CA_BUNDLE_VARIABLES, EXTRA_CA_VARIABLES};
 
-/// Variables of the caller that an agent does not get, because they lead to something that acts for the
-/// person: agents of keys, session buses, container daemons, terminals, displays and editors.
-const WITHHELD: &[&str] = &[
+/// Variables that an agent does not inherit, because they lead to something that acts for the person: key
+/// agents, session buses, container daemons, terminals, displays and editors.
+const WITHHELD_VARIABLES: &[&str] = &[
     "AS_AGENT_TOKEN",
     "CONTAINER_HOST",
     "DBUS_SESSION_BUS_ADDRESS",
@@ -31,25 +32,26 @@ const WITHHELD: &[&str] = &[
 ];
 
 /// Proxy settings, in either case: interception needs none, and a proxy would be one more unlisted host.
-const PROXIES: &[&str] =
+const PROXY_VARIABLES: &[&str] =
     &["all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy", "ws_proxy", "wss_proxy"];
 
-/// The environment for an agent that runs as `user`, from the `callers`. Placeholders replace what the
-/// caller had under the same names: the real value must not be passed.
-pub fn environment(
+/// The environment of an agent that runs as `user`. Placeholders replace the caller's variables of the same
+/// names, so that no real value is passed on.
+pub(crate) fn agent_environment(
     callers: impl Iterator<Item = (OsString, OsString)>,
     user: &AgentUser,
     agent: Option<&str>,
     placeholders: &BTreeMap<String, String>,
 ) -> BTreeMap<OsString, OsString> {
-    let mut variables: BTreeMap<OsString, OsString> = callers.filter(|(name, _)| is_passed(name)).collect();
+    let mut variables: BTreeMap<OsString, OsString> =
+        callers.filter(|(name, _)| is_inherited(name)).collect();
     let mut set = |name: &str, value: &OsStr| {
         variables.insert(name.into(), value.into());
     };
-    for name in ROOTS {
+    for name in CA_BUNDLE_VARIABLES {
         set(name, OsStr::new(BUNDLE));
     }
-    for name in ADDED_ROOTS {
+    for name in EXTRA_CA_VARIABLES {
         set(name, OsStr::new(AUTHORITY));
     }
     set("HOME", user.home.as_os_str());
@@ -64,13 +66,13 @@ pub fn environment(
     }
     if user.private_home {
         // They name folders of the caller that this user cannot enter.
-        variables.retain(|name, _| !is_folder_of_the_caller(name));
+        variables.retain(|name, _| !is_caller_folder(name));
     }
     variables
 }
 
-/// `NAME=value` lines for `execve`; what cannot be one, because it holds a zero byte, is left out.
-pub fn lines(variables: BTreeMap<OsString, OsString>) -> Vec<CString> {
+/// Formats `NAME=value` strings for `execve`; a variable with a zero byte is left out.
+pub(crate) fn to_exec_strings(variables: BTreeMap<OsString, OsString>) -> Vec<CString> {
     variables
         .into_iter()
         .filter_map(|(name, value)| {
@@ -82,19 +84,19 @@ pub fn lines(variables: BTreeMap<OsString, OsString>) -> Vec<CString> {
         .collect()
 }
 
-fn is_passed(name: &OsStr) -> bool {
+fn is_inherited(name: &OsStr) -> bool {
     let Some(text) = name.to_str() else { return true };
-    let ours = text.starts_with("AGENTSECRETS_") || text == "AS_ENV";
+    let is_own = text.starts_with("AGENTSECRETS_") || text == "AS_ENV";
     let replaced = matches!(text, "SSL_CERT_DIR" | "MAIL" | "OLDPWD" | "PWD");
-    !(ours
+    !(is_own
         || replaced
         || text.starts_with("SUDO_")
         || text.starts_with("VSCODE_")
-        || WITHHELD.contains(&text)
-        || PROXIES.contains(&text.to_ascii_lowercase().as_str()))
+        || WITHHELD_VARIABLES.contains(&text)
+        || PROXY_VARIABLES.contains(&text.to_ascii_lowercase().as_str()))
 }
 
-fn is_folder_of_the_caller(name: &OsStr) -> bool {
+fn is_caller_folder(name: &OsStr) -> bool {
     ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"]
         .iter()
         .any(|folder| name == OsStr::new(folder))
@@ -112,19 +114,19 @@ mod tests {
             name: "nobody".into(),
             home: "/tmp/home".into(),
             private_home: true,
-            seems_root: false,
+            appears_as_root: false,
         };
         let callers = callers.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         let placeholders =
             placeholders.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        environment(callers, &user, Some("coder"), &placeholders)
+        agent_environment(callers, &user, Some("coder"), &placeholders)
             .into_iter()
             .map(|(name, value)| (name.into_string().unwrap(), value.into_string().unwrap()))
             .collect()
     }
 
     #[test]
-    fn what_leads_to_a_store_or_past_us_is_not_passed() {
+    fn store_and_proxy_variables_are_withheld() {
         let withheld = [
             "AGENTSECRETS_VAULT_KEY_FILE",
             "AGENTSECRETS_HOME",
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_passed() {
+    fn other_variables_are_inherited() {
         let variables = of(&[("LANG", "C.UTF-8"), ("PATH", "/bin"), ("EDITOR", "vi")], &[]);
         assert_eq!(variables["LANG"], "C.UTF-8");
         assert_eq!(variables["PATH"], "/bin");
@@ -153,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_replaces_the_real_value() {
+    fn placeholder_replaces_value() {
         let variables = of(&[("STRIPE_KEY", "sk_live_real")], &[("STRIPE_KEY", "AS_SECRET_STRIPE_KEY")]);
         assert_eq!(variables["STRIPE_KEY"], "AS_SECRET_STRIPE_KEY");
         assert!(!variables.values().any(|value| value.contains("sk_live_real")));
     }
 
     #[test]
-    fn common_clients_trust_the_authority_of_this_run() {
+    fn ca_variables_name_the_bundle() {
         let variables = of(&[("SSL_CERT_FILE", "/etc/mine.pem")], &[]);
         assert_eq!(variables["SSL_CERT_FILE"], BUNDLE);
         assert_eq!(variables["REQUESTS_CA_BUNDLE"], BUNDLE);

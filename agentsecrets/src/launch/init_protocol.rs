@@ -1,4 +1,4 @@
-//! What the agent's first process and the launcher tell each other, on a packet socket between them.
+//! The protocol between the agent's init process and the launcher.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,60 +6,61 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::sys::terminal;
+use crate::privsep::{Channel, Limits};
 
-/// From the agent's first process to the launcher.
+/// Messages of the init process to the launcher.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
-    /// The other side of the agent's own terminal comes with this message.
+pub(super) enum InitReport {
+    /// Carries the master of the agent's pseudo-terminal.
     Terminal,
-    /// The command runs.
     Started,
     /// The command was not started.
     Failed {
         /// The exit code: 125, 126 or 127.
         exit: u8,
-        /// What happened.
-        what: String,
+        error: String,
     },
-    /// The command ended, with this exit code.
+    /// The command ended with this exit code.
     Ended(u8),
 }
 
 /// Longer than any message: texts are cut.
-const LONGEST: usize = 4096;
+const MAX_MESSAGE_LENGTH: usize = 4096;
+const LIMITS: Limits = Limits { length: MAX_MESSAGE_LENGTH, descriptors: 1 };
 
-/// Sends `report`, with a descriptor if one is given.
-pub fn send(socket: impl AsFd, report: &Report, descriptor: Option<&OwnedFd>) -> io::Result<()> {
-    terminal::send(socket, &serde_json::to_vec(report)?, descriptor)
+/// The ends of the launcher and of the init process.
+pub(super) fn channel() -> io::Result<(Channel, Channel)> {
+    Channel::pair(LIMITS)
 }
 
-/// The next report. `None`: the process is gone.
-pub fn receive(socket: impl AsFd) -> io::Result<Option<(Report, Option<OwnedFd>)>> {
-    let mut buffer = [0; LONGEST];
-    let (length, descriptor) = terminal::receive(socket, &mut buffer)?;
-    match buffer.get(..length) {
-        None | Some([]) => Ok(None),
-        Some(bytes) => Ok(Some((serde_json::from_slice(bytes)?, descriptor))),
-    }
+pub(super) fn send(channel: &Channel, report: &InitReport) -> io::Result<()> {
+    channel.send_json(report, &[])
 }
 
-/// Asks the agent's first process to pass `signal` on to the command.
-pub fn pass_on(socket: impl AsFd, signal: Signal) -> io::Result<()> {
-    terminal::send(socket, &[signal as u8], None)
+pub(super) fn send_terminal(channel: &Channel, terminal: &OwnedFd) -> io::Result<()> {
+    channel.send_json(&InitReport::Terminal, &[terminal.as_fd()])
 }
 
-/// The signal that the launcher wants passed on. `None`: the launcher is gone.
-pub fn to_pass_on(socket: impl AsFd) -> io::Result<Option<Signal>> {
-    let mut buffer = [0];
-    match terminal::receive(socket, &mut buffer)? {
-        (0, _) => Ok(None),
-        _ => Ok(Some(Signal::try_from(i32::from(buffer[0]))?)),
-    }
+/// Receives the next report; `None` if the init process is gone.
+pub(super) fn recv(channel: &Channel) -> io::Result<Option<(InitReport, Option<OwnedFd>)>> {
+    let received = channel.recv_json()?;
+    Ok(received.map(|(report, mut message)| (report, message.descriptors.pop())))
 }
 
-/// A failure before the command, cut to what fits into a message.
-pub fn failed(exit: u8, what: impl ToString) -> Report {
-    // Six bytes is the most that JSON makes of one character's byte.
-    Report::Failed { exit, what: what.to_string().chars().take(LONGEST / 8).collect() }
+/// Asks the init process to forward `signal` to the command.
+pub(super) fn send_signal(channel: &Channel, signal: Signal) -> io::Result<()> {
+    channel.send(&[signal as u8], &[])
+}
+
+/// Receives the signal to forward; `None` if the launcher is gone.
+pub(super) fn recv_signal(channel: &Channel) -> io::Result<Option<Signal>> {
+    let Some(message) = channel.recv()? else { return Ok(None) };
+    let signal = message.body.first().copied().unwrap_or_default();
+    Ok(Some(Signal::try_from(i32::from(signal))?))
+}
+
+/// A failure before the command runs, cut to the length of a message.
+pub(super) fn failed_report(exit: u8, error: impl ToString) -> InitReport {
+    // JSON needs at most six bytes for one byte of text.
+    InitReport::Failed { exit, error: error.to_string().chars().take(MAX_MESSAGE_LENGTH / 8).collect() }
 }

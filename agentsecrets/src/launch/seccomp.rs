@@ -1,6 +1,6 @@
-//! The system calls that an agent may not make: those with which it could leave the hooks' sight or take
-//! part in the kernel's control. A second wall where a capability is needed as well; the only one for
-//! socket families, terminals and user namespaces.
+//! Seccomp filters of an agent: they deny system calls that could leave the hooks' sight or control the
+//! kernel. For calls that need a capability they are a second wall; for socket families, terminals and user
+//! namespaces the only one.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule};
 
-/// Refused with EPERM.
-const REFUSED: &[i64] = &[
+/// Denied with EPERM.
+const DENIED_CALLS: &[i64] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_bpf,
@@ -46,16 +46,16 @@ const REFUSED: &[i64] = &[
     libc::SYS_userfaultfd,
 ];
 
-/// Answered with ENOSYS, as by a kernel without them, so that programs fall back to what can be judged:
-/// a filter cannot read the arguments of `clone3`, nor see what a ring is asked for.
-const ABSENT: &[i64] =
+/// Answered with ENOSYS, as by an older kernel, so that programs fall back to calls that a filter can judge:
+/// it cannot read the arguments of `clone3` or the requests in a ring.
+const UNIMPLEMENTED_CALLS: &[i64] =
     &[libc::SYS_clone3, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_io_uring_setup];
 
-/// Families of sockets that the hooks see, or that stay on this machine.
-const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+/// Socket families that the hooks see, or that stay on this machine.
+const ALLOWED_FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// What a new process may not be given of its own. CLONE_NEWTIME shares its bit with clone's exit signal.
-const NAMESPACES: &[i32] = &[
+/// Namespaces that a new process may not get. CLONE_NEWTIME shares its bit with clone's exit signal.
+const NAMESPACE_FLAGS: &[i32] = &[
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWIPC,
     libc::CLONE_NEWNET,
@@ -67,29 +67,31 @@ const NAMESPACES: &[i32] = &[
 const CLONE_NEWTIME: i32 = 0x80;
 
 /// TIOCSTI and TIOCLINUX, with which a program types into a terminal.
-const TYPING: &[u64] = &[0x5412, 0x541c];
+const TERMINAL_INJECTION: &[u64] = &[0x5412, 0x541c];
 
 /// The bit of every system call of the x32 interface, and one more than its highest number.
 #[cfg(target_arch = "x86_64")]
 const X32: (i64, i64) = (0x4000_0000, 600);
 
-/// The filters, to be applied one after the other, last of all that a process gives up.
-pub fn filters() -> Result<Vec<BpfProgram>, BackendError> {
-    let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, vec![])).collect();
+/// The filters in the order of their application, which is the last step before `execve`.
+pub(crate) fn agent_filters() -> Result<Vec<BpfProgram>, BackendError> {
+    let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
+        DENIED_CALLS.iter().map(|call| (*call, vec![])).collect();
     refused.insert(
         libc::SYS_socket,
-        vec![all_of(FAMILIES.iter().map(|family| (Ne, *family)))?, netlink_beyond_routes()?],
+        vec![all_of(ALLOWED_FAMILIES.iter().map(|family| (Ne, *family)))?, other_netlink_protocols()?],
     );
     refused.insert(libc::SYS_socketpair, vec![all_of([(Ne, libc::AF_UNIX)])?]);
-    refused.insert(libc::SYS_clone, with_any(NAMESPACES)?);
-    refused.insert(libc::SYS_unshare, with_any(&[NAMESPACES, &[CLONE_NEWTIME]].concat())?);
-    let typing: Result<Vec<_>, _> = TYPING.iter().map(|call| rule(1, Eq, *call)).collect();
+    refused.insert(libc::SYS_clone, any_flag_of(NAMESPACE_FLAGS)?);
+    refused.insert(libc::SYS_unshare, any_flag_of(&[NAMESPACE_FLAGS, &[CLONE_NEWTIME]].concat())?);
+    let typing: Result<Vec<_>, _> = TERMINAL_INJECTION.iter().map(|call| rule(1, Eq, *call)).collect();
     refused.insert(libc::SYS_ioctl, typing?);
     #[cfg_attr(
         not(target_arch = "x86_64"),
         expect(unused_mut, reason = "only x86_64 has a second interface")
     )]
-    let mut absent: BTreeMap<i64, Vec<SeccompRule>> = ABSENT.iter().map(|call| (*call, vec![])).collect();
+    let mut absent: BTreeMap<i64, Vec<SeccompRule>> =
+        UNIMPLEMENTED_CALLS.iter().map(|call| (*call, vec![])).collect();
     #[cfg(target_arch = "x86_64")]
     absent.extend((X32.0..X32.0 + X32.1).map(|call| (call, vec![])));
     Ok(vec![program(absent, libc::ENOSYS)?, program(refused, libc::EPERM)?])
@@ -100,7 +102,7 @@ fn program(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProg
     SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)?.try_into()
 }
 
-/// A rule that holds when every comparison of the first argument's low half does: the kernel reads no more.
+/// A rule that matches if every comparison of the first argument's low half does: the kernel reads no more.
 fn all_of(
     comparisons: impl IntoIterator<Item = (seccompiler::SeccompCmpOp, i32)>,
 ) -> Result<SeccompRule, BackendError> {
@@ -111,17 +113,17 @@ fn all_of(
     SeccompRule::new(conditions?)
 }
 
-/// Netlink but for the routing table, which `getaddrinfo` reads: of the others one passes messages between
-/// programs, and one lists everybody's sockets.
-fn netlink_beyond_routes() -> Result<SeccompRule, BackendError> {
+/// Netlink except for the routing table, which `getaddrinfo` reads: another protocol passes messages between
+/// programs, and one lists all sockets.
+fn other_netlink_protocols() -> Result<SeccompRule, BackendError> {
     SeccompRule::new(vec![
         SeccompCondition::new(0, Dword, Eq, libc::AF_NETLINK as u64)?,
         SeccompCondition::new(2, Dword, Ne, libc::NETLINK_ROUTE as u64)?,
     ])
 }
 
-/// Rules of which one holds when the first argument has any of `flags`.
-fn with_any(flags: &[i32]) -> Result<Vec<SeccompRule>, BackendError> {
+/// Rules that match if the first argument has any of `flags`.
+fn any_flag_of(flags: &[i32]) -> Result<Vec<SeccompRule>, BackendError> {
     flags.iter().map(|flag| *flag as u32 as u64).map(|flag| rule(0, MaskedEq(flag), flag)).collect()
 }
 
@@ -138,8 +140,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_are_within_the_kernels_limit() {
-        let filters = filters().unwrap();
+    fn filters_fit_the_kernel_limit() {
+        let filters = agent_filters().unwrap();
         assert_eq!(filters.len(), 2);
         assert!(filters.iter().all(|filter| filter.len() < 4096), "{:?}", filters.iter().map(Vec::len));
     }

@@ -1,5 +1,5 @@
-//! The sockets that agents' traffic is sent to: bound before anything of the agent exists, handed to the
-//! interceptor, and held by nobody else, so that with the interceptor gone connections are refused.
+//! Listeners for agents' traffic. They are bound before anything of the agent exists and held by the
+//! interceptor alone, so that connections are refused once it has ended.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,48 +10,46 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::intercept::ebpf::Ports;
 
-/// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// How often another port is tried when one is free in one family alone.
-const ATTEMPTS: usize = 64;
+/// Attempts to find a port that is free in both families.
+const BIND_ATTEMPTS: usize = 64;
 
-/// The sockets of a run, on 127.0.0.1 and, where the system has it, on `[::1]`.
-pub struct Sockets {
-    /// Their ports.
-    pub ports: Ports,
-    /// Where connections come.
-    pub listeners: Vec<OwnedFd>,
-    /// Where questions to the resolver come as datagrams.
-    pub dns_udp: Vec<OwnedFd>,
-    /// Where they come as connections.
-    pub dns_tcp: Vec<OwnedFd>,
+/// The listeners of a run, on 127.0.0.1 and, where the system has IPv6, on `[::1]`.
+pub(crate) struct ListenerSockets {
+    pub(crate) ports: Ports,
+    /// Listeners for connections.
+    pub(crate) listeners: Vec<OwnedFd>,
+    /// Sockets of the resolver for datagrams.
+    pub(crate) dns_udp: Vec<OwnedFd>,
+    /// Listeners of the resolver for connections.
+    pub(crate) dns_tcp: Vec<OwnedFd>,
 }
 
-impl Sockets {
-    /// Binds them all.
-    pub fn bind() -> io::Result<Self> {
-        let (listener, mut groups) = together(&[Type::STREAM])?;
+impl ListenerSockets {
+    /// Binds all of them to free ports.
+    pub(crate) fn bind() -> io::Result<Self> {
+        let (listener, mut groups) = bind_shared_port(&[Type::STREAM])?;
         let listeners = groups.pop().unwrap_or_default();
-        let (dns, mut groups) = together(&[Type::STREAM, Type::DGRAM])?;
+        let (dns, mut groups) = bind_shared_port(&[Type::STREAM, Type::DGRAM])?;
         let dns_udp = groups.pop().unwrap_or_default();
         let dns_tcp = groups.pop().unwrap_or_default();
         Ok(Self { ports: Ports { listener, dns }, listeners, dns_udp, dns_tcp })
     }
 
-    /// Binds them at the ports that programs in force lead to. Who served there before may have left
-    /// connections that are not quite over.
-    pub fn bind_again(ports: Ports) -> io::Result<Self> {
-        let mut groups = attempt(ports.listener, &[Type::STREAM])?.1;
+    /// Binds all of them to the ports of the hooks in force. Connections of the previous owner may still
+    /// linger there.
+    pub(crate) fn bind_ports(ports: Ports) -> io::Result<Self> {
+        let mut groups = try_bind(ports.listener, &[Type::STREAM])?.1;
         let listeners = groups.pop().unwrap_or_default();
-        let mut groups = attempt(ports.dns, &[Type::STREAM, Type::DGRAM])?.1;
+        let mut groups = try_bind(ports.dns, &[Type::STREAM, Type::DGRAM])?.1;
         let dns_udp = groups.pop().unwrap_or_default();
         let dns_tcp = groups.pop().unwrap_or_default();
         Ok(Self { ports, listeners, dns_udp, dns_tcp })
     }
 
-    /// Lets the next program that is executed inherit them.
-    pub fn inheritable(&self) -> io::Result<()> {
+    /// Lets the next executed program inherit them.
+    pub(crate) fn clear_close_on_exec(&self) -> io::Result<()> {
         for socket in self.listeners.iter().chain(&self.dns_udp).chain(&self.dns_tcp) {
             fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
@@ -59,16 +57,15 @@ impl Sockets {
     }
 }
 
-/// The numbers of `sockets`.
-pub fn numbers(sockets: &[OwnedFd]) -> Vec<RawFd> {
+pub(crate) fn raw_fds(sockets: &[OwnedFd]) -> Vec<RawFd> {
     sockets.iter().map(AsRawFd::as_raw_fd).collect()
 }
 
-/// Binds one port for every type in every family; the sockets come by type.
-fn together(types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
+/// Binds one port for every type in every family; returns the sockets by type.
+fn bind_shared_port(types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-    for _ in 0..ATTEMPTS {
-        match attempt(0, types) {
+    for _ in 0..BIND_ATTEMPTS {
+        match try_bind(0, types) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
             done => return done,
         }
@@ -76,8 +73,8 @@ fn together(types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
     Err(last)
 }
 
-/// At `port`, or at a free one if it is 0.
-fn attempt(mut port: u16, types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
+/// Binds `port`, or a free one if it is 0.
+fn try_bind(mut port: u16, types: &[Type]) -> io::Result<(u16, Vec<Vec<OwnedFd>>)> {
     let again = port != 0;
     let mut groups = Vec::new();
     for kind in types {
@@ -104,7 +101,7 @@ fn bind(address: SocketAddr, kind: Type, again: bool) -> io::Result<Socket> {
     }
     socket.set_reuse_address(again && kind == Type::STREAM)?;
     socket.bind(&address.into())?;
-    // Its connections inherit it: what lingers of them keeps nobody from binding again, as who listens does.
+    // Accepted connections inherit it: lingering ones do not prevent binding again, a listener does.
     socket.set_reuse_address(kind == Type::STREAM)?;
     if kind == Type::STREAM {
         socket.listen(BACKLOG)?;
@@ -122,21 +119,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_taken_again_past_what_lingers_but_not_from_who_listens() {
-        let first = Sockets::bind().unwrap();
+    fn lingering_ports_are_bound_again() {
+        let first = ListenerSockets::bind().unwrap();
         let ports = first.ports;
-        assert!(Sockets::bind_again(ports).is_err());
+        assert!(ListenerSockets::bind_ports(ports).is_err());
         let _client = std::net::TcpStream::connect(("127.0.0.1", ports.listener)).unwrap();
         let listener = std::net::TcpListener::from(first.listeners.into_iter().next().unwrap());
-        // Ours closes first, and lingers.
+        // Our end closes first, and lingers.
         drop(listener.accept().unwrap());
         drop((listener, first.dns_udp, first.dns_tcp));
-        assert_eq!(Sockets::bind_again(ports).unwrap().ports, ports);
+        assert_eq!(ListenerSockets::bind_ports(ports).unwrap().ports, ports);
     }
 
     #[test]
-    fn every_family_and_type_shares_a_port() {
-        let sockets = Sockets::bind().unwrap();
+    fn families_and_types_share_a_port() {
+        let sockets = ListenerSockets::bind().unwrap();
         assert_ne!(sockets.ports.listener, sockets.ports.dns);
         assert_eq!(sockets.listeners.len(), sockets.dns_udp.len());
         assert_eq!(sockets.dns_tcp.len(), sockets.dns_udp.len());

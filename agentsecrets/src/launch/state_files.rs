@@ -1,5 +1,5 @@
-//! Our own files as the launcher treats them: it knows whose they are, sees that they exist, and hides
-//! them. It reads none of them but the list of sessions, in which it enters its own.
+//! Our own files as the launcher treats them: it finds their owner, creates their folders and masks them. It
+//! reads only the list of sessions, to which it adds its own.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,29 +9,30 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-use super::user::{AgentUser, who_called_sudo};
+use super::user::{AgentUser, sudo_caller};
 use crate::authz::registry::{self, RegistryError};
 use crate::authz::sessions::{Session, Sessions};
 use crate::sys::home::Home;
 
-/// Who owns our files: whoever owns the first folder that exists, else who called `sudo`, else the caller.
-pub fn owner(home: &Home) -> (u32, u32) {
+/// The owner of our files: the owner of the first folder that exists, otherwise sudo's caller, otherwise the
+/// current user.
+pub(crate) fn owner(home: &Home) -> (u32, u32) {
     let found = home.folders().into_iter().find_map(|folder| fs::metadata(folder).ok());
-    match (found, who_called_sudo()) {
+    match (found, sudo_caller()) {
         (Some(folder), _) => (folder.uid(), folder.gid()),
         (None, Some(user)) => (user.uid.as_raw(), user.gid.as_raw()),
         (None, None) => (Uid::current().as_raw(), Gid::current().as_raw()),
     }
 }
 
-/// Makes those of our folders that are missing, with the rights of their owner alone: a folder that the
-/// agent's user could make in our place would be our policy the next time.
-pub fn make_folders(home: &Home) -> io::Result<()> {
+/// Creates missing folders with the rights of their owner: a folder that the agent's user could create in
+/// their place would hold the next run's policy.
+pub(crate) fn make_folders(home: &Home) -> io::Result<()> {
     as_owner(home, || home.folders().into_iter().try_for_each(crate::sys::files::private_folder))
 }
 
-/// Writes down that a run has begun, so that others see it and can end it. Those that are gone are forgotten.
-pub fn register(home: &Home, session: Session) -> Result<(), RegistryError> {
+/// Registers the session of a run, so that others see it and can end it. Ended ones are removed.
+pub(crate) fn register_session(home: &Home, session: Session) -> Result<(), RegistryError> {
     as_owner(home, || {
         registry::change(&home.sessions(), |sessions: &mut Sessions| {
             sessions.forget_gone(home);
@@ -41,7 +42,7 @@ pub fn register(home: &Home, session: Session) -> Result<(), RegistryError> {
     })
 }
 
-/// Does something to our files with the rights of their owner.
+/// Runs `work` with the file system rights of our files' owner.
 fn as_owner<T>(home: &Home, work: impl FnOnce() -> T) -> T {
     let (uid, gid) = owner(home);
     let (gid_before, uid_before) = (setfsgid(Gid::from_raw(gid)), setfsuid(Uid::from_raw(uid)));
@@ -52,9 +53,13 @@ fn as_owner<T>(home: &Home, work: impl FnOnce() -> T) -> T {
 }
 
 /// Our folders, and every file that a variable of ours names.
-pub fn to_hide(home: &Home, user: &AgentUser, variables: &[(OsString, OsString)]) -> Vec<PathBuf> {
+pub(crate) fn paths_to_mask(
+    home: &Home,
+    user: &AgentUser,
+    variables: &[(OsString, OsString)],
+) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = home.folders().into_iter().map(Path::to_path_buf).collect();
-    // The usual ones of the agent's user as well, whatever home this run has.
+    // Also the default folders of the agent's user, whatever home this run has.
     let usual = [".config/agentsecrets", ".local/share/agentsecrets", ".local/state/agentsecrets"];
     paths.extend(usual.map(|folder| user.home.join(folder)));
     let named = std::env::vars_os().chain(variables.iter().cloned()).filter(|(name, _)| {

@@ -1,8 +1,8 @@
-//! The launcher while the agent runs: it passes signals and the terminal's bytes on, ends the run at its
-//! time, says when the interceptor is gone, and looks at nothing that an agent sends.
+//! The launcher's event loop while the agent runs: it forwards signals and terminal bytes, ends the run at
+//! its deadline, and reports the interceptor's end. It interprets nothing that an agent sends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
@@ -11,19 +11,19 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::cgroup::Cgroup;
-use super::interceptor::Interceptor;
-use super::terminal::{Relay, Standard};
-use crate::launch::init_protocol::{self, Report};
+use super::interceptor::InterceptorProcess;
+use super::terminal::{StdioTerminals, TerminalRelay};
+use crate::launch::init_protocol::{self, InitReport};
+use crate::privsep::Channel;
 
-/// What the agent's processes have between SIGTERM and SIGKILL, and within which a second request to end
-/// is meant as such.
-const GRACE: Duration = Duration::from_secs(5);
+/// Time between SIGTERM and SIGKILL, and the time within which a second request to end kills.
+const TERM_GRACE: Duration = Duration::from_secs(5);
 
-/// The exit code for a run whose first process was killed.
-const KILLED: u8 = 128 + Signal::SIGKILL as u8;
+/// The exit code of a run whose init process was killed.
+const KILLED_EXIT_CODE: u8 = 128 + Signal::SIGKILL as u8;
 
-/// The signals that the launcher reads instead of being ended by them.
-pub fn caught() -> SigSet {
+/// Signals that the launcher handles instead of being ended by them.
+pub(crate) fn handled_signals() -> SigSet {
     [
         Signal::SIGINT,
         Signal::SIGTERM,
@@ -38,119 +38,115 @@ pub fn caught() -> SigSet {
     .collect()
 }
 
-/// How the command ended.
-pub enum Ended {
-    /// With this exit code.
-    With(u8),
-    /// It never started.
+pub(crate) enum RunOutcome {
+    /// The command ended with this exit code.
+    Exited(u8),
+    /// The command was not started.
     NotStarted {
         /// The exit code: 125, 126 or 127.
         exit: u8,
-        /// What happened.
-        what: String,
+        error: String,
     },
 }
 
-/// A running agent, as the launcher knows it.
-pub struct Run<'a> {
-    /// Its cgroup.
-    pub cgroup: &'a Cgroup,
-    /// The socket to its first process.
-    pub agent: OwnedFd,
-    /// Its interceptor.
-    pub interceptor: &'a mut Interceptor,
-    /// When it must end.
-    pub until: Option<Instant>,
+/// A running agent.
+pub(crate) struct Supervised<'a> {
+    pub(crate) cgroup: &'a Cgroup,
+    /// The socket to its init process.
+    pub(crate) agent: Channel,
+    pub(crate) interceptor: &'a mut InterceptorProcess,
+    pub(crate) deadline: Option<Instant>,
     /// Which of our standard descriptors are terminals.
-    pub standard: Standard,
+    pub(crate) standard: StdioTerminals,
 }
 
-/// Waits until the command ends. `caught()` must be blocked.
-pub fn supervise(mut run: Run<'_>) -> io::Result<Ended> {
-    let signals = SignalFd::with_flags(&caught(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut watch = Watch { relay: None, asked: None, kill_at: None, is_over: false };
+/// Waits until the command ends. `handled_signals()` must be blocked.
+pub(crate) fn supervise(mut run: Supervised<'_>) -> io::Result<RunOutcome> {
+    // A partial message must not hold up the deadline.
+    run.agent.set_nonblocking(true)?;
+    let signals = SignalFd::with_flags(&handled_signals(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let mut watch = Supervisor { relay: None, last_end_request: None, kill_at: None, is_ending: false };
     loop {
-        let reported = watch.wait(&run, &signals)?;
-        if watch.relay.as_mut().is_some_and(|relay| !relay.carry()) {
+        let has_report = watch.poll_events(&run, &signals)?;
+        if watch.relay.as_mut().is_some_and(|relay| !relay.transfer()) {
             watch.relay = None;
         }
         while let Some(signal) = signals.read_signal()? {
-            watch.signal(&run, signal.ssi_signo as i32)?;
+            watch.handle_signal(&run, signal.ssi_signo as i32)?;
         }
-        if run.interceptor.has_just_ended() {
+        if run.interceptor.poll_ended() {
             eprintln!("agentsecrets: the interceptor ended; the agent is offline\r");
         }
-        watch.clock(&mut run)?;
-        if reported && let Some(ended) = watch.report(&run)? {
+        watch.check_deadlines(&mut run)?;
+        if has_report && let Some(ended) = watch.handle_report(&run)? {
             return Ok(ended);
         }
     }
 }
 
-struct Watch {
-    relay: Option<Relay>,
-    /// When the run was last asked to end.
-    asked: Option<Instant>,
+struct Supervisor {
+    relay: Option<TerminalRelay>,
+    last_end_request: Option<Instant>,
     kill_at: Option<Instant>,
-    /// Its time has come, or its session was ended.
-    is_over: bool,
+    /// The deadline passed, or the session ended.
+    is_ending: bool,
 }
 
-impl Watch {
-    /// Waits until something happened. Whether the agent's first process has something to say.
-    fn wait(&self, run: &Run<'_>, signals: &SignalFd) -> io::Result<bool> {
-        let mut awaited = vec![
+impl Supervisor {
+    /// Waits for an event. Returns whether the init process sent a report.
+    fn poll_events(&self, run: &Supervised<'_>, signals: &SignalFd) -> io::Result<bool> {
+        let mut events = vec![
             PollFd::new(run.agent.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        awaited.extend(self.relay.iter().flat_map(Relay::awaited));
-        if !run.interceptor.is_gone() {
-            awaited.push(PollFd::new(run.interceptor.end(), PollFlags::POLLIN));
+        events.extend(self.relay.iter().flat_map(TerminalRelay::poll_fds));
+        if !run.interceptor.has_ended() {
+            events.push(PollFd::new(run.interceptor.control_fd(), PollFlags::POLLIN));
         }
-        let next = [run.until, self.kill_at].into_iter().flatten().min();
+        let next = [run.deadline, self.kill_at].into_iter().flatten().min();
         let limit = next.map_or(PollTimeout::NONE, |at| {
-            // A millisecond more, so that the clock has passed the time when we look.
+            // One millisecond more, so that the deadline has passed when we look.
             let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        match poll(&mut awaited, limit) {
+        match poll(&mut events, limit) {
             Err(nix::Error::EINTR) => return Ok(false),
             done => done?,
         };
-        Ok(awaited.first().and_then(PollFd::any).unwrap_or(false))
+        Ok(events.first().and_then(PollFd::any).unwrap_or(false))
     }
 
-    fn signal(&mut self, run: &Run<'_>, number: i32) -> io::Result<()> {
+    fn handle_signal(&mut self, run: &Supervised<'_>, number: i32) -> io::Result<()> {
         let Ok(signal) = Signal::try_from(number) else { return Ok(()) };
         match signal {
-            Signal::SIGWINCH => self.relay.iter().for_each(Relay::resize),
+            Signal::SIGWINCH => self.relay.iter().for_each(TerminalRelay::resize),
             Signal::SIGCONT => {
                 if let Some(relay) = &mut self.relay {
-                    relay.take_over();
+                    relay.set_raw();
                     relay.resize();
                 }
             }
             Signal::SIGCHLD | Signal::SIGTTOU => {}
             _ => {
-                let again = self.asked.is_some_and(|at| at.elapsed() < GRACE);
-                if again && matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
+                let is_repeated = self.last_end_request.is_some_and(|at| at.elapsed() < TERM_GRACE);
+                if is_repeated && matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
                     run.cgroup.kill()?;
                 } else {
-                    self.asked = Some(Instant::now());
+                    self.last_end_request = Some(Instant::now());
                     // It may have ended at this moment.
-                    let _ = init_protocol::pass_on(&run.agent, signal);
+                    let _ = init_protocol::send_signal(&run.agent, signal);
                 }
             }
         }
         Ok(())
     }
 
-    fn clock(&mut self, run: &mut Run<'_>) -> io::Result<()> {
+    fn check_deadlines(&mut self, run: &mut Supervised<'_>) -> io::Result<()> {
         let now = Instant::now();
-        let is_told = run.interceptor.session_is_over() && !self.is_over;
-        if is_told || run.until.is_some_and(|until| until <= now) {
-            (run.until, self.is_over) = (None, true);
-            self.kill_at = Some(now + GRACE);
+        let has_session_ended = run.interceptor.session_is_over() && !self.is_ending;
+        if has_session_ended || run.deadline.is_some_and(|until| until <= now) {
+            (run.deadline, self.is_ending) = (None, true);
+            self.kill_at = Some(now + TERM_GRACE);
             run.cgroup.terminate()?;
         }
         if self.kill_at.is_some_and(|at| at <= now) {
@@ -160,22 +156,26 @@ impl Watch {
         Ok(())
     }
 
-    fn report(&mut self, run: &Run<'_>) -> io::Result<Option<Ended>> {
-        let ended = match init_protocol::receive(&run.agent)? {
-            Some((Report::Terminal, Some(terminal))) => {
-                self.relay = Some(Relay::start(run.standard, terminal)?);
+    fn handle_report(&mut self, run: &Supervised<'_>) -> io::Result<Option<RunOutcome>> {
+        let received = match init_protocol::recv(&run.agent) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            received => received?,
+        };
+        let outcome = match received {
+            Some((InitReport::Terminal, Some(terminal))) => {
+                self.relay = Some(TerminalRelay::start(run.standard, terminal)?);
                 return Ok(None);
             }
-            Some((Report::Terminal | Report::Started, _)) => return Ok(None),
-            Some((Report::Failed { exit, what }, _)) => Ended::NotStarted { exit, what },
-            Some((Report::Ended(exit), _)) => Ended::With(exit),
-            None => Ended::With(KILLED),
+            Some((InitReport::Terminal | InitReport::Started, _)) => return Ok(None),
+            Some((InitReport::Failed { exit, error }, _)) => RunOutcome::NotStarted { exit, error },
+            Some((InitReport::Ended(exit), _)) => RunOutcome::Exited(exit),
+            None => RunOutcome::Exited(KILLED_EXIT_CODE),
         };
-        // Whatever the command left running must not write on.
+        // Remaining processes of the command must not write any more.
         run.cgroup.kill()?;
         if let Some(mut relay) = self.relay.take() {
             relay.drain();
         }
-        Ok(Some(ended))
+        Ok(Some(outcome))
     }
 }

@@ -1,5 +1,5 @@
-//! The person's terminal, which the agent never holds: raw while the agent's own stands in for it,
-//! restored whatever happens, and relayed byte by byte.
+//! Relays the caller's terminal, which the agent never holds, to the agent's pseudo-terminal. The caller's
+//! terminal is raw meanwhile, and restored in every case.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,18 +18,14 @@ use crate::sys::terminal;
 
 /// Which of the standard descriptors are terminals.
 #[derive(Debug, Clone, Copy)]
-pub struct Standard {
-    /// Standard input.
-    pub input: bool,
-    /// Standard output.
-    pub output: bool,
-    /// Standard error.
-    pub error: bool,
+pub(crate) struct StdioTerminals {
+    pub(crate) input: bool,
+    pub(crate) output: bool,
+    pub(crate) error: bool,
 }
 
-impl Standard {
-    /// Asks the kernel.
-    pub fn find() -> Self {
+impl StdioTerminals {
+    pub(crate) fn detect() -> Self {
         Self {
             input: isatty(io::stdin()).unwrap_or(false),
             output: isatty(io::stdout()).unwrap_or(false),
@@ -37,13 +33,12 @@ impl Standard {
         }
     }
 
-    /// Whether any is.
-    pub fn any(self) -> bool {
+    pub(crate) fn has_any(self) -> bool {
         self.input || self.output || self.error
     }
 
-    /// The files of those that are.
-    pub fn names(self) -> Vec<PathBuf> {
+    /// The terminals' device files.
+    pub(crate) fn paths(self) -> Vec<PathBuf> {
         let mut names = Vec::new();
         names.extend(self.input.then(|| ttyname(io::stdin()).ok()).flatten());
         names.extend(self.output.then(|| ttyname(io::stdout()).ok()).flatten());
@@ -52,116 +47,124 @@ impl Standard {
     }
 }
 
-/// The person's terminal and the agent's, joined. Neither side can keep the launcher waiting.
-pub struct Relay {
-    person: OwnedFd,
-    /// Where the person types, if that is a terminal and still open.
+/// A relay between the caller's terminal and the agent's. Neither side can block the launcher.
+pub(crate) struct TerminalRelay {
+    caller: OwnedFd,
+    /// The caller's input, if it is a terminal and still open.
     input: Option<OwnedFd>,
     agent: OwnedFd,
-    standard: Standard,
-    /// The person's settings, while they are changed.
-    before: Option<Termios>,
-    /// What the agent wrote and the person's terminal has not yet taken.
-    shown: Vec<u8>,
-    /// What the person typed and the agent's terminal has not yet taken.
-    typed: Vec<u8>,
-    /// What is taken out of what is shown.
+    standard: StdioTerminals,
+    /// The caller's settings, while they are changed.
+    saved_settings: Option<Termios>,
+    /// Written by the agent and not yet by us to the caller's terminal.
+    output_buffer: Vec<u8>,
+    /// Typed by the caller and not yet written to the agent's terminal.
+    input_buffer: Vec<u8>,
+    /// Secret values to remove from the output.
     mask: Option<Mask>,
 }
 
-impl Relay {
-    /// Joins them; one of `standard` must be a terminal.
-    pub fn start(standard: Standard, agent: OwnedFd) -> io::Result<Self> {
+impl TerminalRelay {
+    /// Starts the relay; one of `standard` must be a terminal.
+    pub(crate) fn start(standard: StdioTerminals, agent: OwnedFd) -> io::Result<Self> {
         let person = match standard {
-            Standard { output: true, .. } => reopen(io::stdout(), OFlag::O_RDWR)?,
-            Standard { error: true, .. } => reopen(io::stderr(), OFlag::O_RDWR)?,
+            StdioTerminals { output: true, .. } => reopen(io::stdout(), OFlag::O_RDWR)?,
+            StdioTerminals { error: true, .. } => reopen(io::stderr(), OFlag::O_RDWR)?,
             _ => reopen(io::stdin(), OFlag::O_RDWR)?,
         };
         let input = if standard.input { Some(reopen(io::stdin(), OFlag::O_RDONLY)?) } else { None };
         fcntl(&agent, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let (shown, typed) = (Vec::new(), Vec::new());
-        let mut relay = Self { person, input, agent, standard, before: None, shown, typed, mask: None };
+        let (output_buffer, input_buffer) = (Vec::new(), Vec::new());
+        let mut relay = Self {
+            caller: person,
+            input,
+            agent,
+            standard,
+            saved_settings: None,
+            output_buffer,
+            input_buffer,
+            mask: None,
+        };
         relay.resize();
-        relay.take_over();
+        relay.set_raw();
         Ok(relay)
     }
 
-    /// Takes the values of `mask` out of what is shown.
-    pub fn masking(mut self, mask: Mask) -> Self {
+    /// Removes the values of `mask` from the output.
+    pub(crate) fn with_mask(mut self, mask: Mask) -> Self {
         self.mask = Some(mask);
         self
     }
 
-    /// How long the agent may write nothing before `pause` is due. `None`: nothing waits for it.
-    pub fn patience(&self) -> Option<Duration> {
-        self.mask.as_ref().filter(|_| self.shown.is_empty()).and_then(Mask::patience)
+    /// The silence of the agent after which `flush_held` is due; `None` if nothing is held.
+    pub(crate) fn hold_timeout(&self) -> Option<Duration> {
+        self.mask.as_ref().filter(|_| self.output_buffer.is_empty()).and_then(Mask::patience)
     }
 
-    /// Shows what the mask held back, since the agent has written nothing for so long.
-    pub fn pause(&mut self) {
+    /// Writes the bytes that the mask held back, after that silence.
+    pub(crate) fn flush_held(&mut self) {
         if let Some(mask) = &mut self.mask {
-            self.shown.extend_from_slice(&mask.pause());
+            self.output_buffer.extend_from_slice(&mask.pause());
         }
     }
 
-    /// What to wait for before `carry` has something to do.
-    pub fn awaited(&self) -> Vec<PollFd<'_>> {
+    /// Descriptors to poll before the next `transfer`.
+    pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let mut agent = PollFlags::empty();
-        let mut awaited = Vec::new();
-        if self.shown.is_empty() {
+        let mut fds = Vec::new();
+        if self.output_buffer.is_empty() {
             agent |= PollFlags::POLLIN;
         } else {
-            awaited.push(PollFd::new(self.person.as_fd(), PollFlags::POLLOUT));
+            fds.push(PollFd::new(self.caller.as_fd(), PollFlags::POLLOUT));
         }
-        if !self.typed.is_empty() {
+        if !self.input_buffer.is_empty() {
             agent |= PollFlags::POLLOUT;
         } else if let Some(input) = self.input.as_ref().filter(|_| self.is_foreground()) {
-            awaited.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
         }
         if !agent.is_empty() {
-            awaited.push(PollFd::new(self.agent.as_fd(), agent));
+            fds.push(PollFd::new(self.agent.as_fd(), agent));
         }
-        awaited
+        fds
     }
 
-    /// Carries what can be carried without waiting. `false`: one of the terminals is closed for good.
-    pub fn carry(&mut self) -> bool {
-        let input = self.input.as_ref().filter(|_| self.typed.is_empty() && self.is_foreground());
-        if input.is_some_and(|input| !fill(input.as_fd(), &mut self.typed)) {
+    /// Transfers all bytes that can be transferred without blocking. `false`: one of the terminals is closed.
+    pub(crate) fn transfer(&mut self) -> bool {
+        let input = self.input.as_ref().filter(|_| self.input_buffer.is_empty() && self.is_foreground());
+        if input.is_some_and(|input| !read_into(input.as_fd(), &mut self.input_buffer)) {
             self.input = None;
         }
-        let taken = empty(&mut self.typed, self.agent.as_fd());
-        let open = !self.shown.is_empty() || self.hear();
-        empty(&mut self.shown, self.person.as_fd()) && taken && open
+        let is_agent_open = write_from(&mut self.input_buffer, self.agent.as_fd());
+        let is_open = !self.output_buffer.is_empty() || self.read_agent();
+        write_from(&mut self.output_buffer, self.caller.as_fd()) && is_agent_open && is_open
     }
 
-    /// Shows what the agent wrote before it was killed. A terminal on which nothing moves any more is not
-    /// waited for long.
-    pub fn drain(&mut self) {
+    /// Writes the rest of a killed agent's output. It gives up on a blocked terminal soon.
+    pub(crate) fn drain(&mut self) {
         self.input = None;
-        self.typed.clear();
-        while self.carry() || !self.shown.is_empty() {
-            if !matches!(poll(&mut self.awaited(), PollTimeout::from(500u16)), Ok(1..)) {
+        self.input_buffer.clear();
+        while self.transfer() || !self.output_buffer.is_empty() {
+            if !matches!(poll(&mut self.poll_fds(), PollTimeout::from(500u16)), Ok(1..)) {
                 return;
             }
         }
     }
 
-    /// Takes what the agent wrote. `false`: there will never be more.
-    fn hear(&mut self) -> bool {
-        let open = fill(self.agent.as_fd(), &mut self.shown);
+    /// Reads the agent's output. `false`: there will be no more.
+    fn read_agent(&mut self) -> bool {
+        let is_open = read_into(self.agent.as_fd(), &mut self.output_buffer);
         if let Some(mask) = &mut self.mask {
-            self.shown = mask.pass(std::mem::take(&mut self.shown)).to_vec();
-            if !open {
-                self.shown.extend_from_slice(&mask.finish());
+            self.output_buffer = mask.pass(std::mem::take(&mut self.output_buffer)).to_vec();
+            if !is_open {
+                self.output_buffer.extend_from_slice(&mask.finish());
             }
         }
-        open
+        is_open
     }
 
-    /// Makes the person's terminal raw, if its input is ours and we are in its foreground; also after
-    /// the person brought us back.
-    pub fn take_over(&mut self) {
+    /// Makes the caller's terminal raw, if its input is ours and we are in its foreground; also after
+    /// SIGCONT.
+    pub(crate) fn set_raw(&mut self) {
         if !self.standard.input || !self.is_foreground() {
             return;
         }
@@ -169,51 +172,51 @@ impl Relay {
         let mut raw = now.clone();
         cfmakeraw(&mut raw);
         if !(self.standard.output && self.standard.error) {
-            // Something else than the agent writes there too, in the way of an ordinary program.
+            // Output that does not come from the agent needs ordinary processing.
             raw.output_flags |= OutputFlags::OPOST;
         }
-        if tcsetattr(io::stdin(), SetArg::TCSANOW, &raw).is_ok() && self.before.is_none() {
-            self.before = Some(now);
+        if tcsetattr(io::stdin(), SetArg::TCSANOW, &raw).is_ok() && self.saved_settings.is_none() {
+            self.saved_settings = Some(now);
         }
     }
 
-    /// Gives the agent's terminal the size of the person's.
-    pub fn resize(&self) {
+    /// Copies the size of the caller's terminal to the agent's.
+    pub(crate) fn resize(&self) {
         // Without a size the agent's terminal keeps none: programs then assume one.
-        let _ = terminal::size(&self.person).and_then(|size| terminal::resize(&self.agent, size));
+        let _ = terminal::size(&self.caller).and_then(|size| terminal::resize(&self.agent, size));
     }
 
     fn is_foreground(&self) -> bool {
         // A terminal that does not control our session has no foreground.
-        tcgetpgrp(&self.person).map_or(true, |group| group == getpgrp())
+        tcgetpgrp(&self.caller).map_or(true, |group| group == getpgrp())
     }
 }
 
-impl Relay {
-    /// Gives the person's terminal its settings back.
-    pub fn give_back(&mut self) {
-        if let Some(before) = &self.before {
+impl TerminalRelay {
+    /// Restores the caller's settings.
+    pub(crate) fn restore(&mut self) {
+        if let Some(before) = &self.saved_settings {
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
         }
     }
 }
 
-impl Drop for Relay {
+impl Drop for TerminalRelay {
     fn drop(&mut self) {
-        self.give_back();
+        self.restore();
     }
 }
 
-/// Opens the terminal `of` a second time, so that not to wait is our way alone, not that of the programs
-/// which share it with us.
+/// Opens the terminal `of` a second time, so that only our descriptor is non-blocking and not that of
+/// programs which share it.
 fn reopen(of: impl AsFd, how: OFlag) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", of.as_fd().as_raw_fd());
     let flags = how | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     Ok(open(path.as_str(), flags, Mode::empty())?)
 }
 
-/// Reads what there is into the empty `buffer`. `false`: there will never be more.
-fn fill(from: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> bool {
+/// Reads available bytes into the empty `buffer`. `false`: there will be no more.
+fn read_into(from: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> bool {
     let mut bytes = [0; 16 << 10];
     match read(from, &mut bytes) {
         Err(Errno::EINTR | Errno::EAGAIN) => true,
@@ -225,11 +228,11 @@ fn fill(from: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Writes what is taken of `buffer`. `false`: nothing will ever be.
-fn empty(buffer: &mut Vec<u8>, to: BorrowedFd<'_>) -> bool {
+/// Writes as much of `buffer` as fits. `false`: the other side is closed.
+fn write_from(buffer: &mut Vec<u8>, to: BorrowedFd<'_>) -> bool {
     while !buffer.is_empty() {
         match write(to, buffer) {
-            Ok(taken) => drop(buffer.drain(..taken.min(buffer.len()))),
+            Ok(written) => drop(buffer.drain(..written.min(buffer.len()))),
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return true,
             Err(_) => {

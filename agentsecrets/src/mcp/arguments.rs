@@ -1,5 +1,5 @@
-//! What a model gives the tools: read strictly, so that a mistake is told and not guessed at. Nothing that was
-//! given is repeated but the names of fields and places.
+//! Parses the arguments of tools strictly, so that mistakes are reported and not guessed. Errors repeat only
+//! names of fields and locations, never values.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::call::Injection;
-use crate::call::Wanted;
+use crate::call::RequestSpec;
 use crate::call::describe_json_error;
 use crate::types::body::Body;
 
-/// The largest body that is taken, in bytes.
-const LARGEST_BODY: usize = 8 << 20;
+const MAX_BODY_BYTES: usize = 8 << 20;
 
 /// The arguments of `api_call`.
 #[derive(Debug, Default, Deserialize)]
@@ -32,8 +31,8 @@ pub(super) struct ApiCall {
 }
 
 impl ApiCall {
-    /// Reads what was given.
-    pub(super) fn read(arguments: Option<JsonObject>) -> Result<Self, String> {
+    /// Parses the arguments.
+    pub(super) fn parse(arguments: Option<JsonObject>) -> Result<Self, String> {
         let given = arguments.unwrap_or_default();
         for (field, is_right, right) in [
             ("url", Value::is_string as fn(&Value) -> bool, "a string"),
@@ -48,27 +47,27 @@ impl ApiCall {
         serde_json::from_value(Value::Object(given)).map_err(|error| describe_json_error(&error))
     }
 
-    /// The request that it describes, and the secrets that are to go into it.
-    pub(super) fn request(self) -> Result<(Request<Body>, Vec<Injection>), String> {
+    /// Builds the request, and parses its injections.
+    pub(super) fn build(self) -> Result<(Request<Body>, Vec<Injection>), String> {
         let body = match self.body {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text),
-            // Models write JSON as JSON.
+            // Models write a JSON body as JSON.
             Some(value) => Some(value.to_string()),
         };
-        if body.as_ref().is_some_and(|body| body.len() > LARGEST_BODY) {
-            return Err(format!("`body` is larger than {} MiB", LARGEST_BODY >> 20));
+        if body.as_ref().is_some_and(|body| body.len() > MAX_BODY_BYTES) {
+            return Err(format!("`body` is larger than {} MiB", MAX_BODY_BYTES >> 20));
         }
-        let wanted = Wanted {
+        let spec = RequestSpec {
             url: self.url,
             method: self.method.unwrap_or_default(),
             headers: self.headers.unwrap_or_default().into_iter().collect(),
             body,
         };
-        wanted.spending(&self.injections.unwrap_or_default()).map_err(|wrong| wrong.to_string())
+        spec.build_with_injections(&self.injections.unwrap_or_default()).map_err(|error| error.to_string())
     }
 
-    /// What a client may give, as JSON Schema.
+    /// The JSON Schema of the arguments.
     pub(super) fn schema() -> JsonObject {
         let texts = |about: &str| json!({"type": "object", "additionalProperties": {"type": "string"}, "description": about});
         object(json!({
@@ -113,7 +112,7 @@ fn is_texts(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(|map| map.values().all(Value::is_string))
 }
 
-/// `value`, which is written as an object.
+/// The object in `value`.
 pub(super) fn object(value: Value) -> JsonObject {
     match value {
         Value::Object(object) => object,
@@ -126,11 +125,11 @@ mod tests {
     use super::*;
 
     fn read(value: Value) -> Result<(Request<Body>, Vec<Injection>), String> {
-        ApiCall::read(Some(object(value)))?.request()
+        ApiCall::parse(Some(object(value)))?.build()
     }
 
     #[test]
-    fn a_body_may_be_text_or_json() {
+    fn body_is_text_or_json() {
         for (body, length) in [(json!("a=b"), "3"), (json!({"a": 1}), "7"), (json!([1]), "3")] {
             let (request, _) =
                 read(json!({"url": "https://api.test/", "method": "post", "body": body})).unwrap();
@@ -144,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_without_what_was_given() {
+    fn error_does_not_repeat_input() {
         let url = "https://api.test/";
-        for (given, told) in [
+        for (given, expected) in [
             (json!({}), "missing field `url`"),
             (json!({"url": 7}), "`url` must be a string"),
             (json!({"url": url, "method": ["sk_live"]}), "`method` must be a string"),
@@ -158,10 +157,10 @@ mod tests {
                 "injections: 'bearer': it must be given",
             ),
             (json!({"url": url, "injection": {"bearer": "K"}}), "unknown field `injection`"),
-            (json!({"url": url, "body": "x".repeat(LARGEST_BODY + 1)}), "`body` is larger than 8 MiB"),
+            (json!({"url": url, "body": "x".repeat(MAX_BODY_BYTES + 1)}), "`body` is larger than 8 MiB"),
         ] {
-            let wrong = read(given).unwrap_err();
-            assert!(wrong.starts_with(told) && !wrong.contains("live"), "{wrong}");
+            let error = read(given).unwrap_err();
+            assert!(error.starts_with(expected) && !error.contains("live"), "{error}");
         }
     }
 }

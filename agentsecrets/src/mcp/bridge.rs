@@ -1,4 +1,4 @@
-//! The bridge for frameworks' plugins: one request as JSON, one answer as JSON, and never an exit without one.
+//! The bridge for frameworks' plugins: one JSON request, one JSON response, also after a failure.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,67 +7,67 @@ use http::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::call::Answer;
+use crate::call::CallResponse;
 use crate::call::Injection;
-use crate::call::Wanted;
+use crate::call::RequestSpec;
 use crate::call::describe_json_error;
 use crate::types::body::Body;
 use crate::types::name::Environment;
 
-/// What a plugin asks for.
+/// The request of a plugin.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub(crate) struct BridgeRequest {
     url: String,
     #[serde(default)]
     method: String,
-    /// As which agent entry it speaks, if the policy has it.
+    /// The agent entry, if the policy has it.
     #[serde(default)]
-    pub agent_id: String,
+    pub(crate) agent_id: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
     body: Option<String>,
-    /// The environment that it expects.
+    /// The environment that the plugin expects.
     #[serde(default)]
-    pub environment: Option<Environment>,
-    /// The folder of its project.
+    pub(crate) environment: Option<Environment>,
+    /// The folder of the plugin's project.
     #[serde(default)]
-    pub path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
     #[serde(default)]
     injections: BTreeMap<String, String>,
 }
 
-/// How it is answered.
+/// The data of a successful response.
 #[derive(Debug, Serialize)]
-struct Answered<'a> {
+struct BridgeResponse<'a> {
     status_code: u16,
     headers: BTreeMap<&'a str, String>,
     body: String,
     environment: &'a str,
 }
 
-impl Asked {
-    /// Reads a request.
-    pub fn read(text: &[u8]) -> Result<Self, String> {
+impl BridgeRequest {
+    /// Parses a request.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(text)
-            .map_err(|error| format!("the request cannot be understood: {}", describe_json_error(&error)))
+            .map_err(|error| format!("the request is not valid: {}", describe_json_error(&error)))
     }
 
-    /// The request that it describes, and the secrets that are to go into it.
-    pub fn request(&self) -> Result<(Request<Body>, Vec<Injection>), String> {
-        let wanted = Wanted {
+    /// Builds the request, and parses its injections.
+    pub(crate) fn build(&self) -> Result<(Request<Body>, Vec<Injection>), String> {
+        let spec = RequestSpec {
             url: self.url.clone(),
             method: self.method.clone(),
             headers: self.headers.clone().into_iter().collect(),
             body: self.body.clone(),
         };
-        wanted.spending(&self.injections).map_err(|wrong| wrong.to_string())
+        spec.build_with_injections(&self.injections).map_err(|error| error.to_string())
     }
 }
 
-/// What `answer` is told as.
-pub fn answered(answer: &Answer, environment: &Environment) -> Value {
+/// The JSON of a response.
+pub(crate) fn response(answer: &CallResponse, environment: &Environment) -> Value {
     let mut headers = BTreeMap::<&str, String>::new();
     for (name, value) in &answer.headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -76,7 +76,7 @@ pub fn answered(answer: &Answer, environment: &Environment) -> Value {
             .and_modify(|before| *before = format!("{before}, {value}"))
             .or_insert_with(|| value.into_owned());
     }
-    let data = Answered {
+    let data = BridgeResponse {
         status_code: answer.status,
         headers,
         body: String::from_utf8_lossy(&answer.body).into_owned(),
@@ -85,13 +85,13 @@ pub fn answered(answer: &Answer, environment: &Environment) -> Value {
     json!({ "ok": true, "data": data })
 }
 
-/// What a failure is told as.
-pub fn failed(why: &str) -> Value {
+/// The JSON of a failure.
+pub(crate) fn failure(why: &str) -> Value {
     json!({ "ok": false, "error": why })
 }
 
-/// What the state of things is told as.
-pub fn status(environment: &Environment) -> Value {
+/// The JSON of the status request.
+pub(crate) fn status(environment: &Environment) -> Value {
     json!({ "ok": true, "data": { "environment": { "active": environment } } })
 }
 
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unknown_doubled_or_of_another_kind_is_refused() {
+    fn invalid_request_is_refused() {
         for text in [
             "",
             "[]",
@@ -111,29 +111,29 @@ mod tests {
             r#"{"url": "https://a.test", "headers": ["x"]}"#,
             r#"{"url": "https://a.test", "environment": "no such/thing"}"#,
         ] {
-            assert!(Asked::read(text.as_bytes()).is_err(), "{text}");
+            assert!(BridgeRequest::parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_mistake_is_told_without_what_was_given() {
+    fn error_does_not_repeat_input() {
         for text in [
             r#""sk_live""#,
             r#"{"url": "https://a.test", "headers": "sk_live"}"#,
             r#"{"url": "https://a.test", "injections": {"bearer": ["sk_live"]}, "body": 7}"#,
             r#"{"url": "https://a.test", "environment": "sk_live/x"}"#,
         ] {
-            let wrong = Asked::read(text.as_bytes()).unwrap_err();
-            assert!(!wrong.contains("live"), "{wrong}");
+            let error = BridgeRequest::parse(text.as_bytes()).unwrap_err();
+            assert!(!error.contains("live"), "{error}");
         }
     }
 
     #[test]
-    fn headers_that_come_twice_are_joined() {
-        let mut answer = Answer { status: 200, ..Answer::default() };
+    fn repeated_headers_are_joined() {
+        let mut answer = CallResponse { status: 200, ..CallResponse::default() };
         answer.headers.append("x-a", "1".parse().unwrap());
         answer.headers.append("x-a", "2".parse().unwrap());
-        let told = answered(&answer, &Environment::default());
-        assert_eq!((&told["ok"], &told["data"]["headers"]["x-a"]), (&json!(true), &json!("1, 2")));
+        let json = response(&answer, &Environment::default());
+        assert_eq!((&json["ok"], &json["data"]["headers"]["x-a"]), (&json!(true), &json!("1, 2")));
     }
 }

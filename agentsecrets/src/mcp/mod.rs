@@ -1,10 +1,10 @@
-//! MCP: the way in for models. What they ask for is a request like any other, judged by the policy as an
-//! agent's; they name secrets, and are told what to do about a refusal in words that they understand.
+//! The MCP server for AI models. Their requests are those of an agent, and the policy decides them; a model
+//! names secrets, and gets advice after a rejection.
 
 mod arguments;
-pub mod bridge;
-pub mod install;
+pub(crate) mod bridge;
+pub(crate) mod install;
 mod server;
 mod tool_result;
 
-pub use server::serve;
+pub(crate) use server::serve;

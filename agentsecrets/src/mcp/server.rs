@@ -1,5 +1,5 @@
-//! The server on standard input and output. It ends when its client goes, or when it is told to; what is under
-//! way then is broken off, and its record says so.
+//! The MCP server on standard input and output. It ends when its client closes the connection or a signal
+//! arrives; calls in flight are then cancelled and recorded as aborted.
 
 use std::sync::Arc;
 
@@ -17,67 +17,65 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{ApiCall, object};
-use crate::call::Door;
+use crate::call::Sender;
 use crate::mcp::tool_result;
 use crate::pipeline::value_export;
 use crate::sys::{Ending, wait_until_nobody_reads};
 use crate::types::body::empty;
-use crate::types::failure::{Exit, Failure};
+use crate::types::failure::{ErrorContext, Exit, Failure};
 
-/// The longest message that is read, in bytes; a longer one is dropped.
-const LONGEST_MESSAGE: usize = 32 << 20;
-/// How much of an answer a model is given, in bytes.
-const MOST_OF_AN_ANSWER: usize = 1 << 20;
-/// How many calls are under way at a time.
-const MOST_AT_ONCE: usize = 32;
+/// Longer messages are dropped.
+const MAX_MESSAGE_BYTES: usize = 32 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
+const MAX_CONCURRENT_CALLS: usize = 32;
 
 const INSTRUCTIONS: &str = "\
-AgentSecrets sends HTTP requests with credentials that you never see: you give the NAME of a secret, its value is put \
-in on the way, and taken out of the answer again.\n\
+AgentSecrets sends HTTP requests with credentials that you never see: you give the NAME of a secret, its value is \
+inserted on the way, and removed from the response.\n\
 - list_secrets: the names that you may use.\n\
 - api_call: one request. `injections` says where a secret goes, by its name: {\"bearer\": \"STRIPE_KEY\"}, \
 {\"basic\": \"LOGIN\"}, {\"header:X-Api-Key\": \"KEY\"}, {\"query:key\": \"KEY\"}, {\"body:a.b\": \"KEY\"}, \
 {\"form:field\": \"KEY\"}.\n\
-- A placeholder, AS_SECRET_<NAME>, may stand in a header instead, such as {\"X-Api-Key\": \"AS_SECRET_API_KEY\"}: it is \
-replaced where the policy lets it stand, and stays text elsewhere.\n\
+- A placeholder, AS_SECRET_<NAME>, may be in a header instead, such as {\"X-Api-Key\": \"AS_SECRET_API_KEY\"}: it is \
+replaced where the policy allows it, and stays text elsewhere.\n\
 - Never ask the user for a secret's value, and never put one into a request.\n\
-- [REDACTED_BY_AGENTSECRETS] in an answer stands where a secret was.\n\
+- [REDACTED_BY_AGENTSECRETS] in a response marks a removed secret.\n\
 - Redirects are not followed: repeat the call with the new URL if it is right.\n\
 - An error with a name such as policy_denied or domain_not_in_allowlist is a decision of the user's policy. Do not \
 repeat the request or look for a way around it; tell the user.";
 
-/// Serves the client at our standard input and output, whose requests go out by `door`, until it goes or we
-/// are told to end.
-pub async fn serve(door: Door) -> Result<(), Failure> {
+/// Serves the client on standard input and output until it closes the connection or a signal arrives;
+/// `sender` sends the requests.
+pub(crate) async fn serve(sender: Sender) -> Result<(), Failure> {
     let end = CancellationToken::new();
-    tokio::spawn(when_told(end.clone()));
-    when_nobody_reads(end.clone());
+    tokio::spawn(cancel_on_signal(end.clone()));
+    cancel_when_output_closed(end.clone());
     let (read, write) = stdio_pipes();
-    let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(LONGEST_MESSAGE);
-    let server = Server { door: Arc::new(door), room: Semaphore::new(MOST_AT_ONCE) };
+    let transport = AsyncRwTransport::new_server(read, write).with_max_line_length(MAX_MESSAGE_BYTES);
+    let server = Server { sender: Arc::new(sender), permits: Semaphore::new(MAX_CONCURRENT_CALLS) };
     let running = match server.serve_with_ct(transport, end).await {
         Ok(running) => running,
         Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => return Ok(()),
         Err(ServerInitializeError::ExpectedInitializeRequest(_)) => {
-            return Err(Failure::new(Exit::Failure, "the client did not begin an MCP session"));
+            return Err(Failure::new(Exit::Failure, "the client did not start an MCP session"));
         }
-        Err(error) => return Err(Failure::new(Exit::Failure, format!("no MCP session began: {error}"))),
+        Err(error) => {
+            return Err(Failure::new(Exit::Failure, format!("no MCP session was started: {error}")));
+        }
     };
     let ended = running.waiting().await;
-    ended
-        .map(drop)
-        .map_err(|error| Failure::new(Exit::Failure, format!("the MCP session broke off: {error}")))
+    ended.map(drop).context("the MCP session failed")
 }
 
 struct Server {
-    door: Arc<Door>,
-    room: Semaphore,
+    sender: Arc<Sender>,
+    permits: Semaphore,
 }
 
 impl Server {
-    /// The result of the tool `name`, or none if there is no such tool.
+    /// Calls the tool of `request`; none if there is no such tool.
     async fn call(&self, request: CallToolRequestParams) -> Option<CallToolResult> {
-        let _room = self.room.acquire().await.ok()?;
+        let _room = self.permits.acquire().await.ok()?;
         match &*request.name {
             "list_secrets" => Some(self.list_secrets().await),
             "api_call" => Some(self.api_call(request).await),
@@ -86,12 +84,12 @@ impl Server {
     }
 
     async fn list_secrets(&self) -> CallToolResult {
-        let url = format!("https://{}{}", value_export::HOST, value_export::NAMES);
+        let url = format!("https://{}{}", value_export::HOST, value_export::NAMES_PATH);
         let request = match Request::get(url).header(HOST, value_export::HOST).body(empty()) {
             Ok(request) => request,
-            Err(error) => return tool_result::wrong(&error.to_string()),
+            Err(error) => return tool_result::bad_request(&error.to_string()),
         };
-        let answer = match self.door.ask(request, &[], MOST_OF_AN_ANSWER).await {
+        let answer = match self.sender.send(request, &[], MAX_RESPONSE_BYTES).await {
             Ok(answer) => answer,
             Err(failure) => return tool_result::failure(&failure),
         };
@@ -101,18 +99,18 @@ impl Server {
                 CallToolResult::success(vec![ContentBlock::text(none)])
             }
             Ok(names) => CallToolResult::success(vec![ContentBlock::text(names.join("\n"))]),
-            Err(_) => tool_result::answer(&answer),
+            Err(_) => tool_result::response(&answer),
         }
     }
 
     async fn api_call(&self, request: CallToolRequestParams) -> CallToolResult {
-        let read = ApiCall::read(request.arguments).and_then(ApiCall::request);
+        let read = ApiCall::parse(request.arguments).and_then(ApiCall::build);
         let (request, injections) = match read {
             Ok(read) => read,
-            Err(why) => return tool_result::wrong(&why),
+            Err(why) => return tool_result::bad_request(&why),
         };
-        match self.door.ask(request, &injections, MOST_OF_AN_ANSWER).await {
-            Ok(answer) => tool_result::answer(&answer),
+        match self.sender.send(request, &injections, MAX_RESPONSE_BYTES).await {
+            Ok(answer) => tool_result::response(&answer),
             Err(failure) => tool_result::failure(&failure),
         }
     }
@@ -143,8 +141,8 @@ impl ServerHandler for Server {
             || ErrorData::invalid_params("there is no such tool: they are list_secrets and api_call", None);
         tokio::select! {
             result = self.call(request) => result.map(Into::into).ok_or_else(unknown),
-            // Dropping the call breaks it off.
-            () = context.ct.cancelled() => Err(ErrorData::internal_error("the call was broken off", None)),
+            // Dropping the call cancels it.
+            () = context.ct.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
         }
     }
 }
@@ -154,7 +152,7 @@ fn tools() -> Vec<Tool> {
         object(serde_json::json!({"type": "object", "properties": {}, "additionalProperties": false}));
     let list = "List the names of the secrets that you may use in api_call. Values are never shown.";
     let call = "Send one HTTP request with credentials that you name and never see. The answer begins with `HTTP \
-                <code>`, then the body; secrets in it are taken out. Which hosts, methods, paths and secrets are \
+                <code>`, then the body; secrets in it are removed. Which hosts, methods, paths and secrets are \
                 allowed is the user's policy.";
     vec![
         Tool::new("list_secrets", list, names).with_annotations(
@@ -173,20 +171,20 @@ fn tools() -> Vec<Tool> {
     ]
 }
 
-/// Cancels `end` when this process is told to end.
-async fn when_told(end: CancellationToken) {
+/// Cancels `end` when a signal ends this process.
+async fn cancel_on_signal(end: CancellationToken) {
     let Ok(mut ending) = Ending::listen() else { return };
     ending.asked().await;
     end.cancel();
 }
 
-/// Cancels `end` when nobody is left to read what we say, even while we say nothing.
-fn when_nobody_reads(end: CancellationToken) {
+/// Cancels `end` when the reader closes our standard output, even while nothing is written.
+fn cancel_when_output_closed(end: CancellationToken) {
     let watch = move || {
         if wait_until_nobody_reads().is_ok() {
             end.cancel();
         }
     };
-    // Without it we learn of it when we answer.
+    // Without this thread we notice it at the next write.
     let _ = std::thread::Builder::new().name("stdout".to_owned()).spawn(watch);
 }

@@ -1,24 +1,24 @@
-//! What a model is told: the answer as text, and after a refusal what to do, so that it neither tries again in
-//! vain nor looks for a way around.
+//! Tool results for the model: the response as text, and after a rejection advice, so that the model neither
+//! repeats the request in vain nor looks for a way around the policy.
 
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, LINK, LOCATION, RETRY_AFTER};
 use rmcp::model::{CallToolResult, ContentBlock};
 
-use crate::call::Answer;
+use crate::call::CallResponse;
 use crate::types::failure::Failure;
 use crate::types::rejection::{ErrorCode, Rejection};
 
-/// Headers that a model needs to go on.
+/// Response headers that a model may need.
 const USEFUL: [HeaderName; 5] = [CONTENT_TYPE, ETAG, LINK, LOCATION, RETRY_AFTER];
 
-/// What came of a request.
-pub(super) fn answer(answer: &Answer) -> CallToolResult {
+/// The result of a response.
+pub(super) fn response(answer: &CallResponse) -> CallToolResult {
     if answer.status == 0 {
-        return answer.failure.as_ref().map_or_else(|| failed("there is no answer"), failure);
+        return answer.failure.as_ref().map_or_else(|| failed("there is no response"), failure);
     }
     let text = format!("HTTP {}\n\n{}", answer.status, body(answer));
-    if let Some(refusal) = &answer.refusal {
-        return CallToolResult::error(texts([text, advice(refusal).to_owned()]));
+    if let Some(rejection) = &answer.rejection {
+        return CallToolResult::error(texts([text, advice(rejection).to_owned()]));
     }
     let after = notes(answer);
     match &answer.failure {
@@ -27,12 +27,12 @@ pub(super) fn answer(answer: &Answer) -> CallToolResult {
     }
 }
 
-/// What the caller gave cannot be used.
-pub(super) fn wrong(why: &str) -> CallToolResult {
+/// The result for invalid arguments.
+pub(super) fn bad_request(why: &str) -> CallToolResult {
     failed(&format!("{}: {why}", ErrorCode::BadRequest.as_str()))
 }
 
-/// What went wrong before there was an answer.
+/// The result for a failure without a response.
 pub(super) fn failure(failure: &Failure) -> CallToolResult {
     let hint = failure.advice().map(str::to_owned).unwrap_or_default();
     CallToolResult::error(texts([failure.what().to_owned(), hint]))
@@ -47,39 +47,39 @@ fn texts<const N: usize>(texts: [String; N]) -> Vec<ContentBlock> {
 }
 
 /// The body, if it is text.
-fn body(answer: &Answer) -> String {
+fn body(answer: &CallResponse) -> String {
     match std::str::from_utf8(&answer.body) {
         Ok(text) => text.to_owned(),
-        // Only its last character was cut.
+        // Only the last character was cut.
         Err(error) if error.error_len().is_none() => String::from_utf8_lossy(&answer.body).into_owned(),
-        Err(_) => format!("[{} bytes that are no text]", answer.body.len()),
+        Err(_) => format!("[{} bytes that are not text]", answer.body.len()),
     }
 }
 
-fn notes(answer: &Answer) -> String {
+fn notes(answer: &CallResponse) -> String {
     let mut lines: Vec<String> = Vec::new();
     for name in &USEFUL {
         for value in answer.headers.get_all(name) {
             lines.push(format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
         }
     }
-    if answer.is_cut {
+    if answer.is_truncated {
         let length = answer.body.len();
         lines.push(format!(
-            "The answer is longer and was broken off after {length} bytes: ask for less, such as one page."
+            "The response is longer and was cut off after {length} bytes: request less, such as one page."
         ));
     }
     if answer.is_redacted() {
         lines
-            .push("[REDACTED_BY_AGENTSECRETS] stands where a secret was taken out of the answer.".to_owned());
+            .push("[REDACTED_BY_AGENTSECRETS] marks a secret that was removed from the response.".to_owned());
     }
     lines.join("\n")
 }
 
-/// What to do about a refusal.
-fn advice(refusal: &Rejection) -> &'static str {
-    match refusal.code {
-        slug if slug.retryable() => {
+/// The advice after a rejection.
+fn advice(rejection: &Rejection) -> &'static str {
+    match rejection.code {
+        code if code.retryable() => {
             "AgentSecrets has no answer from the server. The same request may succeed later: wait, then repeat it \
              once. If it fails again, tell the user."
         }
@@ -90,7 +90,7 @@ fn advice(refusal: &Rejection) -> &'static str {
             "Nothing was sent. The user must store this secret with `agentsecrets secrets set NAME`; never ask \
              them for its value."
         }
-        slug if slug.status() == 403 => {
+        code if code.status() == 403 => {
             "AgentSecrets refused this request and sent nothing. It will be refused again: do not repeat it, do \
              not look for another way to the same end, and do not ask for the secret's value. Tell the user what \
              was refused and why; only they can change the policy."
@@ -111,21 +111,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_with_what_is_needed_to_go_on() {
-        let mut said = Answer { status: 201, body: b"{}".to_vec(), ..Answer::default() };
-        said.headers.insert(LOCATION, "/next".parse().unwrap());
-        said.headers.insert("set-cookie", "sid=1".parse().unwrap());
-        assert_eq!(text(&answer(&said)), (false, vec!["HTTP 201\n\n{}".into(), "location: /next".into()]));
-        said.body = vec![0x89, b'P', b'N', b'G'];
-        assert_eq!(text(&answer(&said)).1[0], "HTTP 201\n\n[4 bytes that are no text]");
-        (said.body, said.is_cut) = ("aé".as_bytes()[..2].to_vec(), true);
-        let (_, texts) = text(&answer(&said));
-        assert!(texts[0].starts_with("HTTP 201\n\na") && texts[1].contains("broken off after 2 bytes"));
+    fn response_has_useful_headers() {
+        let mut reply = CallResponse { status: 201, body: b"{}".to_vec(), ..CallResponse::default() };
+        reply.headers.insert(LOCATION, "/next".parse().unwrap());
+        reply.headers.insert("set-cookie", "sid=1".parse().unwrap());
+        assert_eq!(text(&response(&reply)), (false, vec!["HTTP 201\n\n{}".into(), "location: /next".into()]));
+        reply.body = vec![0x89, b'P', b'N', b'G'];
+        assert_eq!(text(&response(&reply)).1[0], "HTTP 201\n\n[4 bytes that are not text]");
+        (reply.body, reply.is_truncated) = ("aé".as_bytes()[..2].to_vec(), true);
+        let (_, texts) = text(&response(&reply));
+        assert!(texts[0].starts_with("HTTP 201\n\na") && texts[1].contains("cut off after 2 bytes"));
     }
 
     #[test]
-    fn a_refusal_is_an_error_that_says_whether_to_try_again() {
-        for (slug, what) in [
+    fn rejection_says_whether_to_retry() {
+        for (code, what) in [
             (ErrorCode::PolicyDenied, "do not repeat it"),
             (ErrorCode::RateLimited, "may succeed later"),
             (ErrorCode::UpstreamUnavailable, "may succeed later"),
@@ -133,9 +133,10 @@ mod tests {
             (ErrorCode::SecretMissing, "secrets set NAME"),
             (ErrorCode::StoreUnavailable, "agentsecrets doctor"),
         ] {
-            let refusal = Rejection::new(slug, "api.test", "why");
-            let (status, refusal) = (slug.status(), Some(refusal));
-            let (is_error, texts) = text(&answer(&Answer { status, refusal, ..Answer::default() }));
+            let rejection = Rejection::new(code, "why").with_domain("api.test");
+            let (status, rejection) = (code.status(), Some(rejection));
+            let (is_error, texts) =
+                text(&response(&CallResponse { status, rejection: rejection, ..CallResponse::default() }));
             assert!(is_error && texts[0].starts_with("HTTP ") && texts[1].contains(what), "{texts:?}");
         }
     }

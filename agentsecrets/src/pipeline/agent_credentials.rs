@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 use crate::credentials::Values;
 use crate::credentials::minter::Minter;
 use crate::credentials::runtime::Purse;
-use crate::inject::Room;
-use crate::inject::placeholder::Vocabulary;
+use crate::inject::BodyBudget;
+use crate::inject::placeholder::Placeholders;
 use crate::policy::Agent;
 use crate::redact::patterns::Patterns;
 use crate::store::refresh_tokens::Rotated;
@@ -20,40 +20,40 @@ use crate::types::name::{AgentName, Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
 
 /// One agent's wallet.
-pub struct Wallet {
+pub struct AgentCredentials {
     /// Its values, which only a grant opens.
     pub values: Values,
     /// The placeholders that stand for them.
-    pub vocabulary: Arc<Vocabulary>,
+    pub vocabulary: Arc<Placeholders>,
     /// What the bodies of its requests may take while they are read.
-    pub room: Room,
+    pub room: BodyBudget,
     /// What its answers are searched for.
     pub patterns: Arc<Patterns>,
     /// What it came to hold at run time.
-    pub purse: Arc<Purse>,
+    pub runtime: Arc<Purse>,
 }
 
 /// Every agent's wallet.
-pub struct Wallets {
+pub struct CredentialCache {
     store: Arc<dyn Store>,
     project: Project,
     environment: Environment,
-    ready: ArcSwap<HashMap<AgentName, Arc<Wallet>>>,
+    current: ArcSwap<HashMap<AgentName, Arc<AgentCredentials>>>,
     /// The last that each agent had, good or not any more.
-    last: std::sync::Mutex<HashMap<AgentName, Arc<Wallet>>>,
-    filling: Mutex<()>,
-    purses: std::sync::Mutex<HashMap<AgentName, Arc<Purse>>>,
+    previous: std::sync::Mutex<HashMap<AgentName, Arc<AgentCredentials>>>,
+    load_lock: Mutex<()>,
+    runtimes: std::sync::Mutex<HashMap<AgentName, Arc<Purse>>>,
     minter: Arc<Minter>,
 }
 
-impl Wallets {
+impl CredentialCache {
     /// Wallets filled from `store`.
     /// What replaces a stored secret at run time is kept in `rotated`.
     pub fn new(store: Arc<dyn Store>, project: Project, environment: Environment, rotated: Rotated) -> Self {
         let minter = Arc::new(Minter::new(rotated, project.clone(), environment.clone()));
-        let (ready, filling) = (ArcSwap::default(), Mutex::default());
-        let (last, purses) = (std::sync::Mutex::default(), std::sync::Mutex::default());
-        Self { store, project, environment, ready, last, filling, purses, minter }
+        let (current, load_lock) = (ArcSwap::default(), Mutex::default());
+        let (previous, runtimes) = (std::sync::Mutex::default(), std::sync::Mutex::default());
+        Self { store, project, environment, current, previous, load_lock, runtimes, minter }
     }
 
     /// What makes the credentials that are made from others.
@@ -62,65 +62,61 @@ impl Wallets {
     }
 
     /// Forgets what was read: the policy or the store changed.
-    pub fn forget(&self) {
-        self.ready.store(Arc::default());
+    pub fn invalidate(&self) {
+        self.current.store(Arc::default());
     }
 
     /// The wallet of `agent`.
-    pub async fn of(&self, agent: &Agent) -> Result<Arc<Wallet>, Rejection> {
-        if let Some(wallet) = self.ready.load().get(agent.name()) {
+    pub async fn get(&self, agent: &Agent) -> Result<Arc<AgentCredentials>, Rejection> {
+        if let Some(wallet) = self.current.load().get(agent.name()) {
             return Ok(wallet.clone());
         }
-        let _one_at_a_time = self.filling.lock().await;
-        let before = self.ready.load_full();
+        let _one_at_a_time = self.load_lock.lock().await;
+        let before = self.current.load_full();
         if let Some(wallet) = before.get(agent.name()) {
             return Ok(wallet.clone());
         }
         let wallet = Arc::new(self.fill(agent).await.map_err(|error| {
-            Rejection::new(
-                ErrorCode::StoreUnavailable,
-                "",
-                format!("the secret store cannot be read: {error}"),
-            )
+            Rejection::new(ErrorCode::StoreUnavailable, format!("the secret store cannot be read: {error}"))
         })?);
         self.retire(agent.name(), &wallet)?;
         let mut after = HashMap::clone(&before);
         after.insert(agent.name().clone(), wallet.clone());
         // If the store changed meanwhile, what was just read may be old: leave it out of the cache.
-        self.ready.compare_and_swap(&before, Arc::new(after));
+        self.current.compare_and_swap(&before, Arc::new(after));
         Ok(wallet)
     }
 
     /// What the agent's last wallet held and `next` does not is searched for all the same. Until it is, `next` is not
     /// the last, so that nothing is left out when this is tried again.
-    fn retire(&self, agent: &AgentName, next: &Arc<Wallet>) -> Result<(), Rejection> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+    fn retire(&self, agent: &AgentName, next: &Arc<AgentCredentials>) -> Result<(), Rejection> {
+        let mut last = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = last.get(agent) {
             before
                 .values
                 .gone_from(&next.values)
                 .into_iter()
-                .try_for_each(|value| next.purse.retire(value))?;
+                .try_for_each(|value| next.runtime.retire(value))?;
         }
         last.insert(agent.clone(), next.clone());
         Ok(())
     }
 
-    async fn fill(&self, agent: &Agent) -> Result<Wallet, StoreError> {
+    async fn fill(&self, agent: &Agent) -> Result<AgentCredentials, StoreError> {
         let names: Vec<SecretName> = agent.secrets().cloned().collect();
-        let stored = agent.stored();
+        let stored = agent.stored_secrets();
         let (store, project, environment) =
             (self.store.clone(), self.project.clone(), self.environment.clone());
         let purse = {
-            let mut purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut purses = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
             purses.entry(agent.name().clone()).or_default().clone()
         };
-        let is_person = agent.is_the_person();
+        let is_person = agent.is_operator();
         let fill = move || {
             let mut wallet = fill(&*store, &project, &environment, names, &stored, purse)?;
             if is_person {
                 // A person says outright what is meant: text that quotes a placeholder is not.
-                wallet.vocabulary = Arc::new(Vocabulary::none());
+                wallet.vocabulary = Arc::new(Placeholders::empty());
             }
             Ok(wallet)
         };
@@ -136,14 +132,20 @@ pub fn fill(
     names: Vec<SecretName>,
     stored: &[SecretName],
     purse: Arc<Purse>,
-) -> Result<Wallet, StoreError> {
+) -> Result<AgentCredentials, StoreError> {
     let mut own: HashMap<SecretName, Option<String>> =
         store.list(project, environment)?.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
     let values = Values::load(store, project, environment, stored.iter())?;
-    let vocabulary = Vocabulary::new(names.into_iter().map(|name| {
+    let vocabulary = Placeholders::new(names.into_iter().map(|name| {
         let placeholder = own.remove(&name).flatten();
         (name, placeholder)
     }));
     let patterns = Patterns::with(values.to_redact(), purse.additions());
-    Ok(Wallet { patterns, values, vocabulary: Arc::new(vocabulary), room: Room::default(), purse })
+    Ok(AgentCredentials {
+        patterns,
+        values,
+        vocabulary: Arc::new(vocabulary),
+        room: BodyBudget::default(),
+        runtime: purse,
+    })
 }

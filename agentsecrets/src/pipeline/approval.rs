@@ -1,5 +1,5 @@
-//! What a person must approve: it is put before them whole, waits, and is judged again when they have answered,
-//! since policy, session and secrets may not be what they were.
+//! Waits for a person's approval, and judges the request again afterwards: policy, session and secrets may have
+//! changed meanwhile.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,35 +8,47 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::request::Parts;
 
-use super::Pipeline;
+use super::context::Pipeline;
 use super::record::Attempt;
-use crate::approval::queue::Matter;
-use crate::approval::{Held, Seen, Unreleased};
+use crate::approval::queue::ApprovalRequest;
+use crate::approval::{BoundRequest, ReleaseError};
 use crate::identity::Caller;
-use crate::pipeline::agent_credentials::Wallet;
-use crate::policy::access_request::Ask;
+use crate::pipeline::agent_credentials::AgentCredentials;
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::CapabilityCheck;
+use crate::policy::evaluate::Decision;
 use crate::policy::evaluate::evaluate;
-use crate::policy::grant::{Decision, Grant};
+use crate::policy::grant::Grant;
+use crate::policy::pending_approval::PendingApproval;
+use crate::policy::{Agent, Policy};
 use crate::types::rejection::{ErrorCode, Rejection};
 
+/// The agent entry and the policy under which a request was evaluated.
+pub(super) struct Judged<'p> {
+    pub policy: &'p Arc<Policy>,
+    pub agent: &'p Agent,
+    pub secrets: Arc<AgentCredentials>,
+}
+
 impl Pipeline {
-    /// The grant that a person lets `held` become, and the wallet as it is then.
-    pub(super) async fn approved(
+    /// Shows `pending` to a person. Returns the grant if it is approved, and the agent's credentials as they are then.
+    pub(super) async fn await_approval(
         &self,
-        held: Held,
+        pending: PendingApproval,
+        judged: Judged<'_>,
         caller: &Caller,
-        ask: &Ask<'_>,
+        ask: &AccessRequest<'_>,
         (parts, (body, trailers)): (&Parts, (Option<Bytes>, Option<HeaderMap>)),
-        attempt: &mut Attempt,
-    ) -> Result<(Grant, Arc<Wallet>), Rejection> {
-        let refuse = |slug, message: &str| Rejection::new(slug, &ask.target.host, message);
+        record: &mut Attempt,
+    ) -> Result<(Grant, Arc<AgentCredentials>), Rejection> {
         let Some(body) = body else {
             let message = "the body must be read before a person can approve it, and was not";
-            return Err(refuse(ErrorCode::BodyTooLarge, message).by_rule(&**held.rule()));
+            return Err(Rejection::new(ErrorCode::BodyTooLarge, message).by_rule(&**pending.rule()));
         };
-        let session = caller.isolation();
-        let whole = Seen {
-            agent: held.agent(),
+        let (session, agent_name, uses) =
+            (caller.isolation(), pending.agent().clone(), pending.secret_uses().to_vec());
+        let bound = BoundRequest {
+            agent: &agent_name,
             session: &session,
             target: ask.target,
             method: ask.method,
@@ -46,39 +58,50 @@ impl Pipeline {
             headers: &parts.headers,
             body: &body,
             trailers: trailers.as_ref(),
-            spends: held.spends(),
+            secret_uses: &uses,
         };
-        attempt.on_hold(&held);
-        let matter = Matter { held: &held, caller, ask, seen: &whole };
-        let answered = tokio::select! {
-            answered = self.approvals.ask(&matter) => answered,
+        record.on_hold(&pending);
+        let request = ApprovalRequest { pending: &pending, caller, access: ask, bound: &bound };
+        let answer = tokio::select! {
+            answer = self.approvals.wait_for_answer(&request) => answer,
             () = self.stop.cancelled() => {
-                return Err(refuse(ErrorCode::PolicyApprovalRequired, "we end, and nobody has approved this request"));
+                let message = "we end, and nobody has approved this request";
+                return Err(Rejection::new(ErrorCode::PolicyApprovalRequired, message));
             }
         };
-        let approval = answered.map_err(|not| {
-            not.note.into_iter().for_each(|note| attempt.note(note));
-            not.refusal
+        let approval = answer.map_err(|not_approved| {
+            not_approved.note.into_iter().for_each(|note| record.note(note));
+            not_approved.rejection
         })?;
+        // The request is judged again, as it may have waited for minutes. Under the same policy the matched agent and
+        // rule would decide the same, so that only the bounds beside the policy are checked: a session may have ended.
+        // A changed policy decides anew, as rules of the old one allow nothing any more.
         let policy = self.policy.get();
-        let grant = match evaluate(&policy, &*self.capabilities, caller, ask) {
-            Decision::Deny(refusal) => return Err(refusal),
+        let (decision, agent) = if Arc::ptr_eq(&policy, judged.policy) {
+            let refused = self.capabilities.rejection(caller, ask, pending.secret_uses());
+            (refused.map_or(Decision::NeedsApproval(pending), Decision::Deny), judged.agent)
+        } else {
+            (evaluate(&policy, &*self.capabilities, caller, ask), policy.agent_for(caller)?)
+        };
+        let grant = match decision {
+            Decision::Deny(rejection) => return Err(rejection),
             Decision::Allow(grant) => grant,
-            Decision::Hold(again) => {
-                let digest = Seen { agent: again.agent(), spends: again.spends(), ..whole }.digest();
-                let same = again.same(caller, ask);
-                let released = again.release(approval, &digest, &same, Instant::now());
-                let (grant, note) = released.map_err(|Unreleased { refusal, unused }| {
-                    unused.into_iter().for_each(|approval| self.approvals.keep(*approval));
-                    *refusal
+            Decision::NeedsApproval(pending) => {
+                let digest =
+                    BoundRequest { agent: pending.agent(), secret_uses: pending.secret_uses(), ..bound }
+                        .digest();
+                let scope = pending.scope(caller, ask);
+                let released = approval.release(pending, &digest, &scope, Instant::now());
+                let (grant, note) = released.map_err(|ReleaseError { rejection, unused_approval }| {
+                    unused_approval.into_iter().for_each(|approval| self.approvals.return_unused(*approval));
+                    *rejection
                 })?;
-                attempt.note(note);
+                record.note(note);
                 grant
             }
         };
-        let about = |refusal: Rejection| refusal.about(&ask.target.host);
-        let agent = policy.agent_for(caller).map_err(about)?;
-        let wallet = self.wallets.of(agent).await.map_err(about)?;
-        Ok((grant, wallet))
+        // The store may have changed as well.
+        let secrets = self.credentials.get(agent).await?;
+        Ok((grant, secrets))
     }
 }

@@ -8,7 +8,7 @@ use http::Method;
 use tokio::net::TcpStream;
 
 use super::record::Attempt;
-use super::{Known, Pipeline, Session, passthrough};
+use super::{CallerResult, ConnectionContext, Pipeline, passthrough};
 use crate::authz::{Admitted, Held};
 use crate::http::framing::Violation;
 use crate::http::server;
@@ -16,80 +16,84 @@ use crate::identity::Caller;
 use crate::intercept::Destination;
 use crate::intercept::protocol_detection::{Speaks, sniff};
 use crate::intercept::reset_on_drop::{Ending, reset};
-use crate::policy::access_request::Ask;
-use crate::policy::bounds::Bounds;
-use crate::policy::connection::{Tunnel as Passage, decide_connection};
-use crate::tls::leaf::Leaves;
-use crate::tls::terminate::{Hello, TerminateError, Terminated};
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::CapabilityCheck;
+use crate::policy::connection::{PassthroughPermit as Passage, decide_passthrough};
+use crate::tls::leaf::LeafCertCache;
+use crate::tls::terminate::{PendingHello, TerminateError, Terminated};
 use crate::types::host::Host;
 use crate::types::presented::Shown;
 use crate::types::rejection::Rejection;
 use crate::types::target::{Claim, Scheme, Target};
 
 /// How long what is under way has to end by itself.
-const LAST: Duration = Duration::from_millis(250);
+const REVOCATION_GRACE: Duration = Duration::from_millis(250);
 
 /// Where connections enter the pipeline.
-pub struct Intercept {
+pub struct Interceptor {
     /// What becomes of their requests.
     pub pipeline: Arc<Pipeline>,
     /// Our certificates.
-    pub leaves: Arc<Leaves>,
+    pub leaves: Arc<LeafCertCache>,
 }
 
 /// A connection that came to us: where it is going, and whose it is, or why nobody knows.
-pub(super) struct Arrived {
+pub(super) struct IncomingConnection {
     pub(super) destination: Destination,
-    pub(super) caller: Known,
+    pub(super) caller: CallerResult,
     pub(super) shown: Shown,
 }
 
 /// What a new connection turned out to be.
-pub(super) enum Heard {
+pub(super) enum DetectedProtocol {
     /// TLS that we ended: requests can come.
     Tls(Box<Terminated>),
     /// Plain HTTP: requests can come.
     Plain(TcpStream),
     /// TLS that a rule speaks about and that is not opened.
-    Unopened(Box<Hello>, Result<Passage, Rejection>, Box<Admitted>),
+    Passthrough(Box<PendingHello>, Result<Passage, Rejection>, Box<Admitted>),
 }
 
 /// Why a connection never became an exchange.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum ConnectionError {
     /// It was closed before it said anything, or waited too long to do so.
     #[error("nothing was said")]
-    Silent,
+    Closed,
     #[error("neither TLS nor HTTP: reset")]
     Unknown,
     #[error("target_mismatch: the proxy was asked for another server than the TLS server name")]
-    Mismatch,
+    TargetMismatch,
     #[cfg(target_os = "linux")]
     #[error("too many connections at once: reset")]
-    NoRoom,
+    LimitReached,
     #[error(transparent)]
     Tls(#[from] TerminateError),
 }
 
-impl Intercept {
+impl Interceptor {
     /// Serves the rest of a connection by which an agent reaches a server through us.
-    pub(super) async fn tunnel(self: Arc<Self>, stream: TcpStream, arrived: Arrived) {
-        let heard = self.hear(stream, &arrived).await;
-        self.converse(arrived, heard).await;
+    pub(super) async fn serve_tunnel(self: Arc<Self>, stream: TcpStream, arrived: IncomingConnection) {
+        let heard = self.detect(stream, &arrived).await;
+        self.serve_detected(arrived, heard).await;
     }
 
-    pub(super) async fn converse(self: Arc<Self>, arrived: Arrived, heard: Result<Heard, Broken>) {
-        let Arrived { destination, caller, shown } = arrived;
+    pub(super) async fn serve_detected(
+        self: Arc<Self>,
+        arrived: IncomingConnection,
+        heard: Result<DetectedProtocol, ConnectionError>,
+    ) {
+        let IncomingConnection { destination, caller, shown } = arrived;
         // What follows is boxed: a connection that has said nothing yet must not cost what an exchange does.
         let port = destination.port();
-        let session = |caller, claim| Arc::new(Session { caller, claim, shown });
+        let session = |caller, claim| Arc::new(ConnectionContext { caller, claim, shown });
         let (session, ended) = match heard {
-            Ok(Heard::Tls(tls)) => {
+            Ok(DetectedProtocol::Tls(tls)) => {
                 let session = session(caller, Claim::Named { scheme: Scheme::Https, host: tls.host, port });
                 let io = Ending::new(tls.stream, |tls| tls.get_ref().0.tcp());
-                (session.clone(), Box::pin(self.serve(io, tls.http2, session, &destination)).await)
+                (session.clone(), Box::pin(self.serve(io, tls.is_http2, session, &destination)).await)
             }
-            Ok(Heard::Plain(stream)) => {
+            Ok(DetectedProtocol::Plain(stream)) => {
                 let claim = match &destination {
                     Destination::Address(_) => Claim::Plain { port },
                     Destination::Named(host, _) => {
@@ -100,18 +104,18 @@ impl Intercept {
                 let io = Ending::new(stream, |tcp| tcp);
                 (session.clone(), Box::pin(self.serve(io, false, session, &destination)).await)
             }
-            Ok(Heard::Unopened(hello, passage, admitted)) => {
-                return Box::pin(self.leave_unopened(*hello, passage, &admitted, &destination)).await;
+            Ok(DetectedProtocol::Passthrough(hello, passage, admitted)) => {
+                return Box::pin(self.serve_passthrough(*hello, passage, &admitted, &destination)).await;
             }
-            Err(Broken::Silent) => return,
+            Err(ConnectionError::Closed) => return,
             Err(broken) => {
                 let caller = caller.as_ref().as_ref().ok();
-                return self.record_broken(caller, &destination, &broken.to_string());
+                return self.record_failure(caller, &destination, &broken.to_string());
             }
         };
         match ended {
             Err(error) if error.is_parse() => {
-                self.record_broken(session.caller.as_ref().as_ref().ok(), &destination, &error.to_string());
+                self.record_failure(session.caller.as_ref().as_ref().ok(), &destination, &error.to_string());
             }
             Err(error) => tracing::debug!(%error, "an agent's connection broke off"),
             Ok(()) => {}
@@ -119,33 +123,43 @@ impl Intercept {
     }
 
     /// Finds out what a new connection speaks, and answers its ClientHello unless a rule leaves it unopened.
-    pub(super) async fn hear(&self, stream: TcpStream, arrived: &Arrived) -> Result<Heard, Broken> {
+    pub(super) async fn detect(
+        &self,
+        stream: TcpStream,
+        arrived: &IncomingConnection,
+    ) -> Result<DetectedProtocol, ConnectionError> {
         let destination = &arrived.destination;
         let patience = self.pipeline.timeouts.handshake;
-        match sniff(&stream, patience).await.map_err(|_| Broken::Silent)? {
+        match sniff(&stream, patience).await.map_err(|_| ConnectionError::Closed)? {
             Speaks::Tls => {}
-            Speaks::Http => return Ok(Heard::Plain(stream)),
+            Speaks::Http => return Ok(DetectedProtocol::Plain(stream)),
             Speaks::Unknown => {
                 reset(stream);
-                return Err(Broken::Unknown);
+                return Err(ConnectionError::Unknown);
             }
         }
-        let hello = Hello::read(stream, destination.host(), patience).await?;
+        let hello = PendingHello::read(stream, destination.host(), patience).await?;
         if let Destination::Named(host, _) = destination
             && host != hello.host()
         {
-            hello.unopened().refuse().await;
-            return Err(Broken::Mismatch);
+            hello.into_passthrough().reject().await;
+            return Err(ConnectionError::TargetMismatch);
         }
-        match self.passage(arrived, hello.host()) {
-            Some((passage, admitted)) => Ok(Heard::Unopened(Box::new(hello), passage, Box::new(admitted))),
-            None => Ok(Heard::Tls(Box::new(Box::pin(hello.terminate(&self.leaves)).await?))),
+        match self.decide_passthrough(arrived, hello.host()) {
+            Some((passage, admitted)) => {
+                Ok(DetectedProtocol::Passthrough(Box::new(hello), passage, Box::new(admitted)))
+            }
+            None => Ok(DetectedProtocol::Tls(Box::new(Box::pin(hello.terminate(&self.leaves)).await?))),
         }
     }
 
     /// Whether a connection to `host` is passed on as it is, or refused, since a rule speaks about it; where
     /// none does, it is opened.
-    fn passage(&self, arrived: &Arrived, host: &Host) -> Option<(Result<Passage, Rejection>, Admitted)> {
+    fn decide_passthrough(
+        &self,
+        arrived: &IncomingConnection,
+        host: &Host,
+    ) -> Option<(Result<Passage, Rejection>, Admitted)> {
         let (pipeline, port) = (&self.pipeline, arrived.destination.port());
         let (admitted, refused) = match pipeline.capabilities.admit(&arrived.caller, &arrived.shown) {
             Ok(admitted) => (admitted, None),
@@ -155,21 +169,26 @@ impl Intercept {
                 (Admitted { caller, held: Held::default() }, Some(refused.refusal))
             }
         };
-        let decided = decide_connection(&pipeline.policy.get(), &admitted.caller, host, port).transpose()?;
+        let decided = decide_passthrough(&pipeline.policy.get(), &admitted.caller, host, port).transpose()?;
         let target = Target { scheme: Scheme::Https, host: host.clone(), port };
-        let ask =
-            Ask { target: &target, method: &Method::CONNECT, path: "/", websocket: false, references: &[] };
+        let ask = AccessRequest {
+            target: &target,
+            method: &Method::CONNECT,
+            path: "/",
+            websocket: false,
+            references: &[],
+        };
         let bounded = |passage| {
-            let refusal = refused.or_else(|| pipeline.capabilities.refusal(&admitted.caller, &ask, &[]));
-            refusal.map_or(Ok(passage), |refusal| Err(refusal.about(host)))
+            let refusal = refused.or_else(|| pipeline.capabilities.rejection(&admitted.caller, &ask, &[]));
+            refusal.map_or(Ok(passage), |refusal| Err(refusal.with_domain(host)))
         };
         Some((decided.and_then(bounded), admitted))
     }
 
     /// Passes a connection on as it is, or refuses it, where a rule says so.
-    async fn leave_unopened(
+    async fn serve_passthrough(
         &self,
-        hello: Hello,
+        hello: PendingHello,
         passage: Result<Passage, Rejection>,
         admitted: &Admitted,
         destination: &Destination,
@@ -179,7 +198,7 @@ impl Intercept {
             Err(refusal) => {
                 let (log, port, caller) = (&self.pipeline.audit, destination.port(), &admitted.caller);
                 let attempt = Attempt::unopened(log, &self.pipeline.environment, caller, hello.host(), port);
-                passthrough::turn_away(hello, attempt, &refusal).await;
+                passthrough::reject(hello, attempt, &refusal).await;
             }
         }
     }
@@ -188,7 +207,7 @@ impl Intercept {
         self: &Arc<Self>,
         io: IO,
         http2: bool,
-        session: Arc<Session>,
+        session: Arc<ConnectionContext>,
         destination: &Destination,
     ) -> hyper::Result<()>
     where
@@ -201,7 +220,7 @@ impl Intercept {
         let violated = {
             let (intercept, session, destination) = (self.clone(), session.clone(), destination.clone());
             move |violation: Violation| {
-                intercept.record_broken(
+                intercept.record_failure(
                     session.caller.as_ref().as_ref().ok(),
                     &destination,
                     violation.message,
@@ -212,17 +231,17 @@ impl Intercept {
     }
 
     /// A connection that never became an exchange leaves a record too.
-    pub(super) fn record_broken(&self, caller: Option<&Caller>, destination: &Destination, reason: &str) {
+    pub(super) fn record_failure(&self, caller: Option<&Caller>, destination: &Destination, reason: &str) {
         Attempt::broken(&self.pipeline.audit, &self.pipeline.environment, caller, destination, reason);
     }
 }
 
 /// Does `work`, but not for long once one of what is `held` is over. What is under way has then written down why
 /// it ended, unless nobody was there to take it.
-pub(super) async fn unless_over(held: &Held, work: impl Future<Output = ()>) {
+pub(super) async fn until_revoked(held: &Held, work: impl Future<Output = ()>) {
     let over = async {
         held.ended().await;
-        tokio::time::sleep(LAST).await;
+        tokio::time::sleep(REVOCATION_GRACE).await;
     };
     tokio::select! {
         () = work => {}

@@ -10,9 +10,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::connection::{Arrived, unless_over};
+use super::connection::{IncomingConnection, until_revoked};
 use super::record::Attempt;
-use super::{Intercept, Known, Session};
+use super::{CallerResult, ConnectionContext, Interceptor};
 use crate::http::error_response;
 use crate::http::framing::Violation;
 use crate::http::proxy_endpoint;
@@ -33,20 +33,20 @@ use crate::types::target::Claim;
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// How long, and how many bytes, a client that was refused may go on sending before it is cut off: a
 /// connection that is closed on unread bytes is reset, and the refusal is lost with it.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: u64 = 256 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: u64 = 256 * 1024;
 
 /// The explicit proxy.
-pub struct Explicit {
+pub struct ExplicitProxy {
     /// Where what it lets in goes on.
-    pub intercept: Arc<Intercept>,
+    pub intercept: Arc<Interceptor>,
     /// Who calls.
     pub neighbours: Neighbours,
     /// Whose secrets it spends; shown to whoever asks whether it is there.
     pub project: Project,
 }
 
-impl Explicit {
+impl ExplicitProxy {
     /// Serves one connection until it ends.
     pub async fn connection(self: Arc<Self>, mut stream: TcpStream, ends: Ends, mut place: Place) {
         let _ = stream.set_nodelay(true);
@@ -54,14 +54,14 @@ impl Explicit {
         let begun = place.unless_given_up(opening(&mut stream, patience)).await;
         // Who says nothing is not asked for.
         let Some(Ok(begun)) = begun else { return };
-        let caller: Known = Arc::new(self.neighbours.identify(ends).await);
+        let caller: CallerResult = Arc::new(self.neighbours.identify(ends).await);
         let capabilities = self.intercept.pipeline.capabilities.clone();
         match begun {
             Opening::Requests => {
                 // What requests show, each shows for itself.
                 let admitted = capabilities.admit(&caller, &Shown::default());
                 let held = admitted.map(|admitted| admitted.held).unwrap_or_default();
-                unless_over(&held, Box::pin(self.requests(stream, ends, caller))).await;
+                until_revoked(&held, Box::pin(self.requests(stream, ends, caller))).await;
             }
             Opening::Tunnel(host, port, shown) => {
                 let destination = Destination::Named(host, port);
@@ -76,26 +76,29 @@ impl Explicit {
                         if let Some(caller) = &mut caller {
                             caller.standing.token = refused.token;
                         }
-                        let refusal = refused.refusal.about(destination.host());
-                        return self.turn_away(stream, caller.as_ref(), &destination, &refusal, asked).await;
+                        let refusal = refused.refusal.with_domain(destination.host());
+                        return self.reject(stream, caller.as_ref(), &destination, &refusal, asked).await;
                     }
                 };
                 if stream.write_all(ESTABLISHED).await.is_ok() {
-                    let arrived = Arrived { destination, caller, shown };
-                    unless_over(&admitted.held, Box::pin(self.intercept.clone().tunnel(stream, arrived)))
-                        .await;
+                    let arrived = IncomingConnection { destination, caller, shown };
+                    until_revoked(
+                        &admitted.held,
+                        Box::pin(self.intercept.clone().serve_tunnel(stream, arrived)),
+                    )
+                    .await;
                 }
             }
             Opening::Nonsense(why) => {
-                let refusal = Rejection::new(ErrorCode::BadRequest, "", why);
+                let refusal = Rejection::new(ErrorCode::BadRequest, why);
                 let caller = caller.as_ref().as_ref().ok();
-                self.turn_away(stream, caller, &Destination::Address(ends.ours), &refusal, false).await;
+                self.reject(stream, caller, &Destination::Address(ends.ours), &refusal, false).await;
             }
         }
     }
 
     /// Refuses a connection that is no exchange, or asks for a token first.
-    async fn turn_away(
+    async fn reject(
         &self,
         mut stream: TcpStream,
         caller: Option<&Caller>,
@@ -104,16 +107,16 @@ impl Explicit {
         asked: bool,
     ) {
         let reason = format!("{}: {}", refusal.code.as_str(), refusal.message);
-        self.intercept.record_broken(caller, destination, &reason);
+        self.intercept.record_failure(caller, destination, &reason);
         let told = async {
-            stream.write_all(&error_response::on_the_wire(refusal, asked)).await?;
+            stream.write_all(&error_response::rejection_bytes(refusal, asked)).await?;
             stream.shutdown().await?;
-            tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+            tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
         };
-        let _ = tokio::time::timeout(LINGER, told).await;
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, told).await;
     }
 
-    async fn requests(self: Arc<Self>, stream: TcpStream, ends: Ends, caller: Known) {
+    async fn requests(self: Arc<Self>, stream: TcpStream, ends: Ends, caller: CallerResult) {
         let answer = |request| {
             let (explicit, caller) = (self.clone(), caller.clone());
             async move { explicit.answer(caller, request).await }
@@ -122,7 +125,7 @@ impl Explicit {
             let (explicit, caller) = (self.clone(), caller.clone());
             move |violation: Violation| {
                 let (caller, us) = (caller.as_ref().as_ref().ok(), Destination::Address(ends.ours));
-                explicit.intercept.record_broken(caller, &us, violation.message);
+                explicit.intercept.record_failure(caller, &us, violation.message);
             }
         };
         let pipeline = &self.intercept.pipeline;
@@ -134,26 +137,28 @@ impl Explicit {
         }
     }
 
-    async fn answer(&self, caller: Known, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, caller: CallerResult, request: Request<Body>) -> Response<Body> {
         let pipeline = &self.intercept.pipeline;
         if request.uri().scheme().is_some() {
-            let session = Session { caller, claim: Claim::Absolute, shown: Shown::default() };
+            let session = ConnectionContext { caller, claim: Claim::Absolute, shown: Shown::default() };
             return pipeline.request(&session, request).await;
         }
         let (mut parts, body) = request.into_parts();
-        let asked = match proxy_endpoint::no_web_page(&parts) {
+        let asked = match proxy_endpoint::reject_web_pages(&parts) {
             Ok(()) if parts.uri.path() == "/health" && matches!(parts.method, Method::GET | Method::HEAD) => {
                 return self.health();
             }
             Ok(()) => match (&*caller, parts.uri.path()) {
                 // Who shows something is let in, or not, by that.
-                (Err(error), _) if proxy_endpoint::shown(&mut parts.headers.clone(), true).is_nothing() => {
-                    Err(unproven(error))
+                (Err(error), _)
+                    if proxy_endpoint::presented_credentials(&mut parts.headers.clone(), true)
+                        .is_nothing() =>
+                {
+                    Err(caller_unknown(error))
                 }
-                (_, "/proxy") => proxy_endpoint::unfold(&mut parts),
+                (_, "/proxy") => proxy_endpoint::rewrite_to_target(&mut parts),
                 (_, _) => Err(Rejection::new(
                     ErrorCode::BadRequest,
-                    "",
                     "there is nothing at this path: ask /proxy, or use this address as HTTPS_PROXY",
                 )),
             },
@@ -162,8 +167,8 @@ impl Explicit {
         let request = Request::from_parts(parts, body);
         match asked {
             Ok(said) => {
-                let caller = self.speaking(caller, said);
-                let session = Session { caller, claim: Claim::Absolute, shown: Shown::default() };
+                let caller = self.with_named_agent(caller, said);
+                let session = ConnectionContext { caller, claim: Claim::Absolute, shown: Shown::default() };
                 pipeline.request(&session, request).await
             }
             Err(refusal) => {
@@ -174,7 +179,7 @@ impl Explicit {
     }
 
     /// The caller as which it speaks: of the agent entries that hold for it, the one it names.
-    fn speaking(&self, caller: Known, named: Option<String>) -> Known {
+    fn with_named_agent(&self, caller: CallerResult, named: Option<String>) -> CallerResult {
         let named: Option<AgentName> = named.and_then(|agent| agent.parse().ok());
         let known = named.filter(|name| self.intercept.pipeline.policy.get().agent(name).is_some());
         match (&*caller, known) {
@@ -191,6 +196,6 @@ impl Explicit {
     }
 }
 
-fn unproven(error: &IdentityError) -> Rejection {
-    Rejection::new(ErrorCode::CapabilityDenied, "", format!("the caller cannot be proven: {error}"))
+fn caller_unknown(error: &IdentityError) -> Rejection {
+    Rejection::new(ErrorCode::CapabilityDenied, format!("the caller cannot be proven: {error}"))
 }

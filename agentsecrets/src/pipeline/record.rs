@@ -3,28 +3,26 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 
-use crate::approval;
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target_url};
 use crate::authz::{Admitted, Held, Refused};
 use crate::credentials::token_request::Question;
 use crate::http::error_response;
 use crate::identity::Caller;
-use crate::inject::{Outbound, Quotes};
+use crate::inject::{Outbound, QuotedPlaceholders};
 use crate::intercept::Destination;
-use crate::policy::access_request::Reference;
-use crate::policy::connection::Tunnel;
+use crate::policy::access_request::SecretReference;
+use crate::policy::connection::PassthroughPermit;
 use crate::policy::grant::Grant;
-use crate::policy::minted_credentials::Endpoint;
+use crate::policy::minted_credentials::TokenEndpoint;
 use crate::redact::Findings;
-use crate::types::body::{Body, BodyError};
+use crate::types::body::{Body, BodyError, BodyHooks, HookedBody, PolledFrame};
 use crate::types::host::Host;
 use crate::types::name::{AgentName, Environment, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
@@ -34,7 +32,7 @@ use crate::types::target::Target;
 pub struct Attempt {
     pending: Pending,
     /// What its body quotes as it passes.
-    quotes: Option<Quotes>,
+    quotes: Option<QuotedPlaceholders>,
     /// What it is under way because of.
     held: Held,
     /// The reason for a refusal, where its slug does not say enough.
@@ -94,18 +92,28 @@ impl Attempt {
     ) -> Self {
         let mut pending = log.begin(opening(environment, Some(caller)));
         let derived = &question.derived;
-        if let Some(Endpoint { target, path, .. }) = derived.endpoint() {
+        if let Some(TokenEndpoint { target, path, .. }) = derived.endpoint() {
             pending.request("POST", target_url(target, path), target.host.to_string());
         }
         pending.agent(agent);
-        pending.rule(format!("credential {} ({})", derived.name, derived.place));
-        pending.made(&derived.how, &question.spends);
+        pending.rule(format!("credential {} ({})", derived.name, derived.defined_at));
+        pending.handed_over(&question.spends, derived.method.as_str());
         Self::of(pending)
     }
 
     /// Notes who is let in, and what ends it.
     pub fn admitted(&mut self, admitted: &Admitted) {
-        self.pending.caller(&admitted.caller);
+        let caller = &admitted.caller;
+        if caller.standing.is_issued {
+            self.pending.issued();
+        }
+        if let Some(agent) = &caller.agent {
+            self.pending.agent(agent);
+        }
+        if let Some(token) = &caller.standing.token {
+            self.pending.token(token);
+        }
+        self.pending.session(&caller.session);
         self.held = admitted.held.clone();
     }
 
@@ -125,7 +133,7 @@ impl Attempt {
 
     /// Notes that what it was let in for has ended, and yields what the agent is told.
     pub fn over(&mut self, why: String) -> Rejection {
-        let refusal = Rejection::new(ErrorCode::CapabilityDenied, "", why.clone());
+        let refusal = Rejection::new(ErrorCode::CapabilityDenied, why.clone());
         self.because = Some(why);
         refusal
     }
@@ -136,7 +144,7 @@ impl Attempt {
     }
 
     /// Notes under which rule it is passed on.
-    pub fn tunnelled(mut self, tunnel: &Tunnel) -> Self {
+    pub fn tunnelled(mut self, tunnel: &PassthroughPermit) -> Self {
         self.pending.agent(tunnel.agent());
         self.pending.rule(&**tunnel.rule());
         self
@@ -159,29 +167,29 @@ impl Attempt {
     }
 
     /// Notes which secrets are asked for, granted or not.
-    pub fn asks(&mut self, references: &[Reference]) {
+    pub fn asks(&mut self, references: &[SecretReference]) {
         self.pending.secret_keys(references.iter().map(|reference| &reference.name));
     }
 
     /// Notes what was granted.
     pub fn granted(&mut self, grant: &Grant) {
         self.pending.rule(&**grant.rule());
-        self.pending.spends(grant.spends());
+        self.pending.spends(grant.secret_uses().iter().map(|spent| (&spent.name, spent.style.as_str())));
         for reference in grant.quoted() {
-            let place = reference.style.spot().map_or("", |spot| spot.place.as_str());
-            self.pending.note(quoted(&reference.name, place));
+            let kind = reference.style.injection_point().map_or("", |point| point.kind.as_str());
+            self.pending.note(quoted(&reference.name, kind));
         }
     }
 
     /// Notes in the end what `quotes` saw in a body that passed by.
-    pub fn watching(&mut self, quotes: Quotes) {
+    pub fn watching(&mut self, quotes: QuotedPlaceholders) {
         self.quotes = Some(quotes);
     }
 
     /// Notes under which rule it waits for a person, and with which secrets.
-    pub fn on_hold(&mut self, held: &approval::Held) {
+    pub fn on_hold(&mut self, held: &crate::policy::pending_approval::PendingApproval) {
         self.pending.rule(&**held.rule());
-        self.pending.spends(held.spends());
+        self.pending.spends(held.secret_uses().iter().map(|spent| (&spent.name, spent.style.as_str())));
     }
 
     /// Notes what a person said of it.
@@ -207,7 +215,7 @@ impl Attempt {
     /// Puts the intent on disk, if a secret is about to leave. Without it nothing leaves; nor does a
     /// request without a secret while the log cannot be written.
     pub fn intent(&mut self, grant: &Grant) -> Result<(), Rejection> {
-        let ready = match grant.spends() {
+        let ready = match grant.secret_uses() {
             [] => self.pending.ready(),
             _ => self.pending.intent(),
         };
@@ -236,7 +244,7 @@ impl Attempt {
             _ => refusal.code.as_str().to_owned(),
         };
         self.close(status, Some(refusal.code.status()), Some(reason), false);
-        error_response::refusal(refusal)
+        error_response::rejection(refusal)
     }
 
     /// Closes the record of what both sides ended, or what broke it off; `status_code` is that of the
@@ -252,16 +260,16 @@ impl Attempt {
         response.map(|body| {
             let held = self.held.clone();
             let ended = (!held.is_nothing()).then(|| Box::pin(async move { held.ended().await }) as Ended);
-            let mut recorded = Recorded { body, ended, open: Some((self, findings, status)) };
-            if recorded.body.is_end_stream() {
-                recorded.close(None);
+            let mut recorder = ResponseRecorder { ended, open: Some((self, findings, status)) };
+            if body.is_end_stream() {
+                recorder.close(None);
             }
-            recorded.boxed_unsync()
+            HookedBody::new(body, recorder).boxed_unsync()
         })
     }
 
     fn close(mut self, status: Status, status_code: Option<u16>, reason: Option<String>, redacted: bool) {
-        for name in self.quotes.iter().flat_map(Quotes::names) {
+        for name in self.quotes.iter().flat_map(QuotedPlaceholders::names) {
             self.pending.note(quoted(&name, "body"));
         }
         close(self.pending, status, status_code, reason, redacted);
@@ -291,7 +299,7 @@ fn opening(environment: &Environment, caller: Option<&Caller>) -> Opening {
 
 fn unrecordable(error: &dyn std::fmt::Display) -> Rejection {
     tracing::error!(%error, "the audit log cannot be written");
-    Rejection::new(ErrorCode::AuditUnavailable, "", "the audit log cannot be written, so nothing is sent")
+    Rejection::new(ErrorCode::AuditUnavailable, "the audit log cannot be written, so nothing is sent")
 }
 
 fn close(pending: Pending, status: Status, status_code: Option<u16>, reason: Option<String>, redacted: bool) {
@@ -302,14 +310,13 @@ fn close(pending: Pending, status: Status, status_code: Option<u16>, reason: Opt
 type Ended = Pin<Box<dyn Future<Output = String> + Send>>;
 
 /// An answer's body that closes the record when it ends.
-struct Recorded {
-    body: Body,
+struct ResponseRecorder {
     /// Ends it, and says why.
     ended: Option<Ended>,
     open: Option<(Attempt, Findings, u16)>,
 }
 
-impl Recorded {
+impl ResponseRecorder {
     fn close(&mut self, failure: Option<&BodyError>) {
         let Some((attempt, findings, code)) = self.open.take() else { return };
         let (status, reason) = match failure {
@@ -320,7 +327,7 @@ impl Recorded {
     }
 }
 
-impl Drop for Recorded {
+impl Drop for ResponseRecorder {
     /// Who takes nothing of an answer does not hear that it has ended, and is cut off.
     fn drop(&mut self) {
         let over = self.open.as_ref().and_then(|(attempt, _, _)| attempt.held.over().map(str::to_owned));
@@ -330,40 +337,23 @@ impl Drop for Recorded {
     }
 }
 
-impl HttpBody for Recorded {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(ended) = &mut self.ended
-            && let Poll::Ready(why) = ended.as_mut().poll(cx)
-        {
-            let error = BodyError::Over(why);
-            self.ended = None;
-            self.close(Some(&error));
-            return Poll::Ready(Some(Err(error)));
-        }
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(None) => self.close(None),
-            Poll::Ready(Some(Err(error))) => self.close(Some(error)),
-            // A body is not asked again after its trailers, nor a sized one after its last byte.
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || self.body.is_end_stream() => {
-                self.close(None)
-            }
-            _ => {}
-        }
-        polled
+impl BodyHooks for ResponseRecorder {
+    fn poll_abort(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let Some(ended) = &mut self.ended else { return Poll::Pending };
+        let error = BodyError::Over(ready!(ended.as_mut().poll(cx)));
+        self.ended = None;
+        self.close(Some(&error));
+        Poll::Ready(error)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn on_frame(&mut self, frame: PolledFrame, is_end: bool) -> PolledFrame {
+        match &frame {
+            None => self.close(None),
+            Some(Err(error)) => self.close(Some(error)),
+            // hyper does not poll a body again after its trailers, nor a sized one after its last byte.
+            Some(Ok(frame)) if frame.is_trailers() || is_end => self.close(None),
+            Some(Ok(_)) => {}
+        }
+        frame
     }
 }

@@ -16,7 +16,7 @@ use crate::audit::Log;
 use crate::credentials::token_request::{Fetch, Question, Reply};
 use crate::identity::Caller;
 use crate::inject;
-use crate::pipeline::agent_credentials::Wallet;
+use crate::pipeline::agent_credentials::AgentCredentials;
 use crate::policy::grant::Grant;
 use crate::types::host::Host;
 use crate::types::name::{AgentName, Environment, SecretName};
@@ -25,43 +25,43 @@ use crate::types::secret::Secret;
 use crate::upstream::client::Upstream;
 
 /// The largest answer, in bytes.
-const LARGEST: usize = 256 << 10;
+const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
 /// How long an endpoint may take, where the configuration does not say less.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Pipeline {
     /// Finds or makes those secrets of `grant` that are not stored. Answers are searched for them from here on.
-    pub(super) async fn make(
+    pub(super) async fn obtain_credentials(
         &self,
         grant: &Grant,
         caller: &Caller,
         host: &Host,
-        wallet: &Wallet,
+        wallet: &AgentCredentials,
     ) -> Result<Vec<(SecretName, Arc<Secret>)>, Rejection> {
-        let mut made = Vec::with_capacity(grant.derived().len() + grant.captured().len());
+        let mut made = Vec::with_capacity(grant.minted_credentials().len() + grant.captured().len());
         let session = caller.isolation();
         for name in grant.captured() {
-            let value = wallet.purse.captured(name, &session, host).ok_or_else(|| {
+            let value = wallet.runtime.captured(name, &session, host).ok_or_else(|| {
                 let message = format!("nothing was captured as '{name}' from '{host}' in this session yet");
-                Rejection::new(ErrorCode::SecretMissing, host, message)
+                Rejection::new(ErrorCode::SecretMissing, message)
             })?;
             made.push((name.clone(), value));
         }
-        if grant.derived().is_empty() {
+        if grant.minted_credentials().is_empty() {
             return Ok(made);
         }
-        let fetch: Arc<dyn Fetch> = Arc::new(Tokens {
+        let fetch: Arc<dyn Fetch> = Arc::new(TokenFetcher {
             upstream: self.upstream.clone(),
             audit: self.audit.clone(),
             environment: self.environment.clone(),
             caller: caller.clone(),
             agent: grant.agent().clone(),
-            patience: self.timeouts.answer.min(PATIENCE),
+            patience: self.timeouts.answer.min(TOKEN_TIMEOUT),
         });
-        for derived in grant.derived() {
-            let minted = self.wallets.minter().obtain(derived, &wallet.values, &fetch).await?;
-            wallet.purse.put(&minted)?;
+        for derived in grant.minted_credentials() {
+            let minted = self.credentials.minter().obtain(derived, &wallet.values, &fetch).await?;
+            wallet.runtime.put(&minted)?;
             made.push((derived.name.clone(), minted.value));
         }
         Ok(made)
@@ -69,7 +69,7 @@ impl Pipeline {
 }
 
 /// Asks token endpoints for one caller.
-struct Tokens {
+struct TokenFetcher {
     upstream: Arc<Upstream>,
     audit: Arc<Log>,
     environment: Environment,
@@ -79,7 +79,7 @@ struct Tokens {
     patience: Duration,
 }
 
-impl Fetch for Tokens {
+impl Fetch for TokenFetcher {
     fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Rejection>> {
         let (upstream, patience, agent) = (self.upstream.clone(), self.patience, self.agent.clone());
         let attempt = Attempt::question(&self.audit, &self.environment, &self.caller, &self.agent, &question);
@@ -95,7 +95,7 @@ impl Fetch for Tokens {
             let asked = tokio::time::timeout(patience, asking).await.unwrap_or_else(|_| {
                 let message =
                     format!("'{host}' did not answer within {} seconds", patience.as_secs_f32().ceil());
-                Err(Rejection::new(ErrorCode::UpstreamTimeout, &host, message))
+                Err(Rejection::new(ErrorCode::UpstreamTimeout, message))
             });
             match &asked {
                 Ok(reply) => attempt.ended(Some(reply.status), false, None),
@@ -113,14 +113,13 @@ async fn ask(
     agent: &AgentName,
     host: &str,
 ) -> Result<Reply, Rejection> {
-    let answer = upstream.send(inject::question(question, agent)?).await?;
-    let unusable =
-        |why: &str| Rejection::new(ErrorCode::UpstreamUnavailable, host, format!("'{host}' {why}"));
+    let answer = upstream.send(inject::outbound_token_request(question, agent)?).await?;
+    let unusable = |why: &str| Rejection::new(ErrorCode::UpstreamUnavailable, format!("'{host}' {why}"));
     if answer.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(unusable("compresses its answer, which it was not asked to"));
     }
     let status = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), LARGEST).collect().await;
+    let body = Limited::new(answer.into_body(), MAX_RESPONSE_BYTES).collect().await;
     let body = body.map_err(|_| unusable("broke off its answer, or made it too large"))?;
     Ok(Reply { status, body: Zeroizing::new(body.to_bytes().to_vec()) })
 }

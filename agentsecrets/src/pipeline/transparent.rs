@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Intercept;
-use super::connection::{Arrived, Broken, unless_over};
+use super::Interceptor;
+use super::connection::{ConnectionError, IncomingConnection, until_revoked};
 use crate::identity::process::Identifier;
 use crate::intercept::Destination;
 use crate::intercept::connection_limit::Place;
@@ -11,11 +11,11 @@ use crate::intercept::reset_on_drop::reset;
 use crate::intercept::transparent::Accepted;
 use crate::types::presented::Shown;
 
-impl Intercept {
+impl Interceptor {
     /// Serves one connection that the kernel sent to us until it ends.
     pub async fn connection(self: Arc<Self>, accepted: Accepted, identifier: &Identifier, mut place: Place) {
         let Accepted { stream, destination, trace, .. } = accepted;
-        let arrived = Arrived {
+        let arrived = IncomingConnection {
             destination: Destination::Address(destination),
             caller: Arc::new(identifier.caller(&trace).await),
             shown: Shown::default(),
@@ -23,20 +23,24 @@ impl Intercept {
         let admitted = self.pipeline.capabilities.admit(&arrived.caller, &arrived.shown);
         let held = admitted.map(|admitted| admitted.held).unwrap_or_default();
         let serving = async {
-            let hearing = self.hear(stream, &arrived);
-            let heard = place.unless_given_up(hearing).await.unwrap_or(Err(Broken::NoRoom));
-            self.converse(arrived, heard).await;
+            let hearing = self.detect(stream, &arrived);
+            let heard = place.unless_given_up(hearing).await.unwrap_or(Err(ConnectionError::LimitReached));
+            self.serve_detected(arrived, heard).await;
         };
-        unless_over(&held, serving).await;
+        until_revoked(&held, serving).await;
     }
 
     /// Resets a connection for which there is no room.
-    pub fn no_room(self: &Arc<Self>, accepted: Accepted, identifier: Arc<Identifier>) {
+    pub fn reject_over_limit(self: &Arc<Self>, accepted: Accepted, identifier: Arc<Identifier>) {
         let (intercept, destination) = (self.clone(), Destination::Address(accepted.destination));
         reset(accepted.stream);
         tokio::spawn(async move {
             let caller = identifier.caller(&accepted.trace).await.ok();
-            intercept.record_broken(caller.as_ref(), &destination, &Broken::NoRoom.to_string());
+            intercept.record_failure(
+                caller.as_ref(),
+                &destination,
+                &ConnectionError::LimitReached.to_string(),
+            );
         });
     }
 }

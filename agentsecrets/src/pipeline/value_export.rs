@@ -1,7 +1,6 @@
-//! The requests that we answer ourselves: an agent asks which secrets it may name, for `mcp serve`; and one
-//! whose entry says `env: true` asks for real values, for `agentsecrets env` inside `run`. They are asked for
-//! under a name that no server can have, so that nothing but us ever answers; nothing else of ours goes that
-//! way.
+//! Our own endpoint: an agent lists the secrets that it may name, for `mcp serve`; an agent whose entry says
+//! `env: true` gets real values, for `agentsecrets env` inside `run`. The host name cannot exist, so that no server
+//! can ever answer there.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,74 +9,86 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use serde_json::{Map, Value};
 
+use super::context::Pipeline;
 use super::record::Attempt;
-use crate::pipeline::agent_credentials::Wallet;
+use super::stages::IdentifiedRequest;
 use crate::policy::Agent;
-use crate::policy::grant::{Spend, Style};
-use crate::policy::value_export::{Handover, decide_handover};
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::CapabilityCheck;
+use crate::policy::injection::{InjectionStyle, SecretUse};
+use crate::policy::value_export::{ValueExport, decide_value_export};
 use crate::types::body::{Body, full};
 use crate::types::host::Host;
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::{Scheme, Target};
 
-/// The name, below a domain that RFC 6761 keeps from having any.
+/// The host name of the endpoint; RFC 6761 reserves its domain.
 pub const HOST: &str = "agentsecrets.invalid";
-/// Where the values are.
-pub const PATH: &str = "/env";
-/// Where the names are.
-pub const NAMES: &str = "/names";
+/// The path of the values.
+pub const ENV_PATH: &str = "/env";
+/// The path of the names.
+pub const NAMES_PATH: &str = "/names";
 
-/// Whether a request is for us.
-pub(super) fn is_for_us(target: &Target) -> bool {
+/// Whether `target` is our own endpoint.
+pub(super) fn is_own_endpoint(target: &Target) -> bool {
     target.scheme == Scheme::Https && matches!(&target.host, Host::Name(name) if **name == *HOST)
 }
 
-/// What an agent asks us, as far as it may.
-pub(super) enum Question {
-    /// Which secrets it may name.
+enum ExportRequest {
     Names,
-    /// Their values.
-    Values(Handover),
+    Values(ValueExport),
 }
 
-/// What `agent` asks.
-pub(super) fn asked(agent: &Agent, parts: &Parts) -> Result<Question, Rejection> {
+impl Pipeline {
+    /// Answers a request of an agent to our own endpoint.
+    pub(super) async fn export(
+        &self,
+        identified: IdentifiedRequest<'_>,
+        record: &mut Attempt,
+    ) -> Result<Response<Body>, Rejection> {
+        let IdentifiedRequest { caller, agent, secrets, target, parts, .. } = identified;
+        let export = match parse(agent, &parts)? {
+            ExportRequest::Names => return Ok(json(agent.secrets().map(ToString::to_string).collect())),
+            ExportRequest::Values(export) => export,
+        };
+        let (method, path) = (&parts.method, parts.uri.path());
+        let ask = AccessRequest { target: &target, method, path, websocket: false, references: &[] };
+        if let Some(rejection) = self.capabilities.rejection(&caller, &ask, &uses(&export)) {
+            return Err(rejection);
+        }
+        self.capabilities.charge(&caller).await?;
+        let values = secrets.values.hand_over(&export)?;
+        record.handing_over(values.iter().map(|(name, _)| name))?;
+        // An object of names and values, each in base64.
+        let object: Map<_, _> = values
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), STANDARD.encode(value.expose()).into()))
+            .collect();
+        Ok(json(object.into()))
+    }
+}
+
+fn parse(agent: &Agent, parts: &Parts) -> Result<ExportRequest, Rejection> {
     match parts.uri.path() {
-        NAMES => return Ok(Question::Names),
-        PATH => {}
-        _ => return Err(Rejection::new(ErrorCode::BadRequest, HOST, "there is nothing at this path")),
+        NAMES_PATH => return Ok(ExportRequest::Names),
+        ENV_PATH => {}
+        _ => return Err(Rejection::new(ErrorCode::BadRequest, "there is nothing at this path")),
     }
     let query = parts.uri.query().unwrap_or_default();
     let only = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "only");
     let only: Result<Vec<SecretName>, _> = only.map(|(_, name)| name.parse()).collect();
-    let only = only.map_err(|error| Rejection::new(ErrorCode::BadRequest, HOST, error.to_string()))?;
-    decide_handover(agent, &only).map(Question::Values)
+    let only = only.map_err(|error| Rejection::new(ErrorCode::BadRequest, error.to_string()))?;
+    decide_value_export(agent, &only).map(ExportRequest::Values)
 }
 
-/// The names of the secrets of `agent`.
-pub(super) fn names(agent: &Agent) -> Response<Body> {
-    json(agent.secrets().map(ToString::to_string).collect())
-}
-
-/// What `handover` spends, for those who have a say in that: whoever has a value can do anything with it.
-pub(super) fn spends(handover: &Handover) -> Vec<Spend> {
-    handover.names().iter().map(|name| Spend { name: name.clone(), style: Style::Bearer }).collect()
-}
-
-/// Hands it over: an object of names and values, each in base64.
-pub(super) fn hand_over(
-    handover: &Handover,
-    wallet: &Wallet,
-    attempt: &mut Attempt,
-) -> Result<Response<Body>, Rejection> {
-    let values = wallet.values.hand_over(handover)?;
-    attempt.handing_over(values.iter().map(|(name, _)| name))?;
-    let object: Map<_, _> = values
-        .into_iter()
-        .map(|(name, value)| (name.to_string(), STANDARD.encode(value.expose()).into()))
-        .collect();
-    Ok(json(object.into()))
+/// The uses of `export`, for the bounds beside the policy: a program that holds a value can do anything with it.
+fn uses(export: &ValueExport) -> Vec<SecretUse> {
+    export
+        .names()
+        .iter()
+        .map(|name| SecretUse { name: name.clone(), style: InjectionStyle::Bearer })
+        .collect()
 }
 
 pub(super) fn json(value: Value) -> Response<Body> {

@@ -1,5 +1,5 @@
-//! A WebSocket after its handshake: what the server says is searched, what the agent says is filled where
-//! its rule allows that, and each side waits for the other. Whatever cannot be read ends both.
+//! Relays a WebSocket after its handshake. The server's messages are searched for secrets; placeholders in the
+//! agent's messages are filled where the rule allows it. A message that cannot be read ends both sides.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,77 +12,72 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::Held;
-use crate::http::websocket::{CONTROL, FrameError, Kind, Piece, Reader, Signal, Writer};
-use crate::inject::Messages;
-use crate::pipeline::agent_credentials::Wallet;
+use crate::http::websocket::{
+    ControlKind, Fragment, FrameReader, FrameWriter, MAX_CONTROL_PAYLOAD, MessageKind, WebSocketError,
+};
+use crate::inject::MessageInjector;
+use crate::pipeline::agent_credentials::AgentCredentials;
 use crate::redact::Conversation;
 
-/// The largest text message that is searched for placeholders, in bytes: it must be held whole.
-const LARGEST_FILLED: usize = 1024 * 1024;
-/// How long one side may take to end after the other has.
-const GOODBYE: Duration = Duration::from_secs(10);
-/// How long a side that is told to go may take to hear it.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The largest text message that is searched for placeholders, in bytes: it must be buffered whole.
+const MAX_FILLED_MESSAGE: usize = 1024 * 1024;
+/// The limit for one side to end after the other has.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The limit for sending a close frame.
+const CLOSE_FRAME_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same after a revocation, when nothing more may be sent.
+const REVOKED_CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A WebSocket that both sides agreed to.
-pub(super) struct Tunnel {
-    /// The agent's side.
+/// A WebSocket whose handshake has succeeded.
+pub(super) struct WebSocket {
     pub agent: OnUpgrade,
-    /// The server's side.
     pub server: OnUpgrade,
-    /// Searches what the server says.
+    /// Redacts the server's messages.
     pub conversation: Conversation,
-    /// Fills what the agent says, where that is allowed.
-    pub messages: Option<Messages>,
-    /// Knows the placeholders.
-    pub wallet: Arc<Wallet>,
+    /// Fills the agent's messages, where the rule allows it.
+    pub messages: Option<MessageInjector>,
+    pub secrets: Arc<AgentCredentials>,
 }
 
-/// Why a WebSocket ended otherwise than by its two ends.
+/// The reason why a WebSocket did not end normally.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TunnelError {
-    /// A side could not be reached in the first place.
+pub(super) enum RelayError {
     #[error("the upgrade did not come about")]
     Upgrade(#[from] hyper::Error),
-    /// The agent's side.
     #[error("the agent: {0}")]
-    Agent(FrameError),
-    /// The server's side.
+    Agent(WebSocketError),
     #[error("the server: {0}")]
-    Server(FrameError),
-    /// Nothing was said for too long.
+    Server(WebSocketError),
     #[error("nothing was said for too long")]
     Idle,
-    /// We end.
+    /// We are shutting down.
     #[error("the interceptor ended")]
     Stopped,
-    /// What it was let in for has ended.
+    /// The session or token of the request has ended.
     #[error("{0}")]
-    Over(String),
-    /// A message names a secret that may not be spent there.
+    Revoked(String),
     #[error("policy_denied: a message names a secret that may not be spent there")]
     Denied,
-    /// The server repeated pieces of a secret too often.
+    /// The guess detector has raised an alarm.
     #[error("redaction_limit: pieces of a secret came back too often")]
     Guessed,
-    /// A message is too large to be filled.
     #[error("body_too_large: a text message is larger than 1 MiB, and cannot be searched for placeholders")]
     TooLarge,
 }
 
-impl TunnelError {
-    /// What either side is told: a close code and a reason.
+impl RelayError {
+    /// The close code and the reason that both sides get.
     fn close(&self) -> (u16, &'static str) {
         match self {
             Self::Upgrade(_) | Self::Stopped => (1001, "going away"),
             Self::Idle => (1001, "nothing was said for too long"),
-            Self::Agent(FrameError::Protocol(what)) | Self::Server(FrameError::Protocol(what)) => {
+            Self::Agent(WebSocketError::Protocol(what)) | Self::Server(WebSocketError::Protocol(what)) => {
                 (1002, what)
             }
-            Self::Agent(FrameError::Io(_)) | Self::Server(FrameError::Io(_)) => {
+            Self::Agent(WebSocketError::Io(_)) | Self::Server(WebSocketError::Io(_)) => {
                 (1001, "the other side is gone")
             }
-            Self::Over(_) => (1008, "what this was allowed for has ended"),
+            Self::Revoked(_) => (1008, "what this was allowed for has ended"),
             Self::Denied => (1008, "policy_denied: a secret that may not be spent here"),
             Self::Guessed => (1008, "redaction_limit: pieces of a secret came back too often"),
             Self::TooLarge => (1009, "body_too_large: text messages may have 1 MiB here"),
@@ -90,196 +85,199 @@ impl TunnelError {
     }
 }
 
-/// The same where nothing more may be said.
-const LAST_WORD: Duration = Duration::from_millis(100);
-
 type Io = TokioIo<Upgraded>;
 
-impl Tunnel {
-    /// Carries messages until both sides have ended, or one of them broke off.
-    pub(super) async fn carry(
+impl WebSocket {
+    /// Relays messages until both sides have ended, or one of them has failed.
+    pub(super) async fn relay(
         self,
         idle: Duration,
         stop: &CancellationToken,
-        held: &Held,
-    ) -> Result<(), TunnelError> {
-        let Self { agent, server, conversation, messages, wallet } = self;
+        guard: &Held,
+    ) -> Result<(), RelayError> {
+        let Self { agent, server, conversation, messages, secrets } = self;
         let (agent, server) = tokio::try_join!(agent, server)?;
         let (from_agent, to_agent) = split(TokioIo::new(agent));
         let (from_server, to_server) = split(TokioIo::new(server));
-        let (clock, goodbyes) = (Clock::default(), Goodbyes::default());
-        let mut to_server = Writer::to_server(to_server);
-        let mut to_agent = Writer::to_client(to_agent);
+        let (activity, close_frames) = (LastActivity::default(), CloseFrames::default());
+        let mut to_server = FrameWriter::to_server(to_server);
+        let mut to_agent = FrameWriter::to_client(to_agent);
         let ended = {
-            let up = upward(from_agent, &mut to_server, messages.as_ref(), &wallet, (&clock, &goodbyes));
-            let down = downward(from_server, &mut to_agent, conversation, (&clock, &goodbyes));
+            let up = relay_to_server(
+                from_agent,
+                &mut to_server,
+                messages.as_ref(),
+                &secrets,
+                (&activity, &close_frames),
+            );
+            let down = relay_to_agent(from_server, &mut to_agent, conversation, (&activity, &close_frames));
             tokio::pin!(up, down);
             tokio::select! {
                 ended = &mut up => match ended {
-                    Ok(()) => timeout(GOODBYE, down).await.unwrap_or(Ok(())),
+                    Ok(()) => timeout(CLOSE_TIMEOUT, down).await.unwrap_or(Ok(())),
                     error => error,
                 },
                 ended = &mut down => match ended {
-                    Ok(()) => timeout(GOODBYE, up).await.unwrap_or(Ok(())),
+                    Ok(()) => timeout(CLOSE_TIMEOUT, up).await.unwrap_or(Ok(())),
                     error => error,
                 },
-                () = clock.still(idle) => Err(TunnelError::Idle),
-                () = stop.cancelled() => Err(TunnelError::Stopped),
-                why = held.ended() => Err(TunnelError::Over(why)),
+                () = activity.idle(idle) => Err(RelayError::Idle),
+                () = stop.cancelled() => Err(RelayError::Stopped),
+                why = guard.ended() => Err(RelayError::Revoked(why)),
             }
         };
-        // After both goodbyes nothing is owed, and a side may leave as abruptly as it likes.
+        // After both close frames, an abrupt end of the connection is not an error.
         let ended = match ended {
-            Err(TunnelError::Agent(FrameError::Io(_)) | TunnelError::Server(FrameError::Io(_)))
-                if goodbyes.are_said() =>
+            Err(RelayError::Agent(WebSocketError::Io(_)) | RelayError::Server(WebSocketError::Io(_)))
+                if close_frames.are_both_sent() =>
             {
                 Ok(())
             }
             ended => ended,
         };
-        if let Err(TunnelError::Over(_)) = &ended {
-            // At once: who does not read at this moment hears the end of the connection.
-            let (code, reason) = TunnelError::Over(String::new()).close();
-            let told = async { tokio::join!(to_agent.close(code, reason), to_server.close(code, reason)) };
-            let _ = timeout(LAST_WORD, told).await;
+        if let Err(RelayError::Revoked(_)) = &ended {
+            // At once: a side that does not read now only sees the end of the connection.
+            let (code, reason) = RelayError::Revoked(String::new()).close();
+            let close = async { tokio::join!(to_agent.close(code, reason), to_server.close(code, reason)) };
+            let _ = timeout(REVOKED_CLOSE_TIMEOUT, close).await;
             return ended;
         }
         if let Err(error) = &ended {
-            // Who stood in the middle of a frame hears an error instead, which is true as well.
+            // In the middle of a frame this is a protocol error for the peer, which also ends the connection.
             let (code, reason) = error.close();
-            let _ = timeout(FAREWELL, to_agent.close(code, reason)).await;
-            let _ = timeout(FAREWELL, to_server.close(code, reason)).await;
+            let _ = timeout(CLOSE_FRAME_TIMEOUT, to_agent.close(code, reason)).await;
+            let _ = timeout(CLOSE_FRAME_TIMEOUT, to_server.close(code, reason)).await;
         }
-        let _ = timeout(FAREWELL, to_agent.shutdown()).await;
-        let _ = timeout(FAREWELL, to_server.shutdown()).await;
+        let _ = timeout(CLOSE_FRAME_TIMEOUT, to_agent.shutdown()).await;
+        let _ = timeout(CLOSE_FRAME_TIMEOUT, to_server.shutdown()).await;
         ended
     }
 }
 
-/// The server's messages.
-async fn downward(
+/// Redacts the server's messages.
+async fn relay_to_agent(
     from: ReadHalf<Io>,
-    to: &mut Writer<WriteHalf<Io>>,
+    to: &mut FrameWriter<WriteHalf<Io>>,
     mut conversation: Conversation,
-    (clock, goodbyes): (&Clock, &Goodbyes),
-) -> Result<(), TunnelError> {
-    let gone = |error| TunnelError::Agent(FrameError::Io(error));
-    let mut from = Reader::of_server(from);
-    while let Some(piece) = from.next().await.map_err(TunnelError::Server)? {
-        clock.touch();
+    (activity, close_frames): (&LastActivity, &CloseFrames),
+) -> Result<(), RelayError> {
+    let gone = |error| RelayError::Agent(WebSocketError::Io(error));
+    let mut from = FrameReader::from_server(from);
+    while let Some(piece) = from.next().await.map_err(RelayError::Server)? {
+        activity.touch();
         match piece {
-            Piece::Data { kind, bytes, is_last } => {
+            Fragment::Data { kind, bytes, is_last } => {
                 let clean = conversation.part(bytes.freeze(), is_last);
                 if is_last || !clean.is_empty() {
                     to.data(kind, &clean, is_last).await.map_err(gone)?;
                 }
                 if is_last && !conversation.may_go_on() {
-                    return Err(TunnelError::Guessed);
+                    return Err(RelayError::Guessed);
                 }
             }
-            Piece::Control(Signal::Close, bytes) => {
-                goodbyes.say(Goodbyes::SERVER);
+            Fragment::Control(ControlKind::Close, bytes) => {
+                close_frames.mark_sent(CloseFrames::SERVER);
                 let (code, reason) = bytes.split_at_checked(2).unwrap_or((&bytes, &[]));
                 let reason = conversation.whole(reason.to_vec().into());
-                let reason = text(&reason, CONTROL - 2);
-                to.control(Signal::Close, &[code, reason].concat()).await.map_err(gone)?;
+                let reason = truncated_text(&reason, MAX_CONTROL_PAYLOAD - 2);
+                to.control(ControlKind::Close, &[code, reason].concat()).await.map_err(gone)?;
             }
-            Piece::Control(signal, bytes) => {
+            Fragment::Control(signal, bytes) => {
                 let clean = conversation.whole(bytes.freeze());
                 to.control(signal, &clean).await.map_err(gone)?;
             }
         }
-        clock.touch();
+        activity.touch();
     }
     to.shutdown().await.map_err(gone)
 }
 
-/// The agent's messages.
-async fn upward(
+/// Fills the agent's messages.
+async fn relay_to_server(
     from: ReadHalf<Io>,
-    to: &mut Writer<WriteHalf<Io>>,
-    messages: Option<&Messages>,
-    wallet: &Wallet,
-    (clock, goodbyes): (&Clock, &Goodbyes),
-) -> Result<(), TunnelError> {
-    let gone = |error| TunnelError::Server(FrameError::Io(error));
-    let mut from = Reader::of_client(from);
+    to: &mut FrameWriter<WriteHalf<Io>>,
+    messages: Option<&MessageInjector>,
+    secrets: &AgentCredentials,
+    (activity, close_frames): (&LastActivity, &CloseFrames),
+) -> Result<(), RelayError> {
+    let gone = |error| RelayError::Server(WebSocketError::Io(error));
+    let mut from = FrameReader::from_client(from);
     let mut whole = Vec::new();
-    while let Some(piece) = from.next().await.map_err(TunnelError::Agent)? {
-        clock.touch();
+    while let Some(piece) = from.next().await.map_err(RelayError::Agent)? {
+        activity.touch();
         match (piece, messages) {
-            (Piece::Data { kind: Kind::Text, bytes, is_last }, Some(messages)) => {
-                if whole.len() + bytes.len() > LARGEST_FILLED {
-                    return Err(TunnelError::TooLarge);
+            (Fragment::Data { kind: MessageKind::Text, bytes, is_last }, Some(messages)) => {
+                if whole.len() + bytes.len() > MAX_FILLED_MESSAGE {
+                    return Err(RelayError::TooLarge);
                 }
                 whole.extend_from_slice(&bytes);
                 if is_last {
                     let filled =
-                        messages.fill(&whole, &wallet.vocabulary).map_err(|_| TunnelError::Denied)?;
+                        messages.fill(&whole, &secrets.vocabulary).map_err(|_| RelayError::Denied)?;
                     let text = filled.as_deref().unwrap_or(&whole);
-                    to.data(Kind::Text, text, true).await.map_err(gone)?;
+                    to.data(MessageKind::Text, text, true).await.map_err(gone)?;
                     whole.clear();
                 }
             }
-            (Piece::Data { kind, bytes, is_last }, _) => {
+            (Fragment::Data { kind, bytes, is_last }, _) => {
                 to.data(kind, &bytes, is_last).await.map_err(gone)?;
             }
-            (Piece::Control(signal, bytes), _) => {
-                if signal == Signal::Close {
-                    goodbyes.say(Goodbyes::AGENT);
+            (Fragment::Control(signal, bytes), _) => {
+                if signal == ControlKind::Close {
+                    close_frames.mark_sent(CloseFrames::AGENT);
                 }
                 to.control(signal, &bytes).await.map_err(gone)?;
             }
         }
-        clock.touch();
+        activity.touch();
     }
     to.shutdown().await.map_err(gone)
 }
 
-/// The longest beginning of `bytes` that is text of at most so many bytes.
-fn text(bytes: &[u8], most: usize) -> &[u8] {
-    let bytes = bytes.get(..most).unwrap_or(bytes);
+/// The longest prefix of `bytes` that is UTF-8 and at most `max_len` bytes long.
+fn truncated_text(bytes: &[u8], max_len: usize) -> &[u8] {
+    let bytes = bytes.get(..max_len).unwrap_or(bytes);
     match std::str::from_utf8(bytes) {
         Ok(_) => bytes,
         Err(error) => bytes.get(..error.valid_up_to()).unwrap_or_default(),
     }
 }
 
-/// Who has said, with a close frame, that nothing follows.
+/// The sides that have sent a close frame.
 #[derive(Default)]
-struct Goodbyes(AtomicU8);
+struct CloseFrames(AtomicU8);
 
-impl Goodbyes {
+impl CloseFrames {
     const AGENT: u8 = 1;
     const SERVER: u8 = 2;
 
-    fn say(&self, who: u8) {
+    fn mark_sent(&self, who: u8) {
         self.0.fetch_or(who, Ordering::Relaxed);
     }
 
-    fn are_said(&self) -> bool {
+    fn are_both_sent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::AGENT | Self::SERVER
     }
 }
 
-/// When something was said last.
-struct Clock(Mutex<Instant>);
+/// The time of the last frame.
+struct LastActivity(Mutex<Instant>);
 
-impl Default for Clock {
+impl Default for LastActivity {
     fn default() -> Self {
         Self(Mutex::new(Instant::now()))
     }
 }
 
-impl Clock {
+impl LastActivity {
     fn touch(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Ends when nothing was said for as long as `patience`.
-    async fn still(&self, patience: Duration) {
+    /// Completes after `limit` without a frame.
+    async fn idle(&self, limit: Duration) {
         loop {
-            let deadline = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + patience;
+            let deadline = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + limit;
             if deadline <= Instant::now() {
                 return;
             }

@@ -1,47 +1,45 @@
-//! What is put to the policy: a request, stripped to what rules can speak about.
+//! The properties of a request that rules decide on.
 
 use http::Method;
 
 use crate::types::name::SecretName;
 use crate::types::target::Target;
 
-use super::grant::Style;
+use super::injection::InjectionStyle;
+use super::location::InjectionPoint;
 
-pub use crate::policy::location::{Area, Place, Spot};
-
-/// One request to be judged.
+/// One request to be decided.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// The agreed authority.
+pub struct AccessRequest<'a> {
+    /// The normalized authority.
     pub target: &'a Target,
     /// The method.
     pub method: &'a Method,
-    /// The path as it came, still encoded, without the query.
+    /// The path as received, still encoded, without the query.
     pub path: &'a str,
-    /// Whether it asks for a WebSocket, whose messages may name secrets too.
+    /// Whether it opens a WebSocket, whose messages may refer to secrets too.
     pub websocket: bool,
-    /// The secrets that the request names.
-    pub references: &'a [Reference],
+    /// The references to secrets in the request.
+    pub references: &'a [SecretReference],
 }
 
-/// A secret that a request asks to be spent, and how: by a placeholder that stands somewhere, or by a
-/// header that says in what style.
+/// A reference to a secret in a request: a placeholder, or an injection header.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Reference {
-    /// Which secret.
+pub struct SecretReference {
+    /// The secret.
     pub name: SecretName,
-    /// How it is asked for.
-    pub style: Style,
+    /// The way in which it gets into the request.
+    pub style: InjectionStyle,
 }
 
-impl Reference {
-    /// A placeholder for `name` that stands at `spot`.
-    pub fn placeholder(name: SecretName, spot: Spot) -> Self {
-        Self { name, style: Style::Placeholder(spot) }
+impl SecretReference {
+    /// A placeholder for `name` at `point`.
+    pub fn placeholder(name: SecretName, point: InjectionPoint) -> Self {
+        Self { name, style: InjectionStyle::Placeholder(point) }
     }
 
-    /// Whether it is the text of a placeholder, which may merely be quoted.
-    pub fn is_text(&self) -> bool {
-        matches!(self.style, Style::Placeholder(_))
+    /// Whether it is a placeholder. Such text may be a mere quotation.
+    pub fn is_placeholder(&self) -> bool {
+        matches!(self.style, InjectionStyle::Placeholder(_))
     }
 }

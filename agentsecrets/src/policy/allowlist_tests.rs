@@ -1,4 +1,4 @@
-//! What an edit of the list leaves as it was, and when it is none.
+//! Edits of the host list, and the edits that are refused.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The list in a file with `text`.
+/// The host list of a file with `text`.
 fn list(text: &str) -> (tempfile::TempDir, Allowlist) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.yaml");
@@ -34,11 +34,11 @@ agents:
 ";
 
 #[test]
-fn a_host_comes_after_the_others_and_nothing_else_changes() {
+fn host_is_appended_and_the_rest_stays() {
     let (folder, mut list) = list(WRITTEN);
     let coder: AgentName = "coder".parse().unwrap();
-    assert_eq!(list.add("*.example.org", Some(&coder)).unwrap(), Added::New("coder".into(), 12));
-    assert_eq!(list.add("api.github.com", Some(&coder)).unwrap(), Added::New("coder".into(), 13));
+    assert_eq!(list.add("*.example.org", Some(&coder)).unwrap(), AddOutcome::Added("coder".into(), 12));
+    assert_eq!(list.add("api.github.com", Some(&coder)).unwrap(), AddOutcome::Added("coder".into(), 13));
     list.save().unwrap();
     let expected = WRITTEN.replace(
         "      - host: example.com\n",
@@ -52,88 +52,92 @@ fn a_host_comes_after_the_others_and_nothing_else_changes() {
 }
 
 #[test]
-fn an_entry_without_rules_gets_its_first_and_loses_its_last() {
+fn first_rule_is_added_and_last_removed() {
     let (_folder, mut list) = list(WRITTEN);
     let reader: AgentName = "reader".parse().unwrap();
-    assert_eq!(list.add("a.test", Some(&reader)).unwrap(), Added::New("reader".into(), 18));
+    assert_eq!(list.add("a.test", Some(&reader)).unwrap(), AddOutcome::Added("reader".into(), 18));
     let with = format!("{WRITTEN}    allow:\n      - host: a.test\n");
     assert_eq!(list.text, with);
     assert_eq!(list.remove("a.test").unwrap(), 1);
     assert_eq!(list.text, format!("{WRITTEN}    allow: []\n"));
-    assert!(matches!(list.add("a.test", Some(&reader)).unwrap(), Added::New(_, 18)));
+    assert!(matches!(list.add("a.test", Some(&reader)).unwrap(), AddOutcome::Added(_, 18)));
     assert_eq!(list.text, with);
 }
 
 #[test]
-fn a_policy_begins_with_its_first_host() {
+fn first_host_creates_the_policy() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.yaml");
     let mut list = Allowlist::load(&path).unwrap();
     assert!(list.rules().unwrap().is_empty());
-    assert_eq!(list.add("[::1]", None).unwrap(), Added::New("default".into(), 5));
+    assert_eq!(list.add("[::1]", None).unwrap(), AddOutcome::Added("default".into(), 5));
     list.save().unwrap();
     let text = "version: 1\nagents:\n  - name: default\n    allow:\n      - host: \"[::1]\"\n";
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
     for empty in ["version: 1", "version: 1\nagents: []   # none\n"] {
         fs::write(&path, empty).unwrap();
         let mut list = Allowlist::load(&path).unwrap();
-        assert!(matches!(list.add("a.test", None).unwrap(), Added::New(_, 5)), "{empty}");
+        assert!(matches!(list.add("a.test", None).unwrap(), AddOutcome::Added(_, 5)), "{empty}");
         assert_eq!(list.rules().unwrap()[0].host, "a.test");
     }
 }
 
 #[test]
-fn what_is_there_is_not_added_twice_and_what_covers_it_counts() {
+fn covered_host_is_not_added_again() {
     let (_folder, mut list) = list(
         "version: 1\nagents:\n  - name: a\n    allow:\n      - host: \"*.x.com\"\n        methods: [GET]\n",
     );
     for host in ["api.x.com", "*.x.com", "*.X.com"] {
-        assert_eq!(list.add(host, None).unwrap(), Added::There("a".into()), "{host}");
+        assert_eq!(list.add(host, None).unwrap(), AddOutcome::AlreadyListed("a".into()), "{host}");
     }
-    assert!(matches!(list.add("x.com", None).unwrap(), Added::New(_, 7)));
+    assert!(matches!(list.add("x.com", None).unwrap(), AddOutcome::Added(_, 7)));
 }
 
 #[test]
-fn a_rule_that_says_more_than_its_host_stays() {
+fn rule_with_other_keys_is_not_removed() {
     let (_folder, mut list) = list(WRITTEN);
     let error = list.remove("api.stripe.com").unwrap_err().to_string();
     assert!(error.contains("policy.yaml:8: this rule says more"), "{error}");
-    assert!(matches!(list.remove("other.com"), Err(EditError::NotListed { .. })));
+    assert!(matches!(list.remove("other.com"), Err(AllowlistError::NotListed { .. })));
     // One of two, which belong together.
     let both = format!("{WRITTEN}    allow:\n      - host: example.com\n        ports: [443]\n");
     let (_folder, mut list) = self::list(&both);
-    assert!(matches!(list.remove("example.com"), Err(EditError::NotBare { line: 18, .. })));
+    assert!(matches!(list.remove("example.com"), Err(AllowlistError::HasOtherKeys { line: 18, .. })));
     assert_eq!(list.text, both);
 }
 
 #[test]
-fn which_agent_is_meant_must_be_clear() {
+fn agent_must_be_unambiguous() {
     let (_folder, mut list) = list(WRITTEN);
     let error = list.add("a.test", None).unwrap_err().to_string();
     assert!(error.ends_with("several agent entries: coder, reader"), "{error}");
     let other = "other".parse().unwrap();
-    assert!(matches!(list.add("a.test", Some(&other)), Err(EditError::NoAgent { .. })));
+    assert!(matches!(list.add("a.test", Some(&other)), Err(AllowlistError::NoAgent { .. })));
     for bad in ["https://a.test/", "a b", "*", "*.com", "a.test:443", ""] {
-        assert!(matches!(list.add(bad, Some(&"coder".parse().unwrap())), Err(EditError::Host(_))), "{bad}");
+        assert!(
+            matches!(list.add(bad, Some(&"coder".parse().unwrap())), Err(AllowlistError::Host(_))),
+            "{bad}"
+        );
     }
 }
 
 #[test]
-fn a_list_in_another_shape_is_left_to_its_author() {
+fn unsupported_layout_is_refused() {
     for text in [
         "version: 1\nagents: [{ name: a, allow: [{ host: x.com }] }]\n",
         "version: 1\nagents:\n  - name: a\n    allow: [{ host: x.com }]\n",
         "{ version: 1, agents: [] }\n",
     ] {
         let (_folder, mut list) = list(text);
-        assert!(matches!(list.add("y.com", None), Err(EditError::Shape { .. })), "{text}");
+        assert!(matches!(list.add("y.com", None), Err(AllowlistError::UnsupportedLayout { .. })), "{text}");
         assert!(
-            text.contains("[]") || matches!(list.remove("x.com"), Err(EditError::Shape { .. })),
+            text.contains("[]")
+                || matches!(list.remove("x.com"), Err(AllowlistError::UnsupportedLayout { .. })),
             "{text}"
         );
         assert_eq!(list.text, text);
     }
-    // Unusual, and clear all the same.
+    // Unusual but supported.
     for text in [
         "version: 1\nagents:\n- name: a\n  allow:\n  - { host: x.com }\n",
         "version: 1\nagents:\n-\n  name: a\n  allow:\n  -\n    host: x.com\n",
@@ -152,7 +156,7 @@ fn a_list_in_another_shape_is_left_to_its_author() {
 }
 
 #[test]
-fn a_change_by_somebody_else_is_not_lost() {
+fn concurrent_change_is_not_lost() {
     let (folder, mut list) = list(WRITTEN);
     list.remove("example.com").unwrap();
     let path = folder.path().join("policy.yaml");
@@ -162,9 +166,9 @@ fn a_change_by_somebody_else_is_not_lost() {
 }
 
 proptest! {
-    /// Whatever comments, blank lines and depths a file has, adding and removing leaves every other line.
+    /// Adding and removing keeps every other line, with any comments, blank lines and indentation.
     #[test]
-    fn other_lines_stay_as_they_are(
+    fn other_lines_stay(
         depth in 0_usize..4,
         hosts in prop::collection::vec("[a-z]{1,8}", 0..4),
         between in prop::sample::select(vec!["", "\n", "    # a comment\n", "# a comment\n\n"]),
@@ -182,7 +186,7 @@ proptest! {
         }
         text += between;
         let (_folder, mut list) = list(&text);
-        let Added::New(_, line) = list.add("new.example", None).unwrap() else { panic!("it is new") };
+        let AddOutcome::Added(_, line) = list.add("new.example", None).unwrap() else { panic!("it is new") };
         let mut lines: Vec<&str> = list.text.lines().collect();
         prop_assert!(lines.remove(line as usize - 1).trim() == "- host: new.example");
         prop_assert_eq!(lines.join("\n").replace("allow: []", "allow:"), text.trim_end_matches('\n').replace("allow: []", "allow:") + if text.ends_with("\n\n") { "\n" } else { "" });

@@ -1,5 +1,5 @@
-//! What is decided of a connection before anything is read from it but whom it is for: whether we open it
-//! and judge its requests one by one, or a rule says that it is passed on as it is.
+//! Decides, after the host of a TLS connection is known and before anything else is read, whether a rule
+//! passes it through unopened. All other connections are opened, and each of their requests is decided.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,15 +9,15 @@ use crate::types::host::Host;
 use crate::types::name::AgentName;
 use crate::types::rejection::Rejection;
 
-use super::grant::PrivateAddresses;
+use super::private_addresses::PrivateAddresses;
 use super::rules::{Agent, Policy, Rule};
 use crate::policy::evaluate::candidates;
 use crate::policy::rate_limit::charge;
 
-/// Leave for one TLS connection to be passed on unopened. No secret goes with it. Not `Clone`; made by
-/// `decide_connection` alone.
+/// Permission to pass one TLS connection through unopened. No secret is sent on it. Not `Clone`; created by
+/// `decide_passthrough` alone.
 #[derive(Debug)]
-pub struct Tunnel {
+pub struct PassthroughPermit {
     agent: AgentName,
     rule: Arc<str>,
     host: Host,
@@ -25,21 +25,21 @@ pub struct Tunnel {
     private: PrivateAddresses,
 }
 
-/// Whether a TLS connection of `caller` to `host` is passed on unopened. `None` means that it is opened:
-/// what is not allowed then is refused request by request. The first rule that names host and port decides,
-/// and its `rate` is charged.
-pub fn decide_connection(
+/// Decides whether a TLS connection of `caller` to `host` is passed through unopened. `None` means that it is
+/// opened and its requests are decided. The first rule that names host and port decides, and its `rate` is
+/// charged.
+pub(crate) fn decide_passthrough(
     policy: &Policy,
     caller: &Caller,
     host: &Host,
     port: u16,
-) -> Result<Option<Tunnel>, Rejection> {
+) -> Result<Option<PassthroughPermit>, Rejection> {
     let Ok(agent) = policy.agent_for(caller) else { return Ok(None) };
-    let Some(rule) = passes(agent, host, port) else { return Ok(None) };
-    if let Some(refusal) = charge(agent.limiters(rule, &[]), host, "connections", Instant::now()) {
-        return Err(refusal.by_rule(&*rule.id));
+    let Some(rule) = passthrough_rule(agent, host, port) else { return Ok(None) };
+    if let Some(rejection) = charge(agent.limiters(rule, &[]), host, "connections", Instant::now()) {
+        return Err(rejection.by_rule(&*rule.id));
     }
-    Ok(Some(Tunnel {
+    Ok(Some(PassthroughPermit {
         agent: agent.name().clone(),
         rule: Arc::clone(&rule.id),
         host: host.clone(),
@@ -48,14 +48,14 @@ pub fn decide_connection(
     }))
 }
 
-/// The rule under which a TLS connection of `agent` is passed on unopened.
-pub(super) fn passes<'a>(agent: &'a Agent, host: &Host, port: u16) -> Option<&'a Rule> {
+/// The rule that passes a TLS connection of `agent` through, if there is one.
+pub(super) fn passthrough_rule<'a>(agent: &'a Agent, host: &Host, port: u16) -> Option<&'a Rule> {
     let first = candidates(agent, host).into_iter().find(|rule| rule.has_port(port));
-    first.filter(|rule| rule.passthrough)
+    first.filter(|rule| rule.is_passthrough)
 }
 
-impl Tunnel {
-    /// The agent entry that the caller is.
+impl PassthroughPermit {
+    /// The caller's agent entry.
     pub fn agent(&self) -> &AgentName {
         &self.agent
     }
@@ -65,17 +65,17 @@ impl Tunnel {
         &self.rule
     }
 
-    /// The server.
+    /// The server's host.
     pub fn host(&self) -> &Host {
         &self.host
     }
 
-    /// Its port.
+    /// The server's port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Which non-public addresses may be dialled for it.
+    /// The non-public addresses that may be dialled.
     pub fn private(&self) -> &PrivateAddresses {
         &self.private
     }

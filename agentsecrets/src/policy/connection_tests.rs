@@ -1,9 +1,9 @@
-//! Which connections are passed on unopened, and what a policy that names files does with them.
+//! Passthrough of connections, and referenced root certificates.
 
 use std::path::Path;
 
 use super::Policy;
-use super::connection::{Tunnel, decide_connection};
+use super::connection::{PassthroughPermit, decide_passthrough};
 use crate::identity::Caller;
 use crate::types::rejection::ErrorCode;
 
@@ -35,40 +35,40 @@ fn policy(text: &str) -> Policy {
     Policy::parse(text, Path::new("policy.yaml")).unwrap()
 }
 
-fn asked(host: &str, port: u16) -> Option<Tunnel> {
-    decide_connection(&policy(POLICY), &caller("s"), &host.parse().unwrap(), port).unwrap()
+fn decide(host: &str, port: u16) -> Option<PassthroughPermit> {
+    decide_passthrough(&policy(POLICY), &caller("s"), &host.parse().unwrap(), port).unwrap()
 }
 
 #[test]
-fn a_passthrough_rule_is_for_its_host_and_port_and_for_agents() {
-    let tunnel = asked("pinned.net", 443).unwrap();
-    assert_eq!(&**tunnel.rule(), "coder/1 (policy.yaml:5)");
-    assert_eq!((tunnel.host().to_string(), tunnel.port()), ("pinned.net".to_owned(), 443));
+fn passthrough_needs_host_port_and_agent() {
+    let permit = decide("pinned.net", 443).unwrap();
+    assert_eq!(&**permit.rule(), "coder/1 (policy.yaml:5)");
+    assert_eq!((permit.host().to_string(), permit.port()), ("pinned.net".to_owned(), 443));
     for (host, port) in [("pinned.net", 8443), ("pinned.net", 80), ("other.net", 443), ("a.pinned.net", 443)]
     {
-        assert!(asked(host, port).is_none(), "{host}:{port}");
+        assert!(decide(host, port).is_none(), "{host}:{port}");
     }
-    let stranger = decide_connection(&policy(POLICY), &caller(""), &"pinned.net".parse().unwrap(), 443);
+    let stranger = decide_passthrough(&policy(POLICY), &caller(""), &"pinned.net".parse().unwrap(), 443);
     assert!(stranger.unwrap().is_none());
 }
 
 #[test]
-fn the_first_rule_for_host_and_port_decides_whether_a_connection_is_opened() {
-    assert!(asked("api.first.net", 443).is_none());
+fn first_rule_for_host_and_port_decides() {
+    assert!(decide("api.first.net", 443).is_none());
 }
 
 #[test]
-fn a_rate_counts_connections() {
+fn rate_counts_connections() {
     let policy = policy(POLICY);
-    let ask = || decide_connection(&policy, &caller("s"), &"slow.net".parse().unwrap(), 443);
+    let ask = || decide_passthrough(&policy, &caller("s"), &"slow.net".parse().unwrap(), 443);
     assert!(ask().unwrap().is_some());
-    let refusal = ask().unwrap_err();
-    assert_eq!(refusal.code, ErrorCode::RateLimited);
-    assert!(refusal.message.contains("1 connections in"), "{refusal}");
+    let rejection = ask().unwrap_err();
+    assert_eq!(rejection.code, ErrorCode::RateLimited);
+    assert!(rejection.message.contains("1 connections in"), "{rejection}");
 }
 
 #[test]
-fn roots_lie_beside_the_policy_and_make_it_stale_when_they_change() {
+fn changed_roots_make_the_policy_stale() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.yaml");
     let pem = || {
@@ -80,16 +80,16 @@ fn roots_lie_beside_the_policy_and_make_it_stale_when_they_change() {
     std::fs::write(folder.path().join("roots.pem"), pem()).unwrap();
     let policy = Policy::parse(text, &path).unwrap();
     assert!(policy.agents()[0].rules[0].roots.is_some());
-    assert!(!policy.sources.are_stale());
+    assert!(!policy.referenced_files.are_stale());
     std::fs::write(folder.path().join("roots.pem"), pem() + &pem()).unwrap();
-    assert!(policy.sources.are_stale());
+    assert!(policy.referenced_files.are_stale());
     std::fs::write(folder.path().join("roots.pem"), "no certificate").unwrap();
     let error = Policy::parse(text, &path).unwrap_err().to_string();
     assert!(error.contains("policy.yaml:6: ") && error.contains("roots.pem"), "{error}");
 }
 
 #[test]
-fn a_client_certificate_is_the_agents_but_fills_no_placeholder() {
+fn client_certificate_fills_no_placeholder() {
     let text = "version: 1\nagents:\n  - name: a\n    allow:\n      - { host: x.com, client_cert: CERT, secrets: [KEY] }\n";
     let policy = policy(text);
     let agent = &policy.agents()[0];
@@ -98,7 +98,7 @@ fn a_client_certificate_is_the_agents_but_fills_no_placeholder() {
 }
 
 #[test]
-fn a_host_that_is_passed_on_gets_no_secret_from_another_rule() {
+fn passthrough_host_gets_no_secret_from_another_rule() {
     for (one, two, line, other) in [
         ("{ host: a.x.com, tls: passthrough }", "{ host: '*.x.com', secrets: [A] }", 5, "a/2"),
         ("{ host: a.x.com, client_cert: A }", "{ host: '*.x.com', tls: passthrough }", 6, "a/1"),

@@ -1,5 +1,5 @@
-//! A policy file changed by a command, as text: what a person wrote stays as they wrote it, comments too. What
-//! was made is read again before it is believed, and whatever is not exactly what was meant is refused.
+//! Edits a policy file as text, so that its author's formatting and comments stay. The edited text is parsed
+//! again, and an edit with any other effect than the intended one is refused.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,81 +8,85 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use serde_yaml::Spanned;
 
-use super::load::LoadError;
+use super::load_error::LoadError;
 use super::rules::Policy;
 use crate::sys::files;
 
-/// What an inserted rule says of itself.
-const ORIGIN: &str = "# by `agentsecrets approve --always`";
-/// What a person is told where their file is not understood well enough.
-const BY_HAND: &str = "the file is written in a way that this command does not change: add the rule by hand";
+/// The comment on an inserted rule.
+const RULE_COMMENT: &str = "# by `agentsecrets approve --always`";
+const UNSUPPORTED_LAYOUT: &str =
+    "the file is written in a way that this command does not change: add the rule by hand";
 
-/// Why a file was not changed.
+/// The reason why a file was not changed.
 #[derive(Debug, thiserror::Error)]
-pub enum NotEdited {
-    /// It is no policy.
+pub(crate) enum EditError {
+    /// The policy is invalid.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The rule is not there any longer.
+    /// The rule does not exist any longer.
     #[error("the policy changed since the request was held: rule {0} is not in it")]
-    Gone(String),
-    /// The new text would not say what was meant.
+    RuleGone(String),
+    /// The layout of the file does not allow the edit.
     #[error("{0}")]
     ByHand(&'static str),
-    /// It could not be written.
+    /// The file cannot be written.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// A policy that is about to be changed.
-pub struct Draft {
+/// An edit of a policy file.
+pub(crate) struct PolicyDraft {
     pub(super) path: PathBuf,
-    /// As it was read; none where there is no file.
+    /// The text as read, or `None` if there is no file.
     pub(super) original: Option<String>,
     pub(super) text: String,
 }
 
-impl Draft {
-    /// The policy at `path`, as it is.
-    pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let original = super::load::read(path)?;
+impl PolicyDraft {
+    /// Reads the policy at `path`, which must be valid.
+    pub(crate) fn load(path: &Path) -> Result<Self, LoadError> {
+        let original = super::compile::read_file(path)?;
         if let Some(text) = &original {
             Policy::parse(text, path)?;
         }
         Ok(Self { path: path.to_path_buf(), text: original.clone().unwrap_or_default(), original })
     }
 
-    /// From now on no person need approve `method` at `request_path` under the rule with this `id`: another
-    /// rule stands before it, which is the same but for that.
-    pub fn always(&mut self, id: &str, method: &str, request_path: &str) -> Result<(), NotEdited> {
-        self.text = always(&self.text, &self.path, id, method, request_path)?;
+    /// Inserts a copy of the rule `id` before it that needs no approval for `method` at `request_path`.
+    pub(crate) fn allow_without_approval(
+        &mut self,
+        id: &str,
+        method: &str,
+        request_path: &str,
+    ) -> Result<(), EditError> {
+        self.text = insert_rule_without_approval(&self.text, &self.path, id, method, request_path)?;
         Ok(())
     }
 
-    /// Puts it in force, whole or not at all, where it is still what was read.
-    pub fn save(&self) -> Result<(), NotEdited> {
-        let failed = |source| NotEdited::Write { path: self.path.clone(), source };
-        if super::load::read(&self.path)? != self.original {
+    /// Writes the file atomically. It fails if the file changed since it was read.
+    pub(crate) fn save(&self) -> Result<(), EditError> {
+        let failed = |source| EditError::Write { path: self.path.clone(), source };
+        if super::compile::read_file(&self.path)? != self.original {
             return Err(failed(io::Error::other("somebody else changed it just now; try again")));
         }
         write(&self.path, &self.text).map_err(failed)
     }
 }
 
-/// Writes the policy at `path` in one step: whose it is and who may read it stays, and so does a link to it.
-pub fn write(path: &Path, text: &str) -> io::Result<()> {
+/// Writes the policy at `path` atomically. Owner, permissions and links to it stay.
+pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     match path.exists() {
         true => files::rewrite(path, text.as_bytes()),
         false => files::replace(path, text.as_bytes()),
     }
 }
 
-/// The file as far as it must be understood: untyped, so that nothing of a rule is lost.
+/// The parts of the file that an edit needs. Rules stay untyped, so that no key is lost.
 #[derive(Deserialize)]
 struct File {
     agents: Vec<Agent>,
@@ -95,17 +99,23 @@ struct Agent {
     allow: Vec<Spanned<Map<String, Value>>>,
 }
 
-fn always(text: &str, path: &Path, id: &str, method: &str, request_path: &str) -> Result<String, NotEdited> {
+fn insert_rule_without_approval(
+    text: &str,
+    path: &Path,
+    id: &str,
+    method: &str,
+    request_path: &str,
+) -> Result<String, EditError> {
     let policy = Policy::parse(text, path)?;
-    let gone = || NotEdited::Gone(id.to_owned());
-    let place = |agent: &super::Agent| agent.rules.iter().position(|rule| &*rule.id == id);
+    let gone = || EditError::RuleGone(id.to_owned());
+    let position = |agent: &super::Agent| agent.rules.iter().position(|rule| &*rule.id == id);
     let (agent, at) =
-        policy.agents().iter().find_map(|agent| Some((agent.name(), place(agent)?))).ok_or_else(gone)?;
-    let before = read(text)?;
+        policy.agents().iter().find_map(|agent| Some((agent.name(), position(agent)?))).ok_or_else(gone)?;
+    let before = parse_file(text)?;
     let entry = before.agents.iter().find(|entry| entry.name == agent.as_str()).ok_or_else(gone)?;
     let rule = entry.allow.get(at).ok_or_else(gone)?;
     if request_path.contains(['%', '{', '}', '[', ']', '*', '?', '\\', '!']) {
-        return Err(NotEdited::ByHand(
+        return Err(EditError::ByHand(
             "the path holds characters that mean something in a pattern: add the rule by hand",
         ));
     }
@@ -114,34 +124,35 @@ fn always(text: &str, path: &Path, id: &str, method: &str, request_path: &str) -
     new.insert("methods".to_owned(), json!([method]));
     new.insert("paths".to_owned(), json!([request_path]));
     let location = &rule.referenced;
-    let edited = insert(text, location.line(), location.column(), &one_line(&new))
-        .ok_or(NotEdited::ByHand(BY_HAND))?;
-    // What is there now must be what was there before, and the new rule.
+    let edited = insert(text, location.line(), location.column(), &to_flow_style(&new))
+        .ok_or(EditError::ByHand(UNSUPPORTED_LAYOUT))?;
+    // The result must be the previous rules and the new one.
     Policy::parse(&edited, path)?;
-    let after = read(&edited)?;
-    let said = |file: &File, without: Option<usize>| -> Vec<(String, Vec<Map<String, Value>>)> {
+    let after = parse_file(&edited)?;
+    let rules_of = |file: &File, without: Option<usize>| -> Vec<(String, Vec<Map<String, Value>>)> {
         let rules = |entry: &Agent| {
             let own = entry.name == agent.as_str();
-            let kept = entry.allow.iter().enumerate().filter(|(number, _)| !own || Some(*number) != without);
-            kept.map(|(_, rule)| rule.value.clone()).collect()
+            let others =
+                entry.allow.iter().enumerate().filter(|(number, _)| !own || Some(*number) != without);
+            others.map(|(_, rule)| rule.value.clone()).collect()
         };
         file.agents.iter().map(|entry| (entry.name.clone(), rules(entry))).collect()
     };
     let inserted = after.agents.iter().find(|entry| entry.name == agent.as_str());
     let inserted = inserted.and_then(|entry| entry.allow.get(at)).map(|rule| &rule.value);
-    if said(&before, None) != said(&after, Some(at)) || inserted != Some(&new) {
-        return Err(NotEdited::ByHand(BY_HAND));
+    if rules_of(&before, None) != rules_of(&after, Some(at)) || inserted != Some(&new) {
+        return Err(EditError::ByHand(UNSUPPORTED_LAYOUT));
     }
     Ok(edited)
 }
 
-fn read(text: &str) -> Result<File, NotEdited> {
+fn parse_file(text: &str) -> Result<File, EditError> {
     let options = serde_yaml::options! { strict_booleans: true, with_snippet: false };
-    serde_yaml::from_str_with_options(text, options).map_err(|_| NotEdited::ByHand(BY_HAND))
+    serde_yaml::from_str_with_options(text, options).map_err(|_| EditError::ByHand(UNSUPPORTED_LAYOUT))
 }
 
-/// A rule on one line, its host first.
-fn one_line(rule: &Map<String, Value>) -> String {
+/// A rule as one line of YAML, the host first.
+fn to_flow_style(rule: &Map<String, Value>) -> String {
     let key = |key: &str| rule.get(key).map(|value| format!("{key}: {value}"));
     let first = ["host", "ports", "methods", "paths"];
     let others = rule.keys().map(String::as_str).filter(|name| !first.contains(name));
@@ -149,7 +160,7 @@ fn one_line(rule: &Map<String, Value>) -> String {
     format!("{{ {} }}", pairs.join(", "))
 }
 
-/// `text` with `rule` before the item of a list that begins at this line and column, both from 1.
+/// `text` with `rule` inserted before the list item at this line and column, both from 1.
 fn insert(text: &str, line: u64, column: u64, rule: &str) -> Option<String> {
     let (line, column) =
         (usize::try_from(line).ok()?.checked_sub(1)?, usize::try_from(column).ok()?.checked_sub(1)?);
@@ -160,10 +171,10 @@ fn insert(text: &str, line: u64, column: u64, rule: &str) -> Option<String> {
     let indent: String = before.chars().take_while(|c| *c == ' ').collect();
     let mut edited: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
     if before.trim_end() == format!("{indent}-") {
-        // Above what is said of the old rule.
+        // Above the comments of the old rule.
         let is_comment = |line: &&&str| line.trim_start().starts_with('#');
         let above = lines.get(..line)?.iter().rev().take_while(is_comment).count();
-        edited.insert(line - above, format!("{indent}- {rule}  {ORIGIN}\n"));
+        edited.insert(line - above, format!("{indent}- {rule}  {RULE_COMMENT}\n"));
     } else if before.trim_end().ends_with(['[', ',']) {
         *edited.get_mut(line)? = format!("{before}{rule}, {after}");
     } else {
@@ -177,9 +188,9 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::policy::access_request::Ask;
-    use crate::policy::evaluate::judge;
-    use crate::policy::grant::Decision;
+    use crate::policy::access_request::AccessRequest;
+    use crate::policy::evaluate::Decision;
+    use crate::policy::evaluate::decide;
     use crate::types::target::{Scheme, Target};
 
     const POLICY: &str = "# ours
@@ -199,25 +210,25 @@ agents:
         rate: 60/m
 ";
 
-    fn edited(text: &str, id: &str) -> Result<String, NotEdited> {
-        always(text, Path::new("policy.yaml"), id, "POST", "/v1/charges")
+    fn edited(text: &str, id: &str) -> Result<String, EditError> {
+        insert_rule_without_approval(text, Path::new("policy.yaml"), id, "POST", "/v1/charges")
     }
 
-    fn is_held(text: &str, method: &str, path: &str) -> bool {
+    fn needs_approval(text: &str, method: &str, path: &str) -> bool {
         let policy = Policy::parse(text, Path::new("policy.yaml")).unwrap();
         let target = Target { scheme: Scheme::Https, host: "pay.net".parse().unwrap(), port: 443 };
         let method: Method = method.parse().unwrap();
-        let ask = Ask { target: &target, method: &method, path, websocket: false, references: &[] };
+        let ask = AccessRequest { target: &target, method: &method, path, websocket: false, references: &[] };
         let agent = policy.agent(&"coder".parse().unwrap()).unwrap();
-        match judge(&policy, agent, &ask, std::time::Instant::now(), |_| None) {
-            Decision::Hold(_) => true,
+        match decide(&policy, agent, &ask, std::time::Instant::now(), |_| None) {
+            Decision::NeedsApproval(_) => true,
             Decision::Allow(_) => false,
-            Decision::Deny(refusal) => panic!("{refusal:?}"),
+            Decision::Deny(rejection) => panic!("{rejection:?}"),
         }
     }
 
     #[test]
-    fn a_rule_is_added_before_the_one_that_holds_and_everything_else_stays() {
+    fn rule_is_inserted_and_the_rest_stays() {
         let new = edited(POLICY, "coder/2 (policy.yaml:11)").unwrap();
         let added: Vec<&str> = new.lines().filter(|line| !POLICY.lines().any(|old| old == *line)).collect();
         assert_eq!(
@@ -229,25 +240,36 @@ agents:
         );
         assert_eq!(new.replace(&format!("{}\n", added[0]), ""), POLICY);
         assert!(new.find("approve --always").unwrap() < new.find("# money").unwrap());
-        assert!(is_held(POLICY, "POST", "/v1/charges") && !is_held(&new, "POST", "/v1/charges"));
-        assert!(is_held(&new, "GET", "/v1/charges") && is_held(&new, "POST", "/v1/charges/1"));
+        assert!(
+            needs_approval(POLICY, "POST", "/v1/charges") && !needs_approval(&new, "POST", "/v1/charges")
+        );
+        assert!(needs_approval(&new, "GET", "/v1/charges") && needs_approval(&new, "POST", "/v1/charges/1"));
     }
 
     #[test]
-    fn rules_in_brackets_are_changed_too() {
+    fn flow_style_rules_are_edited() {
         let text = "version: 1\nagents:\n  - { name: coder, allow: [{ host: a.net }, { host: pay.net, approve: true }] }\n";
         let new = edited(text, "coder/2 (policy.yaml:3)").unwrap();
-        assert!(!is_held(&new, "POST", "/v1/charges") && is_held(&new, "GET", "/v1/charges"), "{new}");
+        assert!(
+            !needs_approval(&new, "POST", "/v1/charges") && needs_approval(&new, "GET", "/v1/charges"),
+            "{new}"
+        );
     }
 
     #[test]
-    fn what_is_not_understood_or_not_there_is_left_alone() {
-        assert!(matches!(edited(POLICY, "coder/2 (policy.yaml:12)"), Err(NotEdited::Gone(_))));
-        assert!(matches!(edited("version: 2\nagents: []\n", "x"), Err(NotEdited::Load(_))));
+    fn unsupported_layout_or_missing_rule_is_refused() {
+        assert!(matches!(edited(POLICY, "coder/2 (policy.yaml:12)"), Err(EditError::RuleGone(_))));
+        assert!(matches!(edited("version: 2\nagents: []\n", "x"), Err(EditError::Load(_))));
         let apart = POLICY.replace("- host: pay.net", "-\n        host: pay.net");
         let error = edited(&apart, "coder/2 (policy.yaml:12)").unwrap_err();
         assert!(error.to_string().contains("by hand"), "{error}");
-        let wild = always(POLICY, Path::new("policy.yaml"), "coder/2 (policy.yaml:11)", "POST", "/v1/*");
-        assert!(matches!(wild, Err(NotEdited::ByHand(_))));
+        let wild = insert_rule_without_approval(
+            POLICY,
+            Path::new("policy.yaml"),
+            "coder/2 (policy.yaml:11)",
+            "POST",
+            "/v1/*",
+        );
+        assert!(matches!(wild, Err(EditError::ByHand(_))));
     }
 }

@@ -1,89 +1,103 @@
-//! What a person is told about a decision: which rules were considered, what each said, and which one
-//! decides. It mints no grant and charges no rate, since nobody asked to leave.
+//! Explains a decision for `policy explain`: every rule for the host, and the one that decides. It creates no
+//! grant and sends nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Scheme;
 
-use super::connection::passes;
-use super::grant::{Decision, Spend};
-use super::path::Path;
+use super::connection::passthrough_rule;
+use super::evaluate::Decision;
+use super::injection::SecretUse;
+use super::path::RequestPath;
 use super::rules::{Agent, Policy};
-use crate::policy::access_request::{Area, Ask};
-use crate::policy::evaluate::{candidates, judge, weigh};
+use crate::policy::access_request::AccessRequest;
+use crate::policy::evaluate::{candidates, decide, match_rule};
+use crate::policy::location::LocationPattern;
 
 /// A decision with its reasons.
 #[derive(Debug)]
-pub struct Explanation {
-    /// What would happen.
-    pub outcome: Result<Allowed, Rejection>,
+pub(crate) struct Explanation {
+    /// The decision.
+    pub outcome: Result<AllowedOutcome, Rejection>,
     /// The rules for the host, in the order of the file.
-    pub considered: Vec<Considered>,
+    pub rules: Vec<RuleAssessment>,
 }
 
-/// What the deciding rule allows.
+/// An allowed request.
 #[derive(Debug)]
-pub struct Allowed {
-    /// The rule.
+pub(crate) struct AllowedOutcome {
+    /// The id of the rule.
     pub rule: Arc<str>,
-    /// What would be spent.
-    pub spends: Vec<Spend>,
-    /// Whether the connection is passed on unopened, so that nothing of the request is judged.
-    pub unopened: bool,
-    /// How long it waits for a person, who must approve it.
-    pub waits: Option<Duration>,
+    /// The secrets that would be spent.
+    pub secret_uses: Vec<SecretUse>,
+    /// Whether the connection is passed through unopened, so that its requests are not decided.
+    pub is_passthrough: bool,
+    /// The longest time that it waits for approval, if it needs one.
+    pub approval_timeout: Option<Duration>,
 }
 
-/// One rule for the host.
+/// One rule for the host, matched against the request.
 #[derive(Debug)]
-pub struct Considered {
-    /// The rule.
+pub(crate) struct RuleAssessment {
+    /// The id of the rule.
     pub rule: Arc<str>,
-    /// Why it does not allow the request, or `None` if it does.
-    pub objection: Option<String>,
-    /// Secrets that may be referred to under it.
-    pub secrets: Vec<crate::types::name::SecretName>,
-    /// Where its placeholders are filled.
-    pub places: Vec<Area>,
+    /// The reason why it does not allow the request, or `None` if it does.
+    pub mismatch: Option<String>,
+    /// The secrets that a request may refer to.
+    pub secrets: Vec<SecretName>,
+    /// The locations where placeholders are filled.
+    pub locations: Vec<LocationPattern>,
 }
 
-/// What `policy` says to `ask` when `agent` asks. The policy must be one that serves nobody, as its rates
-/// are charged like any other's.
-pub fn explain(policy: &Policy, agent: &Agent, ask: &Ask<'_>) -> Explanation {
-    let passing = Some(ask.target).filter(|target| target.scheme == Scheme::Https);
-    let passing = passing.and_then(|target| passes(agent, &target.host, target.port)).map(|rule| &rule.id);
-    let outcome = match (passing, judge(policy, agent, ask, std::time::Instant::now(), |_| None)) {
-        (Some(rule), _) => {
-            Ok(Allowed { rule: Arc::clone(rule), spends: Vec::new(), unopened: true, waits: None })
-        }
+/// Explains the decision of `policy` on a request of `agent`. The policy must not be in use elsewhere, as its
+/// rate limits are charged.
+pub(crate) fn explain(policy: &Policy, agent: &Agent, request: &AccessRequest<'_>) -> Explanation {
+    let https = Some(request.target).filter(|target| target.scheme == Scheme::Https);
+    let passthrough =
+        https.and_then(|target| passthrough_rule(agent, &target.host, target.port)).map(|rule| &rule.id);
+    let outcome = match (passthrough, decide(policy, agent, request, std::time::Instant::now(), |_| None)) {
+        (Some(rule), _) => Ok(AllowedOutcome {
+            rule: Arc::clone(rule),
+            secret_uses: Vec::new(),
+            is_passthrough: true,
+            approval_timeout: None,
+        }),
         (None, Decision::Allow(grant)) => {
-            let (rule, spends) = (Arc::clone(grant.rule()), grant.spends().to_vec());
-            Ok(Allowed { rule, spends, unopened: false, waits: None })
+            let (rule, secret_uses) = (Arc::clone(grant.rule()), grant.secret_uses().to_vec());
+            Ok(AllowedOutcome { rule, secret_uses, is_passthrough: false, approval_timeout: None })
         }
-        (None, Decision::Hold(held)) => {
-            let (rule, spends) = (Arc::clone(held.rule()), held.spends().to_vec());
-            Ok(Allowed { rule, spends, unopened: false, waits: Some(held.wait()) })
+        (None, Decision::NeedsApproval(pending)) => {
+            let (rule, secret_uses) = (Arc::clone(pending.rule()), pending.secret_uses().to_vec());
+            Ok(AllowedOutcome {
+                rule,
+                secret_uses,
+                is_passthrough: false,
+                approval_timeout: Some(pending.timeout()),
+            })
         }
-        (None, Decision::Deny(refusal)) => Err(refusal),
+        (None, Decision::Deny(rejection)) => Err(rejection),
     };
-    let path = Path::read(ask.path);
-    let non_https = matches!(&outcome, Err(refusal) if refusal.code == ErrorCode::NonHttpsBlocked);
-    let considered = candidates(agent, &ask.target.host).into_iter().map(|rule| {
-        let plain = non_https && ask.target.scheme == Scheme::Http;
-        let objection = match weigh(rule, ask, &path) {
-            _ if passing == Some(&rule.id) => None,
-            Ok(spends) if plain && !spends.is_empty() => Some("plain HTTP would carry a secret".to_owned()),
+    let path = RequestPath::parse(request.path);
+    let non_https = matches!(&outcome, Err(rejection) if rejection.code == ErrorCode::NonHttpsBlocked);
+    let rules = candidates(agent, &request.target.host).into_iter().map(|rule| {
+        let plain = non_https && request.target.scheme == Scheme::Http;
+        let mismatch = match match_rule(rule, request, &path) {
+            _ if passthrough == Some(&rule.id) => None,
+            Ok(secret_uses) if plain && !secret_uses.is_empty() => {
+                Some("plain HTTP would carry a secret".to_owned())
+            }
             Ok(_) => None,
-            Err(miss) => Some(miss.message(agent, ask)),
+            Err(mismatch) => Some(mismatch.message(agent, request)),
         };
-        Considered {
+        RuleAssessment {
             rule: Arc::clone(&rule.id),
-            objection,
+            mismatch,
             secrets: rule.secrets.clone(),
-            places: rule.places.clone(),
+            locations: rule.locations.clone(),
         }
     });
-    Explanation { considered: considered.collect(), outcome }
+    Explanation { rules: rules.collect(), outcome }
 }

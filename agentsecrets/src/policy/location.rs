@@ -1,5 +1,6 @@
-//! Where in a request a secret may stand: the kinds of place, the one spot where something stands, and
-//! what a rule's `places` lets be filled.
+//! Locations in a request where a secret may be: kinds of location, one injection point, and the patterns of
+//! a rule's
+//! `places`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +12,9 @@ use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use crate::types::json_path::JsonPath;
 use crate::types::printable::excerpt;
 
-/// A kind of place in a request where a placeholder may be filled.
+/// A kind of location in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum LocationKind {
     /// `Authorization` (Basic's base64 too), `Proxy-Authorization`, and headers whose name says that
     /// they authenticate, such as `X-Api-Key`.
     Auth,
@@ -33,143 +34,149 @@ pub enum Place {
     WebSocket,
 }
 
-/// Every kind.
-const PLACES: [Place; 8] = [
-    Place::Auth,
-    Place::Header,
-    Place::Cookie,
-    Place::Query,
-    Place::Path,
-    Place::Json,
-    Place::Form,
-    Place::WebSocket,
+const ALL_KINDS: [LocationKind; 8] = [
+    LocationKind::Auth,
+    LocationKind::Header,
+    LocationKind::Cookie,
+    LocationKind::Query,
+    LocationKind::Path,
+    LocationKind::Json,
+    LocationKind::Form,
+    LocationKind::WebSocket,
 ];
 
-/// One spot in a request: a kind of place and, where things have names there, whose value it is. A spot
-/// without a name is that of what has none, such as the name of a query parameter.
+/// One location in a request: its kind and, if values have names there, the name. The name is empty for parts
+/// that have none, such as the name of a query parameter itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Spot {
-    /// The kind.
-    pub place: Place,
+pub struct InjectionPoint {
+    /// The kind of location.
+    pub kind: LocationKind,
     /// The header in lower case, cookie, parameter or field, or the path in a JSON document.
     pub name: Arc<str>,
 }
 
-/// What one entry of a rule's `places` lets be filled.
+/// One entry of a rule's `places`: the locations where placeholders are filled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Area {
-    /// Every spot of this kind.
-    Every(Place),
-    /// This spot alone.
-    Only(Spot),
+pub(crate) enum LocationPattern {
+    /// Every location of this kind.
+    Kind(LocationKind),
+    /// This location alone.
+    Exact(InjectionPoint),
 }
 
-impl Place {
-    /// Its name in a policy's `places`.
+impl LocationKind {
+    /// The name in a policy's `places`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Place::Auth => "auth",
-            Place::Header => "header",
-            Place::Cookie => "cookie",
-            Place::Query => "query",
-            Place::Path => "path",
-            Place::Json => "json",
-            Place::Form => "form",
-            Place::WebSocket => "websocket",
+            LocationKind::Auth => "auth",
+            LocationKind::Header => "header",
+            LocationKind::Cookie => "cookie",
+            LocationKind::Query => "query",
+            LocationKind::Path => "path",
+            LocationKind::Json => "json",
+            LocationKind::Form => "form",
+            LocationKind::WebSocket => "websocket",
         }
     }
 
-    /// The kind of place that a header is.
+    /// The kind of location of a header.
     pub fn of_header(name: &HeaderName) -> Self {
         if name == COOKIE {
-            Place::Cookie
+            LocationKind::Cookie
         } else if authenticates(name) {
-            Place::Auth
+            LocationKind::Auth
         } else {
-            Place::Header
+            LocationKind::Header
         }
     }
 
-    /// Whether it lies in a request's body.
+    /// Whether it is in the body.
     pub fn is_in_body(self) -> bool {
-        matches!(self, Place::Json | Place::Form)
+        matches!(self, LocationKind::Json | LocationKind::Form)
     }
 }
 
-impl Spot {
-    /// The spot of this name.
-    pub fn new(place: Place, name: impl Into<Arc<str>>) -> Self {
-        Self { place, name: name.into() }
+impl InjectionPoint {
+    /// The location of this kind and name.
+    pub fn new(kind: LocationKind, name: impl Into<Arc<str>>) -> Self {
+        Self { kind, name: name.into() }
     }
 
-    /// The value of this header.
+    /// The location of a header's value.
     pub fn header(name: &HeaderName) -> Self {
-        Self::new(Place::of_header(name), name.as_str())
+        Self::new(LocationKind::of_header(name), name.as_str())
     }
 }
 
-impl Area {
-    /// Every spot there is.
-    pub(super) fn everywhere() -> Vec<Self> {
-        PLACES.map(Self::Every).to_vec()
+impl LocationPattern {
+    /// Patterns that match every location.
+    pub(super) fn all() -> Vec<Self> {
+        ALL_KINDS.map(Self::Kind).to_vec()
     }
 
-    /// Whether `spot` lies in it.
-    pub fn holds(&self, spot: &Spot) -> bool {
+    /// Whether `point` matches.
+    pub(crate) fn matches(&self, point: &InjectionPoint) -> bool {
         match self {
-            Area::Every(place) => *place == spot.place,
-            Area::Only(only) => only == spot,
+            LocationPattern::Kind(kind) => *kind == point.kind,
+            LocationPattern::Exact(exact) => exact == point,
         }
     }
 
-    /// Its kind of place.
-    pub fn place(&self) -> Place {
+    /// The kind of the matching locations.
+    pub(crate) fn kind(&self) -> LocationKind {
         match self {
-            Area::Every(place) | Area::Only(Spot { place, .. }) => *place,
+            LocationPattern::Kind(kind) | LocationPattern::Exact(InjectionPoint { kind, .. }) => *kind,
         }
     }
 }
 
-impl FromStr for Area {
+impl FromStr for LocationPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((kind, name)) = text.split_once(':') else {
-            let kind = PLACES.into_iter().find(|kind| kind.as_str() == text);
-            return kind.map(Area::Every).ok_or_else(|| no_place(text));
+            let kind = ALL_KINDS.into_iter().find(|kind| kind.as_str() == text);
+            return kind.map(LocationPattern::Kind).ok_or_else(|| invalid_location(text));
         };
         if name.is_empty() || name.chars().any(char::is_control) {
-            return Err(no_place(text));
+            return Err(invalid_location(text));
         }
-        let spot = match kind {
+        let point = match kind {
             "header" => {
-                let name: HeaderName = name.parse().map_err(|_| no_place(text))?;
+                let name: HeaderName = name.parse().map_err(|_| invalid_location(text))?;
                 if name == COOKIE {
                     return Err("'header:cookie' holds many: name one of them, such as cookie:session".into());
                 }
-                Spot::header(&name)
+                InjectionPoint::header(&name)
             }
-            "cookie" => Spot::new(Place::Cookie, name),
-            "query" => Spot::new(Place::Query, name),
-            "form" => Spot::new(Place::Form, name),
-            "json" => Spot::new(Place::Json, name.parse::<JsonPath>()?.to_string()),
-            _ => return Err(no_place(text)),
+            "cookie" => InjectionPoint::new(LocationKind::Cookie, name),
+            "query" => InjectionPoint::new(LocationKind::Query, name),
+            "form" => InjectionPoint::new(LocationKind::Form, name),
+            "json" => InjectionPoint::new(LocationKind::Json, name.parse::<JsonPath>()?.to_string()),
+            _ => return Err(invalid_location(text)),
         };
-        Ok(Area::Only(spot))
+        Ok(LocationPattern::Exact(point))
     }
 }
 
-impl fmt::Display for Area {
+impl fmt::Display for LocationPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Area::Every(place) => f.write_str(place.as_str()),
-            Area::Only(Spot { place: Place::Auth, name }) => write!(f, "header:{name}"),
-            Area::Only(Spot { place, name }) => write!(f, "{}:{name}", place.as_str()),
+            LocationPattern::Kind(kind) => f.write_str(kind.as_str()),
+            LocationPattern::Exact(point) => point.fmt(f),
         }
     }
 }
 
-fn no_place(text: &str) -> String {
+impl fmt::Display for InjectionPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A header that authenticates is written as any other.
+        let kind = if self.kind == LocationKind::Auth { LocationKind::Header } else { self.kind };
+        write!(f, "{}:{}", kind.as_str(), self.name)
+    }
+}
+
+fn invalid_location(text: &str) -> String {
     format!(
         "'{}' is not a place; allowed are auth, header, cookie, query, path, json, form, websocket, or an exact \
          one: header:X-Name, cookie:c, query:p, form:f, json:a.client_secret",
@@ -177,8 +184,8 @@ fn no_place(text: &str) -> String {
     )
 }
 
-/// Whether a header's name says that it authenticates: one of its words is a credential's, and none says that
-/// the key or token is of another kind, which servers store or show.
+/// Whether a header authenticates, by its name: one word means a credential, and none means another kind of
+/// key or token, such as an idempotency key, which servers store or show.
 fn authenticates(name: &HeaderName) -> bool {
     let credential = |word: &str| {
         matches!(
@@ -212,38 +219,41 @@ fn authenticates(name: &HeaderName) -> bool {
 mod tests {
     use super::*;
 
-    fn area(text: &str) -> Area {
+    fn pattern(text: &str) -> LocationPattern {
         text.parse().unwrap()
     }
 
     #[test]
-    fn an_exact_place_is_that_spot_and_no_other() {
-        let json = area("json:a.client_secret");
-        assert!(json.holds(&Spot::new(Place::Json, "a.client_secret")));
+    fn exact_pattern_matches_one_location() {
+        let json = pattern("json:a.client_secret");
+        assert!(json.matches(&InjectionPoint::new(LocationKind::Json, "a.client_secret")));
         for other in ["a", "a.client_secret.b", "client_secret", "b.client_secret", r"a\.client_secret"] {
-            assert!(!json.holds(&Spot::new(Place::Json, other)), "{other}");
+            assert!(!json.matches(&InjectionPoint::new(LocationKind::Json, other)), "{other}");
         }
-        assert!(!json.holds(&Spot::new(Place::Form, "a.client_secret")));
-        assert!(area("json").holds(&Spot::new(Place::Json, "anything")));
+        assert!(!json.matches(&InjectionPoint::new(LocationKind::Form, "a.client_secret")));
+        assert!(pattern("json").matches(&InjectionPoint::new(LocationKind::Json, "anything")));
         let key = HeaderName::from_static("x-api-key");
-        assert!(area("header:X-API-Key").holds(&Spot::header(&key)));
-        assert!(area("auth").holds(&Spot::header(&key)) && !area("header").holds(&Spot::header(&key)));
+        assert!(pattern("header:X-API-Key").matches(&InjectionPoint::header(&key)));
+        assert!(
+            pattern("auth").matches(&InjectionPoint::header(&key))
+                && !pattern("header").matches(&InjectionPoint::header(&key))
+        );
     }
 
     #[test]
-    fn a_place_is_shown_as_it_is_written() {
+    fn display_equals_input() {
         for text in ["auth", "path", "json", "json:a[0].b", "form:f g", "cookie:c", "query:p", "websocket"] {
-            assert_eq!(area(text).to_string(), text);
+            assert_eq!(pattern(text).to_string(), text);
         }
-        assert_eq!(area("header:X-Api-Key").to_string(), "header:x-api-key");
+        assert_eq!(pattern("header:X-Api-Key").to_string(), "header:x-api-key");
     }
 
     #[test]
-    fn what_is_no_place_is_refused() {
+    fn invalid_location_is_refused() {
         for bad in
             ["", "body", "json:", "json:a..b", "path:x", "auth:x", "header:a b", "header:Cookie", "form:\n"]
         {
-            assert!(bad.parse::<Area>().is_err(), "{bad}");
+            assert!(bad.parse::<LocationPattern>().is_err(), "{bad}");
         }
     }
 }

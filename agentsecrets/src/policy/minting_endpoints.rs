@@ -1,6 +1,6 @@
-//! Endpoints that are known to mint credentials: who asks them with a secret gets another one in the answer,
-//! which nobody knows to search for. They are denied unless a rule says `mint: allow` or what it captures.
-//! The list is short and cannot be whole: an allowed host may have others.
+//! Known endpoints that mint credentials. Their responses carry a new secret, which redaction cannot know.
+//! Requests to them are denied unless the rule has `mint: allow` or captures the secret. The list cannot be
+//! complete: an allowed host may have other such endpoints.
 
 use std::sync::LazyLock;
 
@@ -8,8 +8,8 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::types::host::Host;
 
-/// What mints, and where: host and path, in lower case. `*` is part of a segment, `**` any number of them.
-const KNOWN: &[(&str, &str)] = &[
+/// Service, and host and path in lower case. `*` matches within a segment, `**` any number of segments.
+const ENDPOINTS: &[(&str, &str)] = &[
     ("AWS STS", "sts.amazonaws.com/**"),
     ("AWS STS", "sts.*.amazonaws.com/**"),
     ("AWS STS", "sts-fips.*.amazonaws.com/**"),
@@ -40,21 +40,21 @@ const KNOWN: &[(&str, &str)] = &[
 
 static PATTERNS: LazyLock<Option<GlobSet>> = LazyLock::new(|| {
     let mut set = GlobSetBuilder::new();
-    for (_, pattern) in KNOWN {
+    for (_, pattern) in ENDPOINTS {
         set.add(GlobBuilder::new(pattern).literal_separator(true).build().ok()?);
     }
     set.build().ok()
 });
 
-/// Whose endpoint `path` at `host` is, if it mints credentials.
-pub(super) fn mints(host: &Host, path: &str) -> Option<&'static str> {
+/// The service whose endpoint `path` at `host` mints credentials, if it does.
+pub(super) fn minting_service(host: &Host, path: &str) -> Option<&'static str> {
     let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().to_ascii_lowercase();
-    let asked = format!("{host}/{}", path.trim_matches('/'));
+    let endpoint = format!("{host}/{}", path.trim_matches('/'));
     match &*PATTERNS {
         Some(patterns) => {
-            patterns.matches(&asked).first().and_then(|at| KNOWN.get(*at)).map(|(what, _)| *what)
+            patterns.matches(&endpoint).first().and_then(|at| ENDPOINTS.get(*at)).map(|(service, _)| *service)
         }
-        // That the list can be read is tested.
+        // A test checks that the list compiles.
         None => Some("an endpoint"),
     }
 }
@@ -64,9 +64,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_endpoints_are_told_however_they_are_written() {
+    fn known_endpoint_is_found_in_any_spelling() {
         assert!(PATTERNS.is_some());
-        for (host, path, what) in [
+        for (host, path, service) in [
             ("sts.amazonaws.com", "/", Some("AWS STS")),
             ("sts.eu-west-1.amazonaws.com", "/", Some("AWS STS")),
             ("vpce-1.sts.us-east-1.vpce.amazonaws.com", "/x", Some("AWS STS")),
@@ -83,7 +83,7 @@ mod tests {
             ("s3.amazonaws.com", "/bucket", None),
             ("api.x.com", "/oauth/token", None),
         ] {
-            assert_eq!(mints(&host.parse().unwrap(), path), what, "{host}{path}");
+            assert_eq!(minting_service(&host.parse().unwrap(), path), service, "{host}{path}");
         }
     }
 }

@@ -1,50 +1,49 @@
-//! Who may do what: deny by default. One decision per request, and the only place where a `Grant`
-//! comes into being.
+//! The policy: which caller may send which request, and with which secrets. Everything is denied unless a
+//! rule allows it. Each request gets one decision, and only the decision creates a `Grant`.
 
 pub mod access_request;
-pub mod allowlist;
-pub mod bounds;
+pub(crate) mod allowlist;
+mod caller_matcher;
+pub(crate) mod capability_check;
 mod compile;
-pub mod connection;
+pub(crate) mod connection;
 #[cfg(test)]
 mod connection_tests;
-#[cfg(test)]
-mod decide_tests;
-pub mod edit;
+pub(crate) mod edit;
 pub mod evaluate;
-mod exe_pattern;
-pub mod explain;
-pub mod grant;
-pub(crate) mod inject_rules;
-pub mod load;
 #[cfg(test)]
-mod load_tests;
-pub mod location;
-mod matching;
-pub mod minted_credentials;
+mod evaluate_tests;
+mod exe_pattern;
+pub(crate) mod explain;
+mod glob;
+pub(crate) mod grant;
+mod host_patterns;
+pub(crate) mod injection;
+mod load_error;
+pub(crate) mod location;
+#[cfg(test)]
+mod location_tests;
+pub(crate) mod minted_credentials;
 mod minting_endpoints;
 mod operator;
 mod path;
-#[cfg(test)]
-mod places_tests;
-pub(crate) mod pod;
-pub mod project_restriction;
-mod public_suffix;
-pub(crate) mod rate_limit;
+pub(crate) mod pending_approval;
+mod pod;
+pub(crate) mod private_addresses;
+pub(crate) mod project_restriction;
+mod rate_limit;
 mod referenced_files;
-pub mod response_capture;
-pub mod rules;
-mod schema;
-pub mod signing;
+mod rules;
+pub(crate) mod signing;
 mod spiffe;
-pub mod template;
-pub(crate) mod units;
-pub mod value_export;
-pub mod watch;
+pub(crate) mod template;
+pub(crate) mod value_export;
+pub(crate) mod watch;
 
+pub(crate) use compile::{parse_duration, read_file, yaml_error_message};
 pub use evaluate::evaluate;
-pub use load::{LoadError, Problem};
-pub use matching::Naming;
-pub(crate) use matching::{glob, is_plain};
+pub(crate) use glob::{is_canonical_path, parse_glob};
+pub use host_patterns::{HostList, HostMatch};
+pub use load_error::{LoadError, Problem};
 pub use rules::{Agent, Policy};
-pub use watch::Live;
+pub use watch::PolicyWatcher;

@@ -1,46 +1,46 @@
-//! The path of a request in the one form that rules are matched against. What two servers may read in two
-//! ways is refused, not guessed: encoded separators and dots, double encodings, empty and dot segments,
-//! path parameters, control bytes. A rule may let encoded slashes pass, since some APIs need them; then
-//! the path must be allowed in both of its readings.
+//! Normalizes request paths for rule matching. A path that servers may read in two ways is refused: encoded
+//! separators and dots, double encodings, empty and dot segments, path parameters, control bytes. A rule may
+//! allow encoded slashes, which some APIs need; both readings of the path must then be allowed.
 
 use std::borrow::Cow;
 
 use globset::GlobSet;
 
-/// What a rule calls an encoded slash, in either case of its letter.
+/// An encoded slash as rules write it. Either case matches.
 pub(super) const ENCODED_SLASH: &str = "%2f";
 
-/// A path as it can be read.
+/// A parsed request path.
 #[derive(Debug)]
-pub(super) struct Path<'a> {
-    /// With its percent-encodings undone, or what makes it ambiguous.
-    plain: Result<Cow<'a, str>, &'static str>,
-    /// Where encoded slashes are all that makes it ambiguous: as separators, and as part of their segments.
-    slashes: Option<(String, String)>,
+pub(super) struct RequestPath<'a> {
+    /// The percent-decoded path, or the reason why it is ambiguous.
+    decoded: Result<Cow<'a, str>, &'static str>,
+    /// Both readings, if only encoded slashes make it ambiguous: as separators, and as part of their
+    /// segments.
+    slash_readings: Option<(String, String)>,
 }
 
-impl<'a> Path<'a> {
-    /// Reads a path as it stands on the wire, without the query.
-    pub(super) fn read(path: &'a str) -> Self {
-        let plain = normalise(path);
-        let slashes = plain.is_err().then(|| with_slashes(path)).flatten();
-        Self { plain, slashes }
+impl<'a> RequestPath<'a> {
+    /// Parses a path as received, without the query.
+    pub(super) fn parse(path: &'a str) -> Self {
+        let decoded = normalize(path);
+        let slash_readings = decoded.is_err().then(|| read_encoded_slashes(path)).flatten();
+        Self { decoded, slash_readings }
     }
 
-    /// Which of `globs` matches it first, where it can be read in one way only.
+    /// The index of the first matching glob, if the path is unambiguous.
     pub(super) fn first_match(&self, globs: &GlobSet) -> Option<usize> {
-        self.plain.as_ref().ok().and_then(|path| globs.matches(&**path).into_iter().min())
+        self.decoded.as_ref().ok().and_then(|path| globs.matches(&**path).into_iter().min())
     }
 
-    /// Whether `globs` (where there are none: anything) allow it in every reading that it has, or what
-    /// makes it ambiguous. Encoded slashes are readings only where the rule lets them pass.
-    pub(super) fn allowed(
+    /// Whether `globs` allow every reading of the path; `None` allows any. The error is the reason why the
+    /// path is ambiguous.
+    pub(super) fn is_allowed(
         &self,
         globs: Option<&GlobSet>,
         encoded_slashes: bool,
     ) -> Result<bool, &'static str> {
         let matches = |path: &str| globs.is_none_or(|globs| globs.is_match(path));
-        match (&self.plain, &self.slashes) {
+        match (&self.decoded, &self.slash_readings) {
             (Ok(path), _) => Ok(matches(path)),
             (Err(_), Some((separating, within))) if encoded_slashes => {
                 Ok(matches(separating) && matches(within))
@@ -50,23 +50,23 @@ impl<'a> Path<'a> {
     }
 }
 
-/// The two readings of a path that holds encoded slashes and nothing else that is ambiguous: neither has
-/// an empty or a dot segment.
-fn with_slashes(path: &str) -> Option<(String, String)> {
+/// The two readings of a path that only encoded slashes make ambiguous. Neither has an empty or a dot
+/// segment.
+fn read_encoded_slashes(path: &str) -> Option<(String, String)> {
     let path = path.replace("%2F", ENCODED_SLASH);
     if !path.starts_with('/') || !path.contains(ENCODED_SLASH) {
         return None;
     }
     let pieces: Vec<&str> = path.split(ENCODED_SLASH).collect();
-    let separating = normalise(&pieces.join("/")).ok()?.into_owned();
-    // Their bounds are bounds of characters, or the first reading would be no UTF-8.
+    let separating = normalize(&pieces.join("/")).ok()?.into_owned();
+    // The pieces end at character boundaries, as the first reading is valid UTF-8.
     let decoded = pieces.iter().map(|piece| percent_encoding::percent_decode_str(piece).decode_utf8());
     let within = decoded.collect::<Result<Vec<_>, _>>().ok()?.join(ENCODED_SLASH);
     Some((separating, within))
 }
 
-/// The path with its percent-encodings undone, or what makes it ambiguous.
-fn normalise(path: &str) -> Result<Cow<'_, str>, &'static str> {
+/// The percent-decoded path. The error is the reason why it is ambiguous.
+fn normalize(path: &str) -> Result<Cow<'_, str>, &'static str> {
     if path.is_empty() {
         return Ok(Cow::Borrowed("/"));
     }
@@ -94,13 +94,13 @@ fn normalise(path: &str) -> Result<Cow<'_, str>, &'static str> {
                 }
             }
             byte if byte <= b' ' || byte == 0x7f => return Err("it holds a blank or control byte"),
-            // Some servers take it for UTF-8, some for Latin-1.
+            // Servers read it as UTF-8 or as Latin-1.
             0x80.. => return Err("it holds a character that must be percent-encoded"),
             _ => {}
         }
     }
     let decoded = if encoded {
-        // An over-long encoding of a slash or dot is no UTF-8 either.
+        // This refuses over-long encodings of slashes and dots too.
         percent_encoding::percent_decode_str(path).decode_utf8().map_err(|_| "it encodes what is no UTF-8")?
     } else {
         Cow::Borrowed(path)
@@ -111,7 +111,7 @@ fn normalise(path: &str) -> Result<Cow<'_, str>, &'static str> {
     if decoded.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err("it holds a '.' or '..' segment");
     }
-    // C1 controls and separators that only some readers see as such.
+    // C1 controls and line separators, which only some parsers treat as such.
     if decoded.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
         return Err("it holds a control character");
     }
@@ -129,30 +129,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_encoding_that_changes_nothing_is_undone() {
-        assert_eq!(normalise("/v1/ch%61rges").unwrap(), "/v1/charges");
-        assert_eq!(normalise("/q/a%20b%C3%A9").unwrap(), "/q/a bé");
-        assert_eq!(normalise("").unwrap(), "/");
-        assert_eq!(normalise("/a/...").unwrap(), "/a/...");
+    fn harmless_encoding_is_decoded() {
+        assert_eq!(normalize("/v1/ch%61rges").unwrap(), "/v1/charges");
+        assert_eq!(normalize("/q/a%20b%C3%A9").unwrap(), "/q/a bé");
+        assert_eq!(normalize("").unwrap(), "/");
+        assert_eq!(normalize("/a/...").unwrap(), "/a/...");
     }
 
     fn globs(patterns: &[&str]) -> GlobSet {
         let mut set = globset::GlobSetBuilder::new();
         for pattern in patterns {
-            set.add(crate::policy::matching::glob(pattern).unwrap());
+            set.add(crate::policy::glob::parse_glob(pattern).unwrap());
         }
         set.build().unwrap()
     }
 
     #[test]
-    fn an_encoded_slash_passes_where_the_rule_says_so_and_both_readings_are_allowed() {
-        let allowed = |path, patterns: &[&str]| Path::read(path).allowed(Some(&globs(patterns)), true);
+    fn encoded_slash_needs_permission_and_two_allowed_readings() {
+        let allowed =
+            |path, patterns: &[&str]| RequestPath::parse(path).is_allowed(Some(&globs(patterns)), true);
         for path in ["/@acme%2ftool", "/@acme%2Ftool"] {
-            assert_eq!(Path::read(path).allowed(None, false), Err("it holds an encoded slash"));
-            assert_eq!(Path::read(path).allowed(None, true), Ok(true));
+            assert_eq!(RequestPath::parse(path).is_allowed(None, false), Err("it holds an encoded slash"));
+            assert_eq!(RequestPath::parse(path).is_allowed(None, true), Ok(true));
             assert_eq!(allowed(path, &["/**"]), Ok(true));
             assert_eq!(allowed(path, &["/@acme/*", "/@acme%2f*"]), Ok(true));
-            // A server that reads a separator, and one that does not.
+            // One server reads a separator, another does not.
             assert_eq!(allowed(path, &["/*"]), Ok(false));
             assert_eq!(allowed(path, &["/@acme/*"]), Ok(false));
         }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn letting_encoded_slashes_pass_lets_nothing_else_pass() {
+    fn allowing_encoded_slashes_allows_nothing_else() {
         for bad in [
             "/v1/..%2fadmin",
             "/v1%2f..%2fadmin",
@@ -180,12 +181,12 @@ mod tests {
             "/%2%2ff",
             "/a%2fb?c",
         ] {
-            assert!(Path::read(bad).allowed(None, true).is_err(), "{bad:?}");
+            assert!(RequestPath::parse(bad).is_allowed(None, true).is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn a_path_that_can_be_read_in_two_ways_is_refused() {
+    fn ambiguous_path_is_refused() {
         for bad in [
             "/v1/%2e%2e/admin",
             "/v1/%2E./admin",
@@ -221,20 +222,20 @@ mod tests {
             "/a#b",
             "/\u{e9}",
         ] {
-            assert!(normalise(bad).is_err(), "{bad:?}");
+            assert!(normalize(bad).is_err(), "{bad:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_accepted_has_one_reading(path in "(/|%2[EeFf5]|%5[Cc]|\\.|;|\\\\|%[0-9a-f]{2}|[a-z]|%|\u{e9}){0,12}") {
-            if let Ok(decoded) = normalise(&path) {
+        fn accepted_path_has_one_reading(path in "(/|%2[EeFf5]|%5[Cc]|\\.|;|\\\\|%[0-9a-f]{2}|[a-z]|%|\u{e9}){0,12}") {
+            if let Ok(decoded) = normalize(&path) {
                 prop_assert!(decoded.starts_with('/'));
                 prop_assert!(!decoded.contains("//") && !decoded.contains(['\\', ';', '%']));
                 prop_assert!(decoded.split('/').all(|segment| segment != "." && segment != ".."));
                 prop_assert_eq!(decoded.matches('/').count(), path.matches('/').count().max(1));
             }
-            if let Some((separating, within)) = with_slashes(&path) {
+            if let Some((separating, within)) = read_encoded_slashes(&path) {
                 prop_assert!(separating.split('/').all(|segment| segment != "." && segment != ".."));
                 prop_assert!(!separating.contains("//") && !separating.contains(['\\', ';', '%']));
                 prop_assert_eq!(within.replace(ENCODED_SLASH, "/"), separating);

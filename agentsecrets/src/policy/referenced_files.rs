@@ -1,44 +1,36 @@
-//! The files that a policy names: read with it, and watched with it, so that a root that is replaced is
-//! trusted no longer than a rule that is deleted.
+//! The files that a policy names. They are read with the policy and watched with it, so that a replaced root
+//! certificate is trusted no longer than a deleted rule is in force.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::tls::verify::{Roots, TlsError};
-
-/// Files and the state in which they were read.
+/// Files, each with its version when it was read.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
-    folder: PathBuf,
-    read: Vec<(PathBuf, State)>,
-}
+pub(super) struct ReferencedFiles(Vec<(PathBuf, Option<FileVersion>)>);
 
-/// Tells one state of a file from another; its length too, as clocks are coarse.
-type State = Option<(SystemTime, u64)>;
+/// Modification time and length: the time alone is too coarse on some file systems.
+type FileVersion = (SystemTime, u64);
 
-impl Sources {
-    /// For the policy at `path`; the files that it names are looked for beside it.
-    pub(super) fn beside(path: &Path) -> Self {
-        Self { folder: path.parent().unwrap_or(Path::new("")).to_path_buf(), read: Vec::new() }
+impl ReferencedFiles {
+    /// Reads the file at `path` with `read` and remembers its version.
+    pub(super) fn read<T, E>(
+        &mut self,
+        path: PathBuf,
+        read: impl FnOnce(&Path) -> Result<T, E>,
+    ) -> Result<T, E> {
+        // Taken before reading, so that a change in between counts as one.
+        let version = file_version(&path);
+        let value = read(&path)?;
+        self.0.push((path, version));
+        Ok(value)
     }
 
-    /// The roots in the PEM file that a rule calls `name`.
-    pub(super) fn roots(&mut self, name: &str) -> Result<Arc<Roots>, TlsError> {
-        let path = self.folder.join(name);
-        // The state before reading: a change that falls between is seen as one.
-        let state = state(&path);
-        let roots = Roots::read(&path)?;
-        self.read.push((path, state));
-        Ok(Arc::new(roots))
-    }
-
-    /// Whether one of them changed since.
+    /// Whether a file changed since it was read.
     pub(super) fn are_stale(&self) -> bool {
-        self.read.iter().any(|(path, then)| state(path) != *then)
+        self.0.iter().any(|(path, version)| file_version(path) != *version)
     }
 }
 
-fn state(path: &Path) -> State {
+fn file_version(path: &Path) -> Option<FileVersion> {
     std::fs::metadata(path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok()
 }

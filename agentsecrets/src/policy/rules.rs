@@ -1,5 +1,4 @@
-//! A policy that was read and found sound: what `decide` works on. It can only be made by `load`, so that
-//! whoever holds one holds rules that mean what they say.
+//! A compiled policy. Only `load` creates one, so that every rule in it was checked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,87 +6,90 @@ use std::time::Duration;
 use globset::GlobSet;
 use http::Method;
 
+use super::caller_matcher::CallerMatcher;
+use super::host_patterns::{HostIndex, HostMatch, HostPattern};
+use super::injection::SecretUse;
+use super::load_error::Problem;
+use super::location::{InjectionPoint, LocationPattern};
+use super::minted_credentials::MintedCredential;
+use super::private_addresses::PrivateAddresses;
+use super::rate_limit::RateLimiter;
+use super::referenced_files::ReferencedFiles;
+use super::signing::Signing;
+use super::spiffe::{is_undetermined, mismatch_detail};
+use crate::identity::pod::Pod;
 use crate::identity::{Caller, Process};
-use crate::tls::verify::Roots;
+use crate::tls::verify::CustomRoots;
 use crate::types::host::Host;
 use crate::types::name::{AgentName, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
+use crate::types::response_capture::ResponseCapture;
 
-use super::grant::{PrivateAddresses, Spend};
-use super::load::Problem;
-use super::matching::{HostPattern, Hosts, Match, Naming};
-use super::signing::Signing;
-use super::spiffe::{is_open, why_missing};
-use crate::policy::access_request::{Area, Spot};
-use crate::policy::minted_credentials::Derived;
-use crate::policy::rate_limit::Limiter;
-use crate::policy::referenced_files::Sources;
-use crate::policy::response_capture::Taking;
-
-/// All rules that are in force.
+/// All agent entries of a policy file.
 #[derive(Debug, Default)]
 pub struct Policy {
     pub(super) agents: Vec<Agent>,
-    /// What is made from stored secrets.
-    pub(super) credentials: Vec<Arc<Derived>>,
+    /// Credentials that are made from stored secrets.
+    pub(super) credentials: Vec<Arc<MintedCredential>>,
     pub(super) warnings: Vec<Problem>,
-    /// The file's name, for messages.
-    pub(super) file: String,
-    /// The other files that it was made from.
-    pub(super) sources: Sources,
+    /// For messages.
+    pub(super) file_name: String,
+    /// The other files that it was compiled from.
+    pub(super) referenced_files: ReferencedFiles,
 }
 
 /// One agent entry.
 #[derive(Debug)]
 pub struct Agent {
     pub(super) name: AgentName,
-    pub(super) matches: Option<Match>,
-    pub(super) env: bool,
-    pub(super) inbound: Vec<u16>,
+    pub(super) matcher: Option<CallerMatcher>,
+    pub(super) allows_env: bool,
+    pub(super) inbound_ports: Vec<u16>,
     pub(super) rules: Vec<Rule>,
-    pub(super) hosts: Hosts,
-    /// What counts all its requests, and those that spend a secret.
-    pub(super) limiter: Option<Arc<Limiter>>,
-    pub(super) limits: Vec<(SecretName, Arc<Limiter>)>,
-    /// The largest body of any of its requests, in bytes.
+    pub(super) hosts: HostIndex,
+    /// Limits all requests.
+    pub(super) limiter: Option<Arc<RateLimiter>>,
+    /// Limit the requests that spend a secret.
+    pub(super) secret_limits: Vec<(SecretName, Arc<RateLimiter>)>,
+    /// The largest request body, in bytes.
     pub(super) max_body: Option<u64>,
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     pub(super) secrets: Vec<SecretName>,
-    /// Those of them that answers mint.
+    /// The secrets that are captured from responses.
     pub(super) captured: Vec<SecretName>,
-    /// Those of them that are made from others.
-    pub(super) derived: Vec<Arc<Derived>>,
-    /// Whether it is no agent, but the person.
-    pub(super) is_person: bool,
+    /// The secrets that are made from others.
+    pub(super) minted_credentials: Vec<Arc<MintedCredential>>,
+    /// Whether it stands for the operator instead of an agent.
+    pub(super) is_operator: bool,
 }
 
-/// One entry of `allow`. `None` means that the rule does not limit it.
+/// One entry of `allow`. `None` means no limit.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub id: Arc<str>,
     pub ports: Option<Vec<u16>>,
     pub methods: Option<Vec<Method>>,
     pub paths: Option<Arc<GlobSet>>,
-    /// What they are made of.
-    pub patterns: Vec<String>,
-    /// Whether a path may hold encoded slashes, where both of its readings are allowed.
-    pub encoded_slashes: bool,
-    /// Those of `inject` too, but no client certificate: that is never put in a placeholder's place.
+    /// The source text of `paths`.
+    pub path_patterns: Vec<String>,
+    /// Whether a path may have encoded slashes, if both of its readings are allowed.
+    pub allows_encoded_slashes: bool,
+    /// Includes those of `inject`, but no client certificate: that never replaces a placeholder.
     pub secrets: Vec<SecretName>,
-    /// Those that it signs with too.
-    pub injects: Vec<Spend>,
+    /// Includes the secrets of `sign`.
+    pub injects: Vec<SecretUse>,
     pub signing: Option<Arc<Signing>>,
-    pub taking: Option<Arc<Taking>>,
-    /// Whether endpoints that mint credentials may be asked with a secret.
-    pub mint: bool,
-    pub places: Vec<Area>,
-    /// How long a request waits for a person to approve it.
-    pub approve: Option<Duration>,
-    pub passthrough: bool,
-    pub limiter: Option<Arc<Limiter>>,
+    pub response_capture: Option<Arc<ResponseCapture>>,
+    /// Whether a secret may be spent at endpoints that mint credentials.
+    pub allows_minting: bool,
+    pub locations: Vec<LocationPattern>,
+    /// The longest time that a request waits for approval, if it needs one.
+    pub approval_timeout: Option<Duration>,
+    pub is_passthrough: bool,
+    pub limiter: Option<Arc<RateLimiter>>,
     pub max_body: Option<u64>,
     pub private: PrivateAddresses,
-    pub roots: Option<Arc<Roots>>,
+    pub roots: Option<Arc<CustomRoots>>,
 }
 
 impl Rule {
@@ -96,12 +98,12 @@ impl Rule {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
     }
 
-    /// Whether it fills placeholders at `spot`.
-    pub(super) fn fills(&self, spot: &Spot) -> bool {
-        self.places.iter().any(|area| area.holds(spot))
+    /// Whether it fills placeholders at `point`.
+    pub(super) fn fills(&self, point: &InjectionPoint) -> bool {
+        self.locations.iter().any(|pattern| pattern.matches(point))
     }
 
-    /// Whether there is a port that `self` and `other` allow.
+    /// Whether both rules allow a common port.
     pub(super) fn shares_port(&self, other: &Rule) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.iter().any(|port| other.has_port(*port)))
     }
@@ -118,60 +120,71 @@ impl Policy {
         self.agents.iter().find(|agent| agent.name == *name)
     }
 
-    /// What is legal in the file, but surely not what was meant.
+    /// Entries that are valid but probably not intended.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
-    /// Whether a rule of `agent` (of any agent, where none is given) names `host`: only such names are
-    /// asked of the world.
-    pub fn names(&self, agent: Option<&AgentName>, host: &Host) -> bool {
-        self.naming(agent, host) != Naming::Nowhere
+    /// Whether a rule of `agent` (of any agent, if `None`) names `host`. Only such names are resolved.
+    pub fn names_host(&self, agent: Option<&AgentName>, host: &Host) -> bool {
+        self.host_match(agent, host) != HostMatch::None
     }
 
-    /// How the rules of `agent` (of any agent, where none is given) name `host`.
-    pub fn naming(&self, agent: Option<&AgentName>, host: &Host) -> Naming {
-        naming(self.agents.iter().filter(|entry| agent.is_none_or(|name| entry.name == *name)), host)
+    /// The way in which the rules of `agent` (of any agent, if `None`) name `host`.
+    pub fn host_match(&self, agent: Option<&AgentName>, host: &Host) -> HostMatch {
+        host_match_of(self.agents.iter().filter(|entry| agent.is_none_or(|name| entry.name == *name)), host)
     }
 
-    /// The entry that `caller` acts under: the one that `run --agent` named if its `match` holds, else
-    /// the first whose `match` holds. The refusal says which fact was missing; its domain is empty.
+    /// The entries whose `match.pod` holds for `pod`, or that have none.
+    pub fn agents_for_pod<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = &'a Agent> {
+        let facts = |agent: &'a Agent| agent.matcher.as_ref().and_then(|matches| matches.pod.as_ref());
+        self.agents.iter().filter(move |agent| facts(agent).is_none_or(|facts| facts.matches_pod(pod)))
+    }
+
+    /// The way in which the rules of those entries name `host`.
+    pub fn host_match_for_pod(&self, pod: &Pod, host: &Host) -> HostMatch {
+        host_match_of(self.agents_for_pod(pod), host)
+    }
+
+    /// The agent entry of `caller`: the one that `run --agent` named if its `match` holds, else the first
+    /// whose `match` holds. The rejection names the fact that does not hold.
     pub fn agent_for(&self, caller: &Caller) -> Result<&Agent, Rejection> {
-        let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, "", message);
+        let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, message);
         if self.agents.is_empty() {
-            let message = format!("{} has no rule at all, so that nothing is allowed", self.file);
-            return Err(Rejection::new(ErrorCode::EmptyAllowlist, "", message));
+            let message = format!("{} has no rule at all, so that nothing is allowed", self.file_name);
+            return Err(Rejection::new(ErrorCode::EmptyAllowlist, message));
         }
         let Some(name) = &caller.agent else {
-            // The first that holds, or may: what is not known must not make another of it.
-            let first = self.agents.iter().find_map(|agent| match agent.fails_by(caller) {
+            // An entry whose match is undetermined must not be skipped: the caller would become another
+            // agent.
+            let first = self.agents.iter().find_map(|agent| match agent.first_mismatch(caller) {
                 None => Some(Ok(agent)),
-                Some(fact) => is_open(fact, caller).then_some(Err(())),
+                Some(fact) => is_undetermined(fact, caller).then_some(Err(())),
             });
             return first.and_then(Result::ok).ok_or_else(|| {
-                let program = program(&caller.process);
-                let mut missing = self.agents.iter().filter_map(|agent| agent.fails_by(caller));
-                let why = missing.find_map(|fact| why_missing(fact, caller)).unwrap_or_default();
-                denied(format!("no agent entry of {} holds for {program}{why}", self.file))
+                let program = describe_process(&caller.process);
+                let mut missing = self.agents.iter().filter_map(|agent| agent.first_mismatch(caller));
+                let why = missing.find_map(|fact| mismatch_detail(fact, caller)).unwrap_or_default();
+                denied(format!("no agent entry of {} holds for {program}{why}", self.file_name))
             });
         };
         let Some(agent) = self.agent(name) else {
-            return Err(denied(format!("{} has no agent entry '{name}'", self.file)));
+            return Err(denied(format!("{} has no agent entry '{name}'", self.file_name)));
         };
-        match agent.fails_by(caller) {
+        match agent.first_mismatch(caller) {
             None => Ok(agent),
             Some(fact) => Err(denied(format!(
                 "this program is not agent '{name}': 'match.{fact}' of {} does not hold for {}{}",
-                self.file,
-                program(&caller.process),
-                why_missing(fact, caller).unwrap_or_default()
+                self.file_name,
+                describe_process(&caller.process),
+                mismatch_detail(fact, caller).unwrap_or_default()
             ))),
         }
     }
 
-    /// Takes over what `earlier` had counted, where agent, rule and rate are the same: writing the file
-    /// anew must not hand out a new allowance.
-    pub(super) fn keep_counts_of(&mut self, earlier: &Policy) {
+    /// Continues the rate limiters of `earlier` that have the same agent, rule and rate: saving the file must
+    /// not give a new allowance.
+    pub(super) fn inherit_rate_limits(&mut self, earlier: &Policy) {
         for agent in &mut self.agents {
             let Some(before) = earlier.agent(&agent.name) else { continue };
             let rules = agent.rules.iter_mut().zip(&before.rules);
@@ -179,13 +192,13 @@ impl Policy {
             let of_agent = std::iter::once((&mut agent.limiter, &before.limiter));
             for (new, old) in of_rules.chain(of_agent) {
                 if let (Some(new), Some(old)) = (new, old)
-                    && new.is_as(old)
+                    && new.has_same_limit(old)
                 {
                     *new = Arc::clone(old);
                 }
             }
-            for (_, new) in &mut agent.limits {
-                if let Some((_, old)) = before.limits.iter().find(|(_, old)| new.is_as(old)) {
+            for (_, new) in &mut agent.secret_limits {
+                if let Some((_, old)) = before.secret_limits.iter().find(|(_, old)| new.has_same_limit(old)) {
                     *new = Arc::clone(old);
                 }
             }
@@ -193,21 +206,21 @@ impl Policy {
     }
 }
 
-/// How the rules of `agents` name `host`.
-pub(super) fn naming<'a>(agents: impl Iterator<Item = &'a Agent>, host: &Host) -> Naming {
-    let mut best = Naming::Nowhere;
+/// The way in which the rules of `agents` name `host`.
+pub(super) fn host_match_of<'a>(agents: impl Iterator<Item = &'a Agent>, host: &Host) -> HostMatch {
+    let mut best = HostMatch::None;
     for entry in agents {
-        match entry.hosts.naming(host) {
-            Naming::Exactly => return Naming::Exactly,
-            below @ Naming::Below(_) => best = below,
-            Naming::Nowhere => {}
+        match entry.hosts.host_match(host) {
+            HostMatch::Exact => return HostMatch::Exact,
+            below @ HostMatch::Wildcard(_) => best = below,
+            HostMatch::None => {}
         }
     }
     best
 }
 
-/// What a refusal calls a process: its program, unless that is out of sight.
-fn program(process: &Process) -> String {
+/// The name of a process for messages: its program, or its container if the program is not visible.
+fn describe_process(process: &Process) -> String {
     match process.container() {
         Some(container) if process.exe.as_os_str().is_empty() => format!("container {}", container.id),
         _ => process.exe.display().to_string(),
@@ -215,47 +228,49 @@ fn program(process: &Process) -> String {
 }
 
 impl Agent {
-    /// Its name.
+    /// The name of the entry.
     pub fn name(&self) -> &AgentName {
         &self.name
     }
 
-    /// Every secret that it may spend anywhere, in order of name: what answers to it are searched for.
+    /// Every secret that it may spend anywhere, in order of name. Responses are searched for these.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
         self.secrets.iter()
     }
 
-    /// Whether `name` is made from others for it.
-    pub fn makes(&self, name: &SecretName) -> bool {
-        self.derived.iter().any(|derived| derived.name == *name)
+    /// Whether the secret `name` is made from others.
+    pub fn is_minted(&self, name: &SecretName) -> bool {
+        self.minted_credentials.iter().any(|credential| credential.name == *name)
     }
 
-    /// The stored secrets that it spends, or that what it spends is made from: each once.
-    pub fn stored(&self) -> Vec<SecretName> {
-        let own = self.secrets.iter().filter(|name| !self.makes(name) && !self.captured.contains(name));
-        let mut names: Vec<_> =
-            own.chain(self.derived.iter().flat_map(|derived| derived.sources())).cloned().collect();
+    /// The stored secrets that it spends or that its minted credentials need, without duplicates.
+    pub fn stored_secrets(&self) -> Vec<SecretName> {
+        let own = self.secrets.iter().filter(|name| !self.is_minted(name) && !self.captured.contains(name));
+        let mut names: Vec<_> = own
+            .chain(self.minted_credentials.iter().flat_map(|credential| credential.source_secrets()))
+            .cloned()
+            .collect();
         names.sort();
         names.dedup();
         names
     }
 
-    /// Ports on which others may reach it.
-    pub fn inbound(&self) -> &[u16] {
-        &self.inbound
+    /// The ports on which others may reach it.
+    pub fn inbound_ports(&self) -> &[u16] {
+        &self.inbound_ports
     }
 
-    /// Whether it may call `agentsecrets env`, which shows real values.
-    pub fn env(&self) -> bool {
-        self.env
+    /// Whether it may call `agentsecrets env`, which gives it real values.
+    pub fn allows_env(&self) -> bool {
+        self.allows_env
     }
 
-    /// Whether it is no agent, but the person.
-    pub fn is_the_person(&self) -> bool {
-        self.is_person
+    /// Whether it stands for the operator instead of an agent.
+    pub fn is_operator(&self) -> bool {
+        self.is_operator
     }
 
-    /// Its rules with the hosts that they name, in the order of the file.
+    /// Its rules with their host patterns, in the order of the file.
     pub(super) fn patterns_and_rules(&self) -> Vec<(HostPattern, &Rule)> {
         let mut found: Vec<_> = self
             .hosts
@@ -266,32 +281,33 @@ impl Agent {
         found.into_iter().filter_map(|(index, pattern)| Some((pattern, self.rules.get(index)?))).collect()
     }
 
-    /// What counts a request under `rule` that spends `spends`.
+    /// The limiters of a request under `rule` that spends `secret_uses`.
     pub(super) fn limiters<'a>(
         &'a self,
         rule: &'a Rule,
-        spends: &'a [Spend],
-    ) -> impl Iterator<Item = &'a Arc<Limiter>> + Clone {
-        let is_spent = |(name, _): &&(SecretName, _)| spends.iter().any(|spend| spend.name == *name);
-        let of_secrets = self.limits.iter().filter(is_spent).map(|(_, limiter)| limiter);
+        secret_uses: &'a [SecretUse],
+    ) -> impl Iterator<Item = &'a Arc<RateLimiter>> + Clone {
+        let is_spent =
+            |(name, _): &&(SecretName, _)| secret_uses.iter().any(|secret_use| secret_use.name == *name);
+        let of_secrets = self.secret_limits.iter().filter(is_spent).map(|(_, limiter)| limiter);
         self.limiter.iter().chain(&rule.limiter).chain(of_secrets)
     }
 
-    /// The largest body that may leave under `rule`, in bytes.
+    /// The largest request body under `rule`, in bytes.
     pub(super) fn largest_body(&self, rule: &Rule) -> Option<u64> {
         rule.max_body.into_iter().chain(self.max_body).min()
     }
 
-    /// How many rules it has.
-    pub fn rules(&self) -> usize {
+    /// The number of its rules.
+    pub fn rule_count(&self) -> usize {
         self.rules.len()
     }
 
-    /// The fact for which `caller` is not this agent. An entry without `match` holds for what `run`
-    /// started, and at the explicit proxy for what belongs to its user.
-    fn fails_by(&self, caller: &Caller) -> Option<&'static str> {
-        match &self.matches {
-            Some(facts) => facts.fails_by(caller),
+    /// The first fact that does not hold for `caller`. An entry without `match` holds for programs that `run`
+    /// started and, at the explicit proxy, for programs of its user.
+    fn first_mismatch(&self, caller: &Caller) -> Option<&'static str> {
+        match &self.matcher {
+            Some(facts) => facts.first_mismatch(caller),
             None if !caller.is_ours => Some("session"),
             None => None,
         }

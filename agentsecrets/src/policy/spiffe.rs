@@ -1,71 +1,70 @@
-//! What an entry asks of the SPIFFE identity of the workload that a caller is part of. Its trust domain is always
-//! written out: whoever rules another one gives what names there they like.
+//! Matches the SPIFFE identity of a caller's workload. The trust domain is never a pattern: the operator of
+//! another trust domain assigns any name there.
 
 use globset::GlobMatcher;
 use spiffe::{SpiffeId, TrustDomain};
 
 use crate::identity::Caller;
 
-use super::matching::glob;
+use super::glob::parse_glob;
 use crate::types::printable::excerpt;
 
-/// What a policy calls it.
+/// The name of the fact in a policy.
 pub(super) const FACT: &str = "spiffe";
-/// What every identity begins with.
 const SCHEME: &str = "spiffe://";
 
-/// An identity, or all those of one trust domain whose path is like this.
+/// One trust domain, and a pattern of paths in it.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct SpiffeMatcher {
     trust_domain: TrustDomain,
     path: GlobMatcher,
 }
 
-impl Identity {
-    /// Reads `spiffe://example.org/ns/agents/sa/coder`, in whose path patterns may stand.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| {
+impl SpiffeMatcher {
+    /// Parses `spiffe://example.org/ns/agents/sa/coder`, with an optional pattern in the path.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let error = |why: &str| {
             format!("spiffe '{}' {why}; write it as spiffe://example.org/ns/agents/sa/coder", excerpt(text))
         };
-        let rest = text.strip_prefix(SCHEME).ok_or_else(|| wrong("does not begin with spiffe://"))?;
+        let rest = text.strip_prefix(SCHEME).ok_or_else(|| error("does not begin with spiffe://"))?;
         let (domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if domain.contains(['*', '?', '{']) {
-            return Err(wrong("has a pattern in its trust domain, which is always written out"));
+            return Err(error("has a pattern in its trust domain, which is always written out"));
         }
         let trust_domain =
-            TrustDomain::new(domain).map_err(|why| wrong(&format!("has no trust domain: {why}")))?;
+            TrustDomain::new(domain).map_err(|why| error(&format!("has no trust domain: {why}")))?;
         if path.trim_matches('/').is_empty() {
-            return Err(wrong("names no workload: '/**' after the trust domain is every one of it"));
+            return Err(error("names no workload: '/**' after the trust domain is every one of it"));
         }
-        // What a pattern leaves open is put there by who gives identities; the rest must be able to match.
+        // The pattern characters are replaced by a letter, so that the rest is checked as an identity.
         let filled: String =
             path.chars().map(|c| if matches!(c, '*' | '?' | '{' | '}' | ',') { 'x' } else { c }).collect();
         SpiffeId::new(format!("{SCHEME}{domain}{filled}"))
-            .map_err(|why| wrong(&format!("is no identity: {why}")))?;
-        Ok(Self { trust_domain, path: glob(path)?.compile_matcher() })
+            .map_err(|why| error(&format!("is no identity: {why}")))?;
+        Ok(Self { trust_domain, path: parse_glob(path)?.compile_matcher() })
     }
 
-    /// Whether it is one of those of the workload of `caller` now. Where nobody knows of one it is not.
-    pub(super) fn holds_for(&self, caller: &Caller) -> bool {
-        caller.standing.spiffe.iter().flat_map(|known| known.ids()).any(|id| self.is(&id))
+    /// Whether one of the current identities of `caller` matches. A caller without a known identity does not.
+    pub(super) fn matches(&self, caller: &Caller) -> bool {
+        caller.standing.spiffe.iter().flat_map(|known| known.ids()).any(|id| self.matches_id(&id))
     }
 
-    fn is(&self, id: &SpiffeId) -> bool {
+    fn matches_id(&self, id: &SpiffeId) -> bool {
         id.is_member_of(&self.trust_domain) && self.path.is_match(id.path())
     }
 }
 
-/// What to say beside that `fact` does not hold for `caller`, if it is this one.
-pub(super) fn why_missing(fact: &str, caller: &Caller) -> Option<String> {
-    (fact == FACT).then(|| format!(" (match.{FACT}: {})", why_not(caller)))
+/// The detail for a message that `fact` does not hold for `caller`, if it is this fact.
+pub(super) fn mismatch_detail(fact: &str, caller: &Caller) -> Option<String> {
+    (fact == FACT).then(|| format!(" (match.{FACT}: {})", describe_ids(caller)))
 }
 
-/// Whether an entry that fails by `fact` may be the one that is meant for `caller`: nobody can say who it is now.
-pub(super) fn is_open(fact: &str, caller: &Caller) -> bool {
+/// Whether `fact` does not hold only because the identity of `caller` is not known yet.
+pub(super) fn is_undetermined(fact: &str, caller: &Caller) -> bool {
     fact == FACT && caller.standing.spiffe.as_ref().is_some_and(|known| known.is_open())
 }
 
-fn why_not(caller: &Caller) -> String {
+fn describe_ids(caller: &Caller) -> String {
     match &caller.standing.spiffe {
         Some(known) => known.told(),
         None => {
@@ -84,14 +83,14 @@ mod tests {
     use crate::identity::spiffe::{Issued, Known, Word};
 
     fn holds(pattern: &str, id: &str) -> bool {
-        Identity::read(pattern).unwrap().is(&SpiffeId::new(id).unwrap())
+        SpiffeMatcher::parse(pattern).unwrap().matches_id(&SpiffeId::new(id).unwrap())
     }
 
     #[test]
-    fn an_identity_is_itself_alone() {
+    fn plain_identity_matches_only_itself() {
         let coder = "spiffe://example.org/ns/agents/sa/coder";
         assert!(holds(coder, coder));
-        assert!(holds("spiffe://Example.ORG/ns/agents/sa/coder", coder), "case is nothing in a trust domain");
+        assert!(holds("spiffe://Example.ORG/ns/agents/sa/coder", coder), "trust domains ignore case");
         for other in [
             "spiffe://example.org/ns/agents/sa/coder2",
             "spiffe://example.org/ns/agents/sa/coder/x",
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_stays_in_its_trust_domain_and_a_star_in_its_segment() {
+    fn pattern_stays_in_trust_domain_and_star_in_segment() {
         let one = "spiffe://example.org/ns/agents/*";
         assert!(holds(one, "spiffe://example.org/ns/agents/coder"));
         assert!(!holds(one, "spiffe://example.org/ns/agents/sa/coder"));
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_identity_can_be_is_refused_with_the_reason() {
+    fn invalid_identity_is_refused_with_reason() {
         for (text, why) in [
             ("", "does not begin with spiffe://"),
             ("example.org/a", "does not begin with spiffe://"),
@@ -141,42 +140,42 @@ mod tests {
             ("spiffe://example.org/a**", "whole segment"),
             ("spiffe://example.org/{a", "not a usable pattern"),
         ] {
-            let told = Identity::read(text).unwrap_err();
-            assert!(told.contains(why), "{text}: {told}");
+            let message = SpiffeMatcher::parse(text).unwrap_err();
+            assert!(message.contains(why), "{text}: {message}");
         }
     }
 
     #[test]
-    fn it_is_of_who_asks_now_and_of_nobody_where_none_is_known() {
-        let wanted = Identity::read("spiffe://example.org/coder").unwrap();
+    fn current_identity_counts_and_unknown_never_matches() {
+        let matcher = SpiffeMatcher::parse("spiffe://example.org/coder").unwrap();
         let mut caller = Caller::for_test();
-        assert!(!wanted.holds_for(&caller) && why_not(&caller).contains("--spiffe"));
+        assert!(!matcher.matches(&caller) && describe_ids(&caller).contains("--spiffe"));
         let known = Arc::new(Known::default());
         caller.standing.spiffe = Some(known.clone());
-        assert!(!wanted.holds_for(&caller) && why_not(&caller).contains("not answered"));
+        assert!(!matcher.matches(&caller) && describe_ids(&caller).contains("not answered"));
         let issued = |path: &str| {
             let id = SpiffeId::new(format!("spiffe://example.org/{path}")).unwrap();
             Issued { id, since: 0, until: i64::MAX }
         };
         known.hear(Word::Issued(vec![issued("other"), issued("coder")]));
-        assert!(wanted.holds_for(&caller), "a workload may have several");
+        assert!(matcher.matches(&caller), "a workload may have several");
         known.hear(Word::Issued(vec![issued("other")]));
-        assert!(!wanted.holds_for(&caller) && why_not(&caller).contains("spiffe://example.org/other"));
+        assert!(!matcher.matches(&caller) && describe_ids(&caller).contains("spiffe://example.org/other"));
     }
 
-    /// Entries are tried in their order: one that is not known to be another's is not passed over.
+    /// Entries are tried in order. One whose match is undetermined is not skipped.
     #[test]
-    fn no_other_entry_is_taken_while_nobody_can_say_who_it_is() {
+    fn undetermined_entry_is_not_skipped() {
         let text = "version: 1\nagents:\n  - name: first\n    match: { uid: 7, spiffe: 'spiffe://example.org/a' }\n  \
                     - name: narrow\n    match: { spiffe: 'spiffe://example.org/coder' }\n  - name: wide\n";
         let policy = super::super::Policy::parse(text, std::path::Path::new("p")).unwrap();
         let known = Arc::new(Known::default());
         let mut caller = Caller::for_test();
         let agent = |caller: &Caller| policy.agent_for(caller).map(|agent| agent.name().to_string());
-        assert_eq!(agent(&caller).unwrap(), "wide", "here nobody is asked");
+        assert_eq!(agent(&caller).unwrap(), "wide", "no Workload API");
         caller.standing.spiffe = Some(known.clone());
-        let told = agent(&caller).unwrap_err().message;
-        assert!(told.contains("not answered yet"), "{told}");
+        let message = agent(&caller).unwrap_err().message;
+        assert!(message.contains("not answered yet"), "{message}");
         let id = SpiffeId::new("spiffe://example.org/coder").unwrap();
         known.hear(Word::Issued(vec![Issued { id, since: 0, until: i64::MAX }]));
         assert_eq!(agent(&caller).unwrap(), "narrow");
@@ -185,18 +184,18 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands in a policy: it is refused, or holds for no other trust domain.
+        /// Any text is refused or matches no other trust domain.
         #[test]
-        fn no_text_reaches_into_another_trust_domain(text in "(spiffe://)?[a-z.*?{},/-]{0,24}", path in "(/[a-z]{1,3}){1,3}") {
-            if let Ok(wanted) = Identity::read(&text) {
+        fn no_pattern_matches_another_trust_domain(text in "(spiffe://)?[a-z.*?{},/-]{0,24}", path in "(/[a-z]{1,3}){1,3}") {
+            if let Ok(matcher) = SpiffeMatcher::parse(&text) {
                 let id = SpiffeId::new(format!("spiffe://evil.invalid{path}")).unwrap();
-                prop_assert!(!wanted.is(&id));
+                prop_assert!(!matcher.matches_id(&id));
             }
         }
 
-        /// Without a pattern it holds for what is written, and for nothing that is longer or shorter.
+        /// Without a pattern only the written identity matches, nothing longer or shorter.
         #[test]
-        fn what_is_written_out_is_one_identity(path in "(/[a-zA-Z0-9_-]{1,4}){1,4}", other in "(/[a-zA-Z0-9_-]{1,4}){1,4}") {
+        fn text_without_pattern_is_one_identity(path in "(/[a-zA-Z0-9_-]{1,4}){1,4}", other in "(/[a-zA-Z0-9_-]{1,4}){1,4}") {
             let text = format!("spiffe://example.org{path}");
             prop_assert!(holds(&text, &text));
             prop_assert_eq!(holds(&text, &format!("spiffe://example.org{other}")), path == other);

@@ -1,13 +1,13 @@
-//! Text with `{names}` in it, which the time and parts of a request take the places of. It is read once,
-//! with the policy, so that a name that nobody fills is an error there and not a wrong signature later.
+//! Templates with `{names}` that are replaced by the time and parts of a request. They are parsed with the
+//! policy, so that an unknown name is an error in the file and not a wrong signature later.
 
-/// A template that was read.
+/// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(Vec<Part>);
+pub struct Template(Vec<TemplatePart>);
 
 /// A part of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum TemplatePart {
     /// Text as it is.
     Text(String),
     /// The time, in seconds since 1970.
@@ -20,7 +20,7 @@ pub enum Part {
     Host,
     /// The path, still encoded.
     Path,
-    /// The query, still encoded, without its question mark.
+    /// The query, still encoded, forbidden its question mark.
     Query,
     /// The whole body.
     Body,
@@ -28,25 +28,25 @@ pub enum Part {
     Signature,
 }
 
-const NAMES: [(&str, Part); 8] = [
-    ("timestamp", Part::Timestamp),
-    ("timestamp_ms", Part::TimestampMs),
-    ("method", Part::Method),
-    ("host", Part::Host),
-    ("path", Part::Path),
-    ("query", Part::Query),
-    ("body", Part::Body),
-    ("signature", Part::Signature),
+const NAMES: [(&str, TemplatePart); 8] = [
+    ("timestamp", TemplatePart::Timestamp),
+    ("timestamp_ms", TemplatePart::TimestampMs),
+    ("method", TemplatePart::Method),
+    ("host", TemplatePart::Host),
+    ("path", TemplatePart::Path),
+    ("query", TemplatePart::Query),
+    ("body", TemplatePart::Body),
+    ("signature", TemplatePart::Signature),
 ];
 
 impl Template {
-    /// Reads `text`, where `without` may not stand.
-    pub(super) fn read(text: &str, without: &[Part]) -> Result<Self, String> {
+    /// Parses `text`. The parts in `forbidden` are errors.
+    pub(super) fn parse(text: &str, forbidden: &[TemplatePart]) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
             let (name, behind) = after.split_once('}').ok_or("a '{' is not closed")?;
-            let known = NAMES.into_iter().filter(|(_, part)| !without.contains(part));
+            let known = NAMES.into_iter().filter(|(_, part)| !forbidden.contains(part));
             let part = known.clone().find(|(known, _)| *known == name).map(|(_, part)| part);
             let part = part.ok_or_else(|| {
                 let allowed: Vec<String> = known.map(|(name, _)| format!("{{{name}}}")).collect();
@@ -57,24 +57,24 @@ impl Template {
                 )
             })?;
             if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
+                parts.push(TemplatePart::Text(before.to_owned()));
             }
             parts.push(part);
             rest = behind;
         }
         if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
+            parts.push(TemplatePart::Text(rest.to_owned()));
         }
         Ok(Self(parts))
     }
 
-    /// Its parts, in order.
-    pub fn parts(&self) -> &[Part] {
+    /// The parts, in order.
+    pub fn parts(&self) -> &[TemplatePart] {
         &self.0
     }
 
-    /// Whether `part` stands in it.
-    pub fn has(&self, part: &Part) -> bool {
+    /// Whether it contains `part`.
+    pub fn contains(&self, part: &TemplatePart) -> bool {
         self.0.contains(part)
     }
 }
@@ -84,17 +84,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_parts_and_the_rest_stays_text() {
-        let read = Template::read("v0:{timestamp}:{body}", &[Part::Signature]).unwrap();
-        let text = |text: &str| Part::Text(text.to_owned());
-        assert_eq!(read.parts(), [text("v0:"), Part::Timestamp, text(":"), Part::Body]);
-        assert_eq!(Template::read("", &[]).unwrap().parts(), []);
+    fn names_become_parts() {
+        let read = Template::parse("v0:{timestamp}:{body}", &[TemplatePart::Signature]).unwrap();
+        let text = |text: &str| TemplatePart::Text(text.to_owned());
+        assert_eq!(read.parts(), [text("v0:"), TemplatePart::Timestamp, text(":"), TemplatePart::Body]);
+        assert_eq!(Template::parse("", &[]).unwrap().parts(), []);
     }
 
     #[test]
-    fn what_stands_for_nothing_is_refused() {
-        assert!(Template::read("{boddy}", &[]).unwrap_err().contains("allowed are {timestamp}"));
-        assert!(Template::read("{signature}", &[Part::Signature]).is_err());
-        assert_eq!(Template::read("{body", &[]).unwrap_err(), "a '{' is not closed");
+    fn unknown_name_is_refused() {
+        assert!(Template::parse("{boddy}", &[]).unwrap_err().contains("allowed are {timestamp}"));
+        assert!(Template::parse("{signature}", &[TemplatePart::Signature]).is_err());
+        assert_eq!(Template::parse("{body", &[]).unwrap_err(), "a '{' is not closed");
     }
 }

@@ -1,23 +1,24 @@
-//! Whether an agent may be given real values: never, unless its entry says `env: true`, and then those that its
-//! rules name.
+//! Decides whether an agent gets real values (`agentsecrets env`). It does only with `env: true` in its
+//! entry, and only the secrets that its rules name.
 
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 
 use super::rules::Agent;
 
-/// Leave to hand an agent the values of these secrets. Not `Clone`; made by `decide_handover` alone.
+/// Permission to give an agent the values of these secrets. Not `Clone`; created by `decide_value_export`
+/// alone.
 #[derive(Debug)]
-pub struct Handover {
+pub struct ValueExport {
     names: Vec<SecretName>,
-    chosen: bool,
+    is_explicit: bool,
 }
 
-/// Whether `agent` may be given the values of `only`, or of all its secrets if that is empty.
-pub fn decide_handover(agent: &Agent, only: &[SecretName]) -> Result<Handover, Rejection> {
-    let denied = |message: String| Err(Rejection::new(ErrorCode::PolicyDenied, "", message));
+/// Decides whether `agent` gets the values of `only`, or of all its secrets if that is empty.
+pub(crate) fn decide_value_export(agent: &Agent, only: &[SecretName]) -> Result<ValueExport, Rejection> {
+    let denied = |message: String| Err(Rejection::new(ErrorCode::PolicyDenied, message));
     let name = agent.name();
-    if !agent.env() || agent.is_the_person() {
+    if !agent.allows_env() || agent.is_operator() {
         return denied(format!("agent '{name}' is not given real values: its entry has no 'env: true'"));
     }
     if let Some(other) = only.iter().find(|only| agent.secrets().all(|known| known != *only)) {
@@ -25,18 +26,18 @@ pub fn decide_handover(agent: &Agent, only: &[SecretName]) -> Result<Handover, R
     }
     let chosen = !only.is_empty();
     let names = if chosen { only.to_vec() } else { agent.secrets().cloned().collect() };
-    Ok(Handover { names, chosen })
+    Ok(ValueExport { names, is_explicit: chosen })
 }
 
-impl Handover {
+impl ValueExport {
     /// The secrets.
     pub fn names(&self) -> &[SecretName] {
         &self.names
     }
 
-    /// Whether the agent named them, so that each must be there.
-    pub fn is_chosen(&self) -> bool {
-        self.chosen
+    /// Whether the agent named the secrets, so that each must exist.
+    pub fn is_explicit(&self) -> bool {
+        self.is_explicit
     }
 }
 
@@ -53,12 +54,12 @@ mod tests {
         );
         let policy = Policy::parse(&text, Path::new("policy.yaml")).unwrap();
         let only: Vec<SecretName> = only.iter().map(|name| name.parse().unwrap()).collect();
-        let decided = decide_handover(&policy.agents()[0], &only).map_err(|refusal| refusal.code)?;
+        let decided = decide_value_export(&policy.agents()[0], &only).map_err(|rejection| rejection.code)?;
         Ok(decided.names().iter().map(ToString::to_string).collect())
     }
 
     #[test]
-    fn values_are_handed_over_only_where_the_entry_says_so_and_only_its_own() {
+    fn only_own_secrets_are_exported_and_only_with_env_true() {
         for (env, only, names) in [
             ("", &[][..], Err(ErrorCode::PolicyDenied)),
             ("    env: false\n", &[], Err(ErrorCode::PolicyDenied)),

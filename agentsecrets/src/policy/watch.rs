@@ -1,5 +1,5 @@
-//! The policy in force, kept up with its file. A file with a mistake changes nothing: what was in force
-//! stays in force, and the mistake is told. A file that is removed takes every permission with it.
+//! Watches the policy file. An invalid file changes nothing: the previous policy stays in force and the
+//! mistake is reported. If the file is removed, everything is denied.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,72 +7,73 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::load::{LoadError, read};
+use super::compile::read_file;
+use super::load_error::LoadError;
 use super::rules::Policy;
-use crate::policy::project_restriction::Narrow;
+use crate::policy::project_restriction::ProjectRestriction;
 use crate::sys::watched_file::{Followed, Reading};
 
-/// The policy in force. Dropping it ends the watching.
-pub struct Live(Followed<File>);
+/// The policy in force, reloaded when its file changes. Dropping it stops the watch.
+pub struct PolicyWatcher(Followed<PolicyFile>);
 
-/// The file, and what of it is put in force.
-struct File {
+/// The policy file and the restriction that applies to each version of it.
+struct PolicyFile {
     path: PathBuf,
-    narrow: Narrow,
+    restriction: ProjectRestriction,
 }
 
-impl Live {
-    /// Reads the policy at `path` and follows its changes. Fails if the file has mistakes now; where there
-    /// is none, everything is denied until there is.
+impl PolicyWatcher {
+    /// Loads the policy at `path` and watches it. It fails if the file is invalid. If the file is missing,
+    /// everything is denied until it exists.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        Self::open_narrowed(path, Narrow::default())
+        Self::open_restricted(path, ProjectRestriction::default())
     }
 
-    /// The same, and of every policy that is put in force only what `narrow` leaves.
-    pub fn open_narrowed(path: &Path, narrow: Narrow) -> Result<Self, LoadError> {
-        Followed::open(path, File { path: path.to_path_buf(), narrow }).map(Self)
+    /// Like `open`, with `restriction` applied to each version of the policy.
+    pub fn open_restricted(path: &Path, restriction: ProjectRestriction) -> Result<Self, LoadError> {
+        Followed::open(path, PolicyFile { path: path.to_path_buf(), restriction: restriction }).map(Self)
     }
 
-    /// `policy`, which stays in force.
+    /// A fixed policy without a file.
     pub fn fixed(policy: Policy) -> Self {
         Self(Followed::fixed(policy))
     }
 
-    /// The policy in force now. A request is judged by one such snapshot from beginning to end.
+    /// The policy in force now. A request uses one snapshot from beginning to end.
     pub fn get(&self) -> Arc<Policy> {
         self.0.get()
     }
 
-    /// The mistake of the newest file, where it could not be put in force.
+    /// The error of the newest file, if that is invalid.
     pub fn last_error(&self) -> Option<Arc<LoadError>> {
         self.0.last_error()
     }
 
-    /// Reports each change: the number of policies that were put in force after the first.
+    /// Reports each change: the number of policies that came into force after the first.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }
 }
 
-impl Reading for File {
+impl Reading for PolicyFile {
     type Content = Policy;
     type Error = LoadError;
 
     const WHAT: &'static str = "policy";
 
     fn text(&self) -> Result<Option<String>, LoadError> {
-        read(&self.path)
+        read_file(&self.path)
     }
 
     fn understand(&self, text: Option<&str>, last: Option<&Policy>) -> Result<Policy, LoadError> {
         let policy = match text {
             Some(text) => Policy::parse(text, &self.path)?,
-            None => Policy::absent(&self.path),
+            None => Policy::for_missing_file(&self.path),
         };
-        let mut policy = policy.narrowed(&self.narrow);
+        let mut policy = policy.restricted_to(&self.restriction);
         match last {
             Some(last) => {
-                policy.keep_counts_of(last);
+                policy.inherit_rate_limits(last);
                 tracing::info!(agents = policy.agents().len(), "a new policy is in force");
             }
             None if text.is_none() => {
@@ -84,7 +85,7 @@ impl Reading for File {
     }
 
     fn is_stale(&self, policy: &Policy) -> bool {
-        policy.sources.are_stale()
+        policy.referenced_files.are_stale()
     }
 }
 
@@ -109,52 +110,52 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
     }
 
-    fn names(live: &Live, host: &str) -> bool {
-        live.get().names(None, &host.parse().unwrap())
+    fn names(watcher: &PolicyWatcher, host: &str) -> bool {
+        watcher.get().names_host(None, &host.parse().unwrap())
     }
 
     #[tokio::test]
-    async fn a_file_that_is_replaced_written_or_removed_takes_effect() {
+    async fn replaced_written_or_removed_file_takes_effect() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.yaml");
-        let live = Live::open(&path).unwrap();
-        let mut changes = live.subscribe();
-        assert!(live.get().agents().is_empty());
+        let watcher = PolicyWatcher::open(&path).unwrap();
+        let mut changes = watcher.subscribe();
+        assert!(watcher.get().agents().is_empty());
         replace(&path, ONE).unwrap();
         next(&mut changes).await;
-        assert!(names(&live, "one.net"));
+        assert!(names(&watcher, "one.net"));
         fs::write(&path, TWO).unwrap();
         next(&mut changes).await;
-        while !names(&live, "two.net") {
+        while !names(&watcher, "two.net") {
             next(&mut changes).await;
         }
-        assert!(!names(&live, "one.net"));
+        assert!(!names(&watcher, "one.net"));
         fs::remove_file(&path).unwrap();
         next(&mut changes).await;
-        assert!(live.get().agents().is_empty());
+        assert!(watcher.get().agents().is_empty());
     }
 
     #[tokio::test]
-    async fn a_file_with_a_mistake_changes_nothing_and_is_told() {
+    async fn invalid_file_changes_nothing_and_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.yaml");
         replace(&path, ONE).unwrap();
-        let live = Live::open(&path).unwrap();
+        let watcher = PolicyWatcher::open(&path).unwrap();
         replace(&path, b"version: 1\nagent: []\n").unwrap();
-        live.0.refresh();
-        assert!(names(&live, "one.net"));
-        assert_eq!(live.last_error().unwrap().problems()[0].line, 2);
-        let mut changes = live.subscribe();
+        watcher.0.refresh();
+        assert!(names(&watcher, "one.net"));
+        assert_eq!(watcher.last_error().unwrap().problems()[0].line, 2);
+        let mut changes = watcher.subscribe();
         replace(&path, TWO).unwrap();
         next(&mut changes).await;
-        assert!(names(&live, "two.net") && live.last_error().is_none());
+        assert!(names(&watcher, "two.net") && watcher.last_error().is_none());
         fs::write(&path, b"agents: [").unwrap();
-        assert!(Live::open(&path).is_err());
+        assert!(PolicyWatcher::open(&path).is_err());
     }
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn mounted_configuration_whose_link_is_switched_takes_effect() {
+    async fn switched_config_map_link_takes_effect() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for (version, text) in [("..v1", ONE), ("..v2", TWO)] {
@@ -163,12 +164,12 @@ mod tests {
         }
         std::os::unix::fs::symlink("..v1", at("..data")).unwrap();
         std::os::unix::fs::symlink("..data/policy.yaml", at("policy.yaml")).unwrap();
-        let live = Live::open(&at("policy.yaml")).unwrap();
-        let mut changes = live.subscribe();
-        assert!(names(&live, "one.net"));
+        let watcher = PolicyWatcher::open(&at("policy.yaml")).unwrap();
+        let mut changes = watcher.subscribe();
+        assert!(names(&watcher, "one.net"));
         std::os::unix::fs::symlink("..v2", at("..new")).unwrap();
         fs::rename(at("..new"), at("..data")).unwrap();
         next(&mut changes).await;
-        assert!(names(&live, "two.net"));
+        assert!(names(&watcher, "two.net"));
     }
 }

@@ -1,5 +1,5 @@
-//! The stages put together, for every process that has them: the interceptor, the explicit proxy, and a
-//! person's single request.
+//! Builds the pipeline. Every process that sends requests uses it: the interceptor, the explicit proxy, and a
+//! single request of a person.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::approval::Desk;
+use crate::approval::ApprovalQueue;
 use crate::audit::Log;
 use crate::authz::Capabilities;
 use crate::authz::trust::Trust;
@@ -20,93 +20,85 @@ use crate::dns::resolver::Resolver;
 use crate::identity::look_closer;
 use crate::identity::process_details::Look;
 use crate::pipeline::Pipeline;
-use crate::pipeline::agent_credentials::Wallets;
-use crate::policy::project_restriction::Narrow;
-use crate::policy::watch::Live;
+use crate::pipeline::agent_credentials::CredentialCache;
+use crate::policy::project_restriction::ProjectRestriction;
+use crate::policy::watch::PolicyWatcher;
 use crate::store::helper::Keeper;
 use crate::store::refresh_tokens::Rotated;
 use crate::store::{self, Store};
 use crate::sys;
 use crate::sys::home::Home;
 use crate::tls::verify;
-use crate::types::failure::{Exit, Failure};
+use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::{Environment, Project};
-use crate::upstream::client::{Patience, Upstream};
+use crate::upstream::client::{Upstream, UpstreamTimeouts};
 
-/// How often the store is looked at for changed secrets.
-const STORE_INTERVAL: Duration = Duration::from_millis(500);
+const STORE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What the stages are made of.
-pub struct Stages {
-    /// How long peers may take.
-    pub config: Config,
-    /// The policy in force.
-    pub policy: Arc<Live>,
-    /// What bounds callers beside it.
-    pub capabilities: Arc<Capabilities>,
-    /// What waits for a person.
-    pub approvals: Arc<Desk>,
-    /// What is spent.
-    pub store: Arc<dyn Store>,
-    /// The log.
-    pub audit: Arc<Log>,
-    /// How servers prove themselves.
-    pub upstream_tls: Arc<ClientConfig>,
-    /// Where what replaces a stored secret is kept.
-    pub rotated: PathBuf,
-    /// Whose secrets.
-    pub project: Project,
-    /// Which secrets.
-    pub environment: Environment,
+/// The parts of a pipeline, from which each worker builds its own.
+pub(crate) struct PipelineBuilder {
+    pub(crate) config: Config,
+    pub(crate) policy: Arc<PolicyWatcher>,
+    /// Sessions, tokens and trust, which bound callers beside the policy.
+    pub(crate) capabilities: Arc<Capabilities>,
+    pub(crate) approvals: Arc<ApprovalQueue>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) audit: Arc<Log>,
+    pub(crate) upstream_tls: Arc<ClientConfig>,
+    /// The file of rotated refresh tokens, which take the place of stored ones.
+    pub(crate) refresh_tokens: PathBuf,
+    pub(crate) project: Project,
+    pub(crate) environment: Environment,
 }
 
-impl Stages {
-    /// Those of a process that lasts and judges programs, for a project and an environment: the policy of
-    /// `home`, of which `narrow` is left, and its stores are followed; `look` looks at programs. What
-    /// only the keeper of stores needs is given up by `confine`, before any file is opened. The process must have one thread.
-    pub fn lasting(
+impl PipelineBuilder {
+    /// Opens the parts for a long-running process that serves one project and environment. The policy of
+    /// `home`, reduced by `restriction`, and its stores are watched; `look` reads process details. `confine`
+    /// gives up the privileges that only the store helper needs, before any file is opened. The process must
+    /// have one thread.
+    pub(crate) fn for_process(
         home: &Home,
-        whose: (&Project, &Environment),
-        narrow: &Narrow,
+        scope: (&Project, &Environment),
+        restriction: &ProjectRestriction,
         look: Option<Arc<dyn Look>>,
         confine: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
-        let config = configuration(home)?;
-        let mut keeper = Keeper::start(&config.stores, home, whose, sys::conceal)
-            .map_err(|error| failed("cannot start the keeper of stores", &error))?;
+        let config = load_config(home)?;
+        let mut helper = Keeper::start(&config.stores, home, scope, sys::conceal)
+            .context("cannot start the store helper")?;
         confine()?;
-        let (store, _) = store::follow(&config.stores, home, |kind| keeper.store(kind))
+        let (store, _) = store::follow(&config.stores, home, |kind| helper.store(kind))
             .map_err(|error| Failure::new(Exit::Locked, error))?;
-        let policy = Live::open_narrowed(&home.policy(), narrow.clone())
-            .map_err(|error| failed("the policy is not valid", &error).hint("agentsecrets policy check"))?;
-        Self::with(config, home, whose, Arc::new(policy), Arc::new(store), look)
+        let policy = PolicyWatcher::open_restricted(&home.policy(), restriction.clone())
+            .context("the policy is not valid")
+            .map_err(|failure| failure.hint("agentsecrets policy check"))?;
+        Self::build(config, home, scope, Arc::new(policy), Arc::new(store), look)
     }
 
-    /// The same with this policy and this store.
-    pub fn of(
+    /// Uses this policy and this store in place of those of `home`.
+    pub(crate) fn with_policy_and_store(
         home: &Home,
-        whose: (&Project, &Environment),
-        policy: Arc<Live>,
+        scope: (&Project, &Environment),
+        policy: Arc<PolicyWatcher>,
         store: Arc<dyn Store>,
     ) -> Result<Self, Failure> {
-        Self::with(configuration(home)?, home, whose, policy, store, look_closer())
+        Self::build(load_config(home)?, home, scope, policy, store, look_closer())
     }
 
-    fn with(
+    fn build(
         config: Config,
         home: &Home,
         (project, environment): (&Project, &Environment),
-        policy: Arc<Live>,
+        policy: Arc<PolicyWatcher>,
         store: Arc<dyn Store>,
         look: Option<Arc<dyn Look>>,
     ) -> Result<Self, Failure> {
-        let audit =
-            Log::open(&home.audit()).map_err(|error| failed("the audit log cannot be written", &error))?;
+        let audit = Log::open(&home.audit()).context("the audit log cannot be written")?;
         let (project, environment) = (project.clone(), environment.clone());
         let (upstream_tls, rotated) = (upstream_tls()?, home.rotated());
-        let whose = (&project, &environment);
-        let capabilities = capabilities(home, whose, None, &config, look)?;
-        let approvals = Arc::new(Desk::at(home.approvals()));
+        let scope = (&project, &environment);
+        let capabilities = capabilities(home, scope, None, &config, look)?;
+        let approvals = Arc::new(ApprovalQueue::new(home.approvals()));
         Ok(Self {
             config,
             policy,
@@ -115,51 +107,52 @@ impl Stages {
             store,
             audit,
             upstream_tls,
-            rotated,
+            refresh_tokens: rotated,
             project,
             environment,
         })
     }
 
-    /// The same for the person, whom nothing binds that programs were given.
+    /// The same parts for a person, whom no session, token or trust bounds.
     #[must_use]
-    pub fn unbounded(self) -> Self {
+    pub(crate) fn for_operator(self) -> Self {
         Self { capabilities: Arc::default(), ..self }
     }
 
-    /// The pipeline, and the wallets in it. `forbidden` are our own sockets, which are never dialled.
-    pub fn pipeline(
+    /// Builds the pipeline and its credential cache. `forbidden` are our own sockets, which are never
+    /// dialled.
+    pub(crate) fn pipeline(
         &self,
         forbidden: Vec<SocketAddr>,
         stop: CancellationToken,
         tasks: TaskTracker,
-    ) -> (Arc<Pipeline>, Arc<Wallets>) {
+    ) -> (Arc<Pipeline>, Arc<CredentialCache>) {
         let timeouts = self.config.timeouts;
-        let patience = Patience { connect: timeouts.connect, answer: timeouts.answer };
+        let upstream_timeouts = UpstreamTimeouts { connect: timeouts.connect, response: timeouts.answer };
         let upstream = Upstream::new(self.upstream_tls.clone(), Arc::new(Resolver::system()), forbidden);
-        let rotated = Rotated::at(&self.rotated);
+        let rotated = Rotated::at(&self.refresh_tokens);
         let (project, environment) = (self.project.clone(), self.environment.clone());
-        let wallets = Arc::new(Wallets::new(self.store.clone(), project, environment, rotated));
+        let credentials = Arc::new(CredentialCache::new(self.store.clone(), project, environment, rotated));
         let pipeline = Pipeline {
             policy: self.policy.clone(),
             capabilities: self.capabilities.clone(),
             approvals: self.approvals.clone(),
-            wallets: wallets.clone(),
+            credentials: credentials.clone(),
             alarms: Arc::default(),
-            upstream: Arc::new(upstream.with_patience(patience)),
+            upstream: Arc::new(upstream.with_timeouts(upstream_timeouts)),
             audit: self.audit.clone(),
             environment: self.environment.clone(),
             timeouts,
             stop,
             tasks,
         };
-        (Arc::new(pipeline), wallets)
+        (Arc::new(pipeline), credentials)
     }
 }
 
-/// What bounds the programs of `home`, which `look` looks at, as they spend the secrets of a project and
-/// environment. Those of a run have nothing left when its session, `run`, ends.
-pub fn capabilities(
+/// Opens the sessions, tokens and trust of `home` for one project and environment. Agents of a run lose all
+/// rights when its session, `run`, ends.
+pub(crate) fn capabilities(
     home: &Home,
     (project, environment): (&Project, &Environment),
     run: Option<Arc<str>>,
@@ -168,61 +161,59 @@ pub fn capabilities(
 ) -> Result<Arc<Capabilities>, Failure> {
     let trust = Trust::open(&home.trust(), config.require_trust, look);
     let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;
-    let given = Capabilities::open(home, project, environment, run)
-        .map_err(|error| failed("what programs were given cannot be read", &error))?;
-    Ok(Arc::new(given.trusting(Arc::new(trust))))
+    let capabilities =
+        Capabilities::open(home, project, environment, run).context("sessions and tokens cannot be read")?;
+    Ok(Arc::new(capabilities.trusting(Arc::new(trust))))
 }
 
-fn configuration(home: &Home) -> Result<Config, Failure> {
+fn load_config(home: &Home) -> Result<Config, Failure> {
     Config::load(&home.config())
-        .map_err(|error| failed("the configuration is not valid", &error).hint("agentsecrets doctor"))
+        .context("the configuration is not valid")
+        .map_err(|failure| failure.hint("agentsecrets doctor"))
 }
 
-fn failed(what: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failure, format!("{what}: {error}"))
-}
-
-/// How servers prove themselves: by the system's roots, and those that `AGENTSECRETS_UPSTREAM_CA` names.
-pub fn upstream_tls() -> Result<Arc<ClientConfig>, Failure> {
+/// The TLS configuration for upstream servers: the system's roots and those in `AGENTSECRETS_UPSTREAM_CA`.
+pub(crate) fn upstream_tls() -> Result<Arc<ClientConfig>, Failure> {
     let roots = match std::env::var_os("AGENTSECRETS_UPSTREAM_CA") {
-        Some(path) if !path.is_empty() => verify::roots_from_pem(path.as_ref())
-            .map_err(|error| failed("AGENTSECRETS_UPSTREAM_CA cannot be used", &error))?,
+        Some(path) if !path.is_empty() => {
+            verify::roots_from_pem(path.as_ref()).context("AGENTSECRETS_UPSTREAM_CA cannot be used")?
+        }
         _ => Vec::new(),
     };
-    verify::client_config(&roots).map_err(|error| failed("cannot verify servers' certificates", &error))
+    verify::client_config(&roots).context("cannot verify servers' certificates")
 }
 
-/// From here on empties the wallets when the policy or the store changes. Each by itself: a store that hangs
-/// must not keep the policy's changes waiting.
-pub fn watch(policy: &Live, store: Arc<dyn Store>, wallets: &Arc<Wallets>) {
-    tokio::spawn(watch_policy(policy.subscribe(), wallets.clone()));
-    tokio::spawn(watch_store(store, wallets.clone()));
+/// Empties the credential cache whenever the policy or the store changes. Two tasks: a store that hangs must
+/// not delay the policy's changes.
+pub(crate) fn watch(policy: &PolicyWatcher, store: Arc<dyn Store>, credentials: &Arc<CredentialCache>) {
+    tokio::spawn(watch_policy(policy.subscribe(), credentials.clone()));
+    tokio::spawn(watch_store(store, credentials.clone()));
 }
 
-async fn watch_policy(mut policy: tokio::sync::watch::Receiver<u64>, wallets: Arc<Wallets>) {
+async fn watch_policy(mut policy: tokio::sync::watch::Receiver<u64>, credentials: Arc<CredentialCache>) {
     while policy.changed().await.is_ok() {
-        wallets.forget();
+        credentials.invalidate();
     }
 }
 
-async fn watch_store(store: Arc<dyn Store>, wallets: Arc<Wallets>) {
-    let mut version = generation(&store).await;
-    let mut interval = tokio::time::interval(STORE_INTERVAL);
+async fn watch_store(store: Arc<dyn Store>, credentials: Arc<CredentialCache>) {
+    let mut version = store_version(&store).await;
+    let mut interval = tokio::time::interval(STORE_POLL_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let now = generation(&store).await;
-        // While it cannot be read, nothing that was read before is good: between two looks it may have been
-        // put back and taken away again.
+        let now = store_version(&store).await;
+        // An unreadable store invalidates everything read before: it may have changed and changed back
+        // between two polls.
         if now.is_none() || now != version {
             version = now;
-            wallets.forget();
+            credentials.invalidate();
         }
     }
 }
 
-/// The store's generation, asked on a thread that may wait; none while it cannot be read.
-async fn generation(store: &Arc<dyn Store>) -> Option<u64> {
+/// Reads the store's version on a blocking thread; `None` if it cannot be read.
+async fn store_version(store: &Arc<dyn Store>) -> Option<u64> {
     let store = store.clone();
     tokio::task::spawn_blocking(move || store.version().ok()).await.ok().flatten()
 }

@@ -1,4 +1,5 @@
-//! The explicit proxy as a process: one for each home, on a port of the loopback.
+//! Runs the explicit proxy: one process for each home, on a loopback port. It refuses to start beside another
+//! one.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,147 +13,138 @@ use tokio_util::task::TaskTracker;
 
 use crate::identity::socket::{Ends, Neighbours};
 use crate::intercept::connection_limit::Room;
-use crate::pipeline::{Explicit, Intercept};
-use crate::policy::project_restriction::Narrow;
-use crate::server::builder::{Stages, watch};
-use crate::server::sandbox::proxy::Fence;
+use crate::pipeline::{ExplicitProxy, Interceptor};
+use crate::policy::project_restriction::ProjectRestriction;
+use crate::server::builder::{PipelineBuilder, watch};
+use crate::server::sandbox::proxy::ProxySandbox;
 use crate::server::socket_activation;
 use crate::sys::files;
 use crate::sys::home::Home;
 use crate::sys::{self, Ending};
 use crate::tls;
-use crate::tls::authority::Authority;
-use crate::tls::leaf::Leaves;
-use crate::types::failure::{Exit, Failure};
+use crate::tls::authority::CertificateAuthority;
+use crate::tls::leaf::LeafCertCache;
+use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::{Environment, Project};
 
-/// What to serve, and where.
-pub struct Wanted {
-    /// Where our files are.
-    pub home: Home,
-    /// Whose secrets.
-    pub project: Project,
-    /// Which secrets.
-    pub environment: Environment,
-    /// What the project's own file leaves of the policy.
-    pub narrow: Narrow,
-    /// The port on 127.0.0.1; 0 for any.
-    pub port: u16,
+pub(crate) struct ProxyConfig {
+    pub(crate) home: Home,
+    pub(crate) project: Project,
+    pub(crate) environment: Environment,
+    /// The project file's restriction of the policy.
+    pub(crate) restriction: ProjectRestriction,
+    /// The port on 127.0.0.1; 0 takes any free port.
+    pub(crate) port: u16,
 }
 
-/// A running proxy, as its file describes it.
+/// A running proxy, as `proxy.json` describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
-    /// Its process.
-    pub pid: u32,
-    /// Its port.
-    pub port: u16,
+pub(crate) struct ProxyInfo {
+    pub(crate) pid: u32,
+    pub(crate) port: u16,
 }
 
-/// The file of the one proxy of a home. Whoever holds the lock beside it is that proxy, so that a file which
-/// was left behind is never taken for one. The lock is a file of its own: where locks are mandatory, what is
-/// locked cannot be read.
-pub struct Instance {
+/// Claims `proxy.json` for the one proxy of a home. The proxy holds the lock file beside it, so that a stale
+/// `proxy.json` is never believed. The lock is a separate file because a file under a mandatory lock cannot
+/// be read.
+pub(crate) struct ProxyLock {
     path: PathBuf,
     _lock: std::fs::File,
 }
 
-impl Instance {
-    /// Where it is.
-    pub fn path(home: &Home) -> PathBuf {
+impl ProxyLock {
+    pub(crate) fn path(home: &Home) -> PathBuf {
         home.runtime().join("proxy.json")
     }
 
-    /// Becomes the proxy of `home`, or tells which process is.
-    pub fn claim(home: &Home) -> io::Result<Result<Self, Option<Running>>> {
+    /// Takes the lock of `home`, or returns the proxy that holds it.
+    pub(crate) fn claim(home: &Home) -> io::Result<Result<Self, Option<ProxyInfo>>> {
         let path = Self::path(home);
         let lock = files::append(&path.with_extension("lock"))?;
         match lock.try_lock() {
             Ok(()) => Ok(Ok(Self { path, _lock: lock })),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(Err(read(&path))),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(Err(read_info(&path))),
             Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
     }
 
     /// The proxy that runs for `home`, if one does.
-    pub fn running(home: &Home) -> io::Result<Option<Running>> {
+    pub(crate) fn find_running(home: &Home) -> io::Result<Option<ProxyInfo>> {
         if !Self::path(home).exists() {
             return Ok(None);
         }
         Ok(Self::claim(home)?.err().flatten())
     }
 
-    fn announce(&self, running: Running) -> io::Result<()> {
+    fn write_info(&self, running: ProxyInfo) -> io::Result<()> {
         files::replace(&self.path, &serde_json::to_vec(&running)?)
     }
 }
 
-fn read(path: &std::path::Path) -> Option<Running> {
+fn read_info(path: &std::path::Path) -> Option<ProxyInfo> {
     let mut text = String::new();
     std::fs::File::open(path).and_then(|file| file.take(4096).read_to_string(&mut text)).ok()?;
     serde_json::from_str(&text).ok()
 }
 
-/// Serves until it is told to end, by the socket that systemd passed, else by one of our own. `prepare` is
-/// given the authority, in PEM, while any file can be written; `ready` is told what that yielded, and the port,
-/// once connections are taken. The process must have one thread.
-pub fn serve<T>(
-    wanted: &Wanted,
+/// Serves until a signal ends it, on systemd's socket if there is one. `prepare` gets the authority's
+/// certificate (PEM) while every file is still writable; `ready` gets its result and the port once
+/// connections are accepted. The process must have one thread.
+pub(crate) fn serve<T>(
+    config: &ProxyConfig,
     prepare: impl FnOnce(&str) -> io::Result<T>,
-    ready: impl FnOnce(Running, T) -> io::Result<()>,
+    ready: impl FnOnce(ProxyInfo, T) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
-    let descriptors =
-        sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
-    let home = &wanted.home;
-    let instance = claim(home)?;
-    let listener = match socket_activation::passed()? {
+    sys::conceal().context("cannot protect our own memory")?;
+    let descriptors = sys::raise_descriptor_limit().context("cannot raise our own limits")?;
+    let home = &config.home;
+    let instance = claim_with_retries(home)?;
+    let listener = match socket_activation::passed_listener()? {
         Some(listener) => listener,
-        None => bind(wanted.port)?,
+        None => bind(config.port)?,
     };
-    let address = listener.local_addr().map_err(|error| failed("cannot listen", error))?;
-    let authority =
-        Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
-    let prepared =
-        prepare(authority.pem()).map_err(|error| failed("the proxy's files cannot be written", error))?;
-    // Made now: what is not there cannot be opened to us.
+    let address = listener.local_addr().context("cannot listen")?;
+    let authority = CertificateAuthority::generate().context("cannot make the certificate authority")?;
+    let prepared = prepare(authority.pem()).context("the proxy's files cannot be written")?;
+    // Create them before the sandbox: Landlock cannot permit a folder that does not exist.
     for folder in [home.audit(), home.capabilities(), home.rotated(), home.approvals()] {
-        files::private_folder(&folder)
-            .map_err(|error| failed(&format!("{} cannot be made", folder.display()), error))?;
+        files::private_folder(&folder).context(format!("{} cannot be made", folder.display()))?;
     }
-    let running = Running { pid: std::process::id(), port: address.port() };
-    instance.announce(running).map_err(|error| failed("cannot say that we run", error))?;
-    let fence = Fence::begin()?;
-    let whose = (&wanted.project, &wanted.environment);
-    let stages = Stages::lasting(home, whose, &wanted.narrow, fence.look(), || fence.confine(home))?;
-    let leaves =
-        Leaves::new(authority, tls::provider()).map_err(|error| failed("cannot make certificates", error))?;
-    ready(running, prepared).map_err(|error| failed("cannot say that we run", error))?;
-    let neighbours = fence.close()?;
+    let running = ProxyInfo { pid: std::process::id(), port: address.port() };
+    instance.write_info(running).context("cannot announce the proxy")?;
+    let sandbox = ProxySandbox::start()?;
+    let scope = (&config.project, &config.environment);
+    let builder =
+        PipelineBuilder::for_process(home, scope, &config.restriction, sandbox.process_details(), || {
+            sandbox.confine(home)
+        })?;
+    let leaves = LeafCertCache::new(authority, tls::provider()).context("cannot make certificates")?;
+    ready(running, prepared).context("cannot announce the proxy")?;
+    let callers = sandbox.restrict_system_calls()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| failed("cannot start threads", error))?;
-    let served = runtime.block_on(serve_connections(&stages, leaves, neighbours, listener, descriptors));
+    let runtime = runtime.context("cannot start threads")?;
+    let served = runtime.block_on(serve_connections(&builder, leaves, callers, listener, descriptors));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    served.map_err(|error| failed("cannot serve", error))
+    served.context("cannot serve")
 }
 
 async fn serve_connections(
-    stages: &Stages,
-    leaves: Leaves,
-    neighbours: Neighbours,
+    builder: &PipelineBuilder,
+    leaves: LeafCertCache,
+    callers: Neighbours,
     listener: TcpListener,
     descriptors: u64,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let (pipeline, wallets) = stages.pipeline(vec![address], stop.clone(), tasks.clone());
-    watch(&stages.policy, stages.store.clone(), &wallets);
-    let explicit = Arc::new(Explicit {
-        intercept: Arc::new(Intercept { pipeline, leaves: Arc::new(leaves) }),
-        neighbours,
-        project: stages.project.clone(),
+    let (pipeline, credentials) = builder.pipeline(vec![address], stop.clone(), tasks.clone());
+    watch(&builder.policy, builder.store.clone(), &credentials);
+    let explicit = Arc::new(ExplicitProxy {
+        intercept: Arc::new(Interceptor { pipeline, leaves: Arc::new(leaves) }),
+        neighbours: callers,
+        project: builder.project.clone(),
     });
-    let room = Room::for_descriptors(descriptors);
+    let connections = Room::for_descriptors(descriptors);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut ending = Ending::listen()?;
@@ -162,13 +154,13 @@ async fn serve_connections(
             () = ending.asked() => break,
         };
         match accepted {
-            Ok((stream, theirs)) => {
-                let Some(place) = room.enter() else { continue };
-                let ends = Ends { theirs, ours: address };
-                tasks.spawn(explicit.clone().connection(stream, ends, place));
+            Ok((stream, remote)) => {
+                let Some(permit) = connections.enter() else { continue };
+                let ends = Ends { theirs: remote, ours: address };
+                tasks.spawn(explicit.clone().connection(stream, ends, permit));
             }
             Err(error) => {
-                // Out of descriptors, most likely: the backlog waits for us.
+                // Most likely no descriptor is left; the backlog keeps the connection.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -177,19 +169,19 @@ async fn serve_connections(
     drop(listener);
     stop.cancel();
     tasks.close();
-    // What is under way may finish; what does not is broken off, and its record says so.
-    let _ = tokio::time::timeout(stages.config.timeouts.drain, tasks.wait()).await;
+    // Requests in flight may finish; the rest are aborted, and their records say so.
+    let _ = tokio::time::timeout(builder.config.timeouts.drain, tasks.wait()).await;
     Ok(())
 }
 
-/// Becomes the proxy of `home`. Whoever only looks for one holds the lock for a moment too.
-fn claim(home: &Home) -> Result<Instance, Failure> {
+/// Takes the lock of `home`. It retries, because `proxy status` holds the lock for a moment too.
+fn claim_with_retries(home: &Home) -> Result<ProxyLock, Failure> {
     let mut tries = 10;
     loop {
         tries -= 1;
-        match Instance::claim(home).map_err(|error| failed("cannot claim this home", error))? {
+        match ProxyLock::claim(home).context("cannot claim this home")? {
             Ok(instance) => return Ok(instance),
-            Err(running) if tries == 0 => return Err(runs_already(running)),
+            Err(running) if tries == 0 => return Err(already_running(running)),
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
@@ -202,18 +194,14 @@ fn bind(port: u16) -> Result<TcpListener, Failure> {
             format!("another program listens on 127.0.0.1:{port}"),
         )
         .hint(format!("choose another port with --port, or find that program with: {}", sys::LISTENERS)),
-        _ => failed(&format!("cannot listen on 127.0.0.1:{port}"), error),
+        _ => Failure::new(Exit::Failure, format!("cannot listen on 127.0.0.1:{port}: {error}")),
     })
 }
 
-fn runs_already(running: Option<Running>) -> Failure {
+fn already_running(running: Option<ProxyInfo>) -> Failure {
     let what = match running {
-        Some(Running { pid, port }) => format!("the proxy runs already: 127.0.0.1:{port}, process {pid}"),
+        Some(ProxyInfo { pid, port }) => format!("the proxy runs already: 127.0.0.1:{port}, process {pid}"),
         None => "another proxy is just starting".to_owned(),
     };
     Failure::new(Exit::Failure, what).hint("to end it, run: agentsecrets proxy stop")
-}
-
-fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failure, format!("{what}: {error}"))
 }

@@ -1,41 +1,43 @@
-//! Whether agents beside us are held: we ask from our own cgroup what becomes of a connection of theirs. The
-//! kernel's programs treat one address, which leads nowhere, as if an agent asked for it.
+//! Checks that agents beside this process are intercepted and served. The kernel programs treat one
+//! unroutable address as an agent's, so that a probe from our own cgroup takes an agent's path.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::intercept::ebpf::SELF_TEST;
-use crate::server::launch_config::HELD;
+use crate::server::launch_config::SELF_TEST_RESPONSE;
 
-/// How long the interceptor may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// The port of `discard`: even if the address led somewhere, nothing would come of it.
-const DISCARD: u16 = 9;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// The port of `discard`: harmless even if the address were reachable.
+const DISCARD_PORT: u16 = 9;
 
-/// Why agents are not held, or not served.
 #[derive(Debug, thiserror::Error)]
-pub enum Unhealthy {
-    /// What they send is not stopped.
+pub(crate) enum HealthError {
+    /// The egress hooks let a datagram leave.
     #[error("no hook is in force here: a datagram to {0} was not refused")]
-    NotHeld(SocketAddr),
-    /// Nobody answers where they are led to.
-    #[error("agents are held, but nobody serves them: {0}")]
+    NotIntercepted(SocketAddr),
+    /// The interceptor does not answer.
+    #[error("agents are intercepted, but not served: {0}")]
     NotServed(io::Error),
 }
 
-/// Sends a datagram that must be refused, and opens a connection that must come to our interceptor.
-pub fn check() -> Result<(), Unhealthy> {
-    let nowhere = SocketAddr::new(IpAddr::from(SELF_TEST), DISCARD);
+/// Sends a datagram that must be refused, and opens a connection that must reach our interceptor.
+pub(crate) fn check() -> Result<(), HealthError> {
+    let nowhere = SocketAddr::new(IpAddr::from(SELF_TEST), DISCARD_PORT);
     let sent = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"?", nowhere));
     if sent.is_ok() || sent.is_err_and(|error| error.kind() != io::ErrorKind::PermissionDenied) {
-        return Err(Unhealthy::NotHeld(nowhere));
+        return Err(HealthError::NotIntercepted(nowhere));
     }
-    let mut answer = [0; HELD.len()];
-    let heard = TcpStream::connect_timeout(&nowhere, PATIENCE).and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.read_exact(&mut answer)
+    let mut bytes = [0; SELF_TEST_RESPONSE.len()];
+    let response = TcpStream::connect_timeout(&nowhere, ANSWER_TIMEOUT).and_then(|mut stream| {
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.read_exact(&mut bytes)
     });
-    heard.map_err(Unhealthy::NotServed)?;
-    if answer == HELD { Ok(()) } else { Err(Unhealthy::NotServed(io::ErrorKind::InvalidData.into())) }
+    response.map_err(HealthError::NotServed)?;
+    if bytes == SELF_TEST_RESPONSE {
+        Ok(())
+    } else {
+        Err(HealthError::NotServed(io::ErrorKind::InvalidData.into()))
+    }
 }

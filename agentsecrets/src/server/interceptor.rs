@@ -1,8 +1,9 @@
-//! The process that handles agents' traffic. It starts with privileges, takes what it needs from the
-//! launcher, gives them up, says that it is ready, and serves until the launcher ends.
+//! The interceptor process, which handles agents' traffic. It starts with privileges, opens what needs them,
+//! drops them, reports that it is ready, and serves until the launcher ends. It reads no agent's byte before
+//! that.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,10 +15,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::approval::Desk;
+use crate::approval::ApprovalQueue;
 use crate::audit::Log;
 use crate::authz::Capabilities;
-use crate::dns::query_budget::Budget;
+use crate::dns::query_budget::QueryBudget;
 use crate::dns::resolver::Resolver;
 use crate::identity::cgroup::Hierarchy;
 use crate::identity::container_engine::Engine;
@@ -28,9 +29,9 @@ use crate::identity::spiffe_workload_api::Workload;
 use crate::intercept::connection_limit::Room;
 use crate::intercept::ebpf::Flows;
 use crate::intercept::transparent::{Records, Transparent};
-use crate::pipeline::agent_credentials::{self, Wallets};
-use crate::pipeline::{Intercept, Pipeline};
-use crate::policy::watch::Live;
+use crate::pipeline::agent_credentials::{self, CredentialCache};
+use crate::pipeline::{Interceptor, Pipeline};
+use crate::policy::watch::PolicyWatcher;
 use crate::redact::guess_detector::Alarms;
 use crate::store::helper::Keeper;
 use crate::store::refresh_tokens::Rotated;
@@ -38,35 +39,35 @@ use crate::store::{self, Store};
 use crate::sys;
 use crate::sys::files::private_folder;
 use crate::tls;
-use crate::tls::authority::Authority;
-use crate::tls::leaf::Leaves;
-use crate::types::failure::{Exit, Failure};
+use crate::tls::authority::CertificateAuthority;
+use crate::tls::leaf::LeafCertCache;
+use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::host::Host;
-use crate::upstream::client::{Patience, Upstream};
+use crate::upstream::client::{Upstream, UpstreamTimeouts};
 
-use super::pods::{self, Served};
+use super::pods::{self, PodListeners};
 use crate::config::Config;
+use crate::privsep::Channel;
 use crate::server::builder::{capabilities, upstream_tls, watch};
-use crate::server::launch_config::{Answer, Order};
-use crate::server::listeners::{Doors, answer_names};
+use crate::server::launch_config::{CONTROL_LIMITS, ControlMessage, LaunchConfig, StartResponse};
+use crate::server::listeners::{ConnectionServer, serve_dns};
 use crate::server::logging;
-use crate::server::runtime::{end_on_signal, runtime};
 use crate::server::sandbox::landlock;
 use crate::server::sandbox::privileges;
 use crate::server::sandbox::seccomp;
 
-/// How often the run's session is looked at.
-const SESSION_INTERVAL: Duration = Duration::from_millis(200);
-/// A node's pod may hold this part of the connections that there is room for.
-const SHARE: usize = 4;
-/// Descriptors that the sockets in pods' networks take.
-const IN_PODS: u64 = 4096;
-/// The longest order we read, in bytes.
-const LONGEST_ORDER: u64 = 1 << 20;
+const SESSION_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// One pod of a node may hold at most this fraction (1/n) of all connections.
+const POD_CONNECTION_SHARE: usize = 4;
+/// Descriptors reserved for the sockets in pods' networks.
+const POD_DESCRIPTORS: u64 = 4096;
+
+/// Blocking threads of each worker: they hash programs and read stores.
+const BLOCKING_THREADS: usize = 4;
 
 /// Everything that is ready before the first byte of an agent is read.
 struct Prepared {
-    order: Order,
+    launch: LaunchConfig,
     config: Config,
     records: Arc<Records>,
     room: Arc<Room>,
@@ -74,11 +75,11 @@ struct Prepared {
     dns_udp: Vec<UdpSocket>,
     dns_tcp: Vec<TcpListener>,
     store: Arc<dyn Store>,
-    policy: Arc<Live>,
+    policy: Arc<PolicyWatcher>,
     capabilities: Arc<Capabilities>,
-    approvals: Arc<Desk>,
+    approvals: Arc<ApprovalQueue>,
     audit: Arc<Log>,
-    leaves: Arc<Leaves>,
+    leaves: Arc<LeafCertCache>,
     upstream_tls: Arc<rustls::ClientConfig>,
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
@@ -87,130 +88,129 @@ struct Prepared {
 }
 
 /// Serves the launcher at the other end of standard input.
-pub fn serve() -> Result<(), Failure> {
-    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(broken)?);
-    match prepare(&control) {
+pub(crate) fn serve() -> Result<(), Failure> {
+    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(control_error)?);
+    let control = Channel::new(control, CONTROL_LIMITS);
+    match prepare_config(&control) {
         Ok((prepared, identifier, pods)) => {
-            let ready = Answer::Ready {
+            let ready = StartResponse::Ready {
                 authority: prepared.leaves.authority().pem().to_owned(),
                 placeholders: prepared.placeholders.clone(),
                 inbound: prepared.inbound.clone(),
-                hidden: prepared.config.stores.iter().filter_map(|choice| choice.kind.folder()).collect(),
+                secret_folders: prepared
+                    .config
+                    .stores
+                    .iter()
+                    .filter_map(|choice| choice.kind.folder())
+                    .collect(),
             };
-            ready.tell(&control).map_err(broken)?;
-            work(prepared, identifier, pods, control)
+            control.send_json(&ready, &[]).map_err(control_error)?;
+            run_workers(prepared, identifier, pods, control)
         }
-        Err(failure) => Answer::failed(&failure).tell(&control).map_err(broken),
+        Err(failure) => control.send_json(&StartResponse::from_failure(&failure), &[]).map_err(control_error),
     }
 }
 
-fn broken(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Ours, format!("the interceptor cannot talk to its launcher: {error}"))
+fn control_error(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Ours, format!("the interceptor cannot communicate with its launcher: {error}"))
 }
 
-fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failure, format!("{what}: {error}"))
-}
-
-/// In this order: what needs privileges, then giving them up, then what touches the person's files.
-fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd>), Failure> {
-    let mut line = String::new();
-    BufReader::new(control.take(LONGEST_ORDER)).read_line(&mut line).map_err(broken)?;
-    let order: Order = serde_json::from_str(&line).map_err(broken)?;
-    sys::conceal().map_err(|error| failed("cannot protect our own memory", error))?;
-    if order.service.is_some() {
+/// Prepares in this launch: open what needs privileges, drop them, then open the person's files.
+fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<OwnedFd>), Failure> {
+    let received = control.recv_json().map_err(control_error)?;
+    let (launch, _): (LaunchConfig, _) = received.ok_or_else(|| control_error("it sent no configuration"))?;
+    sys::conceal().context("cannot protect our own memory")?;
+    if launch.container.is_some() {
         // Under `run` the terminal is the agent's.
         logging::to_stderr();
     }
-    let descriptors =
-        sys::raise_descriptor_limit().map_err(|error| failed("cannot raise our own limits", error))?;
-    let records = match &order.pins {
+    let descriptors = sys::raise_descriptor_limit().context("cannot raise our own limits")?;
+    let records = match &launch.pins {
         Some(pins) => Flows::open(pins).map(Records::Programs),
         None => Ok(Records::Tracker),
     };
-    let records = records.map_err(|error| failed("cannot open the kernel's records", error))?;
+    let records = records.context("cannot open the kernel's records")?;
     let inherit = |fds: &[i32]| -> Result<Vec<OwnedFd>, Failure> {
-        fds.iter().map(|fd| sys::inherited(*fd)).collect::<io::Result<_>>().map_err(broken)
+        fds.iter().map(|fd| sys::inherited(*fd)).collect::<io::Result<_>>().map_err(control_error)
     };
-    let listeners = inherit(&order.listeners)?.into_iter().map(TcpListener::from).collect();
-    let dns_udp = inherit(&order.dns_udp)?.into_iter().map(UdpSocket::from).collect();
-    let dns_tcp = inherit(&order.dns_tcp)?.into_iter().map(TcpListener::from).collect();
-    let pods = order.service.as_ref().and_then(|service| service.pods);
-    let pods = pods.map(sys::inherited).transpose().map_err(broken)?;
-    let sees = order.service.as_ref().is_none_or(|service| service.processes);
-    let witness = sees.then(|| privileges::start_witness(order.uid, order.gid)).transpose();
-    let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
-    let witness = witness.map(Arc::new);
-    let engine = order.service.as_ref().and_then(|service| service.engine.as_ref());
-    let engine = engine.map(|socket| privileges::start_asker(socket, order.uid, order.gid)).transpose();
-    let engine = engine.map_err(|error| failed("cannot ask the engine", error))?;
-    let workload = order.service.as_ref().and_then(|service| service.spiffe.as_ref());
+    let listeners = inherit(&launch.listeners)?.into_iter().map(TcpListener::from).collect();
+    let dns_udp = inherit(&launch.dns_udp)?.into_iter().map(UdpSocket::from).collect();
+    let dns_tcp = inherit(&launch.dns_tcp)?.into_iter().map(TcpListener::from).collect();
+    let pods = launch.container.as_ref().and_then(|service| service.pod_socket);
+    let pods = pods.map(sys::inherited).transpose().map_err(control_error)?;
+    let sees_processes = launch.container.as_ref().is_none_or(|service| service.sees_processes);
+    let inspector = sees_processes.then(|| privileges::start_inspector(launch.uid, launch.gid)).transpose();
+    let inspector = inspector.context("cannot start the process inspector")?;
+    let inspector = inspector.map(Arc::new);
+    let engine = launch.container.as_ref().and_then(|service| service.engine_socket.as_ref());
+    let engine =
+        engine.map(|socket| privileges::start_engine_client(socket, launch.uid, launch.gid)).transpose();
+    let engine = engine.context("cannot query the container engine")?;
+    let workload = launch.container.as_ref().and_then(|service| service.workload_api_socket.as_ref());
     let workload =
-        workload.map(|socket| privileges::start_workload(socket, order.uid, order.gid)).transpose();
-    let mut workload = workload.map_err(|error| failed("cannot ask the Workload API", error))?;
-    privileges::drop_privileges(order.uid, order.gid)
-        .map_err(|error| failed("cannot give up privileges", error))?;
-    // Made now: what is not there cannot be opened to us.
-    private_folder(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
-    match private_folder(&order.home.capabilities()) {
-        // A container's configuration is: nobody registers an agent there.
+        workload.map(|socket| privileges::start_workload_client(socket, launch.uid, launch.gid)).transpose();
+    let mut workload = workload.context("cannot query the Workload API")?;
+    privileges::drop_privileges(launch.uid, launch.gid).context("cannot give up privileges")?;
+    // Create them before the sandbox: Landlock cannot permit a folder that does not exist.
+    private_folder(&launch.home.audit()).context("the audit log cannot be written")?;
+    match private_folder(&launch.home.capabilities()) {
+        // In a container the configuration is read-only, and no agent is registered there.
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
-        made => made.map_err(|error| failed("the folder of agents and sessions cannot be made", error))?,
+        made => made.context("the folder of agents and sessions cannot be made")?,
     }
-    private_folder(&order.home.approvals())
-        .map_err(|error| failed("the folder of approvals cannot be made", error))?;
-    private_folder(&order.home.rotated())
-        .map_err(|error| failed("the folder of rotated secrets cannot be made", error))?;
-    let config = Config::load(&order.home.config())
-        .map_err(|error| failed("the configuration is not valid", error).hint("agentsecrets doctor"))?;
-    // It may reach what we may not from here on.
-    let mut keeper =
-        Keeper::start(&config.stores, &order.home, (&order.project, &order.environment), sys::conceal)
-            .map_err(|error| failed("cannot start the keeper of stores", error))?;
-    let identifier = identifier(&order, witness.clone(), engine)?;
+    private_folder(&launch.home.approvals()).context("the folder of approvals cannot be made")?;
+    private_folder(&launch.home.rotated()).context("the folder of rotated secrets cannot be made")?;
+    let config = Config::load(&launch.home.config())
+        .context("the configuration is not valid")
+        .map_err(|failure| failure.hint("agentsecrets doctor"))?;
+    // Start it before the sandbox: the helper may reach more than this process may.
+    let mut helper =
+        Keeper::start(&config.stores, &launch.home, (&launch.project, &launch.environment), sys::conceal)
+            .context("cannot start the store helper")?;
+    let identifier = identifier(&launch, inspector.clone(), engine)?;
     let identifier = identifier.of_workload(workload.as_ref().map(Workload::known));
-    landlock::confine(&order.home, &order.cgroup_root)
-        .map_err(|error| failed("cannot confine ourselves", error))?;
+    landlock::confine_to_home(&launch.home, &launch.cgroup_root).context("cannot restrict file access")?;
 
-    let policy = Live::open_narrowed(&order.home.policy(), order.narrow.clone())
-        .map_err(|error| failed("the policy is not valid", error).hint("agentsecrets policy check"))?;
-    let look = witness.map(|witness| witness as Arc<dyn Look>);
-    // The agents of a run have nothing left when its session ends.
-    let run = order.service.is_none().then(|| order.session.as_str().into());
-    let whose = (&order.project, &order.environment);
-    let capabilities = capabilities(&order.home, whose, run, &config, look)?;
-    let (store, exists) = store::follow(&config.stores, &order.home, |kind| keeper.store(kind))
+    let policy = PolicyWatcher::open_restricted(&launch.home.policy(), launch.restriction.clone())
+        .context("the policy is not valid")
+        .map_err(|failure| failure.hint("agentsecrets policy check"))?;
+    let look = inspector.map(|inspector| inspector as Arc<dyn Look>);
+    // Agents of a run lose all rights when its session ends.
+    let session = launch.container.is_none().then(|| launch.session.as_str().into());
+    let scope = (&launch.project, &launch.environment);
+    let capabilities = capabilities(&launch.home, scope, session, &config, look)?;
+    let (store, exists) = store::follow(&config.stores, &launch.home, |kind| helper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let store = Arc::new(store);
-    let audit =
-        Log::open(&order.home.audit()).map_err(|error| failed("the audit log cannot be written", error))?;
-    // From here on the terminal is the agent's: its Ctrl-C must not end us before it.
+    let audit = Log::open(&launch.home.audit()).context("the audit log cannot be written")?;
+    // The terminal is the agent's from here on: its Ctrl-C must not end the interceptor first.
     let _ = nix::unistd::setsid();
-    seccomp::allow_serving(order.pins.is_some())
-        .map_err(|error| failed("cannot restrict ourselves", error))?;
+    seccomp::allow_serving(launch.pins.is_some()).context("cannot restrict system calls")?;
 
     let provider = tls::provider();
-    let authority =
-        Authority::generate().map_err(|error| failed("cannot make the certificate authority", error))?;
-    let leaves =
-        Leaves::new(authority, provider).map_err(|error| failed("cannot make certificates", error))?;
+    let authority = CertificateAuthority::generate().context("cannot make the certificate authority")?;
+    let leaves = LeafCertCache::new(authority, provider).context("cannot make certificates")?;
     let upstream_tls = upstream_tls()?;
-    let (placeholders, inbound) = introduce(&order, &policy, &*store)?;
+    let (placeholders, inbound) = agent_variables(&launch, &policy, &*store)?;
     if !exists && !placeholders.is_empty() {
         eprintln!(
             "agentsecrets: there is no vault yet, so that no secret can be spent; make it with: \
              agentsecrets secrets set NAME"
         );
     }
-    let approvals = Arc::new(Desk::at(order.home.approvals()));
-    // What starts after us then finds who it is, where that is known already.
-    let heard = workload.as_mut().map_or(Ok(()), Workload::hear_first);
-    heard.map_err(|error| failed("cannot ask the Workload API", error))?;
+    let approvals = Arc::new(ApprovalQueue::new(launch.home.approvals()));
+    // Read the known pods first, so that their connections are identified from the start.
+    let received = workload.as_mut().map_or(Ok(()), Workload::hear_first);
+    received.context("cannot query the Workload API")?;
     let prepared = Prepared {
-        order,
+        launch,
         config,
         records: Arc::new(records),
-        room: Room::for_descriptors(descriptors.saturating_sub(if pods.is_some() { IN_PODS } else { 0 })),
+        room: Room::for_descriptors(descriptors.saturating_sub(if pods.is_some() {
+            POD_DESCRIPTORS
+        } else {
+            0
+        })),
         listeners,
         dns_udp,
         dns_tcp,
@@ -229,227 +229,255 @@ fn prepare(control: &UnixStream) -> Result<(Prepared, Identifier, Option<OwnedFd
     Ok((prepared, identifier, pods))
 }
 
-/// Who will say whom connections are from.
 fn identifier(
-    order: &Order,
-    witness: Option<Arc<Witness>>,
+    launch: &LaunchConfig,
+    inspector: Option<Arc<Witness>>,
     engine: Option<Engine>,
 ) -> Result<Identifier, Failure> {
-    let (cgroup, agent) = (order.cgroup.clone(), order.agent.clone());
-    match (&order.service, witness) {
-        (None, Some(witness)) => {
-            let identifier = Identifier::new(witness, cgroup, order.session.as_str().into(), agent);
-            Ok(identifier.asked_by(order.asked_by))
+    let (cgroup, agent) = (launch.cgroup.clone(), launch.agent.clone());
+    match (&launch.container, inspector) {
+        (None, Some(inspector)) => {
+            let identifier = Identifier::new(inspector, cgroup, launch.session.as_str().into(), agent);
+            Ok(identifier.asked_by(launch.requested_by))
         }
-        (None, None) => Err(broken("nobody sees the run's processes")),
-        (Some(_), _) if order.pins.is_none() => Ok(Identifier::of_sockets(agent)),
-        (Some(service), witness) => {
-            let hierarchy = Hierarchy::new(order.cgroup_root.clone(), cgroup);
+        (None, None) => Err(control_error("the run's processes cannot be inspected")),
+        (Some(_), _) if launch.pins.is_none() => Ok(Identifier::of_sockets(agent)),
+        (Some(service), inspector) => {
+            let hierarchy = Hierarchy::new(launch.cgroup_root.clone(), cgroup);
             let find = |id| hierarchy.path(id).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
-            let ours = service.ours.map(find).transpose();
-            let ours = ours.map_err(|error| failed("our own cgroup cannot be found", error))?;
-            let ours = ours.map(|ours| ours.as_ref().to_owned());
-            let containers = Containers { hierarchy, ours, engine: engine.map(Arc::new) };
-            Ok(Identifier::of_containers(containers, witness, agent))
+            let own_cgroup = service.own_cgroup.map(find).transpose();
+            let own_cgroup = own_cgroup.context("our own cgroup cannot be found")?;
+            let own_cgroup = own_cgroup.map(|own_cgroup| own_cgroup.as_ref().to_owned());
+            let containers = Containers { hierarchy, ours: own_cgroup, engine: engine.map(Arc::new) };
+            Ok(Identifier::of_containers(containers, inspector, agent))
         }
     }
 }
 
-/// What the agent is told of its secrets: their placeholders.
-fn introduce(
-    order: &Order,
-    policy: &Live,
+/// The agent's environment variables (`NAME` = placeholder) and the inbound ports that its policy opens.
+fn agent_variables(
+    launch: &LaunchConfig,
+    policy: &PolicyWatcher,
     store: &dyn Store,
 ) -> Result<(BTreeMap<String, String>, Vec<u16>), Failure> {
     let policy = policy.get();
-    let agents = match &order.agent {
+    let agents = match &launch.agent {
         Some(name) => vec![policy.agent(name).ok_or_else(|| {
             Failure::new(Exit::NotFound, format!("the policy has no agent '{name}'"))
-                .hint(format!("agents are named in {}", order.home.policy().display()))
+                .hint(format!("agents are named in {}", launch.home.policy().display()))
         })?],
         None => policy.agents().iter().collect(),
     };
     let names: Vec<_> = agents.iter().flat_map(|agent| agent.secrets().cloned()).collect();
-    let stored: Vec<_> = agents.iter().flat_map(|agent| agent.stored()).collect();
+    let stored: Vec<_> = agents.iter().flat_map(|agent| agent.stored_secrets()).collect();
     let wallet =
-        agent_credentials::fill(store, &order.project, &order.environment, names, &stored, Arc::default())
+        agent_credentials::fill(store, &launch.project, &launch.environment, names, &stored, Arc::default())
             .map_err(|error| Failure::new(Exit::Locked, error))?;
     let placeholders =
         wallet.vocabulary.placeholders().map(|(name, text)| (name.to_string(), text.to_owned()));
-    Ok((placeholders.collect(), agents.iter().flat_map(|agent| agent.inbound().iter().copied()).collect()))
+    Ok((
+        placeholders.collect(),
+        agents.iter().flat_map(|agent| agent.inbound_ports().iter().copied()).collect(),
+    ))
 }
 
-/// One thread per core, each with a runtime of its own, all taking connections from the same sockets.
-fn work(
+/// Starts one thread per core, each with its own runtime; all accept from the same sockets.
+fn run_workers(
     mut prepared: Prepared,
     identifier: Identifier,
     mut pods: Option<OwnedFd>,
-    mut control: UnixStream,
+    control: Channel,
 ) -> Result<(), Failure> {
     if let Some(workload) = prepared.workload.take() {
         let spawned = thread::Builder::new().name("workload".to_owned()).spawn(|| workload.listen());
-        spawned.map_err(|error| failed("cannot start a thread", error))?;
+        spawned.context("cannot start a thread")?;
     }
     let prepared = Arc::new(prepared);
-    let (stop, introduced) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, agents_ready) = (CancellationToken::new(), CancellationToken::new());
     let resolver = Arc::new(Resolver::system());
-    let wallets = Arc::new(Wallets::new(
+    let credentials = Arc::new(CredentialCache::new(
         prepared.store.clone(),
-        prepared.order.project.clone(),
-        prepared.order.environment.clone(),
-        Rotated::at(&prepared.order.home.rotated()),
+        prepared.launch.project.clone(),
+        prepared.launch.environment.clone(),
+        Rotated::at(&prepared.launch.home.rotated()),
     ));
     let identifier = Arc::new(identifier);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut threads = Vec::new();
-    let (workers, served): (Vec<_>, Vec<_>) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
-    for (core, served) in served.into_iter().enumerate() {
+    let (workers, pods_to_serve): (Vec<_>, Vec<_>) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
+    for (core, pods_to_serve) in pods_to_serve.into_iter().enumerate() {
         let (workers, pods) = (workers.clone(), pods.take());
-        let (prepared, resolver, wallets) = (prepared.clone(), resolver.clone(), wallets.clone());
-        let (identifier, stop, introduced) = (identifier.clone(), stop.clone(), introduced.clone());
-        let run = move || -> io::Result<()> {
+        let (prepared, resolver, credentials) = (prepared.clone(), resolver.clone(), credentials.clone());
+        let (identifier, stop, agents_ready) = (identifier.clone(), stop.clone(), agents_ready.clone());
+        let worker = move || -> io::Result<()> {
             let runtime = runtime()?;
             runtime.block_on(async {
-                // With this one thread there, work that blocks waits where no other thread can be made.
+                // With this blocking thread alive, blocking work queues when no further thread can be created.
                 tokio::task::spawn_blocking(|| {}).await.map_err(io::Error::other)?;
                 if core == 0 {
-                    tokio::spawn(answer_all_names(&prepared, resolver.clone())?);
-                    watch(&prepared.policy, prepared.store.clone(), &wallets);
+                    tokio::spawn(answer_dns_for_all(&prepared, resolver.clone())?);
+                    watch(&prepared.policy, prepared.store.clone(), &credentials);
                     tokio::spawn(end_on_signal(stop.clone())?);
                 }
                 if let Some(pods) = pods {
                     let (policy, identifier) = (prepared.policy.clone(), identifier.clone());
-                    tokio::spawn(pods::follow(pods, policy, identifier, workers, stop.clone()));
+                    tokio::spawn(pods::run(pods, policy, identifier, workers, stop.clone()));
                 }
-                serve_connections(&prepared, resolver, wallets, identifier, served, introduced, stop).await
+                run_worker(&prepared, resolver, credentials, identifier, pods_to_serve, agents_ready, stop)
+                    .await
             })
         };
-        let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(run);
-        threads.push(spawned.map_err(|error| failed("cannot start a thread", error))?);
+        let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(worker);
+        threads.push(spawned.context("cannot start a thread")?);
     }
-    let (told, capabilities) = (control.try_clone().map_err(broken)?, prepared.capabilities.clone());
-    if prepared.order.service.is_none() {
-        let over = thread::Builder::new().name("session".to_owned());
-        over.spawn(move || tell_when_over(&capabilities, told))
-            .map_err(|error| failed("cannot start a thread", error))?;
+    let (launcher, capabilities) =
+        (control.try_clone().map_err(control_error)?, prepared.capabilities.clone());
+    if prepared.launch.container.is_none() {
+        let watcher = thread::Builder::new().name("session".to_owned());
+        watcher
+            .spawn(move || notify_session_end(&capabilities, &launcher))
+            .context("cannot start a thread")?;
     }
-    let follow = thread::Builder::new().name("control".to_owned()).spawn(move || {
-        // The launcher says once that agents may start; that it ended is all we wait for then.
-        if matches!(control.read(&mut [0u8; 1]), Ok(1..)) {
-            introduced.cancel();
-            let _ = control.read(&mut [0u8; 1]);
+    let control_thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+        // The launcher notifies us once that agents may start; after that only its end is awaited.
+        if matches!(control.recv_json(), Ok(Some((ControlMessage::AgentsReady, _)))) {
+            agents_ready.cancel();
+            let _ = control.recv();
         }
         stop.cancel();
     });
-    follow.map_err(|error| failed("cannot start a thread", error))?;
+    control_thread.context("cannot start a thread")?;
     for thread in threads {
         let _ = thread.join();
     }
     Ok(())
 }
 
-/// Tells the launcher that the session of its run is over: it ends the command.
-fn tell_when_over(capabilities: &Capabilities, mut launcher: UnixStream) {
+/// Notifies the launcher when the run's session ends, so that it ends the command.
+fn notify_session_end(capabilities: &Capabilities, launcher: &Channel) {
     while capabilities.run_over().is_none() {
-        thread::sleep(SESSION_INTERVAL);
+        thread::sleep(SESSION_POLL_INTERVAL);
     }
-    let _ = launcher.write_all(b"!");
+    let _ = launcher.send_json(&ControlMessage::SessionEnded, &[]);
 }
 
-async fn serve_connections(
+async fn run_worker(
     prepared: &Prepared,
     resolver: Arc<Resolver>,
-    wallets: Arc<Wallets>,
+    credentials: Arc<CredentialCache>,
     identifier: Arc<Identifier>,
-    mut served: mpsc::UnboundedReceiver<Served>,
-    introduced: CancellationToken,
+    mut pods_to_serve: mpsc::UnboundedReceiver<PodListeners>,
+    agents_ready: CancellationToken,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let timeouts = prepared.config.timeouts;
     let upstream = Upstream::new(prepared.upstream_tls.clone(), resolver.clone(), prepared.own_addresses()?)
-        .with_patience(Patience { connect: timeouts.connect, answer: timeouts.answer });
+        .with_timeouts(UpstreamTimeouts { connect: timeouts.connect, response: timeouts.answer });
     let tasks = TaskTracker::new();
     let pipeline = Arc::new(Pipeline {
         policy: prepared.policy.clone(),
         capabilities: prepared.capabilities.clone(),
         approvals: prepared.approvals.clone(),
-        wallets,
+        credentials,
         alarms: prepared.alarms.clone(),
         upstream: Arc::new(upstream),
         audit: prepared.audit.clone(),
-        environment: prepared.order.environment.clone(),
+        environment: prepared.launch.environment.clone(),
         timeouts,
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
-    let intercept = Arc::new(Intercept { pipeline, leaves: prepared.leaves.clone() });
-    let doors = Doors {
+    let intercept = Arc::new(Interceptor { pipeline, leaves: prepared.leaves.clone() });
+    let server = ConnectionServer {
         intercept,
         room: prepared.room.clone(),
         tasks: tasks.clone(),
-        introduced,
+        agents_ready,
         stop: stop.clone(),
     };
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.records.clone())?;
         let all = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        tokio::spawn(doors.clone().accept(listener, identifier.clone(), all, CancellationToken::new()));
+        tokio::spawn(server.clone().accept(listener, identifier.clone(), all, CancellationToken::new()));
     }
     loop {
         let pod = tokio::select! {
-            pod = served.recv() => pod,
+            pod = pods_to_serve.recv() => pod,
             () = stop.cancelled() => break,
         };
         let Some(pod) = pod else {
             stop.cancelled().await;
             break;
         };
-        if let Err(error) = serve_pod(prepared, &resolver, &doors, pod) {
+        if let Err(error) = serve_pod(prepared, &resolver, &server, pod) {
             tracing::error!(%error, "a pod cannot be served");
         }
     }
-    // What is under way may finish; what does not is broken off, and its record says so.
+    // Requests in flight may finish; the rest are aborted, and their records say so.
     tasks.close();
     let _ = tokio::time::timeout(timeouts.drain, tasks.wait()).await;
     Ok(())
 }
 
-/// Takes connections and answers questions of one of a node's pods until it is over.
-fn serve_pod(prepared: &Prepared, resolver: &Arc<Resolver>, doors: &Doors, pod: Served) -> io::Result<()> {
-    let Served { listeners, dns_udp, dns_tcp, identifier, known, over } = pod;
-    // Whoever takes all that it can get leaves room for the others.
-    let share = Arc::new(Semaphore::new((prepared.room.most() / SHARE).max(1)));
+/// Accepts connections and answers DNS queries of one pod until it is removed.
+fn serve_pod(
+    prepared: &Prepared,
+    resolver: &Arc<Resolver>,
+    server: &ConnectionServer,
+    pod: PodListeners,
+) -> io::Result<()> {
+    let PodListeners { listeners, dns_udp, dns_tcp, identifier, details, removed } = pod;
+    // A pod that takes all it can get leaves capacity for the others.
+    let share = Arc::new(Semaphore::new((prepared.room.most() / POD_CONNECTION_SHARE).max(1)));
     for listener in listeners {
         let listener = Transparent::new(listener, prepared.records.clone())?;
-        tokio::spawn(doors.clone().accept(listener, identifier.clone(), share.clone(), over.clone()));
+        tokio::spawn(server.clone().accept(listener, identifier.clone(), share.clone(), removed.clone()));
     }
-    let (budget, policy) = (Budget::default(), prepared.policy.clone());
+    let (budget, policy) = (QueryBudget::default(), prepared.policy.clone());
     let allows = move |host: &Host| {
-        let naming = known.get().map(|pod| policy.get().naming_in(&pod, host));
+        let naming = details.get().map(|pod| policy.get().host_match_for_pod(&pod, host));
         naming.is_some_and(|naming| budget.admits(&host.to_string(), &naming))
     };
-    let names = answer_names(dns_udp, dns_tcp, allows, resolver.clone())?;
-    tokio::spawn(async move { over.run_until_cancelled(names).await });
+    let names = serve_dns(dns_udp, dns_tcp, allows, resolver.clone())?;
+    tokio::spawn(async move { removed.run_until_cancelled(names).await });
     Ok(())
 }
 
-/// Our resolver, for the questions of all agents that come to our own doors.
-fn answer_all_names(
+/// Serves DNS for all agents that reach our own listeners.
+fn answer_dns_for_all(
     prepared: &Arc<Prepared>,
     resolver: Arc<Resolver>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let udp = prepared.dns_udp.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
     let tcp = prepared.dns_tcp.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
-    let (prepared, budget) = (prepared.clone(), Budget::default());
+    let (prepared, budget) = (prepared.clone(), QueryBudget::default());
     let allows = move |host: &Host| {
-        let naming = prepared.policy.get().naming(prepared.order.agent.as_ref(), host);
+        let naming = prepared.policy.get().host_match(prepared.launch.agent.as_ref(), host);
         budget.admits(&host.to_string(), &naming)
     };
-    answer_names(udp, tcp, allows, resolver)
+    serve_dns(udp, tcp, allows, resolver)
+}
+
+/// A worker's runtime. Its few blocking threads stay alive.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::MAX)
+        .build()
+}
+
+/// Cancels `stop` on SIGTERM.
+fn end_on_signal(stop: CancellationToken) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        terminate.recv().await;
+        stop.cancel();
+    })
 }
 
 impl Prepared {
-    /// Where we listen: never to be dialled for an agent.
+    /// Our own listeners, which are never dialled for an agent.
     fn own_addresses(&self) -> io::Result<Vec<SocketAddr>> {
         let tcp = self.listeners.iter().chain(&self.dns_tcp).map(TcpListener::local_addr);
         tcp.chain(self.dns_udp.iter().map(UdpSocket::local_addr)).collect()

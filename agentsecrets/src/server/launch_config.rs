@@ -1,155 +1,140 @@
-//! What the launcher tells the interceptor, and what it hears back: one JSON line each way on the
-//! control socket, which is the interceptor's standard input.
+//! Messages between the launcher and the interceptor on the control socket, which is the interceptor's
+//! standard input.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::identity::ancestry::Born;
 use crate::identity::pod::Pod;
-use crate::policy::project_restriction::Narrow;
+use crate::policy::project_restriction::ProjectRestriction;
+use crate::privsep::Limits;
 use crate::sys::home::Home;
 use crate::types::failure::Failure;
 use crate::types::name::{AgentName, Environment, Project};
 
-/// What is answered to ourselves when we ask what becomes of an agent's connection.
-pub const HELD: &[u8] = b"held\n";
+/// The response to our own health probe.
+pub(crate) const SELF_TEST_RESPONSE: &[u8] = b"held\n";
 
-/// The launcher's order: everything the interceptor needs to know before it gives up its privileges.
+/// Configuration of an interceptor. The launcher sends it before anything else.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Order {
-    /// Where our files are.
-    pub home: Home,
-    /// Whose secrets.
-    pub project: Project,
-    /// Which secrets.
-    pub environment: Environment,
-    /// What a project file leaves of the policy.
+pub(crate) struct LaunchConfig {
+    pub(crate) home: Home,
+    pub(crate) project: Project,
+    pub(crate) environment: Environment,
+    /// The project file's restriction of the policy.
     #[serde(default)]
-    pub narrow: Narrow,
+    pub(crate) restriction: ProjectRestriction,
     /// The agent entry that `run --agent` named.
-    pub agent: Option<AgentName>,
-    /// The process that asked for the run, where that is not one that the launcher descends from.
+    pub(crate) agent: Option<AgentName>,
+    /// The process that requested the run, if the launcher does not descend from it.
     #[serde(default)]
-    pub asked_by: Option<Born>,
-    /// The session's id: one run is one session.
-    pub session: String,
-    /// The bpffs folder with the pinned maps; none where rules lead connections to us, and not programs.
-    pub pins: Option<PathBuf>,
+    pub(crate) requested_by: Option<Born>,
+    /// The session's id: each run is one session.
+    pub(crate) session: String,
+    /// The bpffs folder with the pinned maps; `None` if nftables rules redirect connections instead.
+    pub(crate) pins: Option<PathBuf>,
     /// The cgroup that holds every process of this run, as a path in the unified hierarchy.
-    pub cgroup: String,
-    /// Where the unified hierarchy is mounted.
-    pub cgroup_root: PathBuf,
-    /// Listening TCP sockets that the kernel sends agents' connections to, as inherited descriptors.
-    pub listeners: Vec<i32>,
-    /// UDP sockets of our resolver, as inherited descriptors.
-    pub dns_udp: Vec<i32>,
-    /// Listening TCP sockets of our resolver, as inherited descriptors.
-    pub dns_tcp: Vec<i32>,
-    /// What is different where the agents are in containers that others start.
+    pub(crate) cgroup: String,
+    /// Mount point of the unified hierarchy.
+    pub(crate) cgroup_root: PathBuf,
+    /// Inherited descriptors of TCP listeners for agents' connections.
+    pub(crate) listeners: Vec<i32>,
+    /// Inherited descriptors of the resolver's UDP sockets.
+    pub(crate) dns_udp: Vec<i32>,
+    /// Inherited descriptors of the resolver's TCP listeners.
+    pub(crate) dns_tcp: Vec<i32>,
+    /// Set if others start the agents, in containers.
     #[serde(default)]
-    pub service: Option<Service>,
-    /// The user that owns the home, as whom the interceptor runs.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
+    pub(crate) container: Option<ContainerConfig>,
+    /// The owner of the home; the interceptor runs as that user.
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
-/// Of agents in containers.
+/// Configuration of an interceptor whose agents are in containers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Service {
-    /// The id of the cgroup that holds our own processes, directly below that of the agents', if they are there.
-    pub ours: Option<u64>,
-    /// Whether agents' processes can be looked at: they are in our pid namespace.
-    pub processes: bool,
-    /// The socket of the engine that says which images their containers are of.
+pub(crate) struct ContainerConfig {
+    /// Id of our own cgroup, a child of the agents' cgroup.
+    pub(crate) own_cgroup: Option<u64>,
+    /// Whether agents' processes are in our pid namespace, so that they can be inspected.
+    pub(crate) sees_processes: bool,
+    /// Socket of the container engine, which knows each container's image.
     #[serde(default)]
-    pub engine: Option<PathBuf>,
-    /// The socket of the SPIFFE Workload API that says who we are, and so our pod.
+    pub(crate) engine_socket: Option<PathBuf>,
+    /// Socket of the SPIFFE Workload API, which knows our pod.
     #[serde(default)]
-    pub spiffe: Option<PathBuf>,
-    /// A packet socket, as an inherited descriptor, on which we hear of a node's pods.
+    pub(crate) workload_api_socket: Option<PathBuf>,
+    /// Inherited descriptor of the socket for [`PodMessage`]s.
     #[serde(default)]
-    pub pods: Option<i32>,
+    pub(crate) pod_socket: Option<i32>,
 }
 
-/// What is said of a node's pods.
+/// Tells the interceptor about a node's pods.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
-    /// This pod is to be served. Its sockets come with the word: listeners, then the resolver's datagram sockets,
-    /// then its listeners, as many of each as `sockets` says.
-    Serve {
-        /// What the cluster says of it.
+pub(crate) enum PodMessage {
+    /// Serve this pod. Its sockets come with the message: listeners, then the resolver's UDP sockets, then
+    /// its TCP listeners, in the numbers that `sockets` gives.
+    Add {
         pod: Pod,
         /// Its cgroup, as a path in the unified hierarchy.
         cgroup: String,
-        /// How many sockets there are of each kind.
         sockets: [usize; 3],
     },
-    /// The cluster says something else of it now.
-    Known(Pod),
-    /// The pod with this uid is served no longer.
-    Gone(String),
+    /// The cluster's details of the pod changed.
+    Update(Pod),
+    /// Stop serving the pod with this uid.
+    Remove(String),
 }
 
-/// What is answered: the ports on which others may reach the pod with this uid.
+/// The interceptor's response: ports on which others may reach the pod.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Reach {
-    /// Which pod.
-    pub uid: String,
-    /// Its ports.
-    pub inbound: Vec<u16>,
+pub(crate) struct PodInbound {
+    pub(crate) uid: String,
+    pub(crate) ports: Vec<u16>,
 }
 
-/// The longest word, in bytes: a packet socket takes it whole.
-pub const LONGEST_WORD: usize = 128 * 1024;
+/// Notifications after the start, in either direction.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ControlMessage {
+    /// Launcher: agents have all that they need to start.
+    AgentsReady,
+    /// Interceptor: the run's session ended.
+    SessionEnded,
+}
 
-/// The interceptor's answer.
+/// Limits of the control socket's messages.
+pub(crate) const CONTROL_LIMITS: Limits = Limits { length: 4 << 20, descriptors: 0 };
+/// Limits of [`PodMessage`] and [`PodInbound`].
+pub(crate) const POD_LIMITS: Limits = Limits { length: 128 * 1024, descriptors: 16 };
+
+/// The interceptor's response to [`LaunchConfig`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// It serves.
+pub(crate) enum StartResponse {
     Ready {
         /// The certificate of this run's authority, in PEM.
         authority: String,
-        /// `NAME` → placeholder, for every secret that the agent may spend.
+        /// `NAME` → placeholder, for every secret that the agent may use.
         placeholders: BTreeMap<String, String>,
         /// Ports on which others may reach the agent.
         inbound: Vec<u16>,
         /// Folders that hold secrets, which the agent must not see.
-        hidden: Vec<PathBuf>,
+        secret_folders: Vec<PathBuf>,
     },
-    /// It cannot serve: nothing must be started.
-    Failed {
-        /// The exit code.
-        exit: u8,
-        /// What happened.
-        what: String,
-        /// What to do.
-        hint: Option<String>,
-    },
+    /// The interceptor cannot serve; the launcher must start nothing.
+    Failed { exit: u8, error: String, hint: Option<String> },
 }
 
-impl Answer {
-    /// That it cannot serve, and why.
-    pub fn failed(failure: &Failure) -> Self {
+impl StartResponse {
+    pub(crate) fn from_failure(failure: &Failure) -> Self {
         let hint = failure.advice().map(str::to_owned);
-        Self::Failed { exit: failure.exit() as u8, what: failure.what().to_owned(), hint }
-    }
-
-    /// Says it to the launcher.
-    ///
-    /// # Errors
-    /// When the launcher does not listen.
-    pub fn tell(&self, mut launcher: impl Write) -> io::Result<()> {
-        let mut line = serde_json::to_vec(self)?;
-        line.push(b'\n');
-        launcher.write_all(&line)
+        Self::Failed { exit: failure.exit() as u8, error: failure.what().to_owned(), hint }
     }
 }

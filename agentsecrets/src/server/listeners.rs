@@ -1,4 +1,4 @@
-//! Where agents come in: connections are taken and names are answered, for as long as somebody is to be served.
+//! Accepts agents' connections and answers their DNS queries until they are removed or we end.
 
 use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
@@ -14,70 +14,68 @@ use crate::identity::process::Identifier;
 use crate::intercept::connection_limit::Room;
 use crate::intercept::ebpf::SELF_TEST;
 use crate::intercept::transparent::Transparent;
-use crate::pipeline::Intercept;
-use crate::server::launch_config::HELD;
+use crate::pipeline::Interceptor;
+use crate::server::launch_config::SELF_TEST_RESPONSE;
 use crate::types::host::Host;
 
-/// What taking connections takes.
+/// Everything that accepting connections needs.
 #[derive(Clone)]
-pub(super) struct Doors {
-    pub(super) intercept: Arc<Intercept>,
+pub(super) struct ConnectionServer {
+    pub(super) intercept: Arc<Interceptor>,
     pub(super) room: Arc<Room>,
     pub(super) tasks: TaskTracker,
     /// Cancelled when agents have all that they need to start.
-    pub(super) introduced: CancellationToken,
+    pub(super) agents_ready: CancellationToken,
     pub(super) stop: CancellationToken,
 }
 
-impl Doors {
-    /// Takes as many connections at once as `share` allows, until we end or until `over`, which breaks off those
-    /// that are under way.
+impl ConnectionServer {
+    /// Accepts up to `share` connections at once until we end, or until `over`, which aborts those in flight.
     pub(super) async fn accept(
         self,
         listener: Transparent,
         identifier: Arc<Identifier>,
         share: Arc<Semaphore>,
-        over: CancellationToken,
+        removed: CancellationToken,
     ) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
-                () = over.cancelled() => return,
+                () = removed.cancelled() => return,
             };
             if accepted.destination.ip() == IpAddr::from(SELF_TEST) && identifier.is_us(&accepted.trace) {
-                // Until then whoever asks hears nothing, and asks again.
-                if self.introduced.is_cancelled() {
+                // Until then the probe gets no response and tries again.
+                if self.agents_ready.is_cancelled() {
                     self.tasks.spawn(answer_self_test(accepted.stream));
                 }
                 continue;
             }
-            let one = share.clone().try_acquire_owned().ok();
-            match one.and_then(|one| Some((one, self.room.enter()?))) {
-                Some((one, place)) => {
+            let share_permit = share.clone().try_acquire_owned().ok();
+            match share_permit.and_then(|share_permit| Some((share_permit, self.room.enter()?))) {
+                Some((share_permit, permit)) => {
                     let (intercept, identifier) = (self.intercept.clone(), identifier.clone());
-                    let over = over.clone();
+                    let removed = removed.clone();
                     self.tasks.spawn(async move {
-                        let serving = intercept.connection(accepted, &identifier, place);
-                        let _ = over.run_until_cancelled(serving).await;
-                        drop(one);
+                        let serving = intercept.connection(accepted, &identifier, permit);
+                        let _ = removed.run_until_cancelled(serving).await;
+                        drop(share_permit);
                     });
                 }
-                None => self.intercept.no_room(accepted, identifier.clone()),
+                None => self.intercept.reject_over_limit(accepted, identifier.clone()),
             }
         }
     }
 }
 
-/// What `agentsecrets health` waits to hear.
+/// Answers the probe of `agentsecrets health`.
 async fn answer_self_test(mut stream: tokio::net::TcpStream) {
     use tokio::io::AsyncWriteExt;
-    // Whoever asked may be gone.
-    let _ = stream.write_all(HELD).await;
+    let _ = stream.write_all(SELF_TEST_RESPONSE).await;
 }
 
-/// Our resolver, for the names that an agent is allowed.
-pub(super) fn answer_names(
+/// Answers DNS queries for the names that `allows` accepts.
+pub(super) fn serve_dns(
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
     allows: impl Fn(&Host) -> bool + Send + Sync + 'static,

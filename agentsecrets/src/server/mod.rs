@@ -1,19 +1,19 @@
-//! The interceptor as a process: its order, its start, its hardening, its end.
+//! Processes that serve requests: the interceptor, the explicit proxy and the audit exporter, with their
+//! start, their sandbox and their end.
 
-pub mod builder;
-pub mod explicit_proxy;
-pub mod export;
+pub(crate) mod builder;
+pub(crate) mod explicit_proxy;
+pub(crate) mod export;
 #[cfg(target_os = "linux")]
-pub mod health;
+pub(crate) mod health;
 #[cfg(target_os = "linux")]
-pub mod interceptor;
-pub mod launch_config;
+pub(crate) mod interceptor;
+#[cfg(target_os = "linux")]
+pub(crate) mod launch_config;
 #[cfg(target_os = "linux")]
 mod listeners;
-pub mod logging;
+pub(crate) mod logging;
 #[cfg(target_os = "linux")]
 mod pods;
-#[cfg(target_os = "linux")]
-mod runtime;
-pub mod sandbox;
-pub mod socket_activation;
+pub(crate) mod sandbox;
+pub(crate) mod socket_activation;

@@ -1,5 +1,5 @@
-//! The pods of a node, as the interceptor hears of them from the launcher: which there are, what the cluster says
-//! of each, and the sockets that stand in its network. Each worker serves its share of them.
+//! Pods of a node. The launcher reports which there are, their details in the cluster, and the sockets in
+//! their networks; each worker serves a part of them.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,99 +7,92 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::pod::{Known, Pod};
 use crate::identity::process::Identifier;
-use crate::policy::watch::Live;
-use crate::server::launch_config::{LONGEST_WORD, Reach, Word};
-use crate::sys::fd_passing;
+use crate::policy::watch::PolicyWatcher;
+use crate::privsep::{AsyncChannel, Channel};
+use crate::server::launch_config::{POD_LIMITS, PodInbound, PodMessage};
 
-/// A pod to be served, with the sockets in its network.
-pub(super) struct Served {
+/// A pod to serve, with the sockets in its network.
+pub(super) struct PodListeners {
     pub(super) listeners: Vec<TcpListener>,
     pub(super) dns_udp: Vec<UdpSocket>,
     pub(super) dns_tcp: Vec<TcpListener>,
     pub(super) identifier: Arc<Identifier>,
-    pub(super) known: Arc<Known>,
-    /// Cancelled when it is served no longer.
-    pub(super) over: CancellationToken,
+    pub(super) details: Arc<Known>,
+    pub(super) removed: CancellationToken,
 }
 
-/// A pod that is served.
-struct Serving {
-    known: Arc<Known>,
-    over: CancellationToken,
-    /// What was answered of it.
+struct ServedPod {
+    details: Arc<Known>,
+    removed: CancellationToken,
+    /// The ports last sent to the launcher.
     inbound: Vec<u16>,
 }
 
-/// Follows what is said on `socket` and has it done by `workers`, until nobody says anything any more; then
-/// everything ends.
-pub(super) async fn follow(
+/// Handles the messages on `socket` and hands pods to `workers` until the launcher closes it; then everything
+/// ends.
+pub(super) async fn run(
     socket: OwnedFd,
-    policy: Arc<Live>,
+    policy: Arc<PolicyWatcher>,
     identifier: Arc<Identifier>,
-    workers: Vec<UnboundedSender<Served>>,
+    workers: Vec<UnboundedSender<PodListeners>>,
     stop: CancellationToken,
 ) {
-    let mut pods = Pods { identifier, workers, next: 0, serving: HashMap::new() };
+    let mut pods = PodWorker { identifier, workers, next_worker: 0, pods: HashMap::new() };
     if let Err(error) = pods.follow(socket, &policy).await {
-        tracing::error!(%error, "the launcher cannot be understood");
+        tracing::error!(%error, "the launcher's messages are invalid");
     }
     stop.cancel();
 }
 
-struct Pods {
+struct PodWorker {
     identifier: Arc<Identifier>,
-    workers: Vec<UnboundedSender<Served>>,
-    /// Whose turn it is.
-    next: usize,
-    serving: HashMap<String, Serving>,
+    workers: Vec<UnboundedSender<PodListeners>>,
+    next_worker: usize,
+    pods: HashMap<String, ServedPod>,
 }
 
-impl Pods {
-    async fn follow(&mut self, socket: OwnedFd, policy: &Live) -> io::Result<()> {
-        let socket = fd_passing::awaited(socket)?;
+impl PodWorker {
+    async fn follow(&mut self, socket: OwnedFd, policy: &PolicyWatcher) -> io::Result<()> {
+        let mut channel = AsyncChannel::from_channel(Channel::new(socket.into(), POD_LIMITS))?;
         let mut changed = policy.subscribe();
-        let mut buffer = vec![0; LONGEST_WORD];
         loop {
-            let heard = tokio::select! {
-                heard = socket.async_io(Interest::READABLE, |socket| fd_passing::receive(socket, &mut buffer)) => Some(heard?),
+            let received = tokio::select! {
+                received = channel.recv() => Some(received?),
                 changed = changed.changed() => { changed.map_err(io::Error::other)?; None }
             };
-            let Some(heard) = heard else {
-                let uids: Vec<_> = self.serving.keys().cloned().collect();
+            let Some(received) = received else {
+                let uids: Vec<_> = self.pods.keys().cloned().collect();
                 for uid in uids {
-                    self.answer(&socket, policy, &uid).await?;
+                    self.send_inbound(&channel, policy, &uid).await?;
                 }
                 continue;
             };
-            if heard.length == 0 {
-                return Ok(());
-            }
-            let word = serde_json::from_slice(buffer.get(..heard.length).unwrap_or_default())?;
-            if let Some(uid) = self.hear(word, heard.descriptors)? {
-                self.answer(&socket, policy, &uid).await?;
+            let Some(message) = received else { return Ok(()) };
+            if let Some(uid) = self.handle(message.parse_json()?, message.descriptors)? {
+                self.send_inbound(&channel, policy, &uid).await?;
             }
         }
     }
 
-    /// Does what was said; the pod that something may have changed for.
-    fn hear(&mut self, word: Word, descriptors: Vec<OwnedFd>) -> io::Result<Option<String>> {
-        match word {
-            Word::Serve { pod, cgroup, sockets } => self.serve(pod, cgroup, sockets, descriptors).map(Some),
-            Word::Known(pod) => {
-                let Some(serving) = self.serving.get(&pod.uid) else { return Ok(None) };
+    /// Handles one message. Returns the pod whose inbound ports may have changed.
+    fn handle(&mut self, message: PodMessage, descriptors: Vec<OwnedFd>) -> io::Result<Option<String>> {
+        match message {
+            PodMessage::Add { pod, cgroup, sockets } => {
+                self.serve(pod, cgroup, sockets, descriptors).map(Some)
+            }
+            PodMessage::Update(pod) => {
+                let Some(served) = self.pods.get(&pod.uid) else { return Ok(None) };
                 let uid = pod.uid.clone();
-                serving.known.is(Some(pod));
+                served.details.is(Some(pod));
                 Ok(Some(uid))
             }
-            Word::Gone(uid) => {
-                self.end(&uid);
+            PodMessage::Remove(uid) => {
+                self.remove(&uid);
                 Ok(None)
             }
         }
@@ -116,46 +109,51 @@ impl Pods {
             return Err(io::Error::other("sockets of a pod are missing"));
         }
         let uid = pod.uid.clone();
-        self.end(&uid);
-        let (known, over) = (Arc::new(Known::new(pod)), CancellationToken::new());
-        let identifier = Arc::new(self.identifier.for_pod(cgroup, known.clone()));
+        self.remove(&uid);
+        let (details, removed) = (Arc::new(Known::new(pod)), CancellationToken::new());
+        let identifier = Arc::new(self.identifier.for_pod(cgroup, details.clone()));
         let mut descriptors = descriptors.into_iter();
-        let served = Served {
+        let listeners_of_pod = PodListeners {
             listeners: descriptors.by_ref().take(listeners).map(TcpListener::from).collect(),
             dns_udp: descriptors.by_ref().take(dns_udp).map(UdpSocket::from).collect(),
             dns_tcp: descriptors.map(TcpListener::from).collect(),
             identifier,
-            known: known.clone(),
-            over: over.clone(),
+            details: details.clone(),
+            removed: removed.clone(),
         };
-        self.serving.insert(uid.clone(), Serving { known, over, inbound: Vec::new() });
-        self.next = (self.next + 1) % self.workers.len().max(1);
-        let worker = self.workers.get(self.next).ok_or_else(|| io::Error::other("nobody serves"))?;
-        worker.send(served).map_err(io::Error::other)?;
+        self.pods.insert(uid.clone(), ServedPod { details, removed, inbound: Vec::new() });
+        self.next_worker = (self.next_worker + 1) % self.workers.len().max(1);
+        let worker = self.workers.get(self.next_worker).ok_or_else(|| io::Error::other("nobody serves"))?;
+        worker.send(listeners_of_pod).map_err(io::Error::other)?;
         Ok(uid)
     }
 
-    fn end(&mut self, uid: &str) {
-        if let Some(serving) = self.serving.remove(uid) {
-            serving.known.is(None);
-            serving.over.cancel();
+    fn remove(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid) {
+            pod.details.is(None);
+            pod.removed.cancel();
         }
     }
 
-    /// Says on which ports others may reach a pod, if that is not what was said last.
-    async fn answer(&mut self, socket: &AsyncFd<OwnedFd>, policy: &Live, uid: &str) -> io::Result<()> {
-        let Some(serving) = self.serving.get_mut(uid) else { return Ok(()) };
-        let Some(pod) = serving.known.get() else { return Ok(()) };
+    /// Sends a pod's inbound ports to the launcher if they changed.
+    async fn send_inbound(
+        &mut self,
+        channel: &AsyncChannel,
+        policy: &PolicyWatcher,
+        uid: &str,
+    ) -> io::Result<()> {
+        let Some(served) = self.pods.get_mut(uid) else { return Ok(()) };
+        let Some(pod) = served.details.get() else { return Ok(()) };
         let policy = policy.get();
         let mut inbound: Vec<u16> =
-            policy.agents_in(&pod).flat_map(|agent| agent.inbound()).copied().collect();
+            policy.agents_for_pod(&pod).flat_map(|agent| agent.inbound_ports()).copied().collect();
         inbound.sort_unstable();
         inbound.dedup();
-        if inbound == serving.inbound {
+        if inbound == served.inbound {
             return Ok(());
         }
-        serving.inbound.clone_from(&inbound);
-        let text = serde_json::to_vec(&Reach { uid: uid.to_owned(), inbound })?;
-        socket.async_io(Interest::WRITABLE, |socket| fd_passing::send(socket, &text, &[])).await.map(drop)
+        served.inbound.clone_from(&inbound);
+        let text = serde_json::to_vec(&PodInbound { uid: uid.to_owned(), ports: inbound })?;
+        channel.send(&text, &[]).await
     }
 }

@@ -1,5 +1,4 @@
-//! What a service manager does for a daemon: it may have opened the socket already, and it wants to hear when
-//! we serve. A socket that others than this machine's programs reach is refused, whoever opened it.
+//! systemd socket activation and readiness notification. It refuses a passed socket that is not bound to loopback.
 
 use std::io;
 use std::net::TcpListener;
@@ -10,21 +9,21 @@ use crate::sys;
 use crate::types::failure::Exit;
 use crate::types::failure::Failure;
 
-/// No socket is passed here.
+/// Only systemd passes sockets.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn passed() -> Result<Option<TcpListener>, Failure> {
+pub(super) fn passed_listener() -> Result<Option<TcpListener>, Failure> {
     Ok(None)
 }
 
-/// Nobody is told.
+/// There is no systemd to notify.
 #[cfg(not(target_os = "linux"))]
-pub fn ready() -> io::Result<()> {
+pub(crate) fn ready() -> io::Result<()> {
     Ok(())
 }
 
-/// The listening socket that systemd passed to this process, if it did.
+/// The listening socket that systemd passed to this process, if any.
 #[cfg(target_os = "linux")]
-pub(super) fn passed() -> Result<Option<TcpListener>, Failure> {
+pub(super) fn passed_listener() -> Result<Option<TcpListener>, Failure> {
     let refused = |why: &str| {
         Failure::new(Exit::Failure, format!("the socket that systemd passed cannot be used: {why}"))
             .hint("a socket unit for the proxy has one ListenStream=127.0.0.1:8765")
@@ -48,8 +47,8 @@ pub(super) fn passed() -> Result<Option<TcpListener>, Failure> {
     Ok(Some(listener))
 }
 
-/// Says that we serve, to whoever asked to be told.
+/// Notifies systemd that we serve.
 #[cfg(target_os = "linux")]
-pub fn ready() -> io::Result<()> {
+pub(crate) fn ready() -> io::Result<()> {
     sd_notify::notify(&[sd_notify::NotifyState::Ready])
 }

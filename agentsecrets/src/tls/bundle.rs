@@ -1,13 +1,13 @@
-//! The roots that an agent's clients trust: the system's, then this run's authority. Most clients can
-//! only replace their roots, so ours alone would cut them off from passthrough hosts.
+//! The CA bundle of the agent's clients: the system's roots and this run's authority. Most clients can
+//! only replace their roots, so the authority alone would break passthrough hosts.
 
 use std::path::PathBuf;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-/// Where distributions keep the bundle of their roots.
-pub const SYSTEM: &[&str] = &[
+/// Paths of the system's CA bundle in common distributions.
+pub const SYSTEM_BUNDLE_PATHS: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -15,8 +15,8 @@ pub const SYSTEM: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// Variables that replace a client's roots, so that they name the system's roots and ours.
-pub const ROOTS: &[&str] = &[
+/// Environment variables that replace a client's roots.
+pub const CA_BUNDLE_VARIABLES: &[&str] = &[
     "AWS_CA_BUNDLE",
     "BUNDLE_SSL_CA_CERT",
     "CARGO_HTTP_CAINFO",
@@ -38,32 +38,32 @@ pub const ROOTS: &[&str] = &[
     "npm_config_cafile",
 ];
 
-/// Variables that add to a client's roots.
-pub const ADDED_ROOTS: &[&str] = &["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
+/// Environment variables that add to a client's roots.
+pub const EXTRA_CA_VARIABLES: &[&str] = &["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
 
-/// The largest bundle that is taken, in bytes.
-const LARGEST: u64 = 16 << 20;
+/// Maximum size of a CA bundle, in bytes.
+const MAX_BUNDLE_SIZE: u64 = 16 << 20;
 
-/// The system's roots and `authority`, in PEM. Without any system root, the authority alone.
+/// Returns the system's roots and `authority` in PEM, or `authority` alone if the system has none.
 pub fn bundle(authority: &str) -> String {
-    let mut bundle = from_a_file().or_else(from_the_system).unwrap_or_default();
+    let mut bundle = from_file().or_else(from_native_store).unwrap_or_default();
     if !bundle.is_empty() && !bundle.ends_with('\n') {
         bundle.push('\n');
     }
     bundle + authority
 }
 
-fn from_a_file() -> Option<String> {
+fn from_file() -> Option<String> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    named.into_iter().chain(SYSTEM.iter().map(PathBuf::from)).find_map(|path| {
-        // A named pipe or an endless device would never let us go.
-        let file = path.metadata().ok().filter(|file| file.is_file() && file.len() <= LARGEST)?;
+    named.into_iter().chain(SYSTEM_BUNDLE_PATHS.iter().map(PathBuf::from)).find_map(|path| {
+        // Reading a named pipe or an endless device would block.
+        let file = path.metadata().ok().filter(|file| file.is_file() && file.len() <= MAX_BUNDLE_SIZE)?;
         let text = std::fs::read_to_string(&path).ok()?;
         (file.len() > 0 && text.contains("-----BEGIN CERTIFICATE-----")).then_some(text)
     })
 }
 
-fn from_the_system() -> Option<String> {
+fn from_native_store() -> Option<String> {
     let found = rustls_native_certs::load_native_certs().certs;
     (!found.is_empty()).then(|| found.iter().map(|certificate| pem(certificate)).collect())
 }
@@ -83,14 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_authority_comes_last_on_lines_of_its_own() {
+    fn authority_is_appended_on_its_own_lines() {
         let bundle = bundle("-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n");
         assert!(bundle.ends_with("-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n"));
         assert!(!bundle.contains("----------"), "two certificates never share a line");
     }
 
     #[test]
-    fn a_certificate_is_wrapped_as_pem_wants_it() {
+    fn pem_lines_are_wrapped() {
         let pem = pem(&[0xa5; 100]);
         assert!(pem.lines().all(|line| line.len() <= 64));
         assert!(pem.ends_with("-----END CERTIFICATE-----\n"));

@@ -1,71 +1,71 @@
-//! Which extensions a ClientHello has, by number. The TLS library reads a hello for us, but says nothing of
-//! what it does not use; before a hello is passed on unopened we must know that it hides no other name.
+//! Detects the extensions of a ClientHello that rustls does not report. Before a connection is passed
+//! through, we must know that its hello names no other server.
 
-/// The server's name.
-const SERVER_NAME: u16 = 0;
-/// Encrypted ClientHello: the name that is meant is inside, for the server alone.
-const ENCRYPTED_HELLO: u16 = 0xfe0d;
+/// Extension `server_name`.
+const EXT_SERVER_NAME: u16 = 0;
+/// Extension `encrypted_client_hello`: the real name is inside, readable by the server alone.
+const EXT_ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
-/// What matters of a ClientHello that nobody opens.
+/// The extensions that matter for passthrough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outline {
+pub(super) struct ClientHelloSummary {
     /// It names a server.
-    pub(super) names: bool,
-    /// It carries another hello that only the server can read (or pretends to: the two look the same).
-    pub(super) hides: bool,
+    pub(super) has_server_name: bool,
+    /// It carries an encrypted ClientHello (real or GREASE: the two look the same).
+    pub(super) has_encrypted_hello: bool,
 }
 
-/// The outline of the hello whose records are at the start of `bytes`, or nothing if it cannot be read.
-pub(super) fn outline(bytes: &[u8]) -> Option<Outline> {
-    let message = message(bytes)?;
+/// Summarises the hello whose records start `bytes`. Returns `None` if it cannot be parsed.
+pub(super) fn summarize(bytes: &[u8]) -> Option<ClientHelloSummary> {
+    let message = first_handshake_message(bytes)?;
     // Version and random.
     let (_, rest) = message.split_at_checked(2 + 32)?;
-    let (_session, rest) = sized(rest, 1)?;
-    let (_ciphers, rest) = sized(rest, 2)?;
-    let (_compression, rest) = sized(rest, 1)?;
-    let mut found = Outline { names: false, hides: false };
+    let (_session, rest) = length_prefixed(rest, 1)?;
+    let (_ciphers, rest) = length_prefixed(rest, 2)?;
+    let (_compression, rest) = length_prefixed(rest, 1)?;
+    let mut found = ClientHelloSummary { has_server_name: false, has_encrypted_hello: false };
     if rest.is_empty() {
         return Some(found);
     }
-    let (mut extensions, []) = sized(rest, 2)? else { return None };
+    let (mut extensions, []) = length_prefixed(rest, 2)? else { return None };
     while !extensions.is_empty() {
         let (kind, rest) = extensions.split_at_checked(2)?;
-        match number(kind) {
-            kind if kind == usize::from(SERVER_NAME) => found.names = true,
-            kind if kind == usize::from(ENCRYPTED_HELLO) => found.hides = true,
+        match big_endian(kind) {
+            kind if kind == usize::from(EXT_SERVER_NAME) => found.has_server_name = true,
+            kind if kind == usize::from(EXT_ENCRYPTED_CLIENT_HELLO) => found.has_encrypted_hello = true,
             _ => {}
         }
-        (_, extensions) = sized(rest, 2)?;
+        (_, extensions) = length_prefixed(rest, 2)?;
     }
     Some(found)
 }
 
-/// The body of the first handshake message, put together from the records that it is cut into.
-fn message(mut bytes: &[u8]) -> Option<Vec<u8>> {
+/// Reassembles the body of the first handshake message from its records.
+fn first_handshake_message(mut bytes: &[u8]) -> Option<Vec<u8>> {
     let mut joined = Vec::new();
     loop {
         let (head, rest) = bytes.split_at_checked(3)?;
         if head.first() != Some(&22) {
             return None;
         }
-        let (fragment, rest) = sized(rest, 2)?;
+        let (fragment, rest) = length_prefixed(rest, 2)?;
         joined.extend_from_slice(fragment);
         bytes = rest;
         if let Some((&[1], sizes)) = joined.split_at_checked(1)
-            && let Some((body, _)) = sized(sizes, 3)
+            && let Some((body, _)) = length_prefixed(sizes, 3)
         {
             return Some(body.to_vec());
         }
     }
 }
 
-/// What stands behind a length of `width` bytes, and the rest.
-fn sized(bytes: &[u8], width: usize) -> Option<(&[u8], &[u8])> {
+/// Splits off a value with a length prefix of `width` bytes.
+fn length_prefixed(bytes: &[u8], width: usize) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_at_checked(width)?;
-    rest.split_at_checked(number(length))
+    rest.split_at_checked(big_endian(length))
 }
 
-fn number(bytes: &[u8]) -> usize {
+fn big_endian(bytes: &[u8]) -> usize {
     bytes.iter().fold(0, |number, byte| (number << 8) | usize::from(*byte))
 }
 
@@ -98,34 +98,34 @@ mod tests {
         bytes
     }
 
-    /// The same hello with `size` bytes of it in each record.
+    /// The same hello with `size` bytes in each record.
     fn cut(hello: &[u8], size: usize) -> Vec<u8> {
         let record = |part: &[u8]| [&[22, 3, 1, 0, u8::try_from(part.len()).unwrap()], part].concat();
         hello[5..].chunks(size).flat_map(record).collect()
     }
 
     #[test]
-    fn a_name_and_a_hidden_hello_are_seen_however_the_hello_is_cut() {
+    fn extensions_are_found_in_any_segmentation() {
         for (server, ech, names) in
             [("a.test", false, true), ("a.test", true, true), ("127.0.0.1", false, false)]
         {
             let hello = hello(server, ech);
-            let expected = Some(Outline { names, hides: ech });
-            assert_eq!(outline(&hello), expected);
+            let expected = Some(ClientHelloSummary { has_server_name: names, has_encrypted_hello: ech });
+            assert_eq!(summarize(&hello), expected);
             for size in [1, 3, 200] {
-                assert_eq!(outline(&cut(&hello, size)), expected);
+                assert_eq!(summarize(&cut(&hello, size)), expected);
             }
             for end in 0..hello.len() {
-                assert_eq!(outline(&hello[..end]), None, "cut off at {end}");
+                assert_eq!(summarize(&hello[..end]), None, "cut off at {end}");
             }
         }
     }
 
     proptest! {
         #[test]
-        fn garbage_is_no_hello_and_no_crash(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = outline(&bytes);
-            let _ = outline(&[&[22, 3, 1, 0, 200, 1, 0, 0][..], &bytes].concat());
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = summarize(&bytes);
+            let _ = summarize(&[&[22, 3, 1, 0, 200, 1, 0, 0][..], &bytes].concat());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One TLS server configuration per name: its certificate is minted once, however many connections
-//! ask for it at the same time, and tickets it issues resume sessions of that exact name alone.
+//! A cache with one TLS server configuration per host name. A certificate is generated once, however many
+//! connections need it at the same time. Session tickets resume sessions of the same name only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,45 +10,45 @@ use rustls::crypto::CryptoProvider;
 
 use crate::types::host::Host;
 
-use super::authority::{Authority, LeafKey, MintError};
+use super::authority::{CertificateAuthority, LeafKey, MintError};
 
-/// How many names are kept; an agent that asks for more makes us mint again, not grow.
-const MOST_NAMES: u64 = 1024;
-/// How long a configuration serves: half of what its certificate is valid.
-const LIFE: Duration = Duration::from_secs(12 * 3600);
+/// Maximum number of cached names. Beyond it, certificates are generated again and memory does not grow.
+const MAX_CACHED_NAMES: u64 = 1024;
+/// Time that a configuration is used: half of its certificate's validity.
+const CONFIG_TTL: Duration = Duration::from_secs(12 * 3600);
 
-/// Mints and keeps the configurations.
-pub struct Leaves {
-    authority: Authority,
+/// Generates and caches TLS server configurations.
+pub struct LeafCertCache {
+    authority: CertificateAuthority,
     key: LeafKey,
     provider: Arc<CryptoProvider>,
     cache: Cache<Host, Arc<ServerConfig>>,
 }
 
-/// Why a name cannot be served.
+/// No TLS configuration is available for a name.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LeafError {
-    /// The certificate could not be made.
+    /// The certificate could not be generated.
     #[error(transparent)]
     Mint(#[from] Arc<MintError>),
-    /// The TLS library refused the key or the certificate.
+    /// The TLS library rejected the key or the certificate.
     #[error("cannot serve TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-impl Leaves {
-    /// Leaves under `authority`.
-    pub fn new(authority: Authority, provider: Arc<CryptoProvider>) -> Result<Self, MintError> {
-        let cache = Cache::builder().max_capacity(MOST_NAMES).time_to_live(LIFE).build();
+impl LeafCertCache {
+    /// Creates a cache of leaves signed by `authority`.
+    pub fn new(authority: CertificateAuthority, provider: Arc<CryptoProvider>) -> Result<Self, MintError> {
+        let cache = Cache::builder().max_capacity(MAX_CACHED_NAMES).time_to_live(CONFIG_TTL).build();
         Ok(Self { authority, key: LeafKey::generate()?, provider, cache })
     }
 
-    /// The authority above them.
-    pub fn authority(&self) -> &Authority {
+    /// Returns the signing authority.
+    pub fn authority(&self) -> &CertificateAuthority {
         &self.authority
     }
 
-    /// The configuration that speaks for `host`.
+    /// Returns the configuration for `host`.
     pub fn config(&self, host: &Host) -> Result<Arc<ServerConfig>, LeafError> {
         self.cache.try_get_with_by_ref(host, || self.mint(host)).map_err(|error| LeafError::clone(&error))
     }
@@ -62,7 +62,7 @@ impl Leaves {
         config.alpn_protocols = ["h2", "http/1.1", "http/1.0"].map(|name| name.as_bytes().to_vec()).into();
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         config.ignore_client_order = true;
-        // Early data can be replayed, so a secret must never ride on it.
+        // Early data can be replayed, so it must not carry a secret.
         config.max_early_data_size = 0;
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
@@ -73,22 +73,22 @@ impl Leaves {
 mod tests {
     use super::*;
 
-    fn leaves() -> Leaves {
-        Leaves::new(Authority::generate().unwrap(), super::super::provider()).unwrap()
+    fn leaf_certs() -> LeafCertCache {
+        LeafCertCache::new(CertificateAuthority::generate().unwrap(), super::super::provider()).unwrap()
     }
 
     #[test]
-    fn a_name_is_minted_once() {
-        let leaves = leaves();
+    fn certificate_is_generated_once_per_name() {
+        let leaf_certs = leaf_certs();
         let host = "api.example.com".parse().unwrap();
-        let first = leaves.config(&host).unwrap();
-        assert!(Arc::ptr_eq(&first, &leaves.config(&host).unwrap()));
-        assert!(!Arc::ptr_eq(&first, &leaves.config(&"other.example.com".parse().unwrap()).unwrap()));
+        let first = leaf_certs.config(&host).unwrap();
+        assert!(Arc::ptr_eq(&first, &leaf_certs.config(&host).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &leaf_certs.config(&"other.example.com".parse().unwrap()).unwrap()));
     }
 
     #[test]
-    fn an_address_gets_an_address_in_its_certificate() {
-        leaves().config(&"127.0.0.1".parse().unwrap()).unwrap();
-        leaves().config(&"[::1]".parse().unwrap()).unwrap();
+    fn ip_address_gets_a_certificate() {
+        leaf_certs().config(&"127.0.0.1".parse().unwrap()).unwrap();
+        leaf_certs().config(&"[::1]".parse().unwrap()).unwrap();
     }
 }

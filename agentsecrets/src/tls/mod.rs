@@ -1,22 +1,22 @@
-//! TLS on both sides: our authority toward agents, verified certificates toward upstreams.
+//! TLS on both sides: the local authority toward agents, verified certificates toward upstreams.
 
-pub mod authority;
+pub(crate) mod authority;
 pub mod bundle;
-pub mod client_certificate;
+pub(crate) mod client_certificate;
 mod client_hello;
-pub mod leaf;
+pub(crate) mod leaf;
 mod recording_stream;
-pub mod terminate;
-pub mod verify;
+pub(crate) mod terminate;
+pub(crate) mod verify;
 
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{NamedGroup, SupportedCipherSuite};
 
-/// The cryptography that both sides use: aws-lc-rs, with AES-128-GCM before AES-256-GCM, since it is as
-/// unbroken and cheaper for every byte and handshake, and with the post-quantum key exchange before all
-/// others: a secret that is recorded today must not be read in ten years.
+/// The cryptography of both sides: aws-lc-rs, with AES-128-GCM before AES-256-GCM (as unbroken, and
+/// cheaper per byte and handshake) and the post-quantum key exchange first: traffic recorded today must
+/// stay unreadable.
 pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     let preferred = |suite: &SupportedCipherSuite| {

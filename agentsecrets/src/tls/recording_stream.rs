@@ -1,5 +1,5 @@
-//! A stream that keeps a copy of what is read from it for as long as nobody knows yet what will become
-//! of the connection: a ClientHello that turns out not to be ours to answer is passed on as it came.
+//! A stream that records what is read from it until the fate of the connection is decided. The recorded
+//! ClientHello of a passthrough connection is forwarded unchanged.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,43 +8,43 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The most that is kept, in bytes: the largest ClientHello that is read at all, however it is cut.
-const LONGEST: usize = 512 * 1024;
+/// Maximum number of recorded bytes: the largest ClientHello that is accepted, in any segmentation.
+const MAX_RECORDED: usize = 512 * 1024;
 
-/// The stream and the copy.
-pub struct Taped {
+/// A TCP stream that records its input.
+pub(crate) struct RecordingStream {
     stream: TcpStream,
-    /// What was read; none once it is known that nobody will want it.
-    copy: Option<Vec<u8>>,
+    /// The recorded bytes; `None` once recording has stopped.
+    recorded: Option<Vec<u8>>,
 }
 
-impl Taped {
+impl RecordingStream {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, copy: Some(Vec::new()) }
+        Self { stream, recorded: Some(Vec::new()) }
     }
 
-    /// Keeps nothing any more.
-    pub(super) fn stop(&mut self) {
-        self.copy = None;
+    /// Discards the recording and stops.
+    pub(super) fn stop_recording(&mut self) {
+        self.recorded = None;
     }
 
-    /// What was read so far.
-    pub(super) fn copy(&self) -> &[u8] {
-        self.copy.as_deref().unwrap_or_default()
+    /// Returns the recorded bytes.
+    pub(super) fn recorded(&self) -> &[u8] {
+        self.recorded.as_deref().unwrap_or_default()
     }
 
-    /// The connection below.
-    pub fn tcp(&self) -> &TcpStream {
+    /// Returns the underlying connection.
+    pub(crate) fn tcp(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// The stream, and what was read from it.
+    /// Returns the stream and the recorded bytes.
     pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
-        (self.stream, self.copy.unwrap_or_default())
+        (self.stream, self.recorded.unwrap_or_default())
     }
 }
 
-impl AsyncRead for Taped {
+impl AsyncRead for RecordingStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -52,9 +52,9 @@ impl AsyncRead for Taped {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if let Some(copy) = &mut self.copy {
+        if let Some(copy) = &mut self.recorded {
             let read = buffer.filled().get(before..).unwrap_or_default();
-            if copy.len() + read.len() > LONGEST {
+            if copy.len() + read.len() > MAX_RECORDED {
                 return Poll::Ready(Err(io::Error::other("the ClientHello is too long")));
             }
             copy.extend_from_slice(read);
@@ -63,7 +63,7 @@ impl AsyncRead for Taped {
     }
 }
 
-impl AsyncWrite for Taped {
+impl AsyncWrite for RecordingStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

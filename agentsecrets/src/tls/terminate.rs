@@ -1,5 +1,5 @@
-//! The agent's side of TLS: the ClientHello is read whole, however it is cut, and only then it is decided
-//! whether we answer it, under the one name it asks for, or pass it on unopened.
+//! The agent's side of TLS. The complete ClientHello is read first; then it is either answered with a
+//! certificate for the requested name or passed through unopened.
 
 use std::time::Duration;
 
@@ -12,122 +12,125 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::types::host::Host;
 
-use super::leaf::{LeafError, Leaves};
-use crate::tls::client_hello::outline;
-use crate::tls::recording_stream::Taped;
+use super::leaf::{LeafCertCache, LeafError};
+use crate::tls::client_hello::summarize;
+use crate::tls::recording_stream::RecordingStream;
 
-/// The fatal alert `access_denied`, as it goes over the wire before any handshake.
+/// The fatal alert `access_denied` as a plaintext record.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 /// A ClientHello that was read and not answered.
-pub struct Hello {
-    start: StartHandshake<Taped>,
+pub(crate) struct PendingHello {
+    start: StartHandshake<RecordingStream>,
     deadline: Instant,
     host: Host,
 }
 
 /// A terminated connection, bound to one name.
-pub struct Terminated {
-    /// The clear bytes.
-    pub stream: TlsStream<Taped>,
-    /// The name the agent asked for, and for which our certificate stands.
+pub(crate) struct Terminated {
+    /// The decrypted stream.
+    pub stream: TlsStream<RecordingStream>,
+    /// The requested name, which our certificate carries.
     pub host: Host,
-    /// Whether HTTP/2 was agreed on.
-    pub http2: bool,
+    /// Whether ALPN selected HTTP/2.
+    pub is_http2: bool,
 }
 
-/// A connection that stays closed to us.
-pub struct Unopened {
-    /// The agent's end, from which the ClientHello was read.
+/// A connection that is not terminated.
+pub(crate) struct Passthrough {
+    /// The agent's connection, from which the ClientHello was read.
     pub stream: TcpStream,
-    /// The ClientHello, and whatever came with it.
-    pub first: Vec<u8>,
+    /// The ClientHello and any bytes after it.
+    pub initial_bytes: Vec<u8>,
 }
 
-/// Why the agent's TLS ended before an exchange.
+/// The agent's TLS connection ended before an exchange.
 #[derive(Debug, thiserror::Error)]
-pub enum TerminateError {
+pub(crate) enum TerminateError {
     /// The ClientHello or the handshake took too long.
     #[error("the TLS handshake took too long")]
-    Slow,
-    /// What came is no TLS we accept, or the agent does not trust us.
+    Timeout,
+    /// The bytes are not acceptable TLS, or the agent does not trust our authority.
     #[error("the TLS handshake failed: {0}")]
     Handshake(#[from] std::io::Error),
-    /// The name it asks for is no host name.
+    /// The requested server name is not a host name.
     #[error("the server name is not a valid host name")]
-    BadName,
-    /// Another hello may be inside, which only the server can read.
+    InvalidServerName,
+    /// An encrypted ClientHello may name another server.
     #[error("an encrypted ClientHello may name another server than the one it shows")]
-    Hidden,
-    /// We could not make a certificate.
+    EncryptedClientHello,
+    /// The certificate could not be generated.
     #[error(transparent)]
     Leaf(#[from] LeafError),
 }
 
-impl Hello {
-    /// Reads the ClientHello on `stream`. A client that names no server is one that connects to an address,
-    /// so the `destination` it connected to names it. The hello and the handshake may together take as
-    /// long as `patience`.
-    pub async fn read(
+impl PendingHello {
+    /// Reads the ClientHello on `stream`. A client that sends no server name connects to an address, so
+    /// `destination` is its name. Hello and handshake together may take `timeout`.
+    pub(crate) async fn read(
         stream: TcpStream,
         destination: Host,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, TerminateError> {
-        let deadline = Instant::now() + patience;
-        let reading = LazyConfigAcceptor::new(Acceptor::default(), Taped::new(stream));
-        let start = timeout_at(deadline, reading).await.map_err(|_| TerminateError::Slow)??;
+        let deadline = Instant::now() + timeout;
+        let reading = LazyConfigAcceptor::new(Acceptor::default(), RecordingStream::new(stream));
+        let start = timeout_at(deadline, reading).await.map_err(|_| TerminateError::Timeout)??;
         let host = match start.client_hello().server_name() {
-            Some(name) => name.parse().map_err(|_| TerminateError::BadName)?,
+            Some(name) => name.parse().map_err(|_| TerminateError::InvalidServerName)?,
             None => destination,
         };
         Ok(Self { start, deadline, host })
     }
 
-    /// The server it asks for.
-    pub fn host(&self) -> &Host {
+    /// The requested server.
+    pub(crate) fn host(&self) -> &Host {
         &self.host
     }
 
-    /// Answers it in the server's stead.
-    pub async fn terminate(mut self, leaves: &Leaves) -> Result<Terminated, TerminateError> {
-        self.start.io.stop();
-        let config = leaves.config(&self.host)?;
+    /// Completes the handshake with our certificate.
+    pub(crate) async fn terminate(
+        mut self,
+        leaf_certs: &LeafCertCache,
+    ) -> Result<Terminated, TerminateError> {
+        self.start.io.stop_recording();
+        let config = leaf_certs.config(&self.host)?;
         let handshake = timeout_at(self.deadline, self.start.into_stream(config));
-        let stream = handshake.await.map_err(|_| TerminateError::Slow)??;
+        let stream = handshake.await.map_err(|_| TerminateError::Timeout)??;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Terminated { stream, host: self.host, http2 })
+        Ok(Terminated { stream, host: self.host, is_http2: http2 })
     }
 
-    /// Whether it says all that there is to say of its server: a hello that may hide another name cannot be
-    /// passed on, as nobody would know where to. Answered by us it does no harm: it is never opened.
-    pub fn is_plain(&self) -> Result<(), TerminateError> {
-        let outline = outline(self.start.io.copy()).ok_or(TerminateError::BadName)?;
-        if outline.hides {
-            return Err(TerminateError::Hidden);
+    /// Checks that the hello hides no other server name; such a hello cannot be passed through, since its
+    /// destination is unknown. When we terminate the connection, an encrypted hello is ignored and does
+    /// no harm.
+    pub(crate) fn check_server_name(&self) -> Result<(), TerminateError> {
+        let summary = summarize(self.start.io.recorded()).ok_or(TerminateError::InvalidServerName)?;
+        if summary.has_encrypted_hello {
+            return Err(TerminateError::EncryptedClientHello);
         }
-        // A name that the library passed over is not one that may be taken for an address.
-        if outline.names != self.start.client_hello().server_name().is_some() {
-            return Err(TerminateError::BadName);
+        // A name that rustls ignored must not be mistaken for an address.
+        if summary.has_server_name != self.start.client_hello().server_name().is_some() {
+            return Err(TerminateError::InvalidServerName);
         }
         Ok(())
     }
 
-    /// Leaves it unanswered, to be passed on.
-    pub fn unopened(self) -> Unopened {
+    /// Leaves the hello unanswered, to be passed through.
+    pub(crate) fn into_passthrough(self) -> Passthrough {
         let (stream, first) = self.start.io.into_parts();
-        Unopened { stream, first }
+        Passthrough { stream, initial_bytes: first }
     }
 }
 
-impl Unopened {
-    /// Tells the agent, in the words of TLS, that it may not.
-    pub async fn refuse(mut self) {
-        let told = async {
+impl Passthrough {
+    /// Sends the alert `access_denied`.
+    pub(crate) async fn reject(mut self) {
+        let alert = async {
             self.stream.write_all(&ACCESS_DENIED).await?;
             self.stream.shutdown().await
         };
-        // Who does not listen is not waited for.
-        let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+        // A client that does not read is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), alert).await;
     }
 }
 

@@ -1,5 +1,4 @@
-//! What clients send to open TLS, and what comes of it: real clients of the same library, and bytes that
-//! are no client's.
+//! TLS termination with real clients of the same library, and with bytes that are not TLS.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -12,20 +11,20 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::tls::authority::Authority;
+use crate::tls::authority::CertificateAuthority;
 use crate::tls::provider;
 
-/// How long a client may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for one client.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An agent's TLS client and ours, on loopback.
-struct Ends {
-    leaves: Leaves,
+/// The agent's TLS client and our server, on loopback.
+struct TestPeers {
+    leaf_certs: LeafCertCache,
     client: ClientConfig,
 }
 
-/// What both ends agreed on.
-struct Agreed {
+/// Parameters that both peers negotiated.
+struct Negotiated {
     host: String,
     http2: bool,
     version: rustls::ProtocolVersion,
@@ -34,15 +33,15 @@ struct Agreed {
     certificates: usize,
 }
 
-impl Ends {
+impl TestPeers {
     fn new() -> Self {
         Self::with(|_| ())
     }
 
     fn with(change: impl FnOnce(&mut rustls::crypto::CryptoProvider)) -> Self {
-        let leaves = Leaves::new(Authority::generate().unwrap(), provider()).unwrap();
+        let leaf_certs = LeafCertCache::new(CertificateAuthority::generate().unwrap(), provider()).unwrap();
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(leaves.authority().pem().as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(leaf_certs.authority().pem().as_bytes()).unwrap()).unwrap();
         let mut crypto = rustls::crypto::CryptoProvider::clone(&provider());
         change(&mut crypto);
         let client = ClientConfig::builder_with_provider(crypto.into())
@@ -50,7 +49,7 @@ impl Ends {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { leaves, client }
+        Self { leaf_certs, client }
     }
 
     fn offer(mut self, alpn: &[&str]) -> Self {
@@ -58,8 +57,8 @@ impl Ends {
         self
     }
 
-    /// Opens TLS to `server`; whatever the client writes goes out in pieces of `size` bytes.
-    async fn connect(&self, server: &str, size: usize) -> Result<Agreed, String> {
+    /// Connects to `server`; the client writes in pieces of `size` bytes.
+    async fn connect(&self, server: &str, size: usize) -> Result<Negotiated, String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let name = ServerName::try_from(server.to_owned()).unwrap();
@@ -67,13 +66,14 @@ impl Ends {
         let client = tokio::task::spawn_blocking(move || drive(address, config, name, size));
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let hello =
-            Hello::read(stream, address.ip().into(), PATIENCE).await.map_err(|error| error.to_string())?;
-        let mut ended = match hello.terminate(&self.leaves).await {
+        let hello = PendingHello::read(stream, address.ip().into(), TIMEOUT)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut ended = match hello.terminate(&self.leaf_certs).await {
             Ok(ended) => ended,
             Err(error) => {
-                let told = client.await.unwrap();
-                return Err(format!("{error}; {:?}", told.err()));
+                let client_result = client.await.unwrap();
+                return Err(format!("{error}; {:?}", client_result.err()));
             }
         };
         let mut byte = [0; 5];
@@ -81,9 +81,9 @@ impl Ends {
         ended.stream.write_all(&byte).await.unwrap();
         ended.stream.shutdown().await.unwrap();
         let tls = client.await.unwrap().map_err(|error| error.to_string())?;
-        Ok(Agreed {
+        Ok(Negotiated {
             host: ended.host.to_string(),
-            http2: ended.http2,
+            http2: ended.is_http2,
             version: tls.protocol_version().unwrap(),
             group: tls.negotiated_key_exchange_group().map(|group| group.name()),
             kind: tls.handshake_kind().unwrap(),
@@ -124,8 +124,8 @@ fn drive(
     Ok(tls)
 }
 
-/// What becomes of a client that sends `bytes` and nothing more.
-async fn told(bytes: &[u8]) -> (String, Vec<u8>) {
+/// Sends `bytes` and nothing more; returns the error and the response.
+async fn send_raw(bytes: &[u8]) -> (String, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
@@ -138,7 +138,7 @@ async fn told(bytes: &[u8]) -> (String, Vec<u8>) {
         let _ = client.read_to_end(&mut answer).await;
         answer
     });
-    let error = Hello::read(stream, peer.ip().into(), PATIENCE)
+    let error = PendingHello::read(stream, peer.ip().into(), TIMEOUT)
         .await
         .err()
         .map_or(String::new(), |error| error.to_string());
@@ -146,27 +146,27 @@ async fn told(bytes: &[u8]) -> (String, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_hello_that_comes_byte_by_byte_is_read_whole() {
-    let agreed = Ends::new().connect("api.test", 1).await.unwrap();
-    assert_eq!(agreed.host, "api.test");
-    assert_eq!(agreed.version, rustls::ProtocolVersion::TLSv1_3);
-    assert_eq!(agreed.certificates, 1, "the leaf alone: the root is what the agent trusts already");
+async fn hello_is_read_byte_by_byte() {
+    let negotiated = TestPeers::new().connect("api.test", 1).await.unwrap();
+    assert_eq!(negotiated.host, "api.test");
+    assert_eq!(negotiated.version, rustls::ProtocolVersion::TLSv1_3);
+    assert_eq!(negotiated.certificates, 1, "the leaf alone: the root is what the agent trusts already");
 }
 
 #[tokio::test]
-async fn post_quantum_clients_are_answered_and_ours_asks_for_it_first() {
-    let only = Ends::with(|crypto| crypto.kx_groups.retain(|group| group.name() == HYBRID));
-    for (ends, size) in [(&only, usize::MAX), (&only, 100), (&Ends::new(), usize::MAX)] {
-        assert_eq!(ends.connect("api.test", size).await.unwrap().group, Some(HYBRID));
+async fn post_quantum_key_exchange_is_preferred() {
+    let only = TestPeers::with(|crypto| crypto.kx_groups.retain(|group| group.name() == HYBRID));
+    for (peers, size) in [(&only, usize::MAX), (&only, 100), (&TestPeers::new(), usize::MAX)] {
+        assert_eq!(peers.connect("api.test", size).await.unwrap().group, Some(HYBRID));
     }
-    let without = Ends::with(|crypto| crypto.kx_groups.retain(|group| group.name() != HYBRID));
+    let without = TestPeers::with(|crypto| crypto.kx_groups.retain(|group| group.name() != HYBRID));
     assert_eq!(without.connect("api.test", 1000).await.unwrap().group, Some(NamedGroup::X25519));
 }
 
 const HYBRID: NamedGroup = NamedGroup::X25519MLKEM768;
 
 #[tokio::test]
-async fn protocols_are_agreed_on_and_unknown_ones_are_refused_in_the_words_of_tls() {
+async fn unknown_alpn_is_rejected() {
     for (offered, http2) in [
         (&["h2", "http/1.1"][..], true),
         (&["grpc-exp", "h2"], true),
@@ -174,38 +174,41 @@ async fn protocols_are_agreed_on_and_unknown_ones_are_refused_in_the_words_of_tl
         (&["http/1.0"], false),
         (&[], false),
     ] {
-        assert_eq!(Ends::new().offer(offered).connect("api.test", 1000).await.unwrap().http2, http2);
+        assert_eq!(TestPeers::new().offer(offered).connect("api.test", 1000).await.unwrap().http2, http2);
     }
-    let refused = Ends::new().offer(&["imap"]).connect("api.test", 1000).await.err().unwrap();
+    let refused = TestPeers::new().offer(&["imap"]).connect("api.test", 1000).await.err().unwrap();
     assert!(refused.contains("NoApplicationProtocol"), "{refused}");
 }
 
 #[tokio::test]
-async fn the_older_version_is_spoken_too() {
-    let mut ends = Ends::new();
-    let crypto = ends.client.crypto_provider().clone();
+async fn tls12_is_supported() {
+    let mut peers = TestPeers::new();
+    let crypto = peers.client.crypto_provider().clone();
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ends.leaves.authority().pem().as_bytes()).unwrap()).unwrap();
-    ends.client = ClientConfig::builder_with_provider(crypto)
+    roots
+        .add(CertificateDer::from_pem_slice(peers.leaf_certs.authority().pem().as_bytes()).unwrap())
+        .unwrap();
+    peers.client = ClientConfig::builder_with_provider(crypto)
         .with_protocol_versions(&[&TLS12])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
-        let agreed = ends.connect("api.test", 7).await.unwrap();
-        assert_eq!((agreed.version, agreed.kind), (rustls::ProtocolVersion::TLSv1_2, kind));
+        let negotiated = peers.connect("api.test", 7).await.unwrap();
+        assert_eq!((negotiated.version, negotiated.kind), (rustls::ProtocolVersion::TLSv1_2, kind));
     }
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_for_its_own_name_and_run_alone() {
-    let ends = Ends::new();
-    assert_eq!(ends.connect("a.test", 1000).await.unwrap().kind, HandshakeKind::Full);
-    assert_eq!(ends.connect("a.test", 1000).await.unwrap().kind, HandshakeKind::Resumed);
-    assert_eq!(ends.connect("b.test", 1000).await.unwrap().kind, HandshakeKind::Full);
-    // Another run has other keys: a ticket of this one is nothing to it.
-    let (one, two) = (ends.leaves.config(&host("a.test")), Ends::new().leaves.config(&host("a.test")));
-    let (one, two, other) = (one.unwrap(), two.unwrap(), ends.leaves.config(&host("b.test")).unwrap());
+async fn session_resumes_for_its_own_name_and_run() {
+    let peers = TestPeers::new();
+    assert_eq!(peers.connect("a.test", 1000).await.unwrap().kind, HandshakeKind::Full);
+    assert_eq!(peers.connect("a.test", 1000).await.unwrap().kind, HandshakeKind::Resumed);
+    assert_eq!(peers.connect("b.test", 1000).await.unwrap().kind, HandshakeKind::Full);
+    // Another run has other keys: a ticket of this one is invalid there.
+    let (one, two) =
+        (peers.leaf_certs.config(&host("a.test")), TestPeers::new().leaf_certs.config(&host("a.test")));
+    let (one, two, other) = (one.unwrap(), two.unwrap(), peers.leaf_certs.config(&host("b.test")).unwrap());
     let ticket = one.ticketer.encrypt(b"state").unwrap();
     assert!(one.ticketer.decrypt(&ticket).is_some());
     assert!(two.ticketer.decrypt(&ticket).is_none() && other.ticketer.decrypt(&ticket).is_none());
@@ -217,17 +220,17 @@ fn host(name: &str) -> Host {
 }
 
 #[tokio::test]
-async fn a_client_that_names_no_server_gets_a_certificate_for_the_address_it_dialled() {
-    let agreed = Ends::new().connect("127.0.0.1", 1000).await.unwrap();
-    assert_eq!(agreed.host, "127.0.0.1");
-    let refused = Ends::new().connect("127.0.0.2", 1000).await.err().unwrap();
+async fn client_without_sni_gets_a_certificate_for_the_address() {
+    let negotiated = TestPeers::new().connect("127.0.0.1", 1000).await.unwrap();
+    assert_eq!(negotiated.host, "127.0.0.1");
+    let refused = TestPeers::new().connect("127.0.0.2", 1000).await.err().unwrap();
     assert!(refused.contains("NotValidForName"), "{refused}");
 }
 
 #[tokio::test]
-async fn what_is_no_hello_is_answered_with_an_alert_and_ends() {
+async fn invalid_hello_gets_an_alert() {
     for bytes in [&b"\x16garbage that goes on"[..], &[22, 3, 1, 0, 4, 2, 0, 0, 0]] {
-        let (error, answer) = told(bytes).await;
+        let (error, answer) = send_raw(bytes).await;
         assert!(error.contains("handshake"), "{error}");
         assert_eq!(answer.first(), Some(&21), "an alert: {answer:?} after {error}");
     }
@@ -236,19 +239,19 @@ async fn what_is_no_hello_is_answered_with_an_alert_and_ends() {
     let endless: Vec<u8> = std::iter::repeat_n(huge.clone(), 64).flatten().collect();
     let empty: Vec<u8> = std::iter::repeat_n([22, 3, 1, 0, 0], 400_000).flatten().collect();
     let claims = [22, 3, 1, 0, 4, 1, 255, 255, 255];
-    // Cut off, larger than any that is read, or without an end.
+    // Truncated, larger than accepted, or endless.
     for bytes in [&[22, 3, 1][..], &huge, &claims, &endless, &empty] {
-        let (error, _) = told(bytes).await;
+        let (error, _) = send_raw(bytes).await;
         assert!(error.contains("handshake"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_more_is_not_waited_for() {
+async fn silent_client_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.write_all(&[22, 3, 1]).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
-    let read = Hello::read(stream, peer.ip().into(), Duration::from_millis(20)).await;
-    assert!(matches!(read, Err(TerminateError::Slow)));
+    let read = PendingHello::read(stream, peer.ip().into(), Duration::from_millis(20)).await;
+    assert!(matches!(read, Err(TerminateError::Timeout)));
 }

@@ -1,6 +1,6 @@
-//! Sends a request to the server it was judged for: the name resolved by us, its addresses checked,
-//! the certificate checked against that same name. Redirects are answers like any other. What fails
-//! is told by name of host and reason, never with a query or a header's value.
+//! Sends a request to the server for which it was judged, and opens passthrough tunnels. The name that was
+//! judged is the one that is resolved and that the certificate must prove. Redirects are not followed. Errors name
+//! the host and the reason, never a query or a header's value.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,314 +13,366 @@ use http_body_util::BodyExt;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
-use super::pool::{Answer, Connection, Http1, Http2, Key, MOST_STREAMS, Pool};
+use super::pool::{Connection, Http1, Http2, MAX_CONCURRENT_STREAMS, Pool, PoolKey, ResponseHooks};
 use super::progress::Progress;
 use crate::dns::resolver::Resolver;
-use crate::inject::{Outbound, Proof};
-use crate::policy::grant::PrivateAddresses;
+use crate::inject::{Outbound, TlsRequirements};
+use crate::intercept::Destination;
+use crate::policy::connection::PassthroughPermit;
+use crate::policy::private_addresses::PrivateAddresses;
 use crate::types::body::{self, Body};
+use crate::types::hop_by_hop;
+use crate::types::host::Host;
 use crate::types::rejection::Rejection;
 use crate::types::target::Scheme;
-use crate::upstream::connect::{self, Wire};
+use crate::upstream::connect::{self, MaybeTlsStream};
 use crate::upstream::failure;
 use crate::upstream::normalize;
-use crate::upstream::ssrf_guard::{self, Refused};
-use crate::upstream::tls_configs::{Configs, Fingerprint};
+use crate::upstream::ssrf_guard::{self, BlockedAddress};
+use crate::upstream::tls_configs::{Fingerprint, TlsConfigs};
 
-/// How much of an answer one HTTP/2 stream may have in flight, in bytes. A connection lets all of its streams
-/// have that, so that an agent that does not read one of them stalls no other.
+/// The flow-control window of one HTTP/2 stream, in bytes. The connection's window holds that of all of its
+/// streams, so that an agent that does not read one of them stalls no other.
 const STREAM_WINDOW: u32 = 512 * 1024;
+/// The idle time after which TCP probes the server of a tunnel.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 
-/// The way to the real servers. One serves all agents; it keeps their connections apart.
+/// The HTTP client for upstream servers. All agents share it; it keeps their connections apart.
 pub struct Upstream {
-    configs: Configs,
+    tls_configs: TlsConfigs,
     resolver: Arc<Resolver>,
-    forbidden: Arc<[SocketAddr]>,
-    patience: Patience,
+    own_listeners: Arc<[SocketAddr]>,
+    timeouts: UpstreamTimeouts,
     pool: Arc<Pool>,
 }
 
-/// How long an upstream may take.
+/// Time limits for upstream servers.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// From resolving its name to the end of the TLS handshake.
+pub struct UpstreamTimeouts {
+    /// From name resolution to the end of the TLS handshake.
     pub connect: Duration,
-    /// From the last byte of the request that it took to the head of its answer.
-    pub answer: Duration,
+    /// From the last byte of the request that the server took to the head of its response.
+    pub response: Duration,
 }
 
-impl Default for Patience {
+impl Default for UpstreamTimeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(60) }
+        Self { connect: Duration::from_secs(10), response: Duration::from_secs(60) }
     }
 }
 
 impl Upstream {
-    /// With `tls` of `tls::verify::client_config`; `forbidden` are our own sockets, which are never
-    /// dialled.
+    /// Takes the default configuration of `tls::verify::client_config`. `own_listeners` are never dialled.
     pub fn new(
-        tls: Arc<ClientConfig>,
+        default_tls: Arc<ClientConfig>,
         resolver: Arc<Resolver>,
-        forbidden: impl Into<Arc<[SocketAddr]>>,
+        own_listeners: impl Into<Arc<[SocketAddr]>>,
     ) -> Self {
         Self {
-            configs: Configs::new(tls),
+            tls_configs: TlsConfigs::new(default_tls),
             resolver,
-            forbidden: forbidden.into(),
-            patience: Patience::default(),
+            own_listeners: own_listeners.into(),
+            timeouts: UpstreamTimeouts::default(),
             pool: Arc::default(),
         }
     }
 
-    /// Waits for upstreams as long as `patience` says.
-    pub fn with_patience(mut self, patience: Patience) -> Self {
-        self.patience = patience;
+    /// Replaces the default time limits.
+    pub fn with_timeouts(mut self, timeouts: UpstreamTimeouts) -> Self {
+        self.timeouts = timeouts;
         self
     }
 
     #[cfg(test)]
-    pub(super) fn forbidding(mut self, forbidden: impl Into<Arc<[SocketAddr]>>) -> Self {
-        self.forbidden = forbidden.into();
+    pub(super) fn with_own_listeners(mut self, own_listeners: impl Into<Arc<[SocketAddr]>>) -> Self {
+        self.own_listeners = own_listeners.into();
         self
     }
 
-    /// Sends `outbound` and gives the answer as soon as its head is there. Dropping the answer's body
-    /// before its end closes the connection, or resets the stream. A `101` answer carries
+    /// Sends `outbound` and returns the response as soon as its head has arrived. Dropping the response body
+    /// before its end closes the connection, or resets the stream. A `101` response carries
     /// `hyper::upgrade::OnUpgrade` in its extensions.
     pub async fn send(&self, outbound: Outbound) -> Result<Response<Body>, Rejection> {
         let (isolation, target) = (outbound.isolation().clone(), outbound.target().clone());
-        let proof = outbound.proof().clone();
-        let key = Key { isolation, target, proof: Fingerprint::of(&proof) };
-        let private = outbound.private().clone();
+        let requirements = outbound.tls().clone();
+        let key = PoolKey { isolation, target, tls: Fingerprint::of(&requirements) };
+        let private = outbound.private_addresses().clone();
         let mut request = outbound.into_request();
         if request.method() == Method::CONNECT {
             return Err(failure::connect_method(&key.target.host));
         }
-        let http1_only = normalize::take_hop_headers(request.headers_mut()).is_some_and(|upgrade| {
-            normalize::ask_upgrade(&mut request, upgrade);
+        let http1_only = hop_by_hop::remove_hop_by_hop(request.headers_mut()).is_some_and(|upgrade| {
+            hop_by_hop::request_upgrade(request.headers_mut(), upgrade);
             true
         });
         let progress = Progress::default();
-        let mut request = request.map(|body| progress.watch(body));
+        let mut request = request.map(|body| progress.track(body));
         loop {
-            let kept = self.pool.take(&key, http1_only, |ip| {
-                ssrf_guard::check(ip, &private, &self.forbidden, key.target.port).is_ok()
-            });
-            let Some(connection) = ready(kept).await else { break };
-            let again = repeatable(&request);
-            match self.exchange(connection, request, &key, &progress).await {
-                Ok(answer) => return Ok(answer),
-                // Not a byte of it was written, so nothing is said twice.
-                Err(Failed::Unsent(unsent, _)) => request = *unsent,
-                Err(Failed::Refused(refusal)) => return Err(refusal),
-                // The server may have closed it in the very moment in which we wrote.
-                Err(Failed::Broken(_)) if let Some(again) = again => {
-                    request = again;
+            let may_use = |ip| self.may_dial(ip, &private, key.target.port).is_ok();
+            let idle = self.pool.take(&key, http1_only, may_use);
+            let Some(connection) = wait_ready(idle).await else { break };
+            let copy = retry_copy(&request);
+            match self.send_on(connection, request, &key, &progress).await {
+                Ok(response) => return Ok(response),
+                // Nothing of it was written, so that it is not sent twice.
+                Err(SendError::Unsent(unsent, _)) => request = *unsent,
+                Err(SendError::Rejected(rejection)) => return Err(rejection),
+                // The server may have closed the connection while we wrote.
+                Err(SendError::Broken(_)) if let Some(copy) = copy => {
+                    request = copy;
                     break;
                 }
-                Err(Failed::Broken(error)) => {
-                    return Err(failure::broken(&key.target.host, &error, &progress));
+                Err(SendError::Broken(error)) => {
+                    return Err(failure::no_response(&key.target.host, &error, &progress));
                 }
             }
         }
-        let connection = self.connect(&key, &proof, &private, http1_only).await?;
-        match self.exchange(connection, request, &key, &progress).await {
-            Ok(answer) => Ok(answer),
-            Err(Failed::Refused(refusal)) => Err(refusal),
-            Err(Failed::Unsent(_, error) | Failed::Broken(error)) => {
-                Err(failure::broken(&key.target.host, &error, &progress))
+        let connection = self.connect(&key, &requirements, &private, http1_only).await?;
+        match self.send_on(connection, request, &key, &progress).await {
+            Ok(response) => Ok(response),
+            Err(SendError::Rejected(rejection)) => Err(rejection),
+            Err(SendError::Unsent(_, error) | SendError::Broken(error)) => {
+                Err(failure::no_response(&key.target.host, &error, &progress))
             }
         }
     }
 
-    /// Closes the connections that are kept for `session`. Those in use end with their bodies.
+    /// Closes the idle connections of `session`. Those in use end with their response bodies.
     pub fn end_session(&self, session: &str) {
         self.pool.end_session(session);
     }
 
-    pub(super) fn resolver(&self) -> &Resolver {
-        &self.resolver
+    /// Opens a passthrough connection to `destination`, which must be an address of the tunnel's host, or that
+    /// host itself.
+    pub async fn open_tunnel(
+        &self,
+        tunnel: &PassthroughPermit,
+        destination: &Destination,
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Rejection> {
+        let connect_timeout = self.timeouts.connect;
+        let late = |_| failure::connect_timeout(tunnel.host(), connect_timeout);
+        tokio::time::timeout(connect_timeout, self.connect_tunnel(tunnel, destination))
+            .await
+            .map_err(late)?
+            .map_err(|rejection| rejection.by_rule(&**tunnel.rule()))
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        self.patience
+    async fn connect_tunnel(
+        &self,
+        tunnel: &PassthroughPermit,
+        destination: &Destination,
+    ) -> Result<TcpStream, Rejection> {
+        let host = tunnel.host();
+        let unresolved = |error| failure::unresolved(host, &error);
+        let ips = match destination {
+            Destination::Named(name, _) if name == host => {
+                self.resolver.lookup(host).await.map_err(unresolved)?
+            }
+            Destination::Named(..) => return Err(failure::not_of_host(host, "the name that was asked for")),
+            Destination::Address(address) => {
+                let ip = address.ip().to_canonical();
+                if !self.resolver.has_address(host, ip).await.map_err(unresolved)? {
+                    return Err(failure::not_of_host(host, "the address that was dialled"));
+                }
+                vec![ip]
+            }
+        };
+        let stream = self.dial(host, &ips, tunnel.port(), tunnel.private()).await?;
+        // Without keepalive, a vanished server is only noticed later.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME));
+        Ok(stream)
     }
 
-    /// Whether `ip` may be dialled on `port`.
-    pub(super) fn check(&self, ip: IpAddr, private: &PrivateAddresses, port: u16) -> Result<(), Refused> {
-        ssrf_guard::check(ip, private, &self.forbidden, port)
+    fn may_dial(&self, ip: IpAddr, private: &PrivateAddresses, port: u16) -> Result<(), BlockedAddress> {
+        ssrf_guard::check_address(ip, private, &self.own_listeners, port)
     }
 
-    async fn exchange(
+    /// Connects to the first of those addresses of `host` that may be dialled.
+    async fn dial(
+        &self,
+        host: &Host,
+        ips: &[IpAddr],
+        port: u16,
+        private: &PrivateAddresses,
+    ) -> Result<TcpStream, Rejection> {
+        let checked = ips.iter().map(|ip| (*ip, self.may_dial(*ip, private, port)));
+        let (allowed, blocked): (Vec<_>, Vec<_>) = checked.partition(|(_, verdict)| verdict.is_ok());
+        if allowed.is_empty() {
+            return Err(failure::blocked(host, blocked.into_iter().filter_map(|(_, verdict)| verdict.err())));
+        }
+        let addresses: Vec<_> = allowed.iter().map(|(ip, _)| SocketAddr::new(*ip, port)).collect();
+        connect::dial(&addresses).await.map_err(|error| failure::unreachable(host, &error))
+    }
+
+    async fn send_on(
         &self,
         connection: Connection,
         mut request: Request<Body>,
-        key: &Key,
+        key: &PoolKey,
         progress: &Progress,
-    ) -> Result<Response<Body>, Failed> {
+    ) -> Result<Response<Body>, SendError> {
         let host = &key.target.host;
-        let late = || Failed::Refused(failure::no_answer(host, self.patience.answer));
+        let late = || SendError::Rejected(failure::response_timeout(host, self.timeouts.response));
         progress.restart();
-        let answer = match connection {
+        let response = match connection {
             Connection::Http1(mut http1) => {
                 let asks_upgrade = request.headers().contains_key(UPGRADE);
-                normalize::for_http1(&mut request, &key.target).map_err(Failed::Refused)?;
+                normalize::for_http1(&mut request, &key.target).map_err(SendError::Rejected)?;
                 let sent = http1.sender.try_send_request(request);
-                let answer = progress.within(self.patience.answer, sent).await.ok_or_else(late)??;
-                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let response = progress.timeout(self.timeouts.response, sent).await.ok_or_else(late)??;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     if !asks_upgrade {
-                        return Err(Failed::Refused(failure::switched(host)));
+                        return Err(SendError::Rejected(failure::unexpected_upgrade(host)));
                     }
-                    return Ok(answer.map(|_| body::empty()));
+                    return Ok(response.map(|_| body::empty()));
                 }
                 let (pool, key) = (self.pool.clone(), key.clone());
-                answer.map(|body| Answer::of_http1(body, pool, key, http1))
+                response.map(|body| ResponseHooks::for_http1(body, pool, key, http1))
             }
             Connection::Http2(mut http2) => {
-                normalize::for_http2(&mut request, &key.target).map_err(Failed::Refused)?;
+                normalize::for_http2(&mut request, &key.target).map_err(SendError::Rejected)?;
                 let sent = http2.sender.try_send_request(request);
-                let answer = progress.within(self.patience.answer, sent).await.ok_or_else(late)??;
-                let length = answer.headers().get(CONTENT_LENGTH);
+                let response = progress.timeout(self.timeouts.response, sent).await.ok_or_else(late)??;
+                let length = response.headers().get(CONTENT_LENGTH);
                 let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-                answer.map(|body| Answer::of_http2(body, http2, length, progress.clone()))
+                response.map(|body| ResponseHooks::for_http2(body, http2, length, progress.clone()))
             }
         };
-        let mut answer = answer.map(BodyExt::boxed_unsync);
-        normalize::take_hop_headers(answer.headers_mut());
-        Ok(answer)
+        let mut response = response.map(BodyExt::boxed_unsync);
+        hop_by_hop::remove_hop_by_hop(response.headers_mut());
+        Ok(response)
     }
 
     async fn connect(
         &self,
-        key: &Key,
-        proof: &Proof,
+        key: &PoolKey,
+        requirements: &TlsRequirements,
         private: &PrivateAddresses,
         http1_only: bool,
     ) -> Result<Connection, Rejection> {
         let connecting = async {
-            let Some(turn) = self.pool.turn(key).filter(|_| !http1_only) else {
-                return self.connect_now(key, proof, private, http1_only).await;
+            let Some(lock) = self.pool.connect_lock(key).filter(|_| !http1_only) else {
+                return self.connect_now(key, requirements, private, http1_only).await;
             };
-            let turn = turn.lock_owned().await;
-            // Whoever had the turn before may have connected for us all, or learned that each
+            let guard = lock.lock_owned().await;
+            // The holder before us may have opened a shared connection, or learned that each
             // request needs a connection of its own.
-            let may = |ip| ssrf_guard::check(ip, private, &self.forbidden, key.target.port).is_ok();
-            if let Some(shared) = ready(self.pool.take(key, false, may)).await {
+            let may_use = |ip| self.may_dial(ip, private, key.target.port).is_ok();
+            if let Some(shared) = wait_ready(self.pool.take(key, false, may_use)).await {
                 return Ok(shared);
             }
-            let _turn = self.pool.turn(key).map(|_| turn);
-            self.connect_now(key, proof, private, false).await
+            let _guard = self.pool.connect_lock(key).map(|_| guard);
+            self.connect_now(key, requirements, private, false).await
         };
-        match tokio::time::timeout(self.patience.connect, connecting).await {
+        match tokio::time::timeout(self.timeouts.connect, connecting).await {
             Ok(connection) => connection,
-            Err(_) => Err(failure::no_connection(&key.target.host, self.patience.connect)),
+            Err(_) => Err(failure::connect_timeout(&key.target.host, self.timeouts.connect)),
         }
     }
 
     async fn connect_now(
         &self,
-        key: &Key,
-        proof: &Proof,
+        key: &PoolKey,
+        requirements: &TlsRequirements,
         private: &PrivateAddresses,
         http1_only: bool,
     ) -> Result<Connection, Rejection> {
         let (host, port) = (&key.target.host, key.target.port);
         let resolved = self.resolver.lookup(host).await;
         let ips = resolved.map_err(|error| failure::unresolved(host, &error))?;
-        let judged = ips.iter().map(|ip| (*ip, ssrf_guard::check(*ip, private, &self.forbidden, port)));
-        let (good, bad): (Vec<_>, Vec<_>) = judged.partition(|(_, verdict)| verdict.is_ok());
-        if good.is_empty() {
-            return Err(failure::guarded(host, bad.into_iter().filter_map(|(_, bad)| bad.err())));
-        }
-        let addresses: Vec<_> = good.iter().map(|(ip, _)| SocketAddr::new(*ip, port)).collect();
-        let unreachable = |error| failure::unreachable(host, &error);
-        let stream = connect::dial(&addresses).await.map_err(unreachable)?;
-        let wire = match key.target.scheme {
-            Scheme::Http => Wire::Plain(stream),
+        let tcp = self.dial(host, &ips, port, private).await?;
+        let stream = match key.target.scheme {
+            Scheme::Http => MaybeTlsStream::Plain(tcp),
             Scheme::Https => {
-                let tls = self.configs.of(proof, host)?.offering(http1_only);
-                connect::secure(stream, host, tls).await.map_err(unreachable)?
+                let config = self.tls_configs.get(requirements, host)?.client_config(http1_only);
+                let secured = connect::tls_handshake(tcp, host, config).await;
+                secured.map_err(|error| failure::unreachable(host, &error))?
             }
         };
         if !http1_only {
-            self.pool.learn(&key.target, wire.is_http2());
+            self.pool.record_protocol(&key.target, stream.is_http2());
         }
-        let peer = wire.peer().map_err(|error| failure::cut(host, &error))?;
-        let made = if wire.is_http2() {
-            speak_http2(wire, peer).await.map(|http2| Connection::Http2(self.pool.share(key.clone(), http2)))
+        let peer = stream.peer().map_err(|error| failure::connection_broken(host, &error))?;
+        let connected = if stream.is_http2() {
+            handshake_http2(stream, peer)
+                .await
+                .map(|http2| Connection::Http2(self.pool.share(key.clone(), http2)))
         } else {
-            speak_http1(wire, peer).await.map(Connection::Http1)
+            handshake_http1(stream, peer).await.map(Connection::Http1)
         };
-        made.map_err(|error| failure::cut(host, &error))
+        connected.map_err(|error| failure::connection_broken(host, &error))
     }
 }
 
-/// Why an exchange came to nothing.
-enum Failed {
-    /// Nothing was written, and here is the request.
+/// Why a request got no response.
+enum SendError {
+    /// Nothing was written; the request can be sent again.
     Unsent(Box<Request<Body>>, hyper::Error),
     /// Something may have been written.
     Broken(hyper::Error),
-    /// It is decided what the agent is told.
-    Refused(Rejection),
+    /// The agent gets this rejection.
+    Rejected(Rejection),
 }
 
-impl From<TrySendError<Request<Body>>> for Failed {
+impl From<TrySendError<Request<Body>>> for SendError {
     fn from(mut error: TrySendError<Request<Body>>) -> Self {
         match error.take_message() {
-            Some(request) => Failed::Unsent(Box::new(request), error.into_error()),
-            None => Failed::Broken(error.into_error()),
+            Some(request) => SendError::Unsent(Box::new(request), error.into_error()),
+            None => SendError::Broken(error.into_error()),
         }
     }
 }
 
-/// The kept connection once it takes a request. Just after an answer's end it needs a moment, which is longer under
-/// load; one whose server never took the whole of its last request takes none.
-async fn ready(kept: Option<Connection>) -> Option<Connection> {
-    const MOMENT: Duration = Duration::from_millis(100);
-    match kept? {
+/// The idle connection, once it can take a request. It needs a moment after the end of a response, longer under
+/// load. If the server never took the whole of its last request, it can take none.
+async fn wait_ready(idle: Option<Connection>) -> Option<Connection> {
+    const READY_TIMEOUT: Duration = Duration::from_millis(100);
+    match idle? {
         Connection::Http1(mut http1) if !http1.sender.is_ready() => {
-            let ready = tokio::time::timeout(MOMENT, http1.sender.ready()).await;
+            let ready = tokio::time::timeout(READY_TIMEOUT, http1.sender.ready()).await;
             matches!(ready, Ok(Ok(()))).then_some(Connection::Http1(http1))
         }
         connection => Some(connection),
     }
 }
 
-/// The same request once more, if the server may see it twice without harm.
-fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+/// A copy of the request, if it has a safe method and no body.
+fn retry_copy(request: &Request<Body>) -> Option<Request<Body>> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !is_safe || !request.body().is_end_stream() {
         return None;
     }
-    let mut again = Request::new(body::empty());
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.headers_mut() = request.headers().clone();
-    Some(again)
+    let mut copy = Request::new(body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
 }
 
-async fn speak_http1(wire: Wire, peer: SocketAddr) -> hyper::Result<Http1> {
+async fn handshake_http1(stream: MaybeTlsStream, peer: SocketAddr) -> hyper::Result<Http1> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(64 * 1024);
-    let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
-    // Its errors reach whoever sent a request.
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    // `send_on` gets its errors.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
     Ok(Http1 { sender, peer })
 }
 
-async fn speak_http2(wire: Wire, peer: SocketAddr) -> hyper::Result<Http2> {
+async fn handshake_http2(stream: MaybeTlsStream, peer: SocketAddr) -> hyper::Result<Http2> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS as u32)
+        .initial_connection_window_size(STREAM_WINDOW * MAX_CONCURRENT_STREAMS as u32)
         .max_header_list_size(64 * 1024)
         .max_send_buf_size(128 * 1024)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
-    let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move { drop(connection.await) });
     Ok(Http2 { sender, peer, in_use: Arc::new(()) })
 }

@@ -1,6 +1,5 @@
-//! One connection to an upstream: TCP to the first checked address that answers, then TLS. The
-//! connection is reset rather than flushed if we die: what was written for a request that nobody
-//! watches any more must not reach the server by itself.
+//! Opens one connection: TCP to the first address that answers, then TLS. If we die, the connection is reset
+//! instead of flushed: bytes of a request that nobody watches any more must not reach the server.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -20,20 +19,20 @@ use tokio_rustls::client::TlsStream;
 
 use crate::types::host::Host;
 
-/// How long the next address waits for the one before it.
-const STAGGER: Duration = Duration::from_millis(300);
-/// How many bytes may wait in the kernel beyond those in flight. A limit on what is not yet sent
-/// keeps cancelled uploads short, and unlike a small send buffer costs distant servers no speed.
+/// The delay before the next address is tried as well (RFC 8305).
+const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(300);
+/// The limit for unsent bytes in the kernel, in bytes. It keeps cancelled uploads short, and unlike a small send
+/// buffer does not slow down transfers to distant servers.
 #[cfg(target_os = "linux")]
-const UNSENT: u32 = 128 * 1024;
+const NOTSENT_LOWAT: u32 = 128 * 1024;
 
-/// Why there is no connection. The texts of `Untrusted` and `Handshake` name no request.
+/// Why no connection was opened. The texts of `Untrusted` and `Handshake` hold nothing of a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// No address answered; the last error.
+    /// No address accepted; this is the last error.
     #[error("{0}")]
     Tcp(io::Error),
-    /// The certificate does not prove the name.
+    /// The certificate is not valid for the name.
     #[error("{0}")]
     Untrusted(rustls::CertificateError),
     /// TLS failed otherwise.
@@ -41,8 +40,7 @@ pub(super) enum ConnectError {
     Handshake(io::Error),
 }
 
-/// Connects to the first of `addresses` that answers, trying the next one when the one before it
-/// fails or dawdles.
+/// Connects to the first of `addresses` that accepts. The next one is tried when an attempt fails or is slow.
 pub(super) async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
     let mut rest = addresses.iter();
     let mut tries = FuturesUnordered::new();
@@ -54,14 +52,14 @@ pub(super) async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectE
         let outcome = if is_last {
             tries.next().await
         } else {
-            match tokio::time::timeout(STAGGER, tries.next()).await {
+            match tokio::time::timeout(CONNECTION_ATTEMPT_DELAY, tries.next()).await {
                 Ok(outcome) => outcome,
                 Err(_) => continue,
             }
         };
         match outcome {
             Some(Ok(stream)) => {
-                prepare(&stream).map_err(ConnectError::Tcp)?;
+                set_socket_options(&stream).map_err(ConnectError::Tcp)?;
                 return Ok(stream);
             }
             Some(Err(error)) => last = error,
@@ -70,19 +68,19 @@ pub(super) async fn dial(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectE
     }
 }
 
-/// Speaks TLS on `stream`, and checks that the other end is `host`.
-pub(super) async fn secure(
+/// Negotiates TLS on `stream`, and verifies that the server is `host`.
+pub(super) async fn tls_handshake(
     stream: TcpStream,
     host: &Host,
     config: Arc<ClientConfig>,
-) -> Result<Wire, ConnectError> {
+) -> Result<MaybeTlsStream, ConnectError> {
     let name = match host {
         Host::Ip(ip) => ServerName::from(*ip),
         Host::Name(name) => ServerName::try_from(name.to_string())
             .map_err(|error| ConnectError::Handshake(io::Error::other(error)))?,
     };
     match TlsConnector::from(config).connect(name, stream).await {
-        Ok(stream) => Ok(Wire::Tls(Box::new(stream))),
+        Ok(stream) => Ok(MaybeTlsStream::Tls(Box::new(stream))),
         Err(error) => {
             let reason = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
             match reason {
@@ -93,62 +91,59 @@ pub(super) async fn secure(
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+fn set_socket_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_zero_linger()?;
     #[cfg(target_os = "linux")]
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)?;
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     Ok(())
 }
 
-/// A connection, plain or not.
-pub(super) enum Wire {
-    /// Without TLS, for `http` targets.
+/// A TCP connection with or without TLS.
+pub(super) enum MaybeTlsStream {
     Plain(TcpStream),
-    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Wire {
-    /// Whether both ends agreed on HTTP/2.
+impl MaybeTlsStream {
+    /// Whether ALPN selected HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         match self {
-            Wire::Plain(_) => false,
-            Wire::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+            MaybeTlsStream::Plain(_) => false,
+            MaybeTlsStream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 
-    /// The address of the other end.
     pub(super) fn peer(&self) -> io::Result<SocketAddr> {
         self.tcp().peer_addr()
     }
 
     fn tcp(&self) -> &TcpStream {
         match self {
-            Wire::Plain(stream) => stream,
-            Wire::Tls(stream) => stream.get_ref().0,
+            MaybeTlsStream::Plain(stream) => stream,
+            MaybeTlsStream::Tls(stream) => stream.get_ref().0,
         }
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            MaybeTlsStream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            MaybeTlsStream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            MaybeTlsStream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            MaybeTlsStream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -158,32 +153,32 @@ impl AsyncWrite for Wire {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            MaybeTlsStream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            MaybeTlsStream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Wire::Plain(stream) => stream.is_write_vectored(),
-            Wire::Tls(stream) => stream.is_write_vectored(),
+            MaybeTlsStream::Plain(stream) => stream.is_write_vectored(),
+            MaybeTlsStream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            MaybeTlsStream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            MaybeTlsStream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    /// The graceful end: only from here on may what was written outlive us.
+    /// Restores lingering: only after a graceful end may written bytes outlive us.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Where this fails, the connection is reset, which is the safe side.
+        // If this fails, the connection is reset, which is safe.
         let _ = socket2::SockRef::from(self.tcp()).set_linger(None);
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            MaybeTlsStream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            MaybeTlsStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -195,16 +190,16 @@ mod tests {
 
     use super::*;
 
-    /// A connection of ours, and the other end of it.
-    async fn pair() -> (Wire, TcpStream) {
+    /// A client connection and its server end.
+    async fn pair() -> (MaybeTlsStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stream = dial(&[address]).await.unwrap();
-        (Wire::Plain(stream), listener.accept().await.unwrap().0)
+        (MaybeTlsStream::Plain(stream), listener.accept().await.unwrap().0)
     }
 
     #[tokio::test]
-    async fn what_waits_in_the_kernel_is_dropped_when_the_connection_is_cut() {
+    async fn unsent_bytes_are_discarded_on_drop() {
         let (wire, mut server) = pair().await;
         let stream = wire.tcp();
         let mut written = 0;
@@ -229,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_graceful_end_delivers_everything() {
+    async fn shutdown_delivers_all_bytes() {
         let (mut wire, mut server) = pair().await;
         wire.write_all(&[7; 100_000]).await.unwrap();
         wire.shutdown().await.unwrap();
@@ -240,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_next_address_is_tried_when_one_refuses() {
+    async fn refused_address_falls_back_to_next() {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = open.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! The real servers: names resolved by us, addresses checked before they are dialled, connections
-//! never shared between agents or credentials.
+//! Connections to upstream servers. We resolve the name, check the address before we dial it, and verify the
+//! certificate; agents and credentials never share a connection.
 
 pub mod client;
 mod connect;
@@ -7,10 +7,9 @@ mod failure;
 mod normalize;
 mod pool;
 mod progress;
-pub mod ssrf_guard;
+mod ssrf_guard;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod tls_configs;
-mod tunnel;

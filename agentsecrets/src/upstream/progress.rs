@@ -1,82 +1,80 @@
-//! Tells an upstream that takes its time to read a long request from one that does nothing.
+//! Tracks how much of a request the server has taken, so that a server that reads a long request slowly is not
+//! taken for one that does nothing.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::types::body::{Body, BodyError};
+use crate::types::body::{Body, BodyError, BodyHooks, HookedBody, PolledFrame};
 
-/// How far a request has got. Clones are of the same request.
+/// The progress of one request, shared by its clones.
 #[derive(Clone)]
 pub(super) struct Progress {
     state: Arc<Mutex<State>>,
 }
 
 struct State {
-    last: Instant,
-    broke: Option<Broke>,
+    last_frame: Instant,
+    body_failure: Option<BodyFailure>,
     /// Whether more of the request is to come.
     is_unfinished: bool,
 }
 
-/// How the agent's body broke off.
+/// The reason why the agent's body ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Broke {
-    /// It is larger than allowed.
+pub(super) enum BodyFailure {
+    /// Larger than allowed.
     TooLarge,
-    /// It stood still for too long.
-    Slow,
-    /// Otherwise.
-    Off,
+    /// No data for too long.
+    Stalled,
+    Broken,
 }
 
 impl Default for Progress {
     fn default() -> Self {
         Self {
-            state: Arc::new(Mutex::new(State { last: Instant::now(), broke: None, is_unfinished: false })),
+            state: Arc::new(Mutex::new(State {
+                last_frame: Instant::now(),
+                body_failure: None,
+                is_unfinished: false,
+            })),
         }
     }
 }
 
 impl Progress {
-    /// `body`, whose frames count as progress when they are taken.
-    pub(super) fn watch(&self, body: Body) -> Body {
+    /// Wraps `body`: each frame that is taken from it counts as progress.
+    pub(super) fn track(&self, body: Body) -> Body {
         if http_body::Body::is_end_stream(&body) {
             return body;
         }
         self.lock().is_unfinished = true;
-        Watched { body, progress: self.clone() }.boxed_unsync()
+        HookedBody::new(body, self.clone()).boxed_unsync()
     }
 
-    /// Starts the clock.
     pub(super) fn restart(&self) {
-        self.lock().last = Instant::now();
+        self.lock().last_frame = Instant::now();
     }
 
-    /// How the agent's body broke off, if it did.
-    pub(super) fn broke(&self) -> Option<Broke> {
-        self.lock().broke
+    pub(super) fn body_failure(&self) -> Option<BodyFailure> {
+        self.lock().body_failure
     }
 
-    /// Whether the server has not been given the whole request yet.
+    /// Whether the server has not taken the whole request yet.
     pub(super) fn is_unfinished(&self) -> bool {
         self.lock().is_unfinished
     }
 
-    /// What comes of `answer`, or nothing once there was no progress for as long as `patience`.
-    pub(super) async fn within<F: Future>(&self, patience: Duration, answer: F) -> Option<F::Output> {
-        tokio::pin!(answer);
+    /// The output of `response`, or `None` after `limit` without progress.
+    pub(super) async fn timeout<F: Future>(&self, limit: Duration, response: F) -> Option<F::Output> {
+        tokio::pin!(response);
         loop {
-            let deadline = self.lock().last + patience;
-            match timeout_at(deadline, &mut answer).await {
-                Ok(answer) => return Some(answer),
-                Err(_) if self.lock().last + patience > deadline => {}
+            let deadline = self.lock().last_frame + limit;
+            match timeout_at(deadline, &mut response).await {
+                Ok(response) => return Some(response),
+                Err(_) if self.lock().last_frame + limit > deadline => {}
                 Err(_) => return None,
             }
         }
@@ -87,38 +85,18 @@ impl Progress {
     }
 }
 
-struct Watched {
-    body: Body,
-    progress: Progress,
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let mut state = self.progress.lock();
-        state.last = Instant::now();
+impl BodyHooks for Progress {
+    fn on_frame(&mut self, frame: PolledFrame, is_end: bool) -> PolledFrame {
+        let mut state = self.lock();
+        state.last_frame = Instant::now();
         match &frame {
-            Some(Err(BodyError::TooLarge)) => state.broke = Some(Broke::TooLarge),
-            Some(Err(BodyError::Slow)) => state.broke = Some(Broke::Slow),
-            Some(Err(_)) => state.broke = Some(Broke::Off),
+            Some(Err(BodyError::TooLarge)) => state.body_failure = Some(BodyFailure::TooLarge),
+            Some(Err(BodyError::Slow)) => state.body_failure = Some(BodyFailure::Stalled),
+            Some(Err(_)) => state.body_failure = Some(BodyFailure::Broken),
             _ => {}
         }
-        state.is_unfinished = matches!(&frame, Some(Ok(_))) && !self.body.is_end_stream();
+        state.is_unfinished = matches!(&frame, Some(Ok(_))) && !is_end;
         drop(state);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.body)
+        frame
     }
 }

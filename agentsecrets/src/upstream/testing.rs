@@ -1,5 +1,5 @@
-//! Local upstreams for the tests of this stage: an authority, servers with its certificates, and a
-//! client that resolves every name of the tests to loopback.
+//! Local servers for the tests of `upstream`: a certificate authority, servers with its certificates, and a client
+//! that resolves the tests' names to loopback.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +13,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::client::{Patience, Upstream};
+use super::client::{Upstream, UpstreamTimeouts};
 use crate::dns::resolver::Resolver;
 use crate::inject::{Isolation, Outbound};
-use crate::policy::grant::PrivateAddresses;
+use crate::policy::private_addresses::PrivateAddresses;
 use crate::tls::verify::client_config;
 use crate::types::body::{Body, empty};
 use crate::types::target::{Scheme, Target};
@@ -75,17 +75,18 @@ fn client_trusting(root: &CertificateDer<'static>) -> Upstream {
     Upstream::new(tls, Arc::new(Resolver::for_test(hosts, None)), [])
 }
 
-/// What a test server is like.
-pub(super) struct Kind {
+pub(super) struct ServerKind {
     pub(super) name: &'static str,
     pub(super) alpn: &'static str,
     pub(super) expired: bool,
-    /// Whether an HTTP/2 connection ends after its first request.
-    pub(super) goodbye: bool,
+    /// Whether an HTTP/2 connection ends with GOAWAY after its first request.
+    pub(super) has_goaway: bool,
 }
 
-pub(super) const HTTP1: Kind = Kind { name: "api.test", alpn: "http/1.1", expired: false, goodbye: false };
-pub(super) const HTTP2: Kind = Kind { name: "api.test", alpn: "h2", expired: false, goodbye: false };
+pub(super) const HTTP1: ServerKind =
+    ServerKind { name: "api.test", alpn: "http/1.1", expired: false, has_goaway: false };
+pub(super) const HTTP2: ServerKind =
+    ServerKind { name: "api.test", alpn: "h2", expired: false, has_goaway: false };
 
 /// A running server.
 pub(super) struct Server {
@@ -97,7 +98,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn start<F>(
         authority: &Authority,
-        kind: Kind,
+        kind: ServerKind,
         answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     ) -> Self
     where
@@ -118,17 +119,17 @@ impl Server {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     counter.fetch_add(1, Ordering::SeqCst);
                     let asked = Arc::new(tokio::sync::Notify::new());
-                    let tell = asked.clone();
+                    let notify = asked.clone();
                     let service = service_fn(move |request| {
                         let answer = answer(request);
-                        tell.notify_one();
+                        notify.notify_one();
                         async move { Ok::<_, std::convert::Infallible>(answer.await) }
                     });
                     let io = TokioIo::new(stream);
                     if kind.alpn == "h2" {
                         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-                        if kind.goodbye {
+                        if kind.has_goaway {
                             tokio::select! {
                                 _ = &mut connection => {}
                                 () = asked.notified() => connection.as_mut().graceful_shutdown(),
@@ -147,11 +148,11 @@ impl Server {
     }
 
     /// Waits until this many HTTP/2 connections have ended.
-    pub(super) async fn goodbyes(&self, many: usize) {
+    pub(super) async fn ended_connections(&self, many: usize) {
         self.goodbyes.clone().wait_for(|n| *n >= many).await.unwrap();
     }
 
-    /// How many connections got through their handshake.
+    /// The number of completed TLS handshakes.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -180,8 +181,7 @@ pub(super) fn get(uri: &str) -> Request<Body> {
     Request::builder().uri(uri).body(empty()).unwrap()
 }
 
-/// Short enough to wait for.
-pub(super) const SHORT: Patience = Patience {
+pub(super) const SHORT_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
     connect: std::time::Duration::from_millis(300),
-    answer: std::time::Duration::from_millis(300),
+    response: std::time::Duration::from_millis(300),
 };

@@ -1,4 +1,4 @@
-//! What reaches a server, over which connection, and what an agent is told when nothing does.
+//! Tests of the upstream client against local servers: connection reuse, certificates, time limits and errors.
 
 use futures_util::future::join_all;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 
 use super::testing::*;
 use crate::inject::Outbound;
-use crate::policy::grant::PrivateAddresses;
+use crate::policy::private_addresses::PrivateAddresses;
 use crate::types::body::{Body, BodyError, full};
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::{Scheme, Target};
 
-/// Says what it was asked, and sends the body back.
+/// Echoes the request line, headers and body.
 async fn echo(request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let host = head.headers.get("host").map(|host| host.to_str().unwrap().to_owned());
@@ -42,7 +42,7 @@ fn refused(answer: Result<Response<Body>, Rejection>) -> Rejection {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http1_requests_of_one_session_reuse_a_connection() {
+async fn http1_connection_is_reused_within_session() {
     let authority = Authority::new();
     let server = Server::start(&authority, HTTP1, echo).await;
     let client = authority.client();
@@ -57,9 +57,9 @@ async fn http1_requests_of_one_session_reuse_a_connection() {
     assert_eq!(server.connections(), 1);
 }
 
-/// On one thread, as each worker has: many answers end in one turn, and many requests begin in the next.
+/// One thread, as in each worker: many responses end in one turn, and many requests begin in the next.
 #[tokio::test]
-async fn there_are_no_more_http1_connections_than_requests_at_once() {
+async fn concurrent_http1_requests_open_one_connection_each() {
     let authority = Authority::new();
     let server = Server::start(&authority, HTTP1, echo).await;
     let client = authority.client();
@@ -74,7 +74,7 @@ async fn there_are_no_more_http1_connections_than_requests_at_once() {
 }
 
 #[tokio::test]
-async fn http2_requests_of_one_session_share_a_connection_from_the_first_on() {
+async fn http2_connection_is_shared_from_first_request() {
     let authority = Authority::new();
     let server = Server::start(&authority, HTTP2, echo).await;
     let client = authority.client();
@@ -93,7 +93,7 @@ async fn http2_requests_of_one_session_share_a_connection_from_the_first_on() {
 }
 
 #[tokio::test]
-async fn headers_of_the_servers_connection_end_here() {
+async fn hop_headers_of_response_are_removed() {
     let authority = Authority::new();
     let server = Server::start(&authority, HTTP1, echo).await;
     let answer = authority.client().send(to("api.test", server.port, get("/"))).await.unwrap();
@@ -102,7 +102,7 @@ async fn headers_of_the_servers_connection_end_here() {
 }
 
 #[tokio::test]
-async fn sessions_and_credentials_never_share_a_connection() {
+async fn connection_is_not_shared_across_sessions_or_credentials() {
     for kind in [HTTP1, HTTP2] {
         let authority = Authority::new();
         let server = Server::start(&authority, kind, echo).await;
@@ -111,7 +111,7 @@ async fn sessions_and_credentials_never_share_a_connection() {
             [("one", vec!["A"]), ("one", vec!["B"]), ("two", vec!["A"]), ("one", vec!["A"])]
         {
             let outbound = to("api.test", server.port, get("/"));
-            let (target, private) = (outbound.target().clone(), outbound.private().clone());
+            let (target, private) = (outbound.target().clone(), outbound.private_addresses().clone());
             let isolation = isolation(session, &secrets);
             let outbound = Outbound::for_test(outbound.into_request(), target, private, isolation);
             text(client.send(outbound).await.unwrap()).await;
@@ -121,7 +121,7 @@ async fn sessions_and_credentials_never_share_a_connection() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_closes_its_connections() {
+async fn ended_session_closes_idle_connections() {
     for kind in [HTTP1, HTTP2] {
         let authority = Authority::new();
         let server = Server::start(&authority, kind, echo).await;
@@ -134,7 +134,7 @@ async fn the_end_of_a_session_closes_its_connections() {
 }
 
 #[tokio::test]
-async fn an_answer_that_outlives_its_session_leaves_no_connection_behind() {
+async fn response_after_session_end_keeps_no_connection() {
     let authority = Authority::new();
     let server = Server::start(&authority, HTTP1, echo).await;
     let client = authority.client();
@@ -148,7 +148,7 @@ async fn an_answer_that_outlives_its_session_leaves_no_connection_behind() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_refused() {
+async fn certificate_for_other_name_is_refused() {
     let authority = Authority::new();
     let server = Server::start(&authority, HTTP1, echo).await;
     let outbound = to("other.test", server.port, get("/?key=hunter2"));
@@ -158,7 +158,7 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_unknown_issuer_is_refused_with_the_way_to_trust_it() {
+async fn certificate_of_unknown_issuer_is_refused_with_advice() {
     let server = Server::start(&Authority::new(), HTTP1, echo).await;
     let other = Authority::named("other").client();
     let refusal = refused(other.send(to("api.test", server.port, get("/"))).await);
@@ -167,18 +167,18 @@ async fn a_certificate_of_an_unknown_issuer_is_refused_with_the_way_to_trust_it(
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_refused() {
+async fn expired_certificate_is_refused() {
     let authority = Authority::new();
-    let server = Server::start(&authority, Kind { expired: true, ..HTTP1 }, echo).await;
+    let server = Server::start(&authority, ServerKind { expired: true, ..HTTP1 }, echo).await;
     let refusal = refused(authority.client().send(to("api.test", server.port, get("/"))).await);
     assert_eq!(refusal.code, ErrorCode::UpstreamUntrusted);
     assert!(refusal.message.contains("has expired"), "{refusal}");
 }
 
 #[tokio::test]
-async fn an_address_is_checked_as_an_address() {
+async fn certificate_of_ip_target_must_name_ip() {
     let authority = Authority::new();
-    let server = Server::start(&authority, Kind { name: "127.0.0.1", ..HTTP1 }, echo).await;
+    let server = Server::start(&authority, ServerKind { name: "127.0.0.1", ..HTTP1 }, echo).await;
     let answer = authority.client().send(to("127.0.0.1", server.port, get("/"))).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let by_name = refused(authority.client().send(to("api.test", server.port, get("/"))).await);
@@ -186,7 +186,7 @@ async fn an_address_is_checked_as_an_address() {
 }
 
 #[tokio::test]
-async fn private_addresses_need_a_rule_even_on_a_kept_connection() {
+async fn private_address_needs_rule_on_reused_connection() {
     let authority = Authority::new();
     for kind in [HTTP1, HTTP2] {
         let server = Server::start(&authority, kind, echo).await;
@@ -204,12 +204,12 @@ async fn private_addresses_need_a_rule_even_on_a_kept_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_given_up() {
+async fn silent_server_times_out() {
     for kind in [HTTP1, HTTP2] {
         let authority = Authority::new();
         let never = |_| std::future::pending::<Response<Body>>();
         let server = Server::start(&authority, kind, never).await;
-        let client = authority.client().with_patience(SHORT);
+        let client = authority.client().with_timeouts(SHORT_TIMEOUTS);
         let refusal = refused(client.send(to("api.test", server.port, get("/?key=hunter2"))).await);
         assert_eq!(refusal.code, ErrorCode::UpstreamTimeout);
         assert!(!refusal.message.contains("hunter2"), "{refusal}");
@@ -217,10 +217,10 @@ async fn a_server_that_never_answers_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_shakes_hands_is_given_up() {
+async fn stalled_tls_handshake_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let client = Authority::new().client().with_patience(SHORT);
+    let client = Authority::new().client().with_timeouts(SHORT_TIMEOUTS);
     let refusal = refused(client.send(to("api.test", port, get("/"))).await);
     assert_eq!(refusal.code, ErrorCode::UpstreamTimeout);
     drop(listener);
@@ -230,14 +230,14 @@ async fn a_server_that_never_shakes_hands_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_unknown_name_is_unavailable() {
+async fn unknown_name_is_unavailable() {
     let refusal = refused(Authority::new().client().send(to("no.test", 443, get("/"))).await);
     assert_eq!(refusal.code, ErrorCode::UpstreamUnavailable);
     assert!(refusal.message.starts_with("'no.test' cannot be resolved"), "{refusal}");
 }
 
 #[tokio::test]
-async fn redirects_are_answers() {
+async fn redirect_is_not_followed() {
     let authority = Authority::new();
     let redirect = async |_| {
         let answer = Response::builder().status(302).header("location", "https://evil.test/");
@@ -249,7 +249,7 @@ async fn redirects_are_answers() {
     assert_eq!(text(answer).await, "gone");
 }
 
-/// A body that its sender feeds, and that the receiver's end can be seen from.
+/// A body fed through a channel, whose sender notices when the receiver is dropped.
 fn fed() -> (mpsc::Sender<Result<Frame<bytes::Bytes>, BodyError>>, Body) {
     let (sender, mut receiver) = mpsc::channel(1);
     let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
@@ -257,7 +257,7 @@ fn fed() -> (mpsc::Sender<Result<Frame<bytes::Bytes>, BodyError>>, Body) {
 }
 
 #[tokio::test]
-async fn bodies_stream_both_ways() {
+async fn bodies_stream_in_both_directions() {
     for kind in [HTTP1, HTTP2] {
         let authority = Authority::new();
         let server = Server::start(&authority, kind, echo).await;
@@ -276,7 +276,7 @@ async fn bodies_stream_both_ways() {
 }
 
 #[tokio::test]
-async fn dropping_an_answer_stops_its_server() {
+async fn dropped_response_cancels_request() {
     for kind in [HTTP1, HTTP2] {
         let authority = Authority::new();
         let (senders, mut receivers) = mpsc::channel(1);
@@ -299,7 +299,7 @@ async fn dropping_an_answer_stops_its_server() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_an_error_not_an_end() {
+async fn truncated_response_is_an_error() {
     for kind in [HTTP1, HTTP2] {
         let authority = Authority::new();
         let broken = |_| async {
@@ -317,7 +317,7 @@ async fn an_answer_that_breaks_off_is_an_error_not_an_end() {
 }
 
 #[tokio::test]
-async fn a_request_body_that_is_too_large_is_named_as_such() {
+async fn too_large_request_body_is_reported() {
     for kind in [HTTP1, HTTP2] {
         let authority = Authority::new();
         let read = |request: Request<Incoming>| async {
@@ -337,15 +337,15 @@ async fn a_request_body_that_is_too_large_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn after_a_goodbye_of_an_http2_server_another_connection_is_made() {
+async fn goaway_opens_new_connection() {
     let authority = Authority::new();
-    let server = Server::start(&authority, Kind { goodbye: true, ..HTTP2 }, echo).await;
+    let server = Server::start(&authority, ServerKind { has_goaway: true, ..HTTP2 }, echo).await;
     let client = authority.client();
     for n in 1..=3 {
         let request = Request::post("/").body(full("x")).unwrap();
         let answer = client.send(to("api.test", server.port, request)).await.unwrap();
         assert_eq!(text(answer).await, "x");
-        server.goodbyes(n).await;
+        server.ended_connections(n).await;
         assert_eq!(server.connections(), n);
     }
 }
@@ -379,7 +379,7 @@ async fn forgetful() -> (u16, mpsc::Receiver<String>) {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_dies_costs_a_safe_request_nothing() {
+async fn safe_request_is_retried_when_idle_connection_died() {
     let (port, mut seen) = forgetful().await;
     let client = Authority::new().client();
     assert_eq!(text(client.send(plain(port, get("/1"))).await.unwrap()).await, "ok");
@@ -392,7 +392,7 @@ async fn a_kept_connection_that_dies_costs_a_safe_request_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_that_changes_something_is_never_sent_twice() {
+async fn unsafe_request_is_not_retried() {
     let (port, mut seen) = forgetful().await;
     let client = Authority::new().client();
     assert_eq!(text(client.send(plain(port, get("/1"))).await.unwrap()).await, "ok");
@@ -405,7 +405,7 @@ async fn a_request_that_changes_something_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn an_upgrade_goes_through_on_a_connection_of_its_own() {
+async fn upgrade_uses_its_own_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -432,10 +432,10 @@ async fn an_upgrade_goes_through_on_a_connection_of_its_own() {
 }
 
 #[tokio::test]
-async fn our_own_listener_is_never_dialled() {
+async fn own_listener_is_not_dialled() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let ours = listener.local_addr().unwrap();
-    let client = Authority::new().client().forbidding([ours]);
+    let client = Authority::new().client().with_own_listeners([ours]);
     let target = Target { scheme: Scheme::Http, host: "api.test".parse().unwrap(), port: ours.port() };
     let outbound = Outbound::for_test(get("/"), target, PrivateAddresses::Any, isolation("one", &[]));
     let refusal = refused(client.send(outbound).await);

@@ -4,7 +4,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import javax.net.ssl.HttpsURLConnection;
 
-/** Asks with both of Java's own clients. */
+/** Sends a request with both of Java's own clients. */
 class Client {
     public static void main(String[] arguments) throws Exception {
         URI uri = URI.create(arguments[0] + "/echo");

@@ -1,4 +1,4 @@
-// Each client asks once, over the newest protocol that it speaks, and says what it got.
+// Each client sends one request over its newest protocol and prints the status.
 const https = require("node:https"), http2 = require("node:http2"), undici = require("undici");
 
 const url = process.argv[1] + "/echo";

@@ -1,4 +1,4 @@
-"""Each client asks once, over the newest protocol that it speaks, and says what it got."""
+"""Each client sends one request over its newest protocol and prints the status."""
 import asyncio, os, sys, urllib.request
 
 import aiohttp, httpx, requests

@@ -1,10 +1,10 @@
-// Each vendor's own library, as its manual says: keys and addresses come from the environment.
+// Each vendor's SDK, used as documented: keys and addresses come from the environment.
 const OpenAI = require("openai"), Anthropic = require("@anthropic-ai/sdk"), Stripe = require("stripe");
 
 const url = process.env.STRIPE_URL, { hostname, port } = new URL(url);
 const messages = [{ role: "user", content: "hello" }], model = "a-model";
 
-// The pieces as one text. The server sends the second when it hears that the first is here.
+// The events as one text. The server sends the second after the first was confirmed.
 const streamed = async (pieces, textOf) => {
   let text = "";
   for await (const piece of pieces) {

@@ -1,4 +1,4 @@
-"""Each vendor's own library, as its manual says: keys and addresses come from the environment."""
+"""Each vendor's SDK, used as documented: keys and addresses come from the environment."""
 import os, urllib.request
 
 import anthropic, openai, stripe
@@ -8,7 +8,7 @@ hello = [{"role": "user", "content": "hello"}]
 
 
 def streamed(pieces):
-    """The pieces as one text. The server sends the second when it hears that the first is here."""
+    """The events as one text. The server sends the second after the first was confirmed."""
     text = ""
     for piece in pieces:
         if piece and not text:

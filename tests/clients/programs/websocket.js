@@ -1,4 +1,4 @@
-// Says two things to a server that repeats them.
+// Sends two messages to an echo server.
 const WebSocket = require("ws");
 
 const url = process.argv[1].replace("https", "wss") + "/";

@@ -1,4 +1,4 @@
-"""Says three things to a server that repeats them."""
+"""Sends three messages to an echo server."""
 import asyncio, os, sys
 
 from websockets.asyncio.client import connect

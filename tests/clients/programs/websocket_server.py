@@ -1,4 +1,4 @@
-"""Repeats what it is told. Prints its port, then each caller's credential."""
+"""Echoes messages. Prints its port, then each caller's credential."""
 import asyncio, ssl, sys
 
 from websockets.asyncio.server import serve

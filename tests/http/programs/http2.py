@@ -1,4 +1,4 @@
-"""HTTP/2 by the frame. `attack`: what a hostile client sends, and that each ends in an error and not in silence.
+"""HTTP/2 frames. `attack`: frames of a hostile client, each of which must end in an error, not in silence.
 `trailers`: a request with trailers, and the answer's."""
 import socket, ssl, struct, sys, time
 
@@ -42,7 +42,7 @@ def connect():
 
 
 def outcome(parts, enough):
-    """The kinds of frames that come back until one is enough, or the end: GOAWAY n, RST n, HEADERS, closed."""
+    """The kinds of received frames until a sufficient one or the end: GOAWAY n, RST n, HEADERS, closed."""
     stream = connect()
     seen = []
     buffer = b""
@@ -96,7 +96,7 @@ def flood(part, times, first=b""):
 
 
 BIG = literal(b"x-big", b"y" * 16000)
-# Name, what is sent, and which of the outcomes each is enough.
+# Name, frames to send, and the sufficient outcomes.
 CASES = [
     ("good", [GET], ["HEADERS"]),
     ("DATA on stream 0", [frame(DATA, 0, 0, b"x")], ["GOAWAY", "closed", "reset"]),
@@ -153,7 +153,7 @@ def attack():
             except (ConnectionError, ssl.SSLError):
                 got = ["reset"]
         elif enough is None:
-            # A flood may be borne: what counts is that others are served and memory stays flat.
+            # A flood may be tolerated as long as others are served and memory stays flat.
             stream = connect()
             stream.settimeout(1)
             try:
@@ -194,7 +194,7 @@ def trailers():
 
 
 def reset():
-    """Opens a stream whose answer never comes, waits for a line, resets it, and is served on the next."""
+    """Opens a stream without a response, waits for a line, resets it, and is served on the next."""
     import h2.config, h2.connection, h2.events
     stream = connect()
     h2c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))

@@ -1,4 +1,4 @@
-"""Raw HTTP/1 requests over TLS, well-formed and not, and what each is answered with. Prints what differs."""
+"""Raw HTTP/1 requests over TLS, valid and invalid, with the expected status codes. Prints the differences."""
 import socket, ssl, sys
 
 PORT = int(sys.argv[1])
@@ -10,7 +10,7 @@ GOOD_POST = f"POST /good HTTP/1.1\r\n{HOST}"
 
 
 def exchange(data):
-    """The status codes that come back, in order, until the connection ends or is quiet."""
+    """The status codes in order, until the connection ends or is idle."""
     context = ssl.create_default_context()
     with socket.create_connection(("api.test", PORT)) as tcp:
         with context.wrap_socket(tcp, server_hostname="api.test") as stream:
@@ -59,7 +59,7 @@ CASES = [
     ("304", f"GET /good/status?code=304 HTTP/1.1\r\n{HOST}\r\n" + CLOSE, [304, 200]),
     ("100 only once allowed", [GOOD_POST + "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n", "hello" + CLOSE], [100, 200, 200]),
     ("refused without 100", f"POST /denied HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n", [403]),
-    # Framing that conflicts.
+    # Conflicting framing.
     ("CL CL", POST + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", [400]),
     ("CL CL alike", POST + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", [400]),
     ("CL list", POST + "Content-Length: 5, 5\r\n\r\nhello", [400]),
@@ -76,7 +76,7 @@ CASES = [
     ("TE vertical tab", POST + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", [400]),
     ("TE space before colon", POST + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", [400]),
     ("TE in 1.0", f"POST /bad HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [400]),
-    # Heads that could be read in two ways.
+    # Ambiguous heads.
     ("bare LF", GET.replace("\r\n", "\n").replace("good", "bad"), [400]),
     ("one bare LF", BAD + "X: a\nY: b\r\n\r\n", [400]),
     ("bare CR", BAD + "X: a\rY: b\r\n\r\n", [400]),
@@ -102,9 +102,9 @@ CASES = [
     ("many headers", head("\r\n".join(f"X-{n}: y" for n in range(200))), [431]),
     ("CONNECT", f"CONNECT api.test:{PORT} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n", [400]),
     ("garbage", b"\x00\x01\x02\x03garbage\r\n\r\n", [400]),
-    # After something good.
+    # After a valid request.
     ("good then bad", GET + GET + BAD + "X: a\nY: b\r\n\r\n" + GET, [200, 200, 400]),
-    # Bodies that lie: the request they belong to comes to nothing.
+    # Bodies that contradict their framing: their request fails.
     ("chunk too long", POST + "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloo\r\n0\r\n\r\n", [400]),
     ("chunk of no size", POST + "Transfer-Encoding: chunked\r\n\r\nxyz\r\nhello\r\n0\r\n\r\n", [400]),
     ("chunk with bare LF", POST + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", [400]),

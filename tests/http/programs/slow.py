@@ -1,4 +1,4 @@
-"""Clients that dawdle: how long each is borne, and what it is told."""
+"""Slow clients: how long each is tolerated, and the response it gets."""
 import socket, ssl, sys, time
 
 PORT = int(sys.argv[1])

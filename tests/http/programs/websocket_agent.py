@@ -1,4 +1,4 @@
-"""A WebSocket client, unmodified: sends its arguments as messages and prints what comes back, a line each."""
+"""An unmodified WebSocket client: sends its arguments as messages and prints each reply on a line."""
 import asyncio, json, os, sys
 import websockets
 

@@ -1,4 +1,4 @@
-"""A WebSocket server that resets the connection as soon as both sides have said goodbye."""
+"""A WebSocket server that resets the connection after both close frames."""
 import base64, hashlib, socket, ssl, struct, sys
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

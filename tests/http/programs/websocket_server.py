@@ -1,4 +1,4 @@
-"""A WebSocket server that does what it is told, and repeats its client's credential when asked."""
+"""A WebSocket server that follows commands, and echoes its client's credential on request."""
 import asyncio, base64, hashlib, ssl, sys
 import websockets
 

@@ -1,14 +1,14 @@
-//! A node without a cluster: pods' cgroups and networks as a kubelet makes them, an API server that tells of the
+//! A node without a cluster: pods' cgroups and networks as a kubelet creates them, an API server with the
 //! pods, and the service that guards them.
 
-mod api;
-mod calls;
-mod cluster;
-mod contained;
-mod crowd;
-mod held;
-mod life;
-mod rights;
+mod api_server;
+mod capabilities;
+mod daemonset;
+mod egress;
+mod lifecycle;
+mod requests;
+mod scale;
+mod watch;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -18,33 +18,31 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use agentsecrets::intercept::ebpf;
-use agentsecrets::launch::node::Status;
+use agentsecrets::launch::node::NodeStatus;
 use serde_json::{Value, json};
 
-use crate::containers::site::{OTHER, SECRET, new_id};
+use crate::containers::testbed::{OTHER_SECRET, SECRET, new_id};
 use crate::support::certificate::Authority;
 use crate::support::home::Home;
-use crate::support::process::{Outcome, command, finish, until};
+use crate::support::process::{Outcome, command, run, wait_until};
 use crate::support::upstream::{Options, Upstream};
 
-use super::{Driver, SERVES};
-use api::Api;
+use super::{Driver, SERVICE_UID};
+use api_server::ApiServer;
 
-pub(super) use rights::GRANTED;
+pub(super) use capabilities::GRANTED;
 
-/// What a pod that is guarded carries.
+/// The label of guarded pods.
 const LABEL: (&str, &str) = ("agentsecrets.dev/guard", "true");
-/// The name of the node.
 const NODE: &str = "worker-1";
 
-/// A node of a cluster.
 struct Cluster {
     home: Home,
     folder: tempfile::TempDir,
-    api: Api,
+    api: ApiServer,
     server: Upstream,
     driver: Driver,
-    /// The folder above that of all pods.
+    /// The parent of the folder of all pods.
     above: PathBuf,
     pins: PathBuf,
 }
@@ -55,7 +53,7 @@ struct Service {
     status: PathBuf,
 }
 
-/// A pod on the node; dropping it removes it from the node.
+/// A pod on the node; dropping it removes it.
 struct Pod<'a> {
     cluster: &'a Cluster,
     uid: String,
@@ -80,14 +78,14 @@ impl Cluster {
         let server = Upstream::start(Options::https(&authority, &["api.test"]));
         let mut home = Home::new();
         home.trust(&authority.pem());
-        home.host("api.test", [127, 0, 0, 1]);
-        let api = Api::start();
+        home.add_host("api.test", [127, 0, 0, 1]);
+        let api = ApiServer::start();
         fs::write(folder.path().join("kubeconfig"), api.kubeconfig()).unwrap();
         fs::create_dir(folder.path().join("secrets")).unwrap();
         fs::create_dir(folder.path().join("pods")).unwrap();
         fs::write(folder.path().join("secrets/STRIPE_KEY"), SECRET).unwrap();
-        fs::write(folder.path().join("secrets/OTHER_KEY"), OTHER).unwrap();
-        home.configure(&format!(
+        fs::write(folder.path().join("secrets/OTHER_KEY"), OTHER_SECRET).unwrap();
+        home.write_config(&format!(
             "stores:\n  - mounted: {{ path: {} }}\n",
             folder.path().join("secrets").display()
         ));
@@ -95,7 +93,7 @@ impl Cluster {
         for quality in ["burstable", "besteffort"] {
             fs::create_dir_all(cluster.above.join(driver.quality(quality))).unwrap();
         }
-        cluster.policy(&cluster.entry(
+        cluster.policy(&cluster.agent_entry(
             "coder",
             "pod: { namespace: prod, service_account: agent }",
             "STRIPE_KEY",
@@ -104,12 +102,12 @@ impl Cluster {
     }
 
     fn policy(&self, agents: &str) {
-        self.home.policy(&format!("version: 1\nagents:\n{agents}"));
-        own(&self.home.path());
+        self.home.write_policy(&format!("version: 1\nagents:\n{agents}"));
+        chown_to_service(&self.home.path());
     }
 
-    /// An agent entry that may spend `secret` at the server.
-    fn entry(&self, name: &str, facts: &str, secret: &str) -> String {
+    /// An agent entry that may use `secret` at the server.
+    fn agent_entry(&self, name: &str, facts: &str, secret: &str) -> String {
         let port = self.server.port();
         format!(
             "  - name: {name}\n    match: {{ {facts} }}\n    allow:\n      - host: api.test\n        ports: [{port}]\n        private: true\n        secrets: [{secret}]\n"
@@ -120,12 +118,12 @@ impl Cluster {
         format!("https://api.test:{}{path}", self.server.port())
     }
 
-    /// The folder of all pods.
+    /// The cgroup folder of all pods.
     fn kubepods(&self) -> PathBuf {
         self.above.join(self.driver.kubepods())
     }
 
-    /// The service's command line, as the chart has it.
+    /// The service's command line from the chart.
     fn command(&self) -> Command {
         let root = ebpf::cgroup2_mount().unwrap();
         let kubepods = self.kubepods();
@@ -138,9 +136,9 @@ impl Cluster {
             .arg("--pins")
             .arg(self.pins.parent().unwrap());
         node.arg("--volumes").arg(self.folder.path().join("pods")).arg("--status").arg(self.status());
-        // The first process of a machine for tests may not be looked at.
+        // The machine's first process may not be inspected.
         node.args(["--network", "/proc/self/ns/net"]);
-        node.args(["--user", &format!("{SERVES}:{SERVES}")]);
+        node.args(["--user", &format!("{SERVICE_UID}:{SERVICE_UID}")]);
         node.env("KUBECONFIG", self.folder.path().join("kubeconfig"));
         node
     }
@@ -149,16 +147,16 @@ impl Cluster {
         self.folder.path().join("status/node.json")
     }
 
-    /// Starts the service, and waits until the cluster has told it of every pod.
-    fn service(&self) -> Service {
+    /// Starts the service and waits until it has listed every pod.
+    fn start_service(&self) -> Service {
         let service = self.start(self.command());
-        service.until("it is listed", |status| status.listed);
+        service.wait_until("it is listed", |status| status.listed);
         service
     }
 
     fn start(&self, mut node: Command) -> Service {
         let _ = fs::remove_file(self.status());
-        own(&self.home.path());
+        chown_to_service(&self.home.path());
         let errors = fs::File::create(self.folder.path().join("stderr")).unwrap();
         let child = node.stderr(errors).spawn().unwrap();
         Service { child, status: self.status() }
@@ -174,22 +172,22 @@ impl Cluster {
 
     /// A new pod that the cluster knows, with a cgroup and a network.
     fn pod(&self, namespace: &str, account: &str, labels: &[(&str, &str)]) -> Pod<'_> {
-        let uid = uid();
-        self.api.put(object(&uid, namespace, account, labels, NODE));
+        let uid = new_uid();
+        self.api.put_pod(pod_object(&uid, namespace, account, labels, NODE));
         self.pod_with(uid)
     }
 
-    /// A pod with a cgroup and a network, whatever the cluster knows.
+    /// A pod with a cgroup and a network, unknown to the cluster.
     fn pod_with(&self, uid: String) -> Pod<'_> {
         let mut pod = self.cgroup("burstable", uid);
-        pod.sandbox();
+        pod.start_sandbox();
         pod
     }
 
-    /// A pod that has a cgroup and nothing else yet.
+    /// A pod with only a cgroup.
     fn cgroup(&self, quality: &str, uid: String) -> Pod<'_> {
         let folder = self.above.join(self.driver.pod(quality, &uid));
-        // The kubelet's volume manager comes before its containers.
+        // The kubelet mounts volumes before it starts containers.
         let pods = self.folder.path().join("pods").join(&uid);
         let public = pods.join("volumes/kubernetes.io~empty-dir/agentsecrets-public");
         fs::create_dir_all(&public).unwrap();
@@ -197,7 +195,7 @@ impl Cluster {
         Pod { cluster: self, uid, folder, sandbox: None, public }
     }
 
-    /// The names of the cgroups that are hooked.
+    /// The names of the hooked cgroups.
     fn hooked(&self) -> Vec<String> {
         let all = fs::read_dir(self.pins.join("hooked")).into_iter().flatten();
         all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -233,21 +231,21 @@ impl Drop for Cluster {
 }
 
 impl Service {
-    /// What it says of itself.
-    fn now(&self) -> Status {
+    /// The service's status file.
+    fn read_status(&self) -> NodeStatus {
         let text = fs::read_to_string(&self.status).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
     #[track_caller]
-    fn until(&self, what: &str, holds: impl Fn(&Status) -> bool) {
-        until(what, || holds(&self.now()));
+    fn wait_until(&self, what: &str, holds: impl Fn(&NodeStatus) -> bool) {
+        wait_until(what, || holds(&self.read_status()));
     }
 
-    /// Waits until so many pods are served.
+    /// Waits until `count` pods are served.
     #[track_caller]
-    fn serves(&self, count: usize) {
-        self.until(&format!("{count} pods are served"), |status| status.served == count);
+    fn wait_until_served(&self, count: usize) {
+        self.wait_until(&format!("{count} pods are served"), |status| status.served == count);
     }
 
     fn kill(mut self) {
@@ -255,7 +253,7 @@ impl Service {
         self.child.wait().unwrap();
     }
 
-    /// The processes of the service: itself, and what it started.
+    /// The service's process and its descendants.
     fn processes(&self) -> Vec<u32> {
         let mut all = vec![self.child.id()];
         let mut next = 0;
@@ -277,14 +275,14 @@ impl Drop for Service {
 }
 
 impl Pod<'_> {
-    /// Starts the container that holds the pod's network: it is in the node's for a moment, as with `runc`.
-    fn sandbox(&mut self) {
+    /// Starts the container that holds the pod's network. As with `runc` it is briefly in the node's network.
+    fn start_sandbox(&mut self) {
         let inside = "ip address add 10.9.9.9/32 dev lo && ip link set lo up && echo up && exec sleep 3000";
-        self.sandbox_by(&["unshare", "--net", "sh", "-c", inside]);
+        self.start_sandbox_with(&["unshare", "--net", "sh", "-c", inside]);
     }
 
-    fn sandbox_by(&mut self, words: &[&str]) {
-        let container = self.container();
+    fn start_sandbox_with(&mut self, words: &[&str]) {
+        let container = self.new_container();
         let join = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
         let mut sandbox = command("/bin/sh");
         sandbox.args(["-c", join]).arg(&container).args(words).stdout(Stdio::piped());
@@ -295,7 +293,7 @@ impl Pod<'_> {
         self.sandbox = Some(child);
     }
 
-    /// Ends that container, and its network with it.
+    /// Ends that container and its network.
     fn end_sandbox(&mut self) {
         if let Some(mut sandbox) = self.sandbox.take() {
             let _ = sandbox.kill();
@@ -306,15 +304,15 @@ impl Pod<'_> {
         }
     }
 
-    /// A new container's cgroup.
-    fn container(&self) -> PathBuf {
+    /// Creates a container's cgroup.
+    fn new_container(&self) -> PathBuf {
         let container = self.folder.join(self.cluster.driver.container(&new_id()));
         fs::create_dir(&container).unwrap();
         container
     }
 
-    /// A program in a container, as an agent's is started.
-    fn program(&self, container: &Path, words: &[&str]) -> Command {
+    /// A command that runs in a container as an agent does.
+    fn container_command(&self, container: &Path, words: &[&str]) -> Command {
         let sandbox = self.sandbox.as_ref().unwrap().id();
         let enter = "echo $$ > \"$0/cgroup.procs\" && net=$1 && shift && exec nsenter --net=\"$net\" \
             setpriv --reuid 1000 --regid 1000 --clear-groups --no-new-privs --bounding-set -all \"$@\"";
@@ -324,15 +322,15 @@ impl Pod<'_> {
         program
     }
 
-    /// Runs a program in a container of its own to its end.
+    /// Runs a program in a new container.
     fn run(&self, words: &[&str]) -> Outcome {
-        let container = self.container();
-        let outcome = finish(&mut self.program(&container, words));
-        until("the container is empty", || fs::remove_dir(&container).is_ok());
+        let container = self.new_container();
+        let outcome = run(&mut self.container_command(&container, words));
+        wait_until("the container is empty", || fs::remove_dir(&container).is_ok());
         outcome
     }
 
-    /// curl, with this placeholder as its bearer token.
+    /// curl with this placeholder as bearer token.
     fn curl(&self, secret: &str, more: &[&str], path: &str) -> Outcome {
         let header = format!("Authorization: Bearer AS_SECRET_{secret}");
         let resolve = format!("api.test:{}:198.51.100.7", self.cluster.server.port());
@@ -341,7 +339,7 @@ impl Pod<'_> {
         self.run(&[&curl[..], more, &[&url]].concat())
     }
 
-    /// The status code that curl is answered with.
+    /// curl's status code.
     #[track_caller]
     fn status(&self, secret: &str) -> String {
         let outcome = self.curl(secret, &["-o", "/dev/null", "-w", "%{http_code}"], "/echo");
@@ -349,7 +347,7 @@ impl Pod<'_> {
         outcome.stdout
     }
 
-    /// Whether nobody serves it, and it gets nowhere.
+    /// Whether it is not served and has no egress.
     fn is_offline(&self) -> bool {
         self.curl("STRIPE_KEY", &[], "/echo").code == Some(7)
     }
@@ -362,8 +360,8 @@ impl Drop for Pod<'_> {
     }
 }
 
-/// What the API server has of a pod.
-fn object(uid: &str, namespace: &str, account: &str, labels: &[(&str, &str)], node: &str) -> Value {
+/// A pod's object in the API server.
+fn pod_object(uid: &str, namespace: &str, account: &str, labels: &[(&str, &str)], node: &str) -> Value {
     let labels: std::collections::BTreeMap<_, _> = labels.iter().copied().collect();
     json!({
         "kind": "Pod", "apiVersion": "v1",
@@ -378,20 +376,20 @@ fn object(uid: &str, namespace: &str, account: &str, labels: &[(&str, &str)], no
     })
 }
 
-fn uid() -> String {
+fn new_uid() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     format!("{process:08x}-0000-4000-8000-{number:012x}")
 }
 
-/// Gives everything in `folder`, and what opens it, to the service's user.
-fn own(folder: &Path) {
+/// Changes the owner of `folder` and its key to the service's user.
+fn chown_to_service(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            own(&entry.path());
+            chown_to_service(&entry.path());
         } else {
-            let _ = chown(entry.path(), Some(SERVES), Some(SERVES));
+            let _ = chown(entry.path(), Some(SERVICE_UID), Some(SERVICE_UID));
         }
     }
-    chown(folder, Some(SERVES), Some(SERVES)).unwrap();
+    chown(folder, Some(SERVICE_UID), Some(SERVICE_UID)).unwrap();
 }

@@ -1,5 +1,5 @@
-//! The part of a kubelet and of containerd that these tests need: a pod's cgroup under either driver, its sandbox
-//! whose namespaces its containers share, its volumes, and its containers in their order.
+//! The part of a kubelet and containerd that these tests need: a pod's cgroup under either driver, its
+//! sandbox with shared namespaces, its volumes, and its containers in order.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,36 +11,35 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use super::super::{Driver, SERVES};
+use super::super::{Driver, SERVICE_UID};
 use super::spec::{Container as Wanted, PodSpec, Volume};
 use crate::containers::bundle::{Bundle, capabilities};
-use crate::containers::site::{self, Container, IDLE, SECRET, Site};
+use crate::containers::testbed::{self, Container, IDLE_COMMAND, SECRET, Testbed};
 
-/// As whom the agent's image runs, where the pod does not say.
-const OF_THE_IMAGE: u32 = 1000;
+/// The uid of the agent's image, unless the pod sets one.
+const IMAGE_UID: u32 = 1000;
 
-/// Held while the cgroups above those of pods are made or removed, which pods have in common.
-static ABOVE: Mutex<()> = Mutex::new(());
+/// Guards the shared parent cgroups while they are created or removed.
+static CGROUP_LOCK: Mutex<()> = Mutex::new(());
 
-/// A pod, as it was scheduled to this node.
+/// A pod that was scheduled to this node.
 pub(super) struct Pod {
-    pub(super) site: Site,
+    pub(super) site: Testbed,
     pub(super) spec: PodSpec,
     pub(super) uid: String,
     driver: Driver,
-    /// Its cgroup.
     pub(super) cgroup: String,
 }
 
 impl Deref for Pod {
-    type Target = Site;
+    type Target = Testbed;
 
-    fn deref(&self) -> &Site {
+    fn deref(&self) -> &Testbed {
         &self.site
     }
 }
 
-/// A pod whose sandbox is there.
+/// A pod with a running sandbox.
 pub(super) struct Sandbox<'a> {
     pod: &'a Pod,
     namespaces: Vec<(&'static str, PathBuf)>,
@@ -48,14 +47,14 @@ pub(super) struct Sandbox<'a> {
 }
 
 impl Pod {
-    /// What `make` makes of values with a policy for the server of the new pod: the pod, and the data of the
-    /// ConfigMaps of its namespace.
+    /// `make` gets values with a policy for the new pod's server; it returns the pod and the data of the
+    /// namespace's ConfigMaps.
     pub(super) fn new(driver: Driver, make: impl FnOnce(&Value) -> (Value, Objects)) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let site = Site::new(SERVES);
+        let site = Testbed::new(SERVICE_UID);
         let allow = json!({ "host": "api.test", "ports": [site.api.port()], "private": true, "secrets": ["STRIPE_KEY"] });
         let (spec, objects) = make(&json!({
-            "agent": { "image": "agent", "command": IDLE },
+            "agent": { "image": "agent", "command": IDLE_COMMAND },
             "secrets": { "existingSecret": "agent-secrets", "names": ["STRIPE_KEY"] },
             "policy": { "policy": { "version": 1, "agents": [{ "name": "coder", "allow": [allow] }] } },
         }));
@@ -63,26 +62,26 @@ impl Pod {
         assert!(!spec.automount_service_account_token);
         let number = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let uid = format!("{:08x}-{:04x}-4abc-8def-0123456789ab", number.0, number.1);
-        // Some of it is requested and not all is limited: burstable.
+        // Some requests and no limits: burstable.
         let cgroup = format!("/{}", driver.pod("burstable", &uid));
-        let above = ABOVE.lock();
-        fs::create_dir_all(site::cgroup(&cgroup)).unwrap();
+        let above = CGROUP_LOCK.lock();
+        fs::create_dir_all(testbed::cgroup(&cgroup)).unwrap();
         drop(above);
         let pod = Self { site, spec, uid, driver, cgroup };
         for volume in &pod.spec.volumes {
-            pod.make(volume, &objects);
+            pod.create_volume(volume, &objects);
         }
         pod
     }
 
-    /// The folders of pins that are there for it.
+    /// The pin folders of this pod.
     pub(super) fn pins(&self) -> Vec<PathBuf> {
-        site::pins(&self.cgroup)
+        testbed::pins(&self.cgroup)
     }
 
-    /// Starts its sandbox: one process that does nothing, and the namespaces that containers share.
-    pub(super) fn sandbox(&self) -> Sandbox<'_> {
-        let id = site::new_id();
+    /// Starts the sandbox: an idle process with the shared namespaces.
+    pub(super) fn start_sandbox(&self) -> Sandbox<'_> {
+        let id = testbed::new_id();
         let mut pause = self.site.start(Bundle {
             is_ours: false,
             user: (65535, 65535),
@@ -90,7 +89,7 @@ impl Pod {
             no_new_privileges: true,
             read_only: true,
             working_dir: "/".to_owned(),
-            command: IDLE.map(str::to_owned).to_vec(),
+            command: IDLE_COMMAND.map(str::to_owned).to_vec(),
             environment: self.environment(false),
             mounts: Vec::new(),
             cgroup: self.cgroup_of(&id),
@@ -98,7 +97,7 @@ impl Pod {
             check: Vec::new(),
             id,
         });
-        assert_eq!(pause.line(), "started");
+        assert_eq!(pause.read_line(), "started");
         let namespace = |kind: &str| PathBuf::from(format!("/proc/{}/ns/{kind}", pause.pid()));
         let namespaces = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")]
             .map(|(of, kind)| (of, namespace(kind)))
@@ -106,14 +105,14 @@ impl Pod {
         Sandbox { pod: self, namespaces, _pause: pause }
     }
 
-    /// The sidecar that the pod begins with.
+    /// The sidecar, the pod's first container.
     pub(super) fn sidecar(&self) -> &Wanted {
         let first = &self.spec.init_containers[0];
         assert_eq!((first.name.as_str(), first.restart_policy.as_deref()), ("agentsecrets", Some("Always")));
         first
     }
 
-    /// Writes a volume of files as a kubelet does, which replaces all of them at once.
+    /// Writes a volume as a kubelet does: it replaces all files at once.
     pub(super) fn write_files(&self, volume: &str, files: &BTreeMap<String, String>, mode: u32) {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let folder = self.path("pod-volumes").join(volume);
@@ -139,11 +138,11 @@ impl Pod {
         format!("{}/{}", self.cgroup, self.driver.container(id))
     }
 
-    /// Makes what a volume leads to.
-    fn make(&self, volume: &Volume, objects: &Objects) {
-        let place = self.place(volume);
+    /// Creates the source of a volume.
+    fn create_volume(&self, volume: &Volume, objects: &Objects) {
+        let place = self.volume_path(volume);
         if let Some(csi) = &volume.csi {
-            // Its driver mounts the folder with the socket of the node's agent, and takes no volume that is to be written.
+            // The CSI driver mounts the folder with the node agent's socket; it rejects writable volumes.
             assert_eq!((&*csi.driver, csi.read_only), ("csi.spiffe.io", true));
             return fs::create_dir_all(&place).unwrap();
         }
@@ -167,7 +166,7 @@ impl Pod {
         }
     }
 
-    fn place(&self, volume: &Volume) -> PathBuf {
+    fn volume_path(&self, volume: &Volume) -> PathBuf {
         let host = volume.host_path.as_ref().map(|host| PathBuf::from(&host.path));
         host.unwrap_or_else(|| self.path("pod-volumes").join(&volume.name))
     }
@@ -175,10 +174,10 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        let _above = ABOVE.lock();
-        site::remove(&self.cgroup);
+        let _above = CGROUP_LOCK.lock();
+        testbed::remove_cgroup(&self.cgroup);
         for above in Path::new(&self.cgroup).ancestors().skip(1).filter(|above| above.parent().is_some()) {
-            let _ = fs::remove_dir(site::cgroup(above.to_str().unwrap()));
+            let _ = fs::remove_dir(testbed::cgroup(above.to_str().unwrap()));
         }
     }
 }
@@ -187,57 +186,63 @@ impl Drop for Pod {
 pub(super) type Objects = BTreeMap<String, BTreeMap<String, String>>;
 
 impl<'a> Sandbox<'a> {
-    /// Starts the pod as a kubelet does, and gives its containers: each that is to stay is waited for until its probe
-    /// passes, each other until it has succeeded.
+    /// Starts the pod as a kubelet does and returns its containers. It waits for the probe of each
+    /// long-running one and for the end of the others.
     pub(super) fn start(&self) -> Vec<Container<'a>> {
         let mut running = Vec::new();
-        for wanted in &self.pod.spec.init_containers {
-            let mut container = self.container(wanted);
-            if wanted.restart_policy.is_some() {
+        for container_spec in &self.pod.spec.init_containers {
+            let mut container = self.container(container_spec);
+            if container_spec.restart_policy.is_some() {
                 container.wait_until_healthy();
                 running.push(container);
             } else {
-                assert_eq!(container.ended(), Some(0), "{}", container.errors());
+                assert_eq!(container.wait_for_exit(), Some(0), "{}", container.errors());
             }
         }
-        running.extend(self.pod.spec.containers.iter().map(|wanted| self.agent(wanted)));
+        running.extend(self.pod.spec.containers.iter().map(|container_spec| self.agent(container_spec)));
         running
     }
 
-    /// Starts the sidecar, and waits until its probe passes.
+    /// Starts the sidecar and waits until its probe passes.
     pub(super) fn sidecar(&self) -> Container<'a> {
         let sidecar = self.container(self.pod.sidecar());
         sidecar.wait_until_healthy();
         sidecar
     }
 
-    /// Starts a container that says that it has started.
-    pub(super) fn agent(&self, wanted: &Wanted) -> Container<'a> {
-        let mut agent = self.container(wanted);
-        assert_eq!(agent.line(), "started");
+    /// Starts a container and waits for its first line.
+    pub(super) fn agent(&self, spec: &Wanted) -> Container<'a> {
+        let mut agent = self.container(spec);
+        assert_eq!(agent.read_line(), "started");
         agent
     }
 
-    /// Starts a container, and does not wait.
-    pub(super) fn container(&self, wanted: &Wanted) -> Container<'a> {
-        let (pod, context) = (self.pod, &wanted.security_context);
-        let id = site::new_id();
-        let is_ours = wanted.image != "agent";
+    /// Starts a container without waiting.
+    pub(super) fn container(&self, container_spec: &Wanted) -> Container<'a> {
+        let (pod, context) = (self.pod, &container_spec.security_context);
+        let id = testbed::new_id();
+        let is_ours = container_spec.image != "agent";
         let image: Value =
-            serde_json::from_str(&fs::read_to_string(crate::containers::deploy("image.json")).unwrap())
+            serde_json::from_str(&fs::read_to_string(crate::containers::deploy_file("image.json")).unwrap())
                 .unwrap();
         let entrypoint =
             image["Entrypoint"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned());
-        let command = if wanted.command.is_empty() { entrypoint.collect() } else { wanted.command.clone() };
-        let user = context.run_as_user.or(pod.spec.security_context.run_as_user).unwrap_or(OF_THE_IMAGE);
+        let command = if container_spec.command.is_empty() {
+            entrypoint.collect()
+        } else {
+            container_spec.command.clone()
+        };
+        let user = context.run_as_user.or(pod.spec.security_context.run_as_user).unwrap_or(IMAGE_UID);
         assert!(user != 0 || !context.run_as_non_root, "a kubelet does not start it");
         assert_eq!(context.seccomp_profile.kind, "RuntimeDefault");
-        let probe = wanted.startup_probe.as_ref();
+        let probe = container_spec.startup_probe.as_ref();
         let mut environment = pod.environment(is_ours);
-        environment.extend(wanted.env.iter().map(|variable| format!("{}={}", variable.name, variable.value)));
-        let mounts = wanted.volume_mounts.iter().map(|mount| {
+        environment.extend(
+            container_spec.env.iter().map(|variable| format!("{}={}", variable.name, variable.value)),
+        );
+        let mounts = container_spec.volume_mounts.iter().map(|mount| {
             let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name).unwrap();
-            (pod.place(volume), mount.mount_path.clone(), mount.read_only)
+            (pod.volume_path(volume), mount.mount_path.clone(), mount.read_only)
         });
         pod.site.start(Bundle {
             is_ours,
@@ -245,8 +250,8 @@ impl<'a> Sandbox<'a> {
             capabilities: capabilities(&context.capabilities.drop, &context.capabilities.add),
             no_new_privileges: !context.allow_privilege_escalation,
             read_only: context.read_only_root_filesystem,
-            working_dir: wanted.working_dir.clone().unwrap_or_else(|| "/".to_owned()),
-            command: command.into_iter().chain(wanted.args.iter().cloned()).collect(),
+            working_dir: container_spec.working_dir.clone().unwrap_or_else(|| "/".to_owned()),
+            command: command.into_iter().chain(container_spec.args.iter().cloned()).collect(),
             environment,
             mounts: mounts.collect(),
             cgroup: pod.cgroup_of(&id),

@@ -1,15 +1,15 @@
-//! A pod without a cluster: what the chart renders and what the webhook makes of a pod, started by a real container
-//! runtime with exactly the mounts, users, capabilities, namespaces and system calls that a kubelet would ask for.
+//! A pod without a cluster: the chart's and the webhook's output, started by a real runtime with exactly the
+//! mounts, users, capabilities, namespaces and system calls that a kubelet sets.
 
-mod calls;
-mod held;
+mod audit_stream;
+mod egress;
+mod isolation;
 mod kubelet;
 mod lifecycle;
 mod nftables;
-mod others;
+mod requests;
 mod spec;
 mod spiffe;
-mod streaming;
 
 use std::collections::BTreeMap;
 
@@ -17,35 +17,35 @@ use serde_json::{Value, json};
 
 use kubelet::{Objects, Pod};
 
-use super::{Driver, rendered};
+use super::{Driver, render};
 
-/// The pod of the chart's own agent.
-fn of_chart(driver: Driver) -> Pod {
-    of_values(driver, &json!({}))
+/// The pod of the chart's agent.
+fn chart_pod(driver: Driver) -> Pod {
+    chart_pod_with(driver, &json!({}))
 }
 
-/// The same with values of one's own beside.
-fn of_values(driver: Driver, more: &Value) -> Pod {
+/// The pod of the chart's agent with further values.
+fn chart_pod_with(driver: Driver, more: &Value) -> Pod {
     Pod::new(driver, |values| {
         let mut values = values.clone();
         json_patch::merge(&mut values, more);
-        let manifests = render(&values);
+        let manifests = render_values(&values);
         let deployment = manifests.iter().find(|it| it["kind"] == "Deployment").unwrap();
         (deployment["spec"]["template"]["spec"].clone(), config_maps(&manifests))
     })
 }
 
-/// A pod with these containers, as the webhook of these values changes it, with the policy that the chart writes.
-fn injected(more: &Value, containers: &Value) -> Pod {
+/// A pod with these containers, changed by the webhook, with the chart's policy.
+fn injected_pod(more: &Value, containers: &Value) -> Pod {
     Pod::new(Driver::Systemd, |values| {
-        let mut objects = config_maps(&render(values));
+        let mut objects = config_maps(&render_values(values));
         let mut injector = values.clone();
         json_patch::merge(&mut injector, more);
         json_patch::merge(&mut injector, &json!({ "mode": "injector", "agent": null, "policy": null }));
-        objects.extend(config_maps(&render(&injector)));
+        objects.extend(config_maps(&render_values(&injector)));
         let fragment = &objects["demo-agentsecrets-sidecar"]["sidecar.yaml"];
         let fragment =
-            agentsecrets::kubernetes::sidecar_template::Fragment::parse(fragment, "fragment".as_ref())
+            agentsecrets::kubernetes::sidecar_template::SidecarTemplate::parse(fragment, "fragment".as_ref())
                 .unwrap();
         let pod = json!({ "metadata": { "name": "coder" }, "spec": containers });
         let pod = serde_json::from_value(pod).unwrap();
@@ -54,10 +54,10 @@ fn injected(more: &Value, containers: &Value) -> Pod {
     })
 }
 
-fn render(values: &Value) -> Vec<Value> {
+fn render_values(values: &Value) -> Vec<Value> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, values.to_string()).unwrap();
-    rendered(file.path())
+    render(file.path())
 }
 
 fn config_maps(manifests: &[Value]) -> Objects {

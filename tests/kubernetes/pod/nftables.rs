@@ -1,22 +1,22 @@
-//! `capture: nftables`: what it holds, what it knows, and each thing that it cannot promise.
+//! `capture: nftables`: its guarantees, its limits, and the identity facts it has.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use serde_json::json;
 
-use super::held::{Outside, run};
+use super::egress::{OutsideServers, run_container};
 use super::kubelet::Pod;
-use super::{Driver, of_values};
-use crate::containers::site::{Container, IDLE, OTHER, SECRET};
-use crate::containers::trying::Trying;
-use crate::support::process::until;
+use super::{Driver, chart_pod_with};
+use crate::containers::egress::EgressProbe;
+use crate::containers::testbed::{Container, IDLE_COMMAND, OTHER_SECRET, SECRET};
+use crate::support::process::wait_until;
 
-fn ruled() -> Pod {
-    of_values(Driver::Systemd, &json!({ "capture": "nftables" }))
+fn nftables_pod() -> Pod {
+    chart_pod_with(Driver::Systemd, &json!({ "capture": "nftables" }))
 }
 
-/// Puts a policy with these agents and both secrets in force.
+/// Writes a policy with these agents, and both secrets.
 fn policy(pod: &Pod, agents: &str) {
     let files = [
         ("policy.yaml", format!("version: 1\nagents:\n{agents}")),
@@ -24,12 +24,12 @@ fn policy(pod: &Pod, agents: &str) {
     ];
     let files = files.map(|(name, text)| (name.to_owned(), text));
     pod.write_files("agentsecrets-policy", &BTreeMap::from(files), 0o644);
-    let files = [("STRIPE_KEY", SECRET), ("OTHER_KEY", OTHER)];
+    let files = [("STRIPE_KEY", SECRET), ("OTHER_KEY", OTHER_SECRET)];
     let files = files.map(|(name, text)| (name.to_owned(), text.to_owned()));
     pod.write_files("agentsecrets-secrets", &BTreeMap::from(files), 0o444);
 }
 
-fn entry(pod: &Pod, name: &str, fact: &str, secret: &str) -> String {
+fn agent_entry(pod: &Pod, name: &str, fact: &str, secret: &str) -> String {
     let port = pod.api.port();
     format!(
         "  - name: {name}\n    match: {{ {fact} }}\n    allow:\n      - host: api.test\n        ports: [{port}]\n        private: true\n        secrets: [{secret}]\n"
@@ -37,18 +37,18 @@ fn entry(pod: &Pod, name: &str, fact: &str, secret: &str) -> String {
 }
 
 #[test]
-fn an_agents_call_gets_its_credential_and_its_user_is_all_that_is_known() {
-    let pod = ruled();
+fn request_gets_credential_and_only_uid_is_known() {
+    let pod = nftables_pod();
     let add = &pod.sidecar().security_context.capabilities.add;
     assert_eq!(*add, ["NET_ADMIN", "SETGID", "SETUID"]);
     assert!(
         pod.spec.volumes.iter().all(|volume| volume.host_path.is_none()),
         "nothing of the node is mounted"
     );
-    let sandbox = pod.sandbox();
+    let sandbox = pod.start_sandbox();
     let [sidecar, agent] = sandbox.start().try_into().ok().unwrap();
     let answer = agent.curl(&["-i"], &pod.url("/echo")).ok();
-    assert_eq!(pod.api.only().header("authorization"), format!("Bearer {SECRET}"));
+    assert_eq!(pod.api.only_request().header("authorization"), format!("Bearer {SECRET}"));
     assert!(answer.contains("[REDACTED_BY_AGENTSECRETS]") && !answer.contains(SECRET), "{answer}");
     let record = sidecar.audit().pop().unwrap();
     assert_eq!((&record["status"], &record["agent_id"]), (&"OK".into(), &"coder".into()), "{record}");
@@ -64,21 +64,21 @@ fn an_agents_call_gets_its_credential_and_its_user_is_all_that_is_known() {
     }
 }
 
-/// What a policy can tell apart is users; a fact that nobody can prove here never holds.
+/// A policy can tell users apart; other facts cannot be proven here and never match.
 #[test]
-fn agents_of_two_users_have_a_secret_each_and_a_container_proves_nothing() {
-    let pod = ruled();
-    let agents =
-        entry(&pod, "one", "uid: 1000", "STRIPE_KEY") + &entry(&pod, "two", "uid: 1001", "OTHER_KEY");
+fn agents_are_told_apart_by_uid_only() {
+    let pod = nftables_pod();
+    let agents = agent_entry(&pod, "one", "uid: 1000", "STRIPE_KEY")
+        + &agent_entry(&pod, "two", "uid: 1001", "OTHER_KEY");
     policy(&pod, &agents);
-    let sandbox = pod.sandbox();
+    let sandbox = pod.start_sandbox();
     let [_sidecar, one] = sandbox.start().try_into().ok().unwrap();
-    let mut wanted = pod.spec.containers[0].clone();
-    wanted.security_context.run_as_user = Some(1001);
-    let two = sandbox.agent(&wanted);
+    let mut reduced = pod.spec.containers[0].clone();
+    reduced.security_context.run_as_user = Some(1001);
+    let two = sandbox.agent(&reduced);
     let spends = |agent: &Container<'_>, secret: &str| {
         let header = format!("Authorization: Bearer AS_SECRET_{secret}");
-        // From one port of one address, one after the other.
+        // Both use the same source address and port in turn.
         let words = [
             "curl",
             "-sS",
@@ -95,7 +95,7 @@ fn agents_of_two_users_have_a_secret_each_and_a_container_proves_nothing() {
         agent.exec(words.into_iter().chain([&*header, &pod.url("/echo")])).stdout
     };
     for _ in 0..3 {
-        for (agent, secret, value) in [(&one, "STRIPE_KEY", SECRET), (&two, "OTHER_KEY", OTHER)] {
+        for (agent, secret, value) in [(&one, "STRIPE_KEY", SECRET), (&two, "OTHER_KEY", OTHER_SECRET)] {
             assert_eq!(spends(agent, secret), "200");
             assert_eq!(pod.api.received().pop().unwrap().header("authorization"), format!("Bearer {value}"));
         }
@@ -104,54 +104,54 @@ fn agents_of_two_users_have_a_secret_each_and_a_container_proves_nothing() {
     for fact in
         [format!("container: {}", one.id), format!("cgroup: '{}/*'", pod.cgroup), "exe: '/**'".to_owned()]
     {
-        policy(&pod, &entry(&pod, "one", "uid: 1000", "STRIPE_KEY"));
-        until("the user is known", || spends(&one, "STRIPE_KEY") == "200");
-        policy(&pod, &entry(&pod, "one", &fact, "STRIPE_KEY"));
-        until(&fact, || spends(&one, "STRIPE_KEY") == "403");
+        policy(&pod, &agent_entry(&pod, "one", "uid: 1000", "STRIPE_KEY"));
+        wait_until("the user is known", || spends(&one, "STRIPE_KEY") == "200");
+        policy(&pod, &agent_entry(&pod, "one", &fact, "STRIPE_KEY"));
+        wait_until(&fact, || spends(&one, "STRIPE_KEY") == "403");
     }
 }
 
 #[test]
-fn killed_or_started_again_an_agent_is_served_or_offline_and_never_free() {
-    let pod = ruled();
-    let sandbox = pod.sandbox();
+fn restart_never_leaves_agent_unguarded() {
+    let pod = nftables_pod();
+    let sandbox = pod.start_sandbox();
     let mut running = sandbox.start().into_iter();
     let (sidecar, agent) = (running.next().unwrap(), running.next().unwrap());
-    let trying = Trying::start(&pod, &agent);
-    // A call may meet what the tracker of connections still has of another: it fails.
+    let trying = EgressProbe::start(&pod, &agent);
+    // A request may meet a stale conntrack entry: it fails.
     let served = |agent: &Container<'_>| {
         agent.curl(&["-o", "/dev/null", "-w", "%{http_code}"], &pod.url("/echo")).stdout == "200"
     };
-    until("the agent is served", || served(&agent));
+    wait_until("the agent is served", || served(&agent));
     sidecar.kill();
     assert_eq!(agent.curl(&[], &pod.url("/echo")).code, Some(7));
-    // A container that starts meanwhile is held too.
+    // A container that starts meanwhile is blocked too.
     let another = sandbox.agent(&pod.spec.containers[0]);
     assert_eq!(another.curl(&[], &pod.url("/echo")).code, Some(7));
     for _ in 0..3 {
-        // Each has rules of its own, which replace the last one's.
+        // Each sidecar's rules replace those of the previous one.
         let sidecar = sandbox.sidecar();
-        until("the agent is served", || served(&agent));
-        until("the other is served", || served(&another));
-        until("it is healthy", || sidecar.exec(["/agentsecrets", "health"]).code == Some(0));
+        wait_until("the agent is served", || served(&agent));
+        wait_until("the other is served", || served(&another));
+        wait_until("it is healthy", || sidecar.exec(["/agentsecrets", "health"]).code == Some(0));
         sidecar.kill();
     }
-    let idle = IDLE.map(str::to_owned).to_vec();
-    let mut beside = pod.sidecar().clone();
-    (beside.command, beside.args) = (idle, Vec::new());
-    assert_eq!(sandbox.agent(&beside).exec(["/agentsecrets", "health"]).code, Some(6), "nobody serves");
-    trying.got_nothing_out(&pod);
+    let idle = IDLE_COMMAND.map(str::to_owned).to_vec();
+    let mut neighbour = pod.sidecar().clone();
+    (neighbour.command, neighbour.args) = (idle, Vec::new());
+    assert_eq!(sandbox.agent(&neighbour).exec(["/agentsecrets", "health"]).code, Some(6), "nobody serves");
+    trying.assert_nothing_left(&pod);
 }
 
 #[test]
-fn the_sidecar_needs_each_capability_that_the_chart_gives_it() {
-    let pod = ruled();
-    let sandbox = pod.sandbox();
+fn sidecar_needs_each_granted_capability() {
+    let pod = nftables_pod();
+    let sandbox = pod.start_sandbox();
     let whole = pod.sidecar().clone();
     for missing in &whole.security_context.capabilities.add {
-        let mut wanted = whole.clone();
-        wanted.security_context.capabilities.add.retain(|name| name != missing);
-        let errors = sandbox.container(&wanted).end();
+        let mut spec = whole.clone();
+        spec.security_context.capabilities.add.retain(|name| name != missing);
+        let errors = sandbox.container(&spec).wait_for_failure();
         let expected =
             if missing == "NET_ADMIN" { "it takes CAP_NET_ADMIN" } else { "cannot give up privileges" };
         assert!(errors.contains(expected), "{missing}: {errors}");
@@ -159,8 +159,8 @@ fn the_sidecar_needs_each_capability_that_the_chart_gives_it() {
     drop(sandbox.sidecar());
 }
 
-/// Ways around rules, which know packets and not programs.
-const AROUND: &str = r"
+/// Bypass attempts against rules that know packets, not programs.
+const BYPASS_ATTEMPTS: &str = r"
 import errno, socket, sys
 out = sys.argv[1]
 def tell(name, call):
@@ -208,65 +208,68 @@ tell('closing', closing)
 ";
 
 #[test]
-fn no_way_around_the_rules_leads_out() {
-    let pod = ruled();
-    let sandbox = pod.sandbox();
+fn bypass_attempts_fail() {
+    let pod = nftables_pod();
+    let sandbox = pod.start_sandbox();
     let [sidecar, agent] = sandbox.start().try_into().ok().unwrap();
     assert_eq!(agent.status(&pod.url("/echo")), "200");
-    let out = pod.netns.here4().to_string();
-    // A connection of ours, as the kernel's tracker has it, which is over.
+    let out = pod.netns.local4().to_string();
+    // One of our connections that is closed, but still in conntrack.
     let ours = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 30111))\n\
         s.sendto(b'word-of-ours', (sys.argv[1], 4433))";
     sidecar.exec_as("64646:64646", &["/usr/bin/python3", "-c", ours, &out]).ok();
-    assert_eq!(pod.left("word-of-ours").len(), 1);
-    let said = agent.exec(["/usr/bin/python3", "-c", AROUND, &out]).ok();
-    assert!(said.contains("ping EPERM") || said.contains("ping EACCES"), "{said}");
-    assert!(said.contains("mark EPERM"), "{said}");
-    assert!(said.contains("door ") && said.contains("datagram "), "what listens was found: {said}");
-    assert!(!said.contains("door b'HTTP/1.1 200"), "{said}");
-    assert_eq!(pod.left("leak-").len(), 0, "{said}");
-    assert!(said.contains("port EPERM"), "{said}");
-    // Nothing but what is ours was even knocked at.
-    let knocks = pod.left_for(pod.netns.here4().into());
+    assert_eq!(pod.packets_with("word-of-ours").len(), 1);
+    let output = agent.exec(["/usr/bin/python3", "-c", BYPASS_ATTEMPTS, &out]).ok();
+    assert!(output.contains("ping EPERM") || output.contains("ping EACCES"), "{output}");
+    assert!(output.contains("mark EPERM"), "{output}");
+    assert!(output.contains("door ") && output.contains("datagram "), "what listens was found: {output}");
+    assert!(!output.contains("door b'HTTP/1.1 200"), "{output}");
+    assert_eq!(pod.packets_with("leak-").len(), 0, "{output}");
+    assert!(output.contains("port EPERM"), "{output}");
+    // No connection attempt reached anything but our servers.
+    let knocks = pod.packets_to(pod.netns.local4().into());
     let allowed = [pod.api.port(), 53, 4433];
     let others: Vec<_> = knocks.iter().filter(|packet| !allowed.contains(&packet.destination_port)).collect();
-    assert!(others.is_empty(), "{said} {others:?}");
+    assert!(others.is_empty(), "{output} {others:?}");
 }
 
-/// What the manual says that this capture cannot promise, seen.
+/// The manual's limits of this capture mode hold.
 #[test]
-fn what_cannot_be_promised_is_so() {
-    let pod = ruled();
-    let outside = Outside::of(&pod);
-    let sandbox = pod.sandbox();
+fn documented_limits_hold() {
+    let pod = nftables_pod();
+    let outside = OutsideServers::of(&pod);
+    let sandbox = pod.start_sandbox();
     let [sidecar, agent] = sandbox.start().try_into().ok().unwrap();
-    // Its own server on loopback is out of reach: rules do not see whose it is.
+    // Its own loopback server is unreachable: rules cannot see its owner.
     let own = "import socket; s = socket.create_server(('127.0.0.1', 8123)); c = socket.create_connection(('127.0.0.1', 8123), 3)\n\
         c.settimeout(3); c.sendall(b'GET / HTTP/1.1\\r\\nhost: 127.0.0.1\\r\\n\\r\\n'); print(c.recv(99))";
     assert!(agent.exec(["/usr/bin/python3", "-c", own]).ok().contains("403 Forbidden"));
-    // With nobody who serves, whoever takes up the door's port has what other agents of the pod send.
+    // Without a serving process, a container that binds the listener's port receives other agents' traffic.
     let find = "import sys; print([int(l.split()[1].split(':')[1], 16) for l in list(open('/proc/net/tcp'))[1:] if l.split()[3] == '0A'])";
-    let doors = agent.exec(["/usr/bin/python3", "-c", find]).ok();
+    let listeners = agent.exec(["/usr/bin/python3", "-c", find]).ok();
     sidecar.kill();
     let take = "import socket, sys, select\nservers = [socket.create_server(('127.0.0.1', port)) for port in eval(sys.argv[1])]\n\
         print('up', flush=True); s = select.select(servers, [], [], 20)[0][0]; print(s.accept()[0].recv(99))";
-    let mut other =
-        agent.beside(&["/usr/bin/python3", "-c", take, &doors]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut other = agent
+        .exec_command(&["/usr/bin/python3", "-c", take, &listeners])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut output = std::io::BufReader::new(other.stdout.take().unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut output, &mut line).unwrap();
     assert_eq!(line, "up\n");
-    let plain = format!("http://{}:80/", pod.netns.here4());
+    let plain = format!("http://{}:80/", pod.netns.local4());
     agent.curl(&["-m", "3"], &plain);
     line.clear();
     std::io::BufRead::read_line(&mut output, &mut line).unwrap();
     assert!(line.contains("GET / HTTP/1.1"), "{line}");
     other.wait().unwrap();
-    // It stays within the pod, and holds no value.
-    assert_eq!(pod.left("GET /").len(), 0);
-    // A container that runs as the sidecar's user is let out.
-    let mut wanted = pod.spec.containers[0].clone();
-    wanted.security_context.run_as_user = Some(64646);
-    run(&sandbox, &mut wanted, &outside.tries());
-    assert!(!pod.left("leak-by-udp4").is_empty());
+    // The traffic stays in the pod and holds no value.
+    assert_eq!(pod.packets_with("GET /").len(), 0);
+    // A container with the sidecar's uid has egress.
+    let mut reduced = pod.spec.containers[0].clone();
+    reduced.security_context.run_as_user = Some(64646);
+    run_container(&sandbox, &mut reduced, &outside.egress_attempts());
+    assert!(!pod.packets_with("leak-by-udp4").is_empty());
 }

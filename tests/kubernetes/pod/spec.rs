@@ -1,9 +1,9 @@
-//! A pod as a test reads it: every key that the chart and the webhook write, and none that a test would pass over.
+//! A pod as the tests read it: every key that the chart and the webhook write; an unknown key is an error.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What a kubelet is given.
+/// The pod spec for a kubelet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct PodSpec {
@@ -18,14 +18,13 @@ pub(super) struct PodSpec {
     pub(super) security_context: PodContext,
 }
 
-/// What holds for each container that says nothing else.
+/// Defaults of the pod's containers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct PodContext {
     pub(super) run_as_user: Option<u32>,
 }
 
-/// A container of it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Container {
@@ -114,7 +113,7 @@ pub(super) struct Mount {
     pub(super) read_only: bool,
 }
 
-/// A volume of it: one of the sources.
+/// A volume with one of the sources.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Volume {

@@ -1,11 +1,11 @@
-"""A SPIFFE Workload API, by the standard's own messages as a package of its authors has them.
+"""A SPIFFE Workload API with the standard's messages from its authors' package.
 
 workload_api.py SOCKET
 
-It reads what it says from then on, one JSON object a line, and answers `said` when it does:
+It reads its next response as one JSON object a line, and prints `said` once it applies:
 {"issue": [[ID, SECONDS], …]}  identities, each valid for so long from now
-{"odd": KIND}                  an answer that is none: `empty`, `bytes`, or `authority`, whose leaf may sign others
-{"deny": MESSAGE}              what it says where nothing is registered
+{"odd": KIND}                  an invalid response: `empty`, `bytes`, or `authority`, whose leaf may sign others
+{"deny": MESSAGE}              the error for an unregistered workload
 """
 
 import datetime
@@ -110,7 +110,7 @@ def main():
     service.add_SpiffeWorkloadAPIServicer_to_server(api, server)
     for line in sys.stdin:
         api.say(json.loads(line))
-        # It serves once it knows what to say.
+        # It serves once it has a response.
         if api.number == 1:
             server.add_insecure_port(f"unix:{socket}")
             server.start()

@@ -1,5 +1,5 @@
-"""Asks for /KIND/N for every N at once, three times, and prints for each N the sizes of the chunks that the answers came
-in, each time, and when they came at the earliest."""
+"""Requests /KIND/N for every N at once, three times; prints for each N the chunk sizes of each response and their earliest
+times."""
 import json, os, socket, ssl, sys, time
 from concurrent.futures import ThreadPoolExecutor
 

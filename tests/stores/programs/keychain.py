@@ -1,4 +1,4 @@
-"""Another program at the keychain, by a library that is not ours: prints an item's value, or makes one."""
+"""An independent keychain client: prints an item's value, or creates one."""
 import sys
 
 import secretstorage

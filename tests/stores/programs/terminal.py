@@ -1,4 +1,4 @@
-"""Starts a command at a terminal of its own and types an answer to each prompt, given as PROMPT=ANSWER."""
+"""Starts a command at a new terminal and answers each prompt, given as PROMPT=ANSWER."""
 import os, pty, select, sys, time
 
 answers = [answer.split("=", 1) for answer in sys.argv[1 : sys.argv.index("--")]]

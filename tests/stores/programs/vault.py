@@ -1,4 +1,4 @@
-"""The vault's format by its description alone, with libraries that are not ours.
+"""An implementation of the vault's format from its description, with independent libraries.
 
 read FILE METHOD SECRET     prints every secret as JSON: [project, environment, name, value in base64, placeholder]
 write FILE METHOD SECRET    makes a vault of such JSON on standard input

@@ -82,7 +82,7 @@ fn kill(report: &mut Report) -> Result<()> {
         "agentsecrets",
         "--test",
         "tests",
-        "spine::kill::",
+        "end_to_end::kill_loop::",
         "--",
         "--include-ignored",
         "--nocapture",

@@ -16,9 +16,9 @@ use globset::GlobMatcher;
 use super::registry::{self, RegistryError};
 use crate::identity::Caller;
 use crate::identity::process_details::Look;
-use crate::policy::access_request::Ask;
-use crate::policy::bounds::Bounds;
-use crate::policy::grant::Spend;
+use crate::policy::access_request::AccessRequest;
+use crate::policy::capability_check::CapabilityCheck;
+use crate::policy::injection::SecretUse;
 use crate::sys::watched_file::{Followed, Reading};
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
@@ -99,14 +99,19 @@ impl Trust {
     }
 }
 
-impl Bounds for Trust {
-    fn refusal(&self, caller: &Caller, _ask: &Ask<'_>, spends: &[Spend]) -> Option<Rejection> {
+impl CapabilityCheck for Trust {
+    fn rejection(
+        &self,
+        caller: &Caller,
+        _ask: &AccessRequest<'_>,
+        spends: &[SecretUse],
+    ) -> Option<Rejection> {
         if spends.is_empty() || (!self.is_required && self.pins.get().is_empty()) {
             return None;
         }
         let standing = self.standing(caller);
         let objection = spends.iter().find_map(|spend| self.objection(&standing, caller, &spend.name))?;
-        Some(Rejection::new(ErrorCode::CapabilityDenied, "", objection))
+        Some(Rejection::new(ErrorCode::CapabilityDenied, objection))
     }
 }
 
@@ -141,7 +146,7 @@ impl Known {
         let mut known = Self::default();
         for pin in pins.all() {
             let invalid = |what| RegistryError::Invalid { path: path.to_path_buf(), line: 1, what };
-            let cgroup = pin.cgroup.as_ref().map(|glob| crate::policy::glob(glob).map_err(invalid));
+            let cgroup = pin.cgroup.as_ref().map(|glob| crate::policy::parse_glob(glob).map_err(invalid));
             let cgroup = cgroup.transpose()?.map(|glob| glob.compile_matcher());
             known.reserved.extend(pin.secrets.iter().cloned());
             let held = Held { pin: Arc::new(pin.clone()), cgroup };

@@ -80,7 +80,7 @@ impl Kept for Pins {
         for pin in &self.pins {
             pin.files().try_for_each(Pinned::check)?;
             if let Some(cgroup) = &pin.cgroup {
-                policy::glob(cgroup)?;
+                policy::parse_glob(cgroup)?;
             }
             if !seen.insert((&pin.program.path, pin.script_path())) {
                 return Err(format!("{} is pinned twice", pin.program.path.display()));

@@ -9,7 +9,7 @@ use super::pins::Pinned;
 use super::*;
 use crate::identity::process_details::{Ancestor, Script};
 use crate::identity::{IdentityError, Process};
-use crate::policy::grant::Style;
+use crate::policy::injection::InjectionStyle;
 use crate::types::target::{Scheme, Target};
 
 /// Who sees the script that a test says.
@@ -85,11 +85,17 @@ impl Place {
     /// Why `caller` may not spend `secret`; nothing, if it may.
     fn refused(&self, caller: &Caller, secret: &str) -> Option<String> {
         let target = Target { scheme: Scheme::Https, host: "api.net".parse().unwrap(), port: 443 };
-        let ask = Ask { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
-        let spends = [Spend { name: secret.parse().unwrap(), style: Style::Bearer }];
-        let refusal = self.trust().refusal(caller, &ask, &spends)?;
+        let ask = AccessRequest {
+            target: &target,
+            method: &Method::GET,
+            path: "/",
+            websocket: false,
+            references: &[],
+        };
+        let spends = [SecretUse { name: secret.parse().unwrap(), style: InjectionStyle::Bearer }];
+        let refusal = self.trust().rejection(caller, &ask, &spends)?;
         assert_eq!(refusal.code, ErrorCode::CapabilityDenied);
-        assert!(self.trust().refusal(caller, &ask, &[]).is_none(), "nothing is spent");
+        assert!(self.trust().rejection(caller, &ask, &[]).is_none(), "nothing is spent");
         Some(refusal.message)
     }
 }

@@ -136,7 +136,7 @@ impl Held {
             return Some("its pin holds inside a session alone".to_owned());
         }
         if let Some(cgroup) = &self.cgroup
-            && !(crate::policy::is_plain(&process.cgroup) && cgroup.is_match(&process.cgroup))
+            && !(crate::policy::is_canonical_path(&process.cgroup) && cgroup.is_match(&process.cgroup))
         {
             return Some(format!("its pin holds in another cgroup than {}", process.cgroup));
         }

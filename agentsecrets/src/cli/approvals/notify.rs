@@ -1,5 +1,5 @@
-//! A notification of the desktop for each request that waits, by the session's bus. It names no value, and what
-//! an agent said of the request cannot be markup.
+//! Desktop notifications for pending requests, over the D-Bus session bus. They contain no value, and text
+//! from an agent is escaped so that it is never markup.
 
 use std::collections::HashMap;
 
@@ -7,32 +7,31 @@ use anstream::eprintln;
 use zbus::blocking::Connection;
 use zbus::zvariant::Value;
 
-use super::show::{masked, secrets};
-use crate::approval::entry::Question;
+use super::show::{mask_query, secrets_summary};
+use crate::approval::files::StoredRequest;
 use crate::audit::visible;
-use crate::cli::{Exit, Failure};
+use crate::types::failure::{ErrorContext, Failure};
 
-/// The service, by the freedesktop specification.
+/// The bus name of the freedesktop notification service.
 const SERVICE: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
-/// How much of one text is shown, in characters.
-const MOST: usize = 200;
+const MAX_TEXT_CHARS: usize = 200;
 
-/// The person's desktop.
+/// A connection to the session bus.
 pub(super) struct Desktop(Connection);
 
 impl Desktop {
-    /// The desktop of this session.
-    pub(super) fn find() -> Result<Self, Failure> {
-        Connection::session().map(Self).map_err(|error| {
-            Failure::new(Exit::Failure, format!("there is no desktop to notify: {error}"))
-                .hint("run it in the session of your desktop, or without --notify")
-        })
+    /// Connects to the session bus.
+    pub(super) fn connect() -> Result<Self, Failure> {
+        Connection::session()
+            .map(Self)
+            .context("there is no desktop to notify")
+            .map_err(|failure| failure.hint("run it in the session of your desktop, or without --notify"))
     }
 
-    /// Tells of `question`. Where nobody shows notifications that is said, and not the end.
-    pub(super) fn tell(&self, question: &Question) {
-        let (summary, body) = words(question);
+    /// Shows a notification for `question`. A failure is printed and ignored.
+    pub(super) fn notify(&self, question: &StoredRequest) {
+        let (summary, body) = notification_text(question);
         let hints = HashMap::from([("urgency", Value::U8(2))]);
         let actions: &[&str] = &[];
         let notification = ("AgentSecrets", 0u32, "dialog-password", summary, body, actions, hints, -1i32);
@@ -42,21 +41,21 @@ impl Desktop {
     }
 }
 
-fn words(question: &Question) -> (String, String) {
+fn notification_text(question: &StoredRequest) -> (String, String) {
     let summary = format!("Agent {} asks for your approval", question.agent);
     let body = format!(
         "{} {}\n{}\nagentsecrets approve {}",
-        shown(&question.method),
-        shown(&masked(&question.url)),
-        secrets(&question.secrets),
+        plain_text(&question.method),
+        plain_text(&mask_query(&question.url)),
+        secrets_summary(&question.secrets),
         question.id
     );
     (summary, body)
 }
 
-/// Text from an agent, bounded, without characters that deceive or mean something in markup.
-fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(MOST).collect();
+/// Text from an agent, shortened, with deceptive characters and markup escaped.
+fn plain_text(text: &str) -> String {
+    let mut short: String = text.chars().take(MAX_TEXT_CHARS).collect();
     if short.len() < text.len() {
         short.push('…');
     }
@@ -65,11 +64,11 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::shown;
+    use super::plain_text;
 
     #[test]
-    fn what_an_agent_says_is_no_markup_and_not_long() {
-        assert_eq!(shown("/<b>a</b>&amp;\u{202e}\n"), "/&lt;b&gt;a&lt;/b&gt;&amp;amp;\\u{202e}\\u{a}");
-        assert_eq!(shown(&"a".repeat(1000)).chars().count(), 201);
+    fn agent_text_is_escaped_and_shortened() {
+        assert_eq!(plain_text("/<b>a</b>&amp;\u{202e}\n"), "/&lt;b&gt;a&lt;/b&gt;&amp;amp;\\u{202e}\\u{a}");
+        assert_eq!(plain_text(&"a".repeat(1000)).chars().count(), 201);
     }
 }

@@ -1,20 +1,20 @@
-//! A held request as a person sees it. What the agent said of it cannot deceive: control, direction and
-//! invisible characters are written out, and no line of a body looks like one of ours.
+//! Prints a pending request. Text from the agent cannot deceive: control, bidirectional and invisible
+//! characters are escaped, and every line of a body has a prefix.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::approval::entry::{Question, Spent, seconds};
+use crate::approval::files::{StoredRequest, StoredSecretUse, unix_seconds};
 use crate::audit::visible;
 
-/// On a few lines.
-pub(super) fn text(question: &Question, whole: bool) -> String {
-    let url = if whole { question.url.clone() } else { masked(&question.url) };
-    let left = question.waits_until - seconds();
+/// The request as a few lines of text; `whole` adds query values, headers and body.
+pub(super) fn text(question: &StoredRequest, whole: bool) -> String {
+    let url = if whole { question.url.clone() } else { mask_query(&question.url) };
+    let left = question.waits_until - unix_seconds();
     let state = match left {
         1.. => format!("waits {left} s"),
-        _ => "was told to come again".to_owned(),
+        _ => "timed out; the agent may repeat it".to_owned(),
     };
     let program = &question.program;
     let mut text = format!(
@@ -28,8 +28,8 @@ pub(super) fn text(question: &Question, whole: bool) -> String {
         program.uid,
         visible(&program.cgroup),
         visible(&question.session),
-        secrets(&question.secrets),
-        body(question),
+        secrets_summary(&question.secrets),
+        body_summary(question),
         visible(&question.rule),
     );
     if whole {
@@ -48,12 +48,12 @@ pub(super) fn text(question: &Question, whole: bool) -> String {
     text
 }
 
-/// The same for programs.
-pub(super) fn json(question: &Question, whole: bool) -> Value {
+/// The request as JSON; `whole` adds query values, headers and body.
+pub(super) fn json(question: &StoredRequest, whole: bool) -> Value {
     let mut value = json!({
         "id": question.id,
         "method": question.method,
-        "url": if whole { question.url.clone() } else { masked(&question.url) },
+        "url": if whole { question.url.clone() } else { mask_query(&question.url) },
         "agent": question.agent,
         "session": question.session,
         "program": question.program,
@@ -62,9 +62,9 @@ pub(super) fn json(question: &Question, whole: bool) -> Value {
         "websocket": question.websocket,
         "body_bytes": question.body_bytes,
         "digest": question.digest,
-        "asked": question.asked,
-        "waits_seconds": (question.waits_until - seconds()).max(0),
-        "session_covers": question.same,
+        "asked": question.created,
+        "waits_seconds": (question.waits_until - unix_seconds()).max(0),
+        "session_covers": question.scope,
     });
     if let Some(object) = value.as_object_mut().filter(|_| whole) {
         object.insert("headers".to_owned(), json!(question.headers));
@@ -74,8 +74,8 @@ pub(super) fn json(question: &Question, whole: bool) -> Value {
     value
 }
 
-/// A URL without what stands behind its question mark's equal signs.
-pub(super) fn masked(url: &str) -> String {
+/// `url` without the values of its query.
+pub(super) fn mask_query(url: &str) -> String {
     let Some((url, query)) = url.split_once('?') else { return url.to_owned() };
     let masked = query.split('&').map(|pair| match pair.split_once('=') {
         Some((name, _)) => format!("{name}=…"),
@@ -84,9 +84,9 @@ pub(super) fn masked(url: &str) -> String {
     format!("{url}?{}", masked.collect::<Vec<_>>().join("&"))
 }
 
-/// Which secrets it would spend.
-pub(super) fn secrets(secrets: &[Spent]) -> String {
-    let one = |spent: &Spent| match spent.place.as_str() {
+/// The secrets that the request would use.
+pub(super) fn secrets_summary(secrets: &[StoredSecretUse]) -> String {
+    let one = |spent: &StoredSecretUse| match spent.place.as_str() {
         "" => spent.name.to_string(),
         place => format!("{} ({place})", spent.name),
     };
@@ -96,9 +96,9 @@ pub(super) fn secrets(secrets: &[Spent]) -> String {
     }
 }
 
-fn body(question: &Question) -> String {
+fn body_summary(question: &StoredRequest) -> String {
     match (question.websocket, question.body_bytes) {
-        (true, _) => "opens a WebSocket, whose messages you are not asked about".to_owned(),
+        (true, _) => "opens a WebSocket, whose messages need no approval".to_owned(),
         (false, 0) => "no body".to_owned(),
         (false, bytes) => format!("a body of {bytes} bytes"),
     }
@@ -109,8 +109,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_shown_by_its_names() {
-        assert_eq!(masked("https://a.net/x?k=v&l=m=n&bare"), "https://a.net/x?k=…&l=…&…");
-        assert_eq!(masked("https://a.net/x"), "https://a.net/x");
+    fn query_values_are_masked() {
+        assert_eq!(mask_query("https://a.net/x?k=v&l=m=n&bare"), "https://a.net/x?k=…&l=…&…");
+        assert_eq!(mask_query("https://a.net/x"), "https://a.net/x");
     }
 }

@@ -1,4 +1,4 @@
-//! `agentsecrets audit stream`: records as they are written, for whoever collects them.
+//! `agentsecrets audit stream`: sends audit records to a collector as they are written.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,72 +8,73 @@ use anstream::eprintln;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Context, Exit, Failure};
+use crate::cli::context::Context;
 use crate::server::builder;
-use crate::server::export::{Collector, Counts, Stream, StreamError, Target};
+use crate::server::export::{AuditStream, Collector, Metrics, StreamError, StreamTarget};
 use crate::server::logging;
 use crate::sys;
+use crate::types::failure::{ErrorContext, Exit, Failure};
 
-/// Send each record on as it is written, as one JSON object a line
+/// Stream records as they are written, one JSON object per line
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agentsecrets audit stream | vector --config vector.yaml
   agentsecrets audit stream --to https://collector:4318 --position stream.json --metrics 127.0.0.1:9464
 
-A record that announces a request has the status INTENT; the one that says how it ended has the same id.
-OTEL_EXPORTER_OTLP_HEADERS and OTEL_RESOURCE_ATTRIBUTES mean what OpenTelemetry says.")]
+A record with the status INTENT announces a request; the record of its outcome has the same id.
+OTEL_EXPORTER_OTLP_HEADERS and OTEL_RESOURCE_ATTRIBUTES are used as OpenTelemetry specifies.")]
 pub(super) struct Args {
-    /// To standard output, to an OpenTelemetry collector by OTLP over HTTP, or nowhere, where it is only counted
+    /// Destination: standard output, an OpenTelemetry collector (OTLP over HTTP), or none (metrics only)
     #[arg(long, value_name = "stdout|URL|none", default_value = "stdout")]
     to: String,
-    /// Go on where the last stream that kept its position in this file came to
+    /// Keep the position in this file, and continue from it
     #[arg(long, value_name = "FILE")]
     position: Option<PathBuf>,
-    /// Without a position, begin with what is written from now on, not with the first record
+    /// Without a saved position, start with new records instead of the first one
     #[arg(long)]
     new: bool,
-    /// Count what is streamed for Prometheus, at http://ADDRESS/metrics
+    /// Serve Prometheus metrics of the streamed records at http://ADDRESS/metrics
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// End when standard input does, as for whoever started us
+    /// End when standard input is closed
     #[arg(long, hide = true)]
     until_input_ends: bool,
 }
 
 impl Args {
-    /// Whether it does more than print.
+    /// Whether the command does more than print.
     #[cfg(target_os = "linux")]
-    pub(super) fn reaches_out(&self) -> bool {
+    pub(super) fn has_outside_effects(&self) -> bool {
         self.to != "stdout" || self.position.is_some() || self.metrics.is_some()
     }
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<(), Failure> {
-    // What a collector asks for may be a key, and lies in our environment.
-    sys::protect_memory().map_err(|error| Failure::new(Exit::Failure, error))?;
+    // Our environment may hold the collector's key.
+    sys::protect_memory().map_err(Failure::from_error)?;
     #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_no_new_privs().map_err(|error| Failure::new(Exit::Failure, error))?;
+    nix::sys::prctl::set_no_new_privs().map_err(Failure::from_error)?;
     logging::to_stderr();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
+    let runtime = runtime.map_err(Failure::from_error)?;
     let streamed = runtime.block_on(stream(args, context));
-    // Somebody who does not read may keep a thread waiting.
+    // A reader that does not read may block a thread.
     runtime.shutdown_background();
     streamed
 }
 
 async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
-    let said = |name: &str| std::env::var(name).ok();
+    let variable = |name: &str| std::env::var(name).ok();
     let target = match &*args.to {
-        "stdout" => Target::Output,
-        "none" => Target::Nowhere,
+        "stdout" => StreamTarget::Stdout,
+        "none" => StreamTarget::None,
         url => {
             let tls = builder::upstream_tls()?;
             let (headers, attributes) =
-                (said("OTEL_EXPORTER_OTLP_HEADERS"), said("OTEL_RESOURCE_ATTRIBUTES"));
+                (variable("OTEL_EXPORTER_OTLP_HEADERS"), variable("OTEL_RESOURCE_ATTRIBUTES"));
             let collector = Collector::new(url, headers.as_deref(), attributes.as_deref(), &tls);
-            Target::Collector(Box::new(collector.map_err(|error| usage(&error))?))
+            StreamTarget::Collector(Box::new(collector.map_err(|error| usage(&error))?))
         }
     };
     let counts = match args.metrics {
@@ -83,10 +84,8 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener)
             });
-            let listener = listener.map_err(|error| {
-                Failure::new(Exit::Failure, format!("{address} cannot be listened on: {error}"))
-            })?;
-            let counts = Counts::new().map_err(|error| Failure::new(Exit::Failure, error))?;
+            let listener = listener.context(format!("cannot listen on {address}"))?;
+            let counts = Metrics::new().map_err(Failure::from_error)?;
             if let Ok(address) = listener.local_addr() {
                 eprintln!("metrics are at http://{address}/metrics");
             }
@@ -101,22 +100,27 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
             over.cancel();
         });
     }
-    let mut ending = sys::Ending::listen().map_err(|error| Failure::new(Exit::Failure, error))?;
-    let asked = stop.clone();
+    let mut ending = sys::Ending::listen().map_err(Failure::from_error)?;
+    let cancelled = stop.clone();
     tokio::spawn(async move {
         ending.asked().await;
-        asked.cancel();
+        cancelled.cancel();
     });
-    let stream =
-        Stream { folder: context.home.audit(), position: args.position, only_new: args.new, target, counts };
+    let stream = AuditStream {
+        folder: context.home.audit(),
+        position_file: args.position,
+        only_new: args.new,
+        target,
+        metrics: counts,
+    };
     match stream.run(&stop).await {
-        // Whoever reads us has seen enough.
+        // The reader closed the pipe.
         Err(StreamError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         ended => ended.map_err(|error| {
             let failure = Failure::new(Exit::Failure, &error);
             match error {
                 StreamError::Collector(_) => {
-                    failure.hint("the position is kept: nothing is lost once it does")
+                    failure.hint("the position is kept: no record is lost once the collector answers")
                 }
                 StreamError::Position { .. } => failure.hint("remove the file to stream the whole log again"),
                 _ => failure,

@@ -1,4 +1,4 @@
-//! How an answer is printed.
+//! Prints the response of `agentsecrets call`.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::call::Answer;
-use crate::cli::{Exit, Failure};
+use crate::call::CallResponse;
+use crate::types::failure::Failure;
 
-/// As other programs read it.
+/// The JSON output, which other programs parse.
 #[derive(Serialize)]
 struct Envelope<'a> {
     status: u16,
@@ -22,8 +22,8 @@ struct Envelope<'a> {
     error: Option<&'a str>,
 }
 
-/// Prints `answer`, and gives the exit code.
-pub(super) fn print(answer: Answer, as_json: bool, took: Duration) -> Result<ExitCode, Failure> {
+/// Prints the response and returns the exit code.
+pub(super) fn print(answer: CallResponse, as_json: bool, took: Duration) -> Result<ExitCode, Failure> {
     let mut text = if as_json {
         let mut text = serde_json::to_vec(&envelope(&answer, took)).unwrap_or_default();
         text.push(b'\n');
@@ -33,20 +33,20 @@ pub(super) fn print(answer: Answer, as_json: bool, took: Duration) -> Result<Exi
     } else {
         [format!("HTTP {}\n\n", answer.status).as_bytes(), &answer.body].concat()
     };
-    // Scripts get the very bytes; a person's next prompt gets a line of its own.
+    // Scripts get the exact bytes; at a terminal the prompt starts on a new line.
     if io::stdout().is_terminal() && !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
     }
     match io::stdout().lock().write_all(&text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::new(Exit::Failure, error));
+            return Err(Failure::from_error(error));
         }
         _ => {}
     }
     answer.failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn envelope(answer: &Answer, took: Duration) -> Envelope<'_> {
+fn envelope(answer: &CallResponse, took: Duration) -> Envelope<'_> {
     let mut headers = BTreeMap::<&str, Vec<String>>::new();
     for (name, value) in &answer.headers {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -1,47 +1,57 @@
-//! The request as the person's own: through every stage, in this process.
+//! Sends a request of the person through the pipeline in this process.
 
 use std::sync::Arc;
 
-use crate::call::{Here, Injection};
-use crate::cli::secrets::{open_store, store_failure};
-use crate::cli::{Context, Exit, Failure, mcp};
+use crate::call::{Injection, LocalSender};
+use crate::cli::context::Context;
+use crate::cli::mcp;
+use crate::cli::stores::open_store;
 use crate::identity::{Caller, IdentityError, who_started_us};
-use crate::policy::Live;
-use crate::server::builder::Stages;
+use crate::policy::PolicyWatcher;
+use crate::server::builder::PipelineBuilder;
 use crate::store::Store;
+use crate::types::failure::Failure;
 use crate::types::name::{AgentName, SecretName};
 
-/// What the person is called where agents have a name.
-const NAME: &str = "person";
+/// The agent name of the person in policy and log.
+const PERSON_AGENT_NAME: &str = "person";
 
-/// The way out for a request with the secrets of `injections`.
-pub(super) async fn door(injections: &[Injection], context: &Context) -> Result<Here, Failure> {
+/// The sender for a request with the secrets of `injections`.
+pub(super) async fn person_sender(
+    injections: &[Injection],
+    context: &Context,
+) -> Result<LocalSender, Failure> {
     let store = open_store(context)?;
-    let policy = mcp::policy(context)?;
-    let name: AgentName = NAME.parse().map_err(|error| Failure::new(Exit::Failure, error))?;
-    let stored = store.list(&context.project, &context.environment).map_err(store_failure)?;
-    // Not only those that are asked for: an answer may repeat what an earlier request brought.
+    let policy = mcp::load_policy(context)?;
+    let name: AgentName = PERSON_AGENT_NAME.parse().map_err(Failure::from_error)?;
+    let stored = store.list(&context.project, &context.environment)?;
+    // All stored secrets, not only the requested ones: a response may repeat a secret of an earlier request.
     let mut secrets: Vec<SecretName> = stored.into_iter().map(|entry| entry.name).collect();
     secrets.extend(injections.iter().map(|injection| injection.reference.name.clone()));
-    let policy = policy.of_the_person_narrowed(name, secrets, &context.scope.narrow);
-    let whose = (&context.project, &context.environment);
-    let stages =
-        Stages::of(&context.home, whose, Arc::new(Live::fixed(policy)), Arc::new(store))?.unbounded();
-    Ok(Here::once(&stages, caller(context).await))
+    let policy = policy.for_operator_restricted(name, secrets, &context.scope.restriction);
+    let scope = (&context.project, &context.environment);
+    let builder = PipelineBuilder::with_policy_and_store(
+        &context.home,
+        scope,
+        Arc::new(PolicyWatcher::fixed(policy)),
+        Arc::new(store),
+    )?
+    .for_operator();
+    Ok(LocalSender::for_one_request(&builder, caller(context).await))
 }
 
-/// The way out for a request of the agent whose `token` is shown.
-pub(super) async fn door_of_an_agent(token: &str, context: &Context) -> Result<Here, Failure> {
-    Ok(mcp::door_of_an_agent("", context).await?.showing(token))
+/// The sender for a request of the agent that owns `token`.
+pub(super) async fn agent_sender(token: &str, context: &Context) -> Result<LocalSender, Failure> {
+    Ok(mcp::agent_sender("", context).await?.with_token(token))
 }
 
-/// Who asks.
+/// The calling process.
 async fn caller(context: &Context) -> Result<Caller, IdentityError> {
     #[cfg(target_os = "linux")]
-    let at_the_door = context.ticket.as_ref().map(|ticket| ticket.process.clone());
+    let forwarded = context.invocation.as_ref().map(|invocation| invocation.process.clone());
     #[cfg(not(target_os = "linux"))]
-    let at_the_door = None;
-    let process = Arc::new(match at_the_door {
+    let forwarded = None;
+    let process = Arc::new(match forwarded {
         Some(process) => process,
         None => who_started_us().await?,
     });

@@ -1,15 +1,16 @@
-//! `agentsecrets daemon`: the process behind the person's door, on a machine where secrets belong to a user of
-//! their own.
+//! `agentsecrets daemon`: the privilege-separated daemon of a strict machine, where secrets belong to a user
+//! of their own.
 
 mod install;
 
 use std::process::ExitCode;
 
-use super::{Exit, Failure};
-use crate::cli::privsep::VERBS;
-use crate::privsep::daemon::{Part, serve};
+use crate::operator::authorizer::CommandPolicy;
+use crate::operator::daemon::{DaemonProcess, serve};
+use crate::types::failure::Failure;
+use install::PresenceMethod;
 
-/// Serve the person's door. systemd starts this; `daemon install` arranges it.
+/// Run the daemon that keeps secrets under a user of its own. `daemon install` sets it up for systemd
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sudo agentsecrets daemon install
@@ -17,57 +18,47 @@ use crate::privsep::daemon::{Part, serve};
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Only one half of it
+    /// Run only one process of the daemon
     #[arg(long, value_name = "PART", hide = true)]
-    part: Option<Half>,
+    part: Option<DaemonPart>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Make this machine strict: a user, folders, units, and root's word in /etc/agentsecrets
+    /// Make this machine strict: create a user, folders, systemd units and /etc/agentsecrets
     #[command(after_help = "Examples:
   sudo agentsecrets daemon install
   sudo agentsecrets daemon install --presence polkit")]
     Install {
-        /// How people prove to be there: polkit asks in their desktop, or at the terminal, for their login
+        /// Method to confirm presence: a passphrase, or polkit (asks for the login password)
         #[arg(long, value_enum, value_name = "MEANS")]
-        presence: Option<Asked>,
+        presence: Option<PresenceMethod>,
     },
-    /// Undo that
+    /// Undo the installation
     #[command(after_help = "Example: sudo agentsecrets daemon uninstall")]
     Uninstall {
-        /// Remove what is stored, and the user, too
+        /// Remove the stored secrets and the user, too
         #[arg(long)]
         purge: bool,
     },
 }
 
-/// How people prove to be there.
+/// A process of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Asked {
-    /// By a passphrase of its own, at the terminal.
-    Passphrase,
-    /// By polkit.
-    Polkit,
+enum DaemonPart {
+    /// Reads the requests of clients, without privileges.
+    Frontend,
+    /// Starts commands, with privileges.
+    Monitor,
 }
 
-/// One half of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Half {
-    /// What reads what clients send.
-    Porter,
-    /// What starts commands.
-    Starter,
-}
-
-/// Runs the verb.
-pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: Args, policy: &CommandPolicy) -> Result<ExitCode, Failure> {
     let part = args.part.map(|half| match half {
-        Half::Porter => Part::Porter,
-        Half::Starter => Part::Starter,
+        DaemonPart::Frontend => DaemonProcess::Frontend,
+        DaemonPart::Monitor => DaemonProcess::Monitor,
     });
     match args.verb {
-        None => serve(part, &VERBS)?,
+        None => serve(part, policy)?,
         Some(Verb::Install { presence }) => install::install(presence)?,
         Some(Verb::Uninstall { purge }) => install::uninstall(purge)?,
     }

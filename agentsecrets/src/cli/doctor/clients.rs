@@ -1,16 +1,16 @@
-//! Which programs trust a run's authority, and what to do about those that cannot know of it. What can be
-//! looked at on this machine is looked at; the rest is said, so that nobody has to find out by failing.
+//! Lists the programs that trust the CA of a run, and a fix for those that do not. It inspects this machine
+//! where it can, and names the other cases so that nobody has to find them by failing.
 
 use std::path::{Path, PathBuf};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::launch::view::AUTHORITY;
 use crate::launch::view::BUNDLE;
 use crate::launch::view::JAVA;
 use crate::launch::view::ca_bundle;
 
-/// How clients learn of the authority.
-const REACHED: &[(&str, &str)] = &[
+/// Clients that trust the CA, with the setting that makes them do so.
+const TRUSTING_CLIENTS: &[(&str, &str)] = &[
     ("OpenSSL, and with it curl, Python, Ruby, PHP and Perl", "SSL_CERT_FILE, or the system's bundle"),
     ("GnuTLS, and with it wget and Debian's git", "the system's bundle"),
     ("git, cargo, Composer, Julia, the clouds' own tools", "a variable of each"),
@@ -19,28 +19,26 @@ const REACHED: &[(&str, &str)] = &[
     ("Go, and Rust with the system's roots", "SSL_CERT_FILE, or the system's bundle"),
 ];
 
-/// Browsers, which keep roots of their own.
+/// Browsers, which have a root store of their own.
 const BROWSERS: &[&str] = &["firefox", "firefox-esr", "chromium", "chromium-browser", "google-chrome"];
 
-/// One line for the list of all findings, and one for each program here that is not reached.
+/// One line for the full list of findings, and one for each program here that does not trust the CA.
 pub(super) fn summary() -> Vec<Finding> {
     let system = ca_bundle::system();
     let mut findings = vec![if system.is_empty() {
         no_bundle()
     } else {
-        Finding::good(
-            "common clients trust a run's authority; `agentsecrets doctor clients` names the others",
-        )
+        Finding::good("common clients trust the CA of a run; `agentsecrets doctor clients` lists the others")
     }];
     findings.extend(browsers());
     findings
 }
 
-/// Every kind of client.
+/// Findings for every kind of client.
 pub(super) fn all() -> Vec<Finding> {
     let (home, folder) = (home(), std::env::current_dir().unwrap_or_default());
     let mut findings: Vec<Finding> =
-        REACHED.iter().map(|(who, how)| Finding::good(format!("{who}: by {how}"))).collect();
+        TRUSTING_CLIENTS.iter().map(|(who, how)| Finding::good(format!("{who}: by {how}"))).collect();
     match ca_bundle::system() {
         bundles if bundles.is_empty() => findings.push(no_bundle()),
         bundles => findings.push(Finding::good(format!("the system's bundle: {}", list(&bundles)))),
@@ -75,9 +73,7 @@ pub(super) fn all() -> Vec<Finding> {
 
 fn no_bundle() -> Finding {
     Finding::warning(
-        format!(
-            "the system has no bundle of roots: clients that read no variable ({BUNDLE}) will not trust us"
-        ),
+        format!("the system has no CA bundle: clients that read no variable ({BUNDLE}) will not trust us"),
         "apt-get install ca-certificates",
     )
 }
@@ -91,12 +87,13 @@ fn browsers() -> Option<Finding> {
          -i {AUTHORITY} (Firefox: -d sql: and the folder of its profile)"
     );
     let names = found.join(" and ");
-    (!found.is_empty()).then(|| Finding::warning(format!("{names}: a browser keeps roots of its own"), fix))
+    (!found.is_empty())
+        .then(|| Finding::warning(format!("{names}: browsers have a root store of their own"), fix))
 }
 
-/// The home of whom `run` would start an agent as.
+/// The home of the user as whom `run` would start an agent.
 fn home() -> PathBuf {
-    let sudo = crate::launch::who_called_sudo().map(|user| user.dir);
+    let sudo = crate::launch::sudo_caller().map(|user| user.dir);
     sudo.or_else(|| std::env::var_os("HOME").map(PathBuf::from))
         .unwrap_or_else(|| Path::new("/").to_path_buf())
 }
@@ -107,13 +104,13 @@ fn list<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mark;
+    use super::super::finding::Severity;
     use super::*;
 
     #[test]
-    fn who_cannot_be_reached_is_told_what_to_do() {
+    fn every_problem_has_a_fix() {
         for finding in all() {
-            assert_eq!(finding.fix.is_some(), finding.mark != Mark::Good, "{}", finding.what);
+            assert_eq!(finding.fix.is_some(), finding.severity != Severity::Good, "{}", finding.what);
         }
     }
 }

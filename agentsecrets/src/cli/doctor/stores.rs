@@ -1,7 +1,7 @@
-//! Whether the stores that the configuration names can be read, each in its order.
+//! Checks that the configured stores can be read, in their order.
 
-use super::Finding;
-use crate::cli::Context;
+use super::finding::Finding;
+use crate::cli::context::Context;
 use crate::config::Config;
 use crate::store;
 use crate::store::Choice;
@@ -12,17 +12,17 @@ use crate::store::keychain;
 use crate::sys::files;
 use crate::vault;
 
-/// A finding for each store; none where the configuration is not valid, which is a finding already.
+/// One finding per store. An invalid configuration gives none, since it has a finding of its own.
 pub(super) fn all(context: &Context) -> Vec<Finding> {
     let choices = Config::load(&context.home.config()).map(|config| config.stores).unwrap_or_default();
-    choices.iter().map(|choice| of(choice, context)).collect()
+    choices.iter().map(|choice| check_store(choice, context)).collect()
 }
 
-fn of(choice: &Choice, context: &Context) -> Finding {
+fn check_store(choice: &Choice, context: &Context) -> Finding {
     match &choice.kind {
         Kind::Vault => vault(context),
-        // Without unlocking it: nobody is asked for a password by a look at what is wrong.
-        Kind::Keychain(_) => told(choice, keychain::look(), "the keychain can be reached"),
+        // The keychain stays locked: a check must not prompt for a password.
+        Kind::Keychain(_) => store_finding(choice, keychain::look(), "the keychain can be reached"),
         Kind::Mounted(_) | Kind::Command(_) => {
             let listed = store::open(std::slice::from_ref(choice), &context.home)
                 .list(&context.project, &context.environment);
@@ -30,15 +30,15 @@ fn of(choice: &Choice, context: &Context) -> Finding {
                 (Kind::Mounted(folder), Ok(entries)) => {
                     format!("{} secrets are mounted at {}", entries.len(), folder.path)
                 }
-                _ => "secrets are asked of a command when they are needed".to_owned(),
+                _ => "a command provides the secrets when they are needed".to_owned(),
             };
-            told(choice, listed.map(drop), &good)
+            store_finding(choice, listed.map(drop), &good)
         }
     }
 }
 
-/// A store's error says what to do after its colon.
-fn told(choice: &Choice, state: Result<(), StoreError>, good: &str) -> Finding {
+/// Makes a finding of a store error, whose text has the fix after its last colon.
+fn store_finding(choice: &Choice, state: Result<(), StoreError>, good: &str) -> Finding {
     let Err(error) = state else { return Finding::good(good) };
     let text = error.to_string();
     let (what, fix) = text.rsplit_once(": ").unwrap_or((&text, "look at config.yaml's `stores`"));

@@ -1,13 +1,14 @@
-//! Programs that were trusted and are not what they were.
+//! Checks that trusted programs are unchanged.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::audit::visible;
 use crate::authz::registry;
 use crate::authz::trust::pins::Pins;
-use crate::cli::Context;
-use crate::cli::trust::state;
+use crate::cli::context::Context;
+use crate::cli::trust::pin_state;
 
-/// One finding for each pin that does not hold, or one that says that all do; none, where there is no pin.
+/// One finding for each pin that does not match, or one that reports that all match. Without pins there is
+/// none.
 pub(super) fn all(context: &Context) -> Vec<Finding> {
     let pins = match registry::read::<Pins>(&context.home.trust()) {
         Ok(pins) => pins,
@@ -21,7 +22,7 @@ pub(super) fn all(context: &Context) -> Vec<Finding> {
         .iter()
         .filter_map(|pin| {
             let path = visible(&pin.program.path.to_string_lossy());
-            let fix = match state(pin) {
+            let fix = match pin_state(pin) {
                 ("as pinned", _) => return None,
                 ("unbound", _) => {
                     format!("agentsecrets trust add {path} --session, or --cgroup GLOB or --script FILE")
@@ -31,7 +32,7 @@ pub(super) fn all(context: &Context) -> Vec<Finding> {
                     "agentsecrets trust update {path}, with --from-package where a package brought it"
                 ),
             };
-            Some(Finding::warning(state(pin).1.unwrap_or_default(), fix))
+            Some(Finding::warning(pin_state(pin).1.unwrap_or_default(), fix))
         })
         .collect();
     match (found.is_empty(), pins.all().len()) {

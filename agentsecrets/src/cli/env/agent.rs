@@ -1,5 +1,5 @@
-//! Real values inside an agent's sandbox: asked of the interceptor, which gives them where the agent's entry
-//! says `env: true`, and keeps the record.
+//! `env` inside an agent's sandbox: requests the values from the interceptor, which gives them if the agent's
+//! policy entry has `env: true`, and records the export.
 
 use std::collections::BTreeMap;
 
@@ -10,50 +10,51 @@ use http::header::HOST;
 use http_body_util::BodyExt;
 use zeroize::Zeroizing;
 
-use super::Args;
+use super::args::Args;
 use super::variables::{Variable, choose};
 use crate::call::send;
-use crate::cli::{Exit, Failure};
 use crate::pipeline::value_export;
 use crate::types::body::empty;
+use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::SecretName;
 use crate::types::secret::Secret;
 
-/// The variables that `args` choose from what the agent may be given.
+/// The variables that `args` select from the values that the agent may have.
 pub(super) fn variables(args: &Args) -> Result<Vec<Variable>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| super::ours("cannot ask for the values", error))?;
-    // A file says for itself which it needs, and is not asked about the others.
-    let wanted: &[SecretName] = if args.env_file.is_some() { &[] } else { &args.only };
-    let values = runtime.block_on(ask(wanted))?;
-    let known: Vec<_> = values.keys().map(|name| (name.clone(), None)).collect();
+    let runtime = runtime.context_with_exit(Exit::Ours, "cannot ask for the values")?;
+    // `--only` does not limit the secrets that a file refers to.
+    let names: &[SecretName] = if args.env_file.is_some() { &[] } else { &args.only };
+    let values = runtime.block_on(fetch_values(names))?;
+    let available: Vec<_> = values.keys().map(|name| (name.clone(), None)).collect();
     let value = |name: &SecretName| {
         let value = values.get(name).map(|value| Secret::new(value.to_vec()));
         value.ok_or_else(|| Failure::new(Exit::NotFound, format!("secret '{name}' not found in keychain")))
     };
-    choose(args, &known, &value)
+    choose(args, &available, &value)
 }
 
-async fn ask(wanted: &[SecretName]) -> Result<BTreeMap<SecretName, Zeroizing<Vec<u8>>>, Failure> {
-    let unclear = || Failure::new(Exit::Ours, "the interceptor's answer cannot be understood");
-    let query = wanted.iter().map(|name| format!("only={name}")).collect::<Vec<_>>().join("&");
-    let url = format!("https://{}{}?{query}", value_export::HOST, value_export::PATH);
+async fn fetch_values(names: &[SecretName]) -> Result<BTreeMap<SecretName, Zeroizing<Vec<u8>>>, Failure> {
+    let unclear = || Failure::new(Exit::Ours, "the interceptor's response is not valid");
+    let query = names.iter().map(|name| format!("only={name}")).collect::<Vec<_>>().join("&");
+    let url = format!("https://{}{}?{query}", value_export::HOST, value_export::ENV_PATH);
     let request = Request::get(url).header(HOST, value_export::HOST).body(empty()).map_err(|_| unclear())?;
     let response = send(request, Vec::new()).await?;
     let (is_ok, status) = (response.status().is_success(), response.status());
     let body =
         Zeroizing::new(response.into_body().collect().await.map_err(|_| unclear())?.to_bytes().to_vec());
     if !is_ok {
-        let told: serde_json::Value = serde_json::from_slice(&body).map_err(|_| unclear())?;
-        let told = ["message", "error"].iter().find_map(|key| told.get(*key)?.as_str()).unwrap_or("refused");
+        let error: serde_json::Value = serde_json::from_slice(&body).map_err(|_| unclear())?;
+        let error =
+            ["message", "error"].iter().find_map(|key| error.get(*key)?.as_str()).unwrap_or("refused");
         let exit = match status.as_u16() {
             403 => Exit::Denied,
             502 => Exit::NotFound,
             503 => Exit::Locked,
             _ => Exit::Ours,
         };
-        return Err(Failure::new(exit, told)
-            .hint("use the placeholder: the variable of a secret's name holds it already"));
+        return Err(Failure::new(exit, error)
+            .hint("use the placeholder instead: the variable with the name of the secret already holds it"));
     }
     let object: BTreeMap<SecretName, &str> = serde_json::from_slice(&body).map_err(|_| unclear())?;
     let decode = |(name, text): (SecretName, &str)| {

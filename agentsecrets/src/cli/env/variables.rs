@@ -1,44 +1,46 @@
-//! Which variables a command is given: the stored secrets under their own names, or those of a .env file
-//! that names secrets in the place of values.
+//! Selects the variables of the command: stored secrets under their own names, or the variables of a .env
+//! file that refers to secrets.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::Args;
-use crate::cli::secrets::{dotenv, open_store, store_failure};
-use crate::cli::{Context, Exit, Failure};
-use crate::inject::placeholder::Vocabulary;
+use super::args::Args;
+use crate::cli::context::Context;
+use crate::cli::secrets::dotenv;
+use crate::cli::stores::open_store;
+use crate::inject::placeholder::Placeholders;
 use crate::store::{Key, Store};
 use crate::sys;
 use crate::sys::files;
+use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::SecretName;
 use crate::types::secret::Secret;
 
-/// The longest variable that the kernel passes on, in bytes, with its name and a final zero.
-const LONGEST: usize = 128 * 1024;
+/// The kernel's limit for one variable, with its name and the final zero.
+const MAX_VARIABLE_BYTES: usize = 128 * 1024;
 
-/// How a whole value may name a secret.
-const URL: &str = "agentsecrets://";
+/// Prefix of a value that is a reference to one secret.
+const SECRET_URL_PREFIX: &str = "agentsecrets://";
 
 /// One variable of the command.
 pub(super) struct Variable {
     name: SecretName,
     value: Secret,
-    /// The values of the secrets in it, where it is not just one.
+    /// The values of the secrets in it, unless the value is exactly one secret.
     parts: Vec<Secret>,
-    /// The secrets whose values are in it.
+    /// The secrets in it.
     pub(super) secrets: Vec<SecretName>,
 }
 
 impl Variable {
-    /// Name and value, as the system takes them.
+    /// Name and value for `Command::envs`.
     pub(super) fn as_pair(&self) -> (&OsStr, &OsStr) {
         (OsStr::new(self.name.as_str()), sys::os_text(self.value.expose()).unwrap_or_default())
     }
 
-    /// The values of secrets in it.
+    /// The secret values in it, which are masked.
     pub(super) fn into_values(self) -> Vec<Secret> {
         match (self.secrets.len(), self.parts.is_empty()) {
             (0, _) => Vec::new(),
@@ -48,37 +50,41 @@ impl Variable {
     }
 }
 
-/// The variables that `args` choose from the person's stores.
-pub(super) fn of(args: &Args, context: &Context) -> Result<Vec<Variable>, Failure> {
+/// The variables that `args` select from the person's stores.
+pub(super) fn from_stores(args: &Args, context: &Context) -> Result<Vec<Variable>, Failure> {
     let store = open_store(context)?;
     let Context { project, environment, scope, .. } = context;
-    let mut entries = store.list(project, environment).map_err(store_failure)?;
-    entries.retain(|entry| scope.narrow.leaves(&entry.name));
-    let known: Vec<_> = entries.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
+    let mut entries = store.list(project, environment)?;
+    entries.retain(|entry| scope.restriction.allows_secret(&entry.name));
+    let available: Vec<_> = entries.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
     let value = |name: &SecretName| {
-        if !scope.narrow.leaves(name) {
-            let what = format!("{} leaves {name} out of its `secrets`", scope.narrow.file);
+        if !scope.restriction.allows_secret(name) {
+            let what = format!("{} leaves {name} out of its `secrets`", scope.restriction.file);
             return Err(Failure::new(Exit::Denied, what));
         }
         let key = Key { project: project.clone(), environment: environment.clone(), name: name.clone() };
-        store.get(&key).map_err(store_failure)?.ok_or_else(|| {
+        store.get(&key)?.ok_or_else(|| {
             let what = format!("secret '{name}' not found in keychain ({project}/{environment})");
             Failure::new(Exit::NotFound, what).hint("agentsecrets secrets list")
         })
     };
-    choose(args, &known, &value)
+    choose(args, &available, &value)
 }
 
-/// The variables that `args` choose, where the secrets that are `known` have the values of `value`.
-pub(super) fn choose(args: &Args, known: &[Known], value: ValueOf<'_>) -> Result<Vec<Variable>, Failure> {
-    let chosen = Chosen { value, only: &args.only, known };
+/// The variables that `args` select from the secrets `available`, whose values `value` looks up.
+pub(super) fn choose(
+    args: &Args,
+    available: &[NamedSecret],
+    value: SecretLookup<'_>,
+) -> Result<Vec<Variable>, Failure> {
+    let chosen = Selection { value, only: &args.only, available };
     let mut variables = match &args.env_file {
-        Some(file) => chosen.of_file(file)?,
-        None if args.only.is_empty() => chosen.under_their_names(known.iter().map(|(name, _)| name))?,
+        Some(file) => chosen.from_file(file)?,
+        None if args.only.is_empty() => chosen.by_name(available.iter().map(|(name, _)| name))?,
         None => Vec::new(),
     };
     let missing = args.only.iter().filter(|name| !variables.iter().any(|variable| variable.name == **name));
-    let named = chosen.under_their_names(missing)?;
+    let named = chosen.by_name(missing)?;
     variables.extend(named);
     for variable in &variables {
         check(variable)?;
@@ -86,22 +92,19 @@ pub(super) fn choose(args: &Args, known: &[Known], value: ValueOf<'_>) -> Result
     Ok(variables)
 }
 
-/// A secret, and the placeholder of its own that it may have.
-pub(super) type Known = (SecretName, Option<String>);
-/// Where values come from.
-pub(super) type ValueOf<'a> = &'a dyn Fn(&SecretName) -> Result<Secret, Failure>;
+/// A secret and its custom placeholder.
+pub(super) type NamedSecret = (SecretName, Option<String>);
+/// Looks up the value of a secret.
+pub(super) type SecretLookup<'a> = &'a dyn Fn(&SecretName) -> Result<Secret, Failure>;
 
-struct Chosen<'a> {
-    value: ValueOf<'a>,
+struct Selection<'a> {
+    value: SecretLookup<'a>,
     only: &'a [SecretName],
-    known: &'a [Known],
+    available: &'a [NamedSecret],
 }
 
-impl Chosen<'_> {
-    fn under_their_names<'n>(
-        &self,
-        names: impl Iterator<Item = &'n SecretName>,
-    ) -> Result<Vec<Variable>, Failure> {
+impl Selection<'_> {
+    fn by_name<'n>(&self, names: impl Iterator<Item = &'n SecretName>) -> Result<Vec<Variable>, Failure> {
         let variable = |name: &SecretName| {
             let (value, secrets) = ((self.value)(name)?, vec![name.clone()]);
             Ok(Variable { name: name.clone(), value, parts: Vec::new(), secrets })
@@ -109,12 +112,12 @@ impl Chosen<'_> {
         names.map(variable).collect()
     }
 
-    fn of_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
+    fn from_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
         let shown = file.display();
         let text = files::open(file).and_then(std::io::read_to_string).map(Zeroizing::new);
-        let text = text.map_err(|error| super::ours(&format!("{shown} cannot be read"), error))?;
-        let lines = dotenv::parse(&text).map_err(|bad| super::ours(&shown.to_string(), bad))?;
-        let vocabulary = Vocabulary::new(self.known.iter().cloned());
+        let text = text.context_with_exit(Exit::Ours, format!("{shown} cannot be read"))?;
+        let lines = dotenv::parse(&text).context_with_exit(Exit::Ours, &shown)?;
+        let vocabulary = Placeholders::new(self.available.iter().cloned());
         let variable = |(name, text): (SecretName, Zeroizing<String>)| {
             let (value, parts, secrets) = self.fill(&text, &vocabulary).map_err(|(secret, failure)| {
                 let what = format!("{shown}, variable {name}: {}", failure.what());
@@ -126,21 +129,23 @@ impl Chosen<'_> {
         lines.into_iter().map(variable).collect()
     }
 
-    /// `text` with the values of the secrets that it names; an error names the secret too.
+    /// Replaces the references in `text` by values; an error names the secret.
     #[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
     fn fill(
         &self,
         text: &str,
-        vocabulary: &Vocabulary,
+        vocabulary: &Placeholders,
     ) -> Result<(Secret, Vec<Secret>, Vec<SecretName>), (SecretName, Failure)> {
         let value = |name: &SecretName| self.permitted(name).map_err(|failure| (name.clone(), failure));
-        if let Some(name) = text.strip_prefix(URL).and_then(|name| name.parse::<SecretName>().ok()) {
+        if let Some(name) =
+            text.strip_prefix(SECRET_URL_PREFIX).and_then(|name| name.parse::<SecretName>().ok())
+        {
             return Ok((value(&name)?, Vec::new(), vec![name]));
         }
         let (mut parts, mut secrets, mut at) = (Vec::new(), Vec::new(), 0);
         let mut pieces: Vec<&[u8]> = Vec::new();
         let mut ranges = Vec::new();
-        for mention in vocabulary.mentions(text.as_bytes()) {
+        for mention in vocabulary.find_iter(text.as_bytes()) {
             parts.push(value(&mention.name)?);
             secrets.push(mention.name);
             ranges.push(mention.range);
@@ -162,18 +167,18 @@ impl Chosen<'_> {
     }
 }
 
-/// Whether the system can pass the variable on.
+/// Fails if the system cannot pass the variable on.
 fn check(variable: &Variable) -> Result<(), Failure> {
     let (name, value) = (&variable.name, variable.value.expose());
     if value.contains(&0) {
-        let what = format!("{name} holds a zero byte, which no environment variable can");
+        let what = format!("{name} holds a zero byte, which an environment variable cannot contain");
         return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
     }
     if sys::os_text(value).is_none() {
         let what = format!("{name} is no UTF-8 text, which an environment variable must be here");
         return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
     }
-    if name.as_str().len() + value.len() + 2 > LONGEST {
+    if name.as_str().len() + value.len() + 2 > MAX_VARIABLE_BYTES {
         let what = format!("{name} is larger than the 128 KiB that an environment variable can hold");
         return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
     }

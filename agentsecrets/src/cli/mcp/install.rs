@@ -1,4 +1,5 @@
-//! `agentsecrets mcp install` and `uninstall`: which files, and how the server is started from them.
+//! `agentsecrets mcp install` and `uninstall`: selects the configuration files, and builds the server entry
+//! for them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,54 +7,73 @@ use std::process::ExitCode;
 
 use anstream::{eprintln, println};
 
-use super::Clients;
-use crate::cli::{Context, Exit, Failure};
-use crate::mcp::install::{self, Change, Client, Done, Entry, Folders, Kept, System, Target};
+use crate::cli::context::Context;
+use crate::mcp::install::{self, Backups, Change, Client, ConfigFile, Folders, Outcome, ServerEntry, System};
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::AgentName;
 
-/// Variables that lead to our files, and that a client which was started elsewhere does not have. None holds a
-/// secret.
-const OURS: &[&str] = &["AGENTSECRETS_HOME", "AGENTSECRETS_VAULT_KEY_FILE", "AGENTSECRETS_UPSTREAM_CA"];
+/// The options that select configuration files.
+#[derive(Debug, clap::Args)]
+pub(super) struct Clients {
+    /// Clients to configure [default: those that are installed]
+    #[arg(value_enum, value_name = "CLIENT")]
+    clients: Vec<Client>,
+    /// Edit the (shared) files of the project in this folder instead of your own
+    #[arg(long, value_name = "DIR")]
+    project_dir: Option<PathBuf>,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
 
-/// Adds our entry.
+/// Variables that point to our files, which a client may not inherit. None of them holds a secret.
+const FORWARDED_VARIABLES: &[&str] =
+    &["AGENTSECRETS_HOME", "AGENTSECRETS_VAULT_KEY_FILE", "AGENTSECRETS_UPSTREAM_CA"];
+
+/// Adds our entry to the selected files.
 pub(super) fn install(
     clients: &Clients,
     agent: Option<&AgentName>,
     context: &Context,
 ) -> Result<ExitCode, Failure> {
     let folders = folders()?;
-    let targets = targets(clients, &folders, |client| client.is_here(&folders))?;
-    let kept = Kept::at(context.home.mcp());
-    let install = |target: &Target| {
-        let entry = entry(target, agent, context)?;
-        install::install(target, &entry, &kept, clients.dry_run)
+    let targets = config_files(clients, &folders, |client| client.is_present(&folders))?;
+    let backups = Backups::new(context.home.mcp());
+    let install = |target: &ConfigFile| {
+        let entry = server_entry(target, agent, context)?;
+        install::install(target, &entry, &backups, clients.dry_run)
     };
-    let ended = report(&targets, install, clients.dry_run, context);
+    let ended = apply_and_report(&targets, install, clients.dry_run, context);
     if !clients.dry_run && ended.is_ok() {
-        eprintln!("start the client anew; what it may do is up to {}", context.home.policy().display());
+        eprintln!("restart the client; its permissions are in {}", context.home.policy().display());
     }
     ended
 }
 
-/// Takes our entry out.
+/// Removes our entry from the selected files.
 pub(super) fn uninstall(clients: &Clients, context: &Context) -> Result<ExitCode, Failure> {
     let folders = folders()?;
-    let kept = Kept::at(context.home.mcp());
-    let all = Client::ALL.into_iter().filter_map(|client| target(client, clients, &folders));
+    let backups = Backups::new(context.home.mcp());
+    let all = Client::ALL.into_iter().filter_map(|client| config_file(client, clients, &folders));
     let there: Vec<Client> =
-        all.filter(|target| install::is_installed(target, &kept)).map(|target| target.client).collect();
+        all.filter(|target| install::is_installed(target, &backups)).map(|target| target.client).collect();
     if there.is_empty() && clients.clients.is_empty() {
-        eprintln!("there is nothing to take out");
+        eprintln!("there is nothing to remove");
         return Ok(ExitCode::SUCCESS);
     }
-    let targets = targets(clients, &folders, |client| there.contains(&client))?;
-    report(&targets, |target| install::uninstall(target, &kept, clients.dry_run), clients.dry_run, context)
+    let targets = config_files(clients, &folders, |client| there.contains(&client))?;
+    apply_and_report(
+        &targets,
+        |target| install::uninstall(target, &backups, clients.dry_run),
+        clients.dry_run,
+        context,
+    )
 }
 
-/// Does `act` with every one of `targets`, and says what came of it. One that fails keeps no other from it.
-fn report(
-    targets: &[Target],
-    act: impl Fn(&Target) -> Result<Change, Failure>,
+/// Applies `act` to every file and prints the results. A failure does not stop the others.
+fn apply_and_report(
+    targets: &[ConfigFile],
+    act: impl Fn(&ConfigFile) -> Result<Change, Failure>,
     is_dry: bool,
     context: &Context,
 ) -> Result<ExitCode, Failure> {
@@ -65,9 +85,9 @@ fn report(
         }
     }
     if context.json {
-        println!("{}", serde_json::to_string(&changes).map_err(|error| Failure::new(Exit::Failure, error))?);
+        println!("{}", serde_json::to_string(&changes).map_err(Failure::from_error)?);
     } else {
-        changes.iter().for_each(|change| println!("{}", line(change, is_dry)));
+        changes.iter().for_each(|change| println!("{}", describe_change(change, is_dry)));
     }
     let last = failures.pop();
     for failure in &failures {
@@ -76,42 +96,42 @@ fn report(
     last.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn line(change: &Change, is_dry: bool) -> String {
+fn describe_change(change: &Change, is_dry: bool) -> String {
     let (name, file) = (change.client.name(), change.file.display());
     let would = if is_dry { "would be " } else { "" };
     let mut line = match change.done {
-        Done::Added => format!("{name}: {would}added to {file}"),
-        Done::Updated => format!("{name}: {would}brought up to date in {file}"),
-        Done::Unchanged => format!("{name}: nothing to do in {file}"),
-        Done::Removed => format!("{name}: {would}taken out of {file}"),
-        Done::Restored => {
-            format!("{name}: {file} {}", if is_dry { "would be what it was" } else { "is what it was" })
+        Outcome::Added => format!("{name}: {would}added to {file}"),
+        Outcome::Updated => format!("{name}: {would}updated in {file}"),
+        Outcome::Unchanged => format!("{name}: unchanged in {file}"),
+        Outcome::Removed => format!("{name}: {would}removed from {file}"),
+        Outcome::Restored => {
+            format!("{name}: {file} {}", if is_dry { "would be restored" } else { "is restored" })
         }
     };
     if let Some(before) = &change.before {
-        line += &format!("; what it was is kept in {}", before.display());
+        line += &format!("; the original is saved in {}", before.display());
     }
     line
 }
 
-/// The files that `clients` mean: of those that are named, else of those that `is_meant` says.
-fn targets(
+/// The configuration files of the named clients, or of those that `is_meant` accepts.
+fn config_files(
     clients: &Clients,
     folders: &Folders,
     is_meant: impl Fn(Client) -> bool,
-) -> Result<Vec<Target>, Failure> {
+) -> Result<Vec<ConfigFile>, Failure> {
     let named = !clients.clients.is_empty();
     let chosen = Client::ALL.into_iter().filter(|client| match named {
         true => clients.clients.contains(client),
-        // Any client may come to a project.
+        // Any client may be used in a project.
         false => clients.project_dir.is_some() || is_meant(*client),
     });
     let mut targets = Vec::new();
     for client in chosen {
-        match target(client, clients, folders) {
+        match config_file(client, clients, folders) {
             Some(target) => targets.push(target),
             None if named => {
-                let what = format!("{} has no configuration of a project's own", client.name());
+                let what = format!("{} has no configuration per project", client.name());
                 return Err(Failure::new(Exit::Usage, what).hint("leave out --project-dir"));
             }
             None => {}
@@ -127,22 +147,28 @@ fn targets(
     Ok(targets)
 }
 
-fn target(client: Client, clients: &Clients, folders: &Folders) -> Option<Target> {
+fn config_file(client: Client, clients: &Clients, folders: &Folders) -> Option<ConfigFile> {
     match &clients.project_dir {
-        Some(folder) => client.of_a_project(&std::path::absolute(folder).unwrap_or_else(|_| folder.clone())),
-        None => Some(client.of_the_person(folders)),
+        Some(folder) => {
+            client.project_config(&std::path::absolute(folder).unwrap_or_else(|_| folder.clone()))
+        }
+        None => Some(client.user_config(folders)),
     }
 }
 
 fn folders() -> Result<Folders, Failure> {
-    let home = etcetera::home_dir().map_err(|error| Failure::new(Exit::Failure, error))?;
-    Ok(Folders::of(&home, System::here(), |name| env::var_os(name).map(PathBuf::from)))
+    let home = etcetera::home_dir().map_err(Failure::from_error)?;
+    Ok(Folders::new(&home, System::current(), |name| env::var_os(name).map(PathBuf::from)))
 }
 
-/// How the server is started from `target`.
-fn entry(target: &Target, agent: Option<&AgentName>, context: &Context) -> Result<Entry, Failure> {
+/// The server entry for `target`.
+fn server_entry(
+    target: &ConfigFile,
+    agent: Option<&AgentName>,
+    context: &Context,
+) -> Result<ServerEntry, Failure> {
     let mut args = Vec::new();
-    let (project, environment) = (context.scope.project.of_a_flag(), context.scope.environment.of_a_flag());
+    let (project, environment) = (context.scope.project.from_flag(), context.scope.environment.from_flag());
     for (flag, value) in [
         ("--project", project.map(|project| project.to_string())),
         ("--environment", environment.map(|environment| environment.to_string())),
@@ -152,20 +178,20 @@ fn entry(target: &Target, agent: Option<&AgentName>, context: &Context) -> Resul
     args.extend(["mcp".to_owned(), "serve".to_owned()]);
     args.extend(agent.into_iter().flat_map(|agent| ["--agent".to_owned(), agent.to_string()]));
     if target.is_shared {
-        // Where others have the program and its files is theirs to know.
+        // Other people have the program and its files at other paths.
         let command = "agentsecrets".to_owned();
-        return Ok(Entry { has_type: target.client.has_type(), command, args, env: Vec::new() });
+        return Ok(ServerEntry { has_type: target.client.has_type(), command, args, env: Vec::new() });
     }
     let variable =
         |name: &&str| Some(((*name).to_owned(), env::var(name).ok().filter(|value| !value.is_empty())?));
-    let env = OURS.iter().filter_map(variable).collect();
-    Ok(Entry { has_type: target.client.has_type(), command: ourselves()?, args, env })
+    let env = FORWARDED_VARIABLES.iter().filter_map(variable).collect();
+    Ok(ServerEntry { has_type: target.client.has_type(), command: own_program_path()?, args, env })
 }
 
-/// This program's path: the one on `PATH`, if that leads here, since it stays when a new version comes.
-fn ourselves() -> Result<String, Failure> {
+/// The path of this program: the one on `PATH` if that is this program, since an update keeps it.
+fn own_program_path() -> Result<String, Failure> {
     let failed = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Failure, format!("the path of this program cannot be written down: {why}"))
+        Failure::new(Exit::Failure, format!("the path of this program cannot be used: {why}"))
     };
     let own = env::current_exe().map_err(|error| failed(&error))?;
     let real = |path: &Path| path.canonicalize().ok();
@@ -173,6 +199,6 @@ fn ourselves() -> Result<String, Failure> {
     let folders: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     let on_path = folders.iter().filter(|folder| folder.is_absolute()).map(|folder| folder.join(name));
-    let found = on_path.into_iter().find(|path| real(path).is_some() && real(path) == real(&own));
-    found.unwrap_or(own).into_os_string().into_string().map_err(|_| failed(&"it is no text"))
+    let on_disk = on_path.into_iter().find(|path| real(path).is_some() && real(path) == real(&own));
+    on_disk.unwrap_or(own).into_os_string().into_string().map_err(|_| failed(&"it is not UTF-8"))
 }

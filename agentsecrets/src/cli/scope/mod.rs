@@ -1,5 +1,5 @@
-//! Which project and environment apply, and who said so: a flag before a variable, before the project file
-//! of the working folder, before what the person chose for everywhere, before the default.
+//! Resolves the active project and environment. Precedence: option, variable, project file of the working
+//! folder, the user's choice, default.
 
 pub(super) mod project_file;
 pub(super) mod user;
@@ -8,58 +8,55 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::cli::{Exit, Failure};
-use crate::policy::project_restriction::Narrow;
+use crate::policy::project_restriction::ProjectRestriction;
 use crate::sys::home::Home;
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::{Environment, Project};
 
 use project_file::ProjectFile;
-use user::User;
+use user::UserScope;
 
-/// The environments that everybody has.
-pub(super) const ENVIRONMENTS: [&str; 3] = ["development", "staging", "production"];
-
-/// What applies.
+/// The active project and environment.
 #[derive(Debug, Default)]
-pub struct Scope {
-    /// The project.
-    pub project: Chosen<Project>,
-    /// The environment.
-    pub environment: Chosen<Environment>,
-    /// What the project file leaves of the policy.
-    pub narrow: Narrow,
+pub(crate) struct Scope {
+    /// The active project.
+    pub(crate) project: Chosen<Project>,
+    /// The active environment.
+    pub(crate) environment: Chosen<Environment>,
+    /// The restriction that the project file puts on the policy.
+    pub(crate) restriction: ProjectRestriction,
     /// The project file, if there is one.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
 }
 
-/// A value and who chose it.
+/// A value with its origin.
 #[derive(Debug, Default)]
-pub struct Chosen<T> {
+pub(crate) struct Chosen<T> {
     /// The value.
-    pub value: T,
-    /// Who chose it.
-    pub origin: Origin,
+    pub(crate) value: T,
+    /// The origin of the value.
+    pub(crate) origin: Origin,
 }
 
-/// Who chose a value.
+/// The origin of a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Origin {
-    /// The command line.
+pub(crate) enum Origin {
+    /// An option of the command line.
     Flag(&'static str),
-    /// A variable.
+    /// An environment variable.
     Variable(&'static str),
     /// The project file.
     File(PathBuf),
-    /// The person, for everywhere.
+    /// The user's choice for all folders.
     User(PathBuf),
-    /// Nobody.
+    /// The built-in default.
     #[default]
     Default,
 }
 
 impl<T: Clone> Chosen<T> {
-    /// The value, if the command line chose it.
-    pub(super) fn of_a_flag(&self) -> Option<T> {
+    /// The value, if an option set it.
+    pub(super) fn from_flag(&self) -> Option<T> {
         matches!(self.origin, Origin::Flag(_)).then(|| self.value.clone())
     }
 }
@@ -75,15 +72,15 @@ impl fmt::Display for Origin {
 }
 
 impl Scope {
-    /// Finds what applies for the person of `home`, whom the flags come from, with the project `file` of the
-    /// working folder.
+    /// Resolves the scope from the options, the user's choice in `home` and the project `file` of the working
+    /// folder.
     pub(super) fn find(
         project: Option<Project>,
         environment: Option<Environment>,
         home: &Home,
         file: Option<ProjectFile>,
     ) -> Result<Self, Failure> {
-        let user = User::load(home)?;
+        let user = UserScope::load(home)?;
         let users = || Origin::User(home.scope());
         let of_file = |file: &ProjectFile| Origin::File(file.path.clone());
         let (their_project, their_environment) = match &file {
@@ -108,7 +105,7 @@ impl Scope {
             environment: chosen(
                 environment.or(their_environment).or_else(|| user.environment.map(|it| (it, users()))),
             ),
-            narrow: file.as_ref().map(ProjectFile::narrow).unwrap_or_default(),
+            restriction: file.as_ref().map(ProjectFile::restriction).unwrap_or_default(),
             file: file.map(|file| file.path),
         })
     }

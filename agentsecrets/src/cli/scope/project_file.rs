@@ -1,6 +1,6 @@
-//! `.agentsecrets/project.json`, in the working folder or above it. It may have come with somebody's
-//! repository: it chooses a project and an environment, and it narrows what the policy allows. It can widen
-//! nothing, and a key that would is refused.
+//! `.agentsecrets/project.json`, in the working folder or above it. It selects a project and an environment,
+//! and restricts the policy. It may come from a foreign repository, so a key that would grant anything is an
+//! error.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,36 +10,34 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::cli::{Exit, Failure};
-use crate::policy::project_restriction::Narrow;
+use crate::policy::project_restriction::ProjectRestriction;
 use crate::sys::files;
+use crate::types::failure::{Exit, Failure};
 use crate::types::name::{AgentName, Environment, Project, SecretName};
 
-/// Where it is, below a folder.
-const PLACE: &str = ".agentsecrets/project.json";
-/// The largest one, in bytes.
-const LARGEST: u64 = 64 * 1024;
+const RELATIVE_PATH: &str = ".agentsecrets/project.json";
+const MAX_BYTES: u64 = 64 * 1024;
 
-/// A project file that was read.
+/// A parsed project file.
 #[derive(Debug)]
 pub(crate) struct ProjectFile {
     pub(crate) path: PathBuf,
     pub(crate) project: Option<Project>,
     pub(crate) environment: Option<Environment>,
-    narrow: Narrow,
+    restriction: ProjectRestriction,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default, alias = "project_name", deserialize_with = "named")]
+struct ProjectFileJson {
+    #[serde(default, alias = "project_name", deserialize_with = "non_empty_name")]
     project: Option<Project>,
-    #[serde(default, deserialize_with = "named")]
+    #[serde(default, deserialize_with = "non_empty_name")]
     environment: Option<Environment>,
     agents: Option<Vec<AgentName>>,
     secrets: Option<Vec<SecretName>>,
     hosts: Option<Vec<String>>,
-    // What other programs keep there: it chooses nothing.
+    // Keys of other programs, which have no effect.
     #[serde(rename = "description")]
     _description: Option<IgnoredAny>,
     #[serde(rename = "project_id")]
@@ -56,8 +54,8 @@ struct Written {
     _last_push: Option<IgnoredAny>,
 }
 
-/// A name; an empty one is none.
-fn named<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
+/// Deserializes a name; an empty one counts as missing.
+fn non_empty_name<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -65,29 +63,29 @@ fn named<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>
 }
 
 impl ProjectFile {
-    /// The nearest one, in `working` or a folder above it.
+    /// Reads the nearest file, in `working` or a folder above it.
     pub(crate) fn find(working: &Path) -> Result<Option<Self>, Failure> {
         Self::locate(working).map(|path| Self::read(&path)).transpose()
     }
 
-    /// Where that is.
+    /// The path of the nearest file.
     pub(crate) fn locate(working: &Path) -> Option<PathBuf> {
-        let path = working.ancestors().map(|folder| folder.join(PLACE));
+        let path = working.ancestors().map(|folder| folder.join(RELATIVE_PATH));
         path.into_iter().find(|path| fs::symlink_metadata(path).is_ok())
     }
 
-    /// What it leaves of the policy.
-    pub(crate) fn narrow(&self) -> Narrow {
-        self.narrow.clone()
+    /// The restriction that it puts on the policy.
+    pub(crate) fn restriction(&self) -> ProjectRestriction {
+        self.restriction.clone()
     }
 
-    /// Makes one in `folder`, or changes the one that is there: what else stands in it stays.
+    /// Creates the file in `folder`, or changes keys of the existing one.
     pub(crate) fn write(
         path: Option<&Path>,
         folder: &Path,
         changes: &[(&str, &str)],
     ) -> Result<PathBuf, Failure> {
-        let new = folder.join(PLACE);
+        let new = folder.join(RELATIVE_PATH);
         let path = path.unwrap_or(&new);
         let failed = |error: &dyn std::fmt::Display| {
             Failure::new(Exit::Failure, format!("{} cannot be written: {error}", path.display()))
@@ -110,70 +108,70 @@ impl ProjectFile {
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
-        let refused = |why: String| Failure::new(Exit::Failure, format!("{shown} {why}"));
-        let unreadable = |error: std::io::Error| refused(format!("cannot be read: {error}"));
-        // Neither a link into somebody's files nor a pipe that hangs.
+        let path_text = path.display();
+        let invalid = |why: String| Failure::new(Exit::Failure, format!("{path_text} {why}"));
+        let unreadable = |error: std::io::Error| invalid(format!("cannot be read: {error}"));
+        // A symbolic link or a pipe is refused.
         if !fs::symlink_metadata(path).map_err(unreadable)?.is_file() {
-            return Err(refused("is no regular file: remove it".into()));
+            return Err(invalid("is no regular file: remove it".into()));
         }
         let file = File::open(path).map_err(unreadable)?;
         #[cfg(unix)]
-        check_owner(&file.metadata().map_err(unreadable)?).map_err(refused)?;
+        check_owner(&file.metadata().map_err(unreadable)?).map_err(invalid)?;
         Self::read_to_end(path, file)
     }
 
-    /// Reads the `file` that the person `uid` opened at `path`.
+    /// Reads `file`, which user `uid` opened at `path`.
     #[cfg(unix)]
     pub(crate) fn read_open(path: &Path, file: File, uid: u32) -> Result<Self, Failure> {
         use std::os::unix::fs::MetadataExt;
-        let refused = |why: &str| Failure::new(Exit::Failure, format!("{} {why}", path.display()));
-        let metadata = file.metadata().map_err(|error| refused(&format!("cannot be read: {error}")))?;
+        let invalid = |why: &str| Failure::new(Exit::Failure, format!("{} {why}", path.display()));
+        let metadata = file.metadata().map_err(|error| invalid(&format!("cannot be read: {error}")))?;
         if !metadata.is_file() {
-            return Err(refused("is no regular file: remove it"));
+            return Err(invalid("is no regular file: remove it"));
         }
         if ![0, uid].contains(&metadata.uid()) || metadata.mode() & 0o022 != 0 {
-            return Err(refused("must be yours, and nobody else's to change: chmod go-w it"));
+            return Err(invalid("must belong to you, and nobody else may change it: chmod go-w it"));
         }
         Self::read_to_end(path, file)
     }
 
     fn read_to_end(path: &Path, file: File) -> Result<Self, Failure> {
-        let shown = path.display();
-        let refused = |why: String| Failure::new(Exit::Failure, format!("{shown} {why}"));
-        let unreadable = |error: std::io::Error| refused(format!("cannot be read: {error}"));
+        let path_text = path.display();
+        let invalid = |why: String| Failure::new(Exit::Failure, format!("{path_text} {why}"));
+        let unreadable = |error: std::io::Error| invalid(format!("cannot be read: {error}"));
         let mut text = String::new();
-        file.take(LARGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > LARGEST {
-            return Err(refused("is larger than 64 KiB".into()));
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(invalid("is larger than 64 KiB".into()));
         }
         Self::parse(&text, path)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
-        let refused = |line: usize, why: &str| {
+        let invalid = |line: usize, why: &str| {
             let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             Failure::new(Exit::Failure, format!("{}:{line}: {why}", path.display())).hint(
-                "a project file chooses `project` and `environment`, and narrows by `agents`, `secrets` and \
-                 `hosts`; what is allowed is written in policy.yaml alone",
+                "a project file selects `project` and `environment`, and restricts `agents`, `secrets` and \
+                 `hosts`; permissions are written in policy.yaml alone",
             )
         };
-        let written: Written = serde_json::from_str(text).map_err(|error| {
+        let written: ProjectFileJson = serde_json::from_str(text).map_err(|error| {
             let message = error.to_string();
-            refused(error.line(), message.split_once(" at line ").map_or(&*message, |(before, _)| before))
+            invalid(error.line(), message.split_once(" at line ").map_or(&*message, |(before, _)| before))
         })?;
-        let Written { project, environment, agents, secrets, hosts, .. } = written;
-        let narrow = Narrow { file: path.display().to_string(), agents, secrets, hosts };
-        narrow.check().map_err(|why| refused(1, &why))?;
-        Ok(Self { path: path.to_path_buf(), project, environment, narrow })
+        let ProjectFileJson { project, environment, agents, secrets, hosts, .. } = written;
+        let restriction = ProjectRestriction { file: path.display().to_string(), agents, secrets, hosts };
+        restriction.validate().map_err(|why| invalid(1, &why))?;
+        Ok(Self { path: path.to_path_buf(), project, environment, restriction: restriction })
     }
 }
 
-/// It must be ours, or root's, or of who called sudo, and nobody else's to change.
+/// The file must belong to us, to root or to the caller of sudo, and must not be writable for everybody.
 #[cfg(unix)]
 fn check_owner(metadata: &fs::Metadata) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
-    let trusted = [Some(0), Some(nix::unistd::geteuid().as_raw()), crate::launch::uid_of_who_called_sudo()];
+    let trusted = [Some(0), Some(nix::unistd::geteuid().as_raw()), crate::launch::sudo_caller_uid()];
     let trusted: Vec<u32> = trusted.into_iter().flatten().collect();
     if !trusted.contains(&metadata.uid()) {
         return Err(format!(
@@ -202,24 +200,24 @@ mod tests {
     }
 
     #[test]
-    fn it_chooses_and_narrows() {
+    fn project_file_selects_and_restricts() {
         let file = parsed(
             r#"{"project": "shop", "environment": "staging", "secrets": ["A"], "hosts": ["*.example.com"]}"#,
         )
         .unwrap();
         assert_eq!(file.project.unwrap().as_str(), "shop");
         assert_eq!(file.environment.unwrap().as_str(), "staging");
-        assert_eq!((file.narrow.agents, file.narrow.secrets.unwrap().len()), (None, 1));
+        assert_eq!((file.restriction.agents, file.restriction.secrets.unwrap().len()), (None, 1));
         // As another program writes it.
         let theirs = r#"{"project_id": "1", "project_name": "shop", "description": "", "environment": "", "workspace_id": "2",
             "workspace_name": "w", "last_pull": "", "last_push": "", "storage_mode": 1}"#;
         let file = parsed(theirs).unwrap();
         assert_eq!((file.project.unwrap().as_str(), file.environment), ("shop", None));
-        assert!(file.narrow.is_empty());
+        assert!(file.restriction.is_empty());
     }
 
     #[test]
-    fn what_would_widen_is_refused_by_its_line() {
+    fn granting_key_is_refused_with_its_line() {
         for (text, told) in [
             ("{\n\"allow\": [{\"host\": \"evil.net\"}]}", "project.json:2: unknown field `allow`"),
             ("{\"policy\": \"/tmp/p.yaml\"}", "unknown field `policy`"),
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_one_is_found_and_it_must_be_a_file_that_nobody_else_can_change() {
+    fn nearest_private_regular_file_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("a/b/c");
         fs::create_dir_all(&deep).unwrap();
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_rest_of_it() {
+    fn write_keeps_other_keys() {
         let folder = tempfile::tempdir().unwrap();
         let path =
             ProjectFile::write(None, folder.path(), &[("project_name", "old"), ("environment", "staging")])
@@ -267,7 +265,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in r#"[{}\[\]":,a-z* \n]{0,60}"#) {
+        fn any_text_is_parsed_or_refused(text in r#"[{}\[\]":,a-z* \n]{0,60}"#) {
             let _ = parsed(&text);
         }
     }

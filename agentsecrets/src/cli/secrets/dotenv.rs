@@ -1,23 +1,22 @@
-//! Reading a `.env` file: names and values as the shells and frameworks that share these files agree
-//! on. It expands no variables, since a `$` in a password is a `$`, and its errors name lines, never
-//! what stands on them.
+//! Parses `.env` files as common shells and frameworks do. It does not expand variables, since a `$` in a
+//! password is a `$`, and its errors name lines, never their content.
 
 use zeroize::Zeroizing;
 
 use crate::types::name::SecretName;
 
-/// A line that cannot be read.
+/// A line that cannot be parsed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("line {line}: {what}")]
-pub(in crate::cli) struct BadLine {
+pub(in crate::cli) struct DotenvError {
     line: usize,
     what: &'static str,
 }
 
-/// Names and values, in the file's order. A value is bare (up to a ` #` comment, trimmed), in single
-/// quotes (taken as it stands) or in double quotes (with `\n`, `\r`, `\t`, `\"`, `\\`, `\$`); quoted
-/// ones may span lines.
-pub(in crate::cli) fn parse(text: &str) -> Result<Vec<(SecretName, Zeroizing<String>)>, BadLine> {
+/// Parses names and values, in the file's order. A value is bare (up to a ` #` comment, trimmed), in single
+/// quotes (literal) or in double quotes (with `\n`, `\r`, `\t`, `\"`, `\\`, `\$`). Quoted values may span
+/// lines.
+pub(in crate::cli) fn parse(text: &str) -> Result<Vec<(SecretName, Zeroizing<String>)>, DotenvError> {
     let mut found: Vec<(SecretName, Zeroizing<String>)> = Vec::new();
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     loop {
@@ -26,7 +25,7 @@ pub(in crate::cli) fn parse(text: &str) -> Result<Vec<(SecretName, Zeroizing<Str
             return Ok(found);
         }
         let line = text[..text.len() - rest.len()].matches('\n').count() + 1;
-        let bad = |what| BadLine { line, what };
+        let bad = |what| DotenvError { line, what };
         if rest.starts_with('#') {
             rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
             continue;
@@ -36,7 +35,7 @@ pub(in crate::cli) fn parse(text: &str) -> Result<Vec<(SecretName, Zeroizing<Str
         rest = rest[name.len() + 1..].trim_start_matches([' ', '\t']);
         let name = name.trim();
         let name = name.strip_prefix("export ").map_or(name, str::trim_start);
-        let name: SecretName = name.parse().map_err(|_| bad("the name is not one of a secret"))?;
+        let name: SecretName = name.parse().map_err(|_| bad("the name is not a valid secret name"))?;
         if found.iter().any(|(other, _)| *other == name) {
             return Err(bad("the name is given twice"));
         }
@@ -70,7 +69,7 @@ fn single(rest: &str) -> Option<(Zeroizing<String>, &str)> {
 }
 
 fn double(rest: &str) -> Option<(Zeroizing<String>, &str)> {
-    // Reserved in full, so that growing leaves no copies behind.
+    // Allocated in full, so that growing leaves no copies in memory.
     let mut value = Zeroizing::new(String::with_capacity(rest.len()));
     let mut characters = rest.char_indices();
     while let Some((at, character)) = characters.next() {
@@ -104,24 +103,24 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_of_the_usual_kinds() {
+    fn common_forms_are_parsed() {
         let text = "\u{feff}# comment\n\nA=1\r\nexport B = two words # comment\nC=\nD=a#b=c\nE='x # $Y' # c";
         let expected = [("A", "1"), ("B", "two words"), ("C", ""), ("D", "a#b=c"), ("E", "x # $Y")];
         assert_eq!(pairs(text), expected.map(|(a, b)| (a.into(), b.into())));
     }
 
     #[test]
-    fn quotes_span_lines_and_only_double_ones_know_escapes() {
+    fn quotes_span_lines_and_double_quotes_have_escapes() {
         assert_eq!(one("K=\"-----BEGIN\\nx\n\\\"\\\\ \\$a \\d\""), "-----BEGIN\nx\n\"\\ $a \\d");
         assert_eq!(one("K='a\nb\\n'"), "a\nb\\n");
         assert_eq!(one("K=$HOME${X}"), "$HOME${X}");
     }
 
     #[test]
-    fn an_error_names_its_line_and_not_the_value() {
+    fn error_names_line_and_not_value() {
         let error = |text| parse(text).unwrap_err().to_string();
         assert_eq!(error("A=1\n\ns3cret\n"), "line 3: there is no `=`");
-        assert_eq!(error("A=\"x\ny\"\nB-C=s3cret"), "line 3: the name is not one of a secret");
+        assert_eq!(error("A=\"x\ny\"\nB-C=s3cret"), "line 3: the name is not a valid secret name");
         assert_eq!(error("A=1\nA=2"), "line 2: the name is given twice");
         assert_eq!(error("A=1\nB='s3cret"), "line 2: the quote is never closed");
         assert_eq!(error("A='x's3cret"), "line 1: something follows the closing quote");
@@ -129,12 +128,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "[A=\"'# \\\\\n\r\té$]{0,40}") {
+        fn any_text_is_parsed_or_refused(text in "[A=\"'# \\\\\n\r\té$]{0,40}") {
             let _ = parse(&text);
         }
 
         #[test]
-        fn what_single_quotes_hold_is_taken_as_it_stands(value in "[^']{0,60}") {
+        fn single_quoted_value_is_literal(value in "[^']{0,60}") {
             let text = format!("A='{value}'\n");
             prop_assert_eq!(one(&text), value);
         }

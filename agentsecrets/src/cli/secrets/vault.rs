@@ -1,17 +1,17 @@
-//! `agentsecrets secrets vault`: what is done to the vault as a whole.
+//! `agentsecrets secrets vault`: changes the key of the vault, and backs it up or restores it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::eprintln;
 
-use crate::cli::Context;
-use crate::cli::Failure;
-use crate::cli::admin_record;
+use crate::cli::context::Context;
+use crate::cli::records;
 use crate::store::StoreError;
+use crate::types::failure::Failure;
 use crate::vault::{self, Unlock, Vault};
 
-/// Change what opens the vault, back it up, put a backup back.
+/// Change the vault's passphrase or key file, and back up or restore it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   agentsecrets secrets vault passphrase
@@ -23,43 +23,43 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Have it opened by a new passphrase
+    /// Set a new passphrase
     #[command(after_help = "Example: agentsecrets secrets vault passphrase")]
     Passphrase,
-    /// Have it opened by another key file
+    /// Use another key file
     #[command(after_help = "Example: agentsecrets secrets vault key /etc/agentsecrets/new-key")]
     Key {
-        /// The file: at least 32 bytes, readable by its owner alone
+        /// Key file: at least 32 bytes, readable only by its owner
         file: PathBuf,
     },
-    /// Copy it, encrypted as it is, to a new file
+    /// Copy the encrypted vault to a new file
     #[command(after_help = "Example: agentsecrets secrets vault backup ~/vault-backup")]
     Backup {
-        /// The new file
+        /// New file
         file: PathBuf,
     },
-    /// Put a backup in its place; what is there is kept beside it
+    /// Replace the vault by a backup; the old vault is kept next to it
     #[command(after_help = "Example: agentsecrets secrets vault restore ~/vault-backup")]
     Restore {
-        /// The backup
+        /// Backup file
         file: PathBuf,
     },
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
-    act(args.verb, context)?;
+    execute(args.verb, context)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn act(verb: Verb, context: &Context) -> Result<(), Failure> {
+fn execute(verb: Verb, context: &Context) -> Result<(), Failure> {
     let path = context.home.vault();
     let record = |what: &str, file: Option<&Path>| {
         let notes = file.iter().map(|file| file.display().to_string()).collect();
-        admin_record::record(context, what, None, &[], notes)
+        records::record_act(context, what, None, &[], notes)
     };
     if let Verb::Restore { file } = &verb {
         let unlock = vault::unlock(file)?;
-        // What does not open is not restored, which is known before it is recorded.
+        // A backup that cannot be opened is neither recorded nor restored.
         Vault::open(file, &unlock)?;
         record("secrets vault restore", Some(file))?;
         let count = vault::restore(&path, file, &unlock)?;
@@ -96,7 +96,10 @@ fn act(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Backup { file } => {
             record("secrets vault backup", Some(&file))?;
             let count = vault.backup(&file)?;
-            eprintln!("{count} secrets are in {}, opened by what opens the vault today", file.display());
+            eprintln!(
+                "{count} secrets are in {}; the passphrase or key file of the vault opens it",
+                file.display()
+            );
         }
         Verb::Restore { .. } => {}
     }

@@ -1,25 +1,25 @@
-//! Digests of a body that changed: made anew where we know the algorithm, taken off where we do not. A
-//! digest of other bytes than those that leave would have the server refuse them.
+//! Digest headers of a changed body. Known algorithms are computed again and others removed, because the
+//! server would reject a digest of the original bytes.
 
 use aws_lc_rs::digest::{Algorithm, SHA256, SHA512, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Those of RFC 9530, written as dictionaries of byte sequences.
-const FIELDS: [HeaderName; 2] =
+/// The fields of RFC 9530, dictionaries of byte sequences.
+const DIGEST_FIELDS: [HeaderName; 2] =
     [HeaderName::from_static("content-digest"), HeaderName::from_static("repr-digest")];
-/// That of RFC 3230, written as a list of parameters.
-const DIGEST: HeaderName = HeaderName::from_static("digest");
-/// MD5, which nothing here computes.
+/// The field of RFC 3230, a list of parameters.
+const LEGACY_DIGEST: HeaderName = HeaderName::from_static("digest");
+/// MD5 is never computed.
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// Makes the digests in `headers` those of `bytes`. Gives what is to be noted: those that were taken off.
-pub(in crate::inject) fn refit(headers: &mut HeaderMap, bytes: &[u8]) -> Vec<String> {
+/// Recomputes the digests in `headers` for `bytes`. Returns remarks about removed digests.
+pub(in crate::inject) fn recompute(headers: &mut HeaderMap, bytes: &[u8]) -> Vec<String> {
     let mut notes = Vec::new();
     let mut drop =
         |name: &HeaderName, what: &str| notes.push(format!("dropped {name}{what}: the body changed"));
-    for (name, is_field) in [(&FIELDS[0], true), (&FIELDS[1], true), (&DIGEST, false)] {
+    for (name, is_field) in [(&DIGEST_FIELDS[0], true), (&DIGEST_FIELDS[1], true), (&LEGACY_DIGEST, false)] {
         if !headers.contains_key(name) {
             continue;
         }
@@ -32,7 +32,7 @@ pub(in crate::inject) fn refit(headers: &mut HeaderMap, bytes: &[u8]) -> Vec<Str
         let known: Vec<String> = [("sha-256", &SHA256), ("sha-512", &SHA512)]
             .into_iter()
             .filter(|(algorithm, _)| said.iter().any(|said| said == algorithm))
-            .map(|(algorithm, how)| member(algorithm, how, bytes, is_field))
+            .map(|(algorithm, how)| dictionary_member(algorithm, how, bytes, is_field))
             .collect();
         headers.remove(name);
         match HeaderValue::try_from(known.join(", ")) {
@@ -51,7 +51,7 @@ pub(in crate::inject) fn refit(headers: &mut HeaderMap, bytes: &[u8]) -> Vec<Str
     notes
 }
 
-fn member(name: &str, algorithm: &'static Algorithm, bytes: &[u8], is_field: bool) -> String {
+fn dictionary_member(name: &str, algorithm: &'static Algorithm, bytes: &[u8], is_field: bool) -> String {
     let value = STANDARD.encode(digest(algorithm, bytes));
     if is_field { format!("{name}=:{value}:") } else { format!("{name}={value}") }
 }
@@ -65,12 +65,12 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        let notes = refit(&mut map, br#"{"hello": "world"}"#);
+        let notes = recompute(&mut map, br#"{"hello": "world"}"#);
         (map, notes)
     }
 
     #[test]
-    fn the_digests_of_the_rfc_are_made_anew() {
+    fn rfc_digests_are_recomputed() {
         // RFC 9530, appendix B, and its form in RFC 3230.
         let sha256 = "X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=";
         let (headers, notes) = refitted(&[
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_made_anew_is_taken_off_and_noted() {
+    fn unknown_digests_are_removed_and_noted() {
         let (headers, notes) = refitted(&[
             ("content-md5", "AAAA"),
             ("digest", "md5=AAAA, unixsum=1"),

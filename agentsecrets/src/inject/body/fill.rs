@@ -1,174 +1,188 @@
-//! Puts secrets into a body that was read, and lets the headers say what it then is.
+//! Puts secrets into a buffered body and updates its headers.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::Body as _;
 use zeroize::Zeroizing;
 
-use super::read::{Kind, kind as kind_of};
-use super::{Content, Held, Payload, Quotes, Whole, digest, form, json, multipart};
-use crate::inject::injector::Spender;
-use crate::policy::grant::Style;
+use super::budget::PermittedBytes;
+use super::quoted::QuotedPlaceholders;
+use super::read::{ContentKind, content_kind};
+use super::request_body::{BufferedBody, Content, RequestBody};
+use super::{digest, form, json, multipart};
+use crate::inject::injector::Injector;
+use crate::policy::injection::InjectionStyle;
+use crate::types::hop_by_hop;
 use crate::types::name::SecretName;
 use crate::types::rejection::Rejection;
 
-/// A body that changed.
-struct Changed {
+/// A changed body.
+struct RewrittenBody {
     bytes: Zeroizing<Vec<u8>>,
-    /// What it is, if its type changed too.
+    /// The new content type, if it changed.
     content_type: Option<String>,
 }
 
-impl Payload {
-    /// The body that leaves, and what is to be noted of it. What of the grant does not concern the body
-    /// leaves it as it is. Refused if it would change and is `signed` by the client.
+impl RequestBody {
+    /// Fills the body. Returns it with remarks for the record. The body is untouched if the grant injects
+    /// nothing into it. Fails if it would change and the client `signed` it.
     pub(in crate::inject) fn fill(
         self,
         parts: &mut Parts,
         signed: Option<HeaderName>,
-        spender: &Spender<'_>,
+        injector: &Injector<'_>,
     ) -> Result<(Self, Vec<String>), Rejection> {
-        if !spender.grant.spends().iter().any(|spend| spend.style.is_in_body()) {
+        if !injector.grant.secret_uses().iter().any(|secret_use| secret_use.style.is_in_body()) {
             return Ok((self, Vec::new()));
         }
-        let whole = self.whole(parts, spender)?;
-        let Some(changed) = changed(&whole, parts, spender)? else {
-            return Ok((Payload::Read(whole), Vec::new()));
+        let whole = self.into_buffered(parts, injector)?;
+        let Some(changed) = rewrite(&whole, parts, injector)? else {
+            return Ok((RequestBody::Buffered(whole), Vec::new()));
         };
-        if let Some(signature) = signed.filter(|name| !signs(spender, name)) {
-            return Err(spender.bad(format!(
+        if let Some(signature) = signed.filter(|name| !is_signed_by_rule(injector, name)) {
+            return Err(injector.bad_request(format!(
                 "the request is signed ({signature}), and a secret in its body would break the signature: let \
                  the rule put the secret into a header, or send the request unsigned"
             )));
         }
         let (bytes, mut trailers) = (changed.bytes, whole.trailers.clone());
         if let Some(kind) = changed.content_type {
-            let kind = HeaderValue::try_from(kind).map_err(|_| spender.bad("the body has no valid type"))?;
+            let kind = HeaderValue::try_from(kind)
+                .map_err(|_| injector.bad_request("the body has no valid content type"))?;
             parts.headers.insert(CONTENT_TYPE, kind);
         }
-        let mut notes = digest::refit(&mut parts.headers, &bytes);
+        let mut notes = digest::recompute(&mut parts.headers, &bytes);
         match &mut trailers {
-            None => drop(parts.headers.insert(CONTENT_LENGTH, bytes.len().into())),
+            None => hop_by_hop::set_length(&mut parts.headers, bytes.len() as u64),
             Some(trailers) => {
-                notes.extend(digest::refit(trailers, &bytes));
-                // HTTP/1.1 has trailers only behind chunks.
-                parts.headers.remove(CONTENT_LENGTH);
+                notes.extend(digest::recompute(trailers, &bytes));
+                // HTTP/1.1 allows trailers after chunks only.
+                hop_by_hop::clear_framing(&mut parts.headers);
             }
         }
-        let bytes = Bytes::from_owner(Held(bytes, whole.room.clone()));
-        // What it holds is of no concern any longer.
-        let content = Content::Nothing;
-        let whole = Whole { bytes, trailers, content, ..whole };
-        Ok((Payload::Read(whole), notes))
+        let bytes = Bytes::from_owner(PermittedBytes(bytes, whole.permit.clone()));
+        // The content is not inspected again.
+        let content = Content::Empty;
+        let whole = BufferedBody { bytes, trailers, content, ..whole };
+        Ok((RequestBody::Buffered(whole), notes))
     }
 
-    /// The body that was read, or an empty one where a method that has a body as a rule has none.
-    fn whole(self, parts: &Parts, spender: &Spender<'_>) -> Result<Whole, Rejection> {
+    /// Returns the buffered body, or an empty one for a request without a body.
+    fn into_buffered(self, parts: &Parts, injector: &Injector<'_>) -> Result<BufferedBody, Rejection> {
         match self {
-            Payload::Read(whole) if !matches!(whole.content, Content::Other) => Ok(whole),
-            Payload::Streaming(body) if body.size_hint().exact() == Some(0) => {
-                let (content, quotes) = (Content::Nothing, Quotes::default());
-                Ok(Whole { bytes: Bytes::new(), trailers: None, content, quotes, room: None })
+            RequestBody::Buffered(whole) if !matches!(whole.content, Content::Other) => Ok(whole),
+            RequestBody::Streaming(body) if body.size_hint().exact() == Some(0) => {
+                let (content, quoted) = (Content::Empty, QuotedPlaceholders::default());
+                Ok(BufferedBody { bytes: Bytes::new(), trailers: None, content, quoted, permit: None })
             }
-            Payload::Read(_) | Payload::Streaming(_) => {
-                let kind = if puts_json(spender).is_empty() { "a form" } else { "JSON" };
+            RequestBody::Buffered(_) | RequestBody::Streaming(_) => {
+                let kind = if json_injections(injector).is_empty() { "a form" } else { "JSON" };
                 let sent =
                     if parts.headers.contains_key(CONTENT_TYPE) { "of another type" } else { "of no type" };
-                Err(spender
-                    .bad(format!("a secret is to be put into the body as {kind}, but the body is {sent}")))
+                Err(injector.bad_request(format!(
+                    "a secret is to be put into the body as {kind}, but the body is {sent}"
+                )))
             }
         }
     }
 }
 
-/// The secrets that are put in by a path in the JSON body.
-fn puts_json<'s>(spender: &'s Spender<'_>) -> Vec<(Vec<&'s str>, &'s SecretName)> {
-    let spends = spender.grant.spends().iter();
-    let put = spends.filter_map(|spend| match &spend.style {
-        Style::Json(path) => path.keys().map(|keys| (keys, &spend.name)),
+/// Secrets that are injected at a path of the JSON body.
+fn json_injections<'s>(injector: &'s Injector<'_>) -> Vec<(Vec<&'s str>, &'s SecretName)> {
+    let uses = injector.grant.secret_uses().iter();
+    let put = uses.filter_map(|secret_use| match &secret_use.style {
+        InjectionStyle::Json(path) => path.keys().map(|keys| (keys, &secret_use.name)),
         _ => None,
     });
     put.collect()
 }
 
-/// The secrets that are put in as a field of the form.
-fn puts_form<'s>(spender: &'s Spender<'_>) -> Vec<(&'s str, &'s SecretName)> {
-    let spends = spender.grant.spends().iter();
-    let put = spends.filter_map(|spend| match &spend.style {
-        Style::Form(field) => Some((&**field, &spend.name)),
+/// Secrets that are injected as form fields.
+fn form_injections<'s>(injector: &'s Injector<'_>) -> Vec<(&'s str, &'s SecretName)> {
+    let uses = injector.grant.secret_uses().iter();
+    let put = uses.filter_map(|secret_use| match &secret_use.style {
+        InjectionStyle::Form(field) => Some((&**field, &secret_use.name)),
         _ => None,
     });
     put.collect()
 }
 
-/// What the body becomes; nothing if it stays what it is.
-fn changed(whole: &Whole, parts: &Parts, spender: &Spender<'_>) -> Result<Option<Changed>, Rejection> {
-    let (in_json, in_form) = (puts_json(spender), puts_form(spender));
+/// Returns the changed body, or `None` if it does not change.
+fn rewrite(
+    whole: &BufferedBody,
+    parts: &Parts,
+    injector: &Injector<'_>,
+) -> Result<Option<RewrittenBody>, Rejection> {
+    let (in_json, in_form) = (json_injections(injector), form_injections(injector));
     let misfit = |what: &str, is: &str| {
-        Err(spender.bad(format!("a secret is to be put into {what}, but the body is {is}")))
+        Err(injector.bad_request(format!("a secret is to be put into {what}, but the body is {is}")))
     };
     let changed = match &whole.content {
         Content::Json if !in_form.is_empty() => return misfit("a form", "JSON"),
         Content::Form | Content::Multipart(_) if !in_json.is_empty() => return misfit("JSON", "a form"),
-        Content::Json => json_with(std::str::from_utf8(&whole.bytes).unwrap_or_default(), &in_json, spender)?,
-        Content::Form => form_with(&whole.bytes, &in_form, spender)?,
+        Content::Json => {
+            rewrite_json(std::str::from_utf8(&whole.bytes).unwrap_or_default(), &in_json, injector)?
+        }
+        Content::Form => rewrite_form(&whole.bytes, &in_form, injector)?,
         Content::Multipart(fields) => {
-            let made = multipart::make(fields, &in_form, spender)?;
-            return Ok(made.map(|made| Changed { bytes: made.bytes, content_type: Some(made.content_type) }));
+            let made = multipart::rewrite(fields, &in_form, injector)?;
+            return Ok(
+                made.map(|made| RewrittenBody { bytes: made.bytes, content_type: Some(made.content_type) })
+            );
         }
         Content::Other => None,
-        Content::Nothing => return from_nothing(&in_json, &in_form, parts, spender),
-        Content::Unreadable(_) if in_json.is_empty() && in_form.is_empty() => None,
-        Content::Unreadable(why) => {
-            return Err(spender.bad(format!(
+        Content::Empty => return create_body(&in_json, &in_form, parts, injector),
+        Content::Malformed(_) if in_json.is_empty() && in_form.is_empty() => None,
+        Content::Malformed(why) => {
+            return Err(injector.bad_request(format!(
                 "a secret is to be put into the body, but that is not what its Content-Type says: {why}"
             )));
         }
     };
-    Ok(changed.map(|bytes| Changed { bytes, content_type: None }))
+    Ok(changed.map(|bytes| RewrittenBody { bytes, content_type: None }))
 }
 
-fn json_with(
+fn rewrite_json(
     text: &str,
     puts: &[(Vec<&str>, &SecretName)],
-    spender: &Spender<'_>,
+    injector: &Injector<'_>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
-    let mut changed = json::fill(text, spender)?;
+    let mut changed = json::fill(text, injector)?;
     if changed.is_some() || !puts.is_empty() {
-        json::unambiguous(text, spender)?;
+        json::reject_duplicate_keys(text, injector)?;
     }
     for (keys, name) in puts {
         let now = match &changed {
             Some(changed) => std::str::from_utf8(changed).unwrap_or_default(),
             None => text,
         };
-        changed = Some(json::put(now, keys, name, spender)?);
+        changed = Some(json::insert_secret(now, keys, name, injector)?);
     }
     Ok(changed)
 }
 
-fn form_with(
+fn rewrite_form(
     form: &[u8],
     puts: &[(&str, &SecretName)],
-    spender: &Spender<'_>,
+    injector: &Injector<'_>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
-    let mut changed = form::fill(form, spender)?;
+    let mut changed = form::fill(form, injector)?;
     for (field, name) in puts {
         let now = changed.as_deref().map_or(form, |changed| changed.as_slice());
-        changed = Some(form::put(now, field, name, spender)?);
+        changed = Some(form::set_field(now, field, name, injector)?);
     }
     Ok(changed)
 }
 
-/// A body where there was none.
-fn from_nothing(
+/// Creates the body of a request that has none.
+fn create_body(
     in_json: &[(Vec<&str>, &SecretName)],
     in_form: &[(&str, &SecretName)],
     parts: &Parts,
-    spender: &Spender<'_>,
-) -> Result<Option<Changed>, Rejection> {
+    injector: &Injector<'_>,
+) -> Result<Option<RewrittenBody>, Rejection> {
     if in_json.is_empty() && in_form.is_empty() {
         return Ok(None);
     }
@@ -177,23 +191,23 @@ fn from_nothing(
             "a secret is to be put into the body, and {} has none: name the rule's methods",
             parts.method
         );
-        return Err(spender.bad(message));
+        return Err(injector.bad_request(message));
     }
     let (bytes, kind, said) = match in_form {
-        [] => (json_with("{}", in_json, spender)?, "application/json", Kind::Json),
-        _ => (form_with(b"", in_form, spender)?, "application/x-www-form-urlencoded", Kind::Form),
+        [] => (rewrite_json("{}", in_json, injector)?, "application/json", ContentKind::Json),
+        _ => (rewrite_form(b"", in_form, injector)?, "application/x-www-form-urlencoded", ContentKind::Form),
     };
-    let keeps_type = kind_of(&parts.headers)? == Some(said);
-    Ok(bytes.map(|bytes| Changed { bytes, content_type: (!keeps_type).then(|| kind.to_owned()) }))
+    let keeps_type = content_kind(&parts.headers)? == Some(said);
+    Ok(bytes.map(|bytes| RewrittenBody { bytes, content_type: (!keeps_type).then(|| kind.to_owned()) }))
 }
 
-/// Whether the rule signs anew what stands in this header.
-fn signs(spender: &Spender<'_>, header: &HeaderName) -> bool {
-    spender.grant.signing().is_some_and(|signing| signing.sets(header))
+/// Whether the rule replaces the signature in this header.
+fn is_signed_by_rule(injector: &Injector<'_>, header: &HeaderName) -> bool {
+    injector.grant.signing().is_some_and(|signing| signing.sets_header(header))
 }
 
-/// The header by which a client says that its body is signed.
-pub(in crate::inject) fn signature(headers: &HeaderMap) -> Option<HeaderName> {
+/// Returns the header by which a client signs its body.
+pub(in crate::inject) fn signature_header(headers: &HeaderMap) -> Option<HeaderName> {
     let signs = |name: &HeaderName| {
         name.as_str().split(['-', '_']).any(|word| matches!(word, "signature" | "sig" | "hmac"))
     };

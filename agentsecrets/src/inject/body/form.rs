@@ -5,62 +5,66 @@ use std::collections::{HashMap, HashSet};
 
 use zeroize::Zeroizing;
 
-use super::Quotes;
-use crate::inject::injector::Spender;
-use crate::inject::pairs::{self, at, pairs};
-use crate::inject::placeholder::{Edit, Vocabulary, splice};
+use super::quoted::QuotedPlaceholders;
+use crate::inject::injector::Injector;
+use crate::inject::placeholder::{Edit, Placeholders, splice};
 use crate::inject::references::References;
-use crate::policy::access_request::Place;
+use crate::inject::urlencoded::{self, decode_range};
+use crate::policy::location::LocationKind;
 use crate::types::name::SecretName;
 use crate::types::rejection::Rejection;
 
-/// Adds the secrets that its values name, and notes those that its names do.
-pub(super) fn references(
+/// Adds the references in the values, and records those in the names.
+pub(super) fn collect_references(
     form: &[u8],
-    vocabulary: &Vocabulary,
+    placeholders: &Placeholders,
     references: &mut References,
-    quotes: &Quotes,
+    quoted: &QuotedPlaceholders,
 ) -> Result<(), Rejection> {
-    for pair in pairs(form) {
-        let name = at(form, &pair.name);
-        quotes.note(vocabulary, &name);
+    for pair in urlencoded::parse(form) {
+        let name = decode_range(form, &pair.name);
+        quoted.record(placeholders, &name);
         let Some(value) = pair.value else { continue };
-        references.note(vocabulary, &at(form, &value), || pairs::spot(Place::Form, &name))?;
+        references.add_placeholders(placeholders, &decode_range(form, &value), || {
+            urlencoded::injection_point(LocationKind::Form, &name)
+        })?;
     }
     Ok(())
 }
 
-/// The form with the placeholders filled that may be, or nothing if there are none.
-pub(super) fn fill(form: &[u8], spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
-    let edits = pairs::fill(form, Place::Form, spender)?;
+/// Fills the granted placeholders; `None` if there are none.
+pub(super) fn fill(form: &[u8], injector: &Injector<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
+    let edits = urlencoded::fill_edits(form, LocationKind::Form, injector)?;
     if edits.is_empty() {
         return Ok(None);
     }
     let filled: HashSet<usize> = edits.iter().map(|(range, _)| range.start).collect();
     let mut fields: HashMap<Cow<'_, [u8]>, (usize, bool)> = HashMap::new();
-    for pair in pairs(form) {
-        let (count, gets) = fields.entry(at(form, &pair.name)).or_default();
+    for pair in urlencoded::parse(form) {
+        let (count, gets) = fields.entry(decode_range(form, &pair.name)).or_default();
         *count += 1;
         *gets |= pair.value.is_some_and(|value| filled.contains(&value.start));
     }
     for (field, (count, _)) in fields.iter().filter(|(_, (_, gets))| *gets) {
-        twice(*count, &String::from_utf8_lossy(field), spender)?;
+        reject_repeated_field(*count, &String::from_utf8_lossy(field), injector)?;
     }
     Ok(Some(splice(form, &edits)))
 }
 
-/// The form with the secret `name` as the value of `field`, in the place of what stood there.
-pub(super) fn put(
+/// Sets `field` to the secret `name`, replacing its value.
+pub(super) fn set_field(
     form: &[u8],
     field: &str,
     name: &SecretName,
-    spender: &Spender<'_>,
+    injector: &Injector<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
-    // Its readers disagree on which one of two counts.
-    let count = pairs(form).filter(|pair| *at(form, &pair.name) == *field.as_bytes()).count();
-    twice(count, field, spender)?;
-    let new = Zeroizing::new(pairs::pair(field, spender.value(name)?.expose()).as_bytes().to_vec());
-    let known = pairs(form).find(|pair| *at(form, &pair.name) == *field.as_bytes());
+    // Servers disagree on which of two equal fields counts.
+    let count =
+        urlencoded::parse(form).filter(|pair| *decode_range(form, &pair.name) == *field.as_bytes()).count();
+    reject_repeated_field(count, field, injector)?;
+    let new =
+        Zeroizing::new(urlencoded::encode_pair(field, injector.value(name)?.expose()).as_bytes().to_vec());
+    let known = urlencoded::parse(form).find(|pair| *decode_range(form, &pair.name) == *field.as_bytes());
     let edit: Edit = match known {
         Some(pair) => (pair.name.start..pair.value.map_or(pair.name.end, |value| value.end), new),
         None if form.is_empty() => (0..0, new),
@@ -72,12 +76,17 @@ pub(super) fn put(
     Ok(splice(form, &[edit]))
 }
 
-/// The refusal of a field that gets a secret and stands there `count` times.
-pub(super) fn twice(count: usize, field: &str, spender: &Spender<'_>) -> Result<(), Rejection> {
+/// Rejects a field that gets a secret and occurs `count` times.
+pub(super) fn reject_repeated_field(
+    count: usize,
+    field: &str,
+    injector: &Injector<'_>,
+) -> Result<(), Rejection> {
     if count < 2 {
         return Ok(());
     }
     let field: String = field.chars().filter(|c| !c.is_control()).take(60).collect();
-    Err(spender
-        .bad(format!("the form field '{field}' gets a secret and stands there {count} times: send it once")))
+    Err(injector.bad_request(format!(
+        "the form field '{field}' gets a secret and stands there {count} times: send it once"
+    )))
 }

@@ -1,6 +1,5 @@
-//! Secrets in a JSON document. The library says whether it is one, and reads and writes its strings; here
-//! it is only walked along, so that whatever is not filled in keeps its very bytes: keys, their order,
-//! numbers, white space.
+//! Secrets in a JSON document. serde_json validates it and converts its strings; this module only walks
+//! it, so that everything that is not filled keeps its bytes: keys, their order, numbers, white space.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,142 +11,148 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::inject::injector::Spender;
+use crate::inject::injector::Injector;
 use crate::inject::placeholder::{Edit, splice};
-use crate::policy::access_request::{Place, Spot};
+use crate::policy::location::{InjectionPoint, LocationKind};
 use crate::types::json_path::{JsonPath, Step};
 use crate::types::name::SecretName;
 use crate::types::rejection::Rejection;
 
-/// The deepest document that is read.
-const DEEPEST: usize = 256;
+/// Maximum nesting depth.
+const MAX_DEPTH: usize = 256;
 
-/// Where a string value stands.
-pub(in crate::inject) struct At<'w> {
+/// Location of a string value.
+pub(in crate::inject) struct StringPosition<'w> {
     text: &'w str,
     stack: &'w [Frame],
     range: Range<usize>,
 }
 
-/// An object or array that is open.
+/// An open object or array.
 enum Frame {
-    /// The key of the value that comes, quotes included, and whether that key is still to come.
-    Object { key: Range<usize>, wants_key: bool },
-    /// The number of the element.
+    /// The key of the next value, quotes included, and whether that key is still expected.
+    Object { key: Range<usize>, expects_key: bool },
+    /// Index of the element.
     Array(usize),
 }
 
-impl At<'_> {
-    /// The path, as a policy writes it.
+impl StringPosition<'_> {
+    /// Returns the path in a policy's notation.
     pub(super) fn path(&self) -> String {
         let steps = self.stack.iter().map(|frame| match frame {
             Frame::Array(index) => Step::Index(*index),
             Frame::Object { key, .. } => {
-                Step::Key(string(self.text, key).map(Cow::into_owned).unwrap_or_default())
+                Step::Key(decode_string(self.text, key).map(Cow::into_owned).unwrap_or_default())
             }
         });
         JsonPath::new(steps.collect()).to_string()
     }
 }
 
-/// The document in `bytes`, or why it is none. Its strings can all be read.
-pub(in crate::inject) fn check(bytes: &[u8]) -> Result<&str, &'static str> {
+/// Validates a document, including its strings. The error says why it is not JSON.
+pub(in crate::inject) fn validate(bytes: &[u8]) -> Result<&str, &'static str> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|_| "it is not JSON")?;
     walk(text, |_, token| match token {
-        Token::Text(range) | Token::Key(range) => {
-            string(text, &range).map(drop).ok_or("a string in it is none")
+        Token::StringValue(range) | Token::Key(range) => {
+            decode_string(text, &range).map(drop).ok_or("it contains an invalid string")
         }
-        Token::Open | Token::Close => Ok(()),
+        Token::Start | Token::End => Ok(()),
     })?;
     Ok(text)
 }
 
-/// Every string value of a document that was checked.
-pub(super) fn strings<E>(text: &str, mut each: impl FnMut(&At<'_>, &str) -> Result<(), E>) -> Result<(), E> {
+/// Visits every string value of a valid document.
+pub(super) fn for_each_string<E>(
+    text: &str,
+    mut each: impl FnMut(&StringPosition<'_>, &str) -> Result<(), E>,
+) -> Result<(), E> {
     let mut failed = Ok(());
-    // What was checked can be walked.
+    // A valid document can be walked.
     let _ = walk(text, |stack, token| {
-        let Token::Text(range) = token else { return Ok(()) };
-        let Some(value) = string(text, &range) else { return Ok(()) };
-        let at = At { text, stack, range };
+        let Token::StringValue(range) = token else { return Ok(()) };
+        let Some(value) = decode_string(text, &range) else { return Ok(()) };
+        let at = StringPosition { text, stack, range };
         failed = each(&at, &value);
         if failed.is_ok() { Ok(()) } else { Err("") }
     });
     failed
 }
 
-/// Every key of a document that was checked.
-pub(super) fn keys(text: &str, mut each: impl FnMut(&str)) {
-    // What was checked can be walked.
+/// Visits every key of a valid document.
+pub(super) fn for_each_key(text: &str, mut each: impl FnMut(&str)) {
+    // A valid document can be walked.
     let _ = walk(text, |_, token| {
         if let Token::Key(range) = token {
-            string(text, &range).iter().for_each(|key| each(key));
+            decode_string(text, &range).iter().for_each(|key| each(key));
         }
         Ok(())
     });
 }
 
-/// The document with other strings where `each` gives some, or nothing if it gives none.
-pub(in crate::inject) fn with<E>(
+/// Replaces the strings for which `each` returns a new one; `None` if there are none.
+pub(in crate::inject) fn replace_strings<E>(
     text: &str,
-    mut each: impl FnMut(&At<'_>, &str) -> Result<Option<Zeroizing<Vec<u8>>>, E>,
+    mut each: impl FnMut(&StringPosition<'_>, &str) -> Result<Option<Zeroizing<Vec<u8>>>, E>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, E> {
     let mut edits: Vec<Edit> = Vec::new();
-    strings(text, |at, value| {
+    for_each_string(text, |at, value| {
         edits.extend(each(at, value)?.map(|new| (at.range.clone(), new)));
         Ok(())
     })?;
     Ok((!edits.is_empty()).then(|| splice(text.as_bytes(), &edits)))
 }
 
-/// The document with the placeholders filled that may be, or nothing if there are none.
-pub(super) fn fill(text: &str, spender: &Spender<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
-    let filled = with(text, |at, value| {
-        let filled = spender.fill(value.as_bytes(), || Spot::new(Place::Json, at.path()))?;
-        filled.map(|filled| fitting(&filled.name, &filled.bytes, spender)).transpose()
+/// Fills the granted placeholders; `None` if there are none.
+pub(super) fn fill(text: &str, injector: &Injector<'_>) -> Result<Option<Zeroizing<Vec<u8>>>, Rejection> {
+    let filled = replace_strings(text, |at, value| {
+        let filled =
+            injector.fill(value.as_bytes(), || InjectionPoint::new(LocationKind::Json, at.path()))?;
+        filled.map(|filled| encode_secret(&filled.name, &filled.bytes, injector)).transpose()
     })?;
-    let same = |filled: &[u8]| check(filled).is_ok_and(|filled| shape(filled) == shape(text));
+    let same =
+        |filled: &[u8]| validate(filled).is_ok_and(|filled| count_tokens(filled) == count_tokens(text));
     if filled.as_ref().is_some_and(|filled| !same(filled)) {
-        return Err(spender.bad("filling in a secret would make the JSON body another document"));
+        return Err(injector.bad_request("filling in a secret would change the structure of the JSON body"));
     }
     Ok(filled)
 }
 
-/// The document with the secret `name` as the string at the end of `keys`. Objects on the way are made
-/// where there are none; what is no object is never replaced.
-pub(super) fn put(
+/// Inserts the secret `name` as a string at the path `keys`. Missing objects are created; other values on
+/// the way are never replaced.
+pub(super) fn insert_secret(
     text: &str,
     keys: &[&str],
     name: &SecretName,
-    spender: &Spender<'_>,
+    injector: &Injector<'_>,
 ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
-    let value = fitting(name, spender.value(name)?.expose(), spender)?;
-    set(text.trim_matches([' ', '\t', '\r', '\n']), keys, 0, &value).map_err(|error| spender.bad(error))
+    let value = encode_secret(name, injector.value(name)?.expose(), injector)?;
+    insert_at_path(text.trim_matches([' ', '\t', '\r', '\n']), keys, 0, &value)
+        .map_err(|error| injector.bad_request(error))
 }
 
-/// Refuses a document in which a key stands twice in one object: its readers disagree on which counts.
-pub(super) fn unambiguous(text: &str, spender: &Spender<'_>) -> Result<(), Rejection> {
+/// Rejects a document with a duplicate key in one object: parsers disagree on which counts.
+pub(super) fn reject_duplicate_keys(text: &str, injector: &Injector<'_>) -> Result<(), Rejection> {
     let mut objects: Vec<HashSet<Cow<'_, str>>> = Vec::new();
     let walked = walk(text, |_, token| {
         match token {
-            Token::Open => objects.push(HashSet::new()),
-            Token::Close => drop(objects.pop()),
+            Token::Start => objects.push(HashSet::new()),
+            Token::End => drop(objects.pop()),
             Token::Key(range) => {
-                let key = string(text, &range).ok_or("a string in it is none")?;
+                let key = decode_string(text, &range).ok_or("it contains an invalid string")?;
                 if objects.last_mut().is_some_and(|keys| !keys.insert(key)) {
                     return Err("a key stands twice in one object of the JSON body: send it once");
                 }
             }
-            Token::Text(_) => {}
+            Token::StringValue(_) => {}
         }
         Ok(())
     });
-    walked.map_err(|why| spender.bad(why))
+    walked.map_err(|why| injector.bad_request(why))
 }
 
-/// Bytes as a JSON string, quotes included; nothing if they are no text.
-pub(in crate::inject) fn quoted(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+/// Encodes bytes as a JSON string with quotes; `None` if they are not text.
+pub(in crate::inject) fn encode_string(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let text = std::str::from_utf8(bytes).ok()?;
     // The longest escape has six bytes.
     let mut quoted = Zeroizing::new(Vec::with_capacity(bytes.len().saturating_mul(6) + 2));
@@ -155,30 +160,39 @@ pub(in crate::inject) fn quoted(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(quoted)
 }
 
-fn fitting(name: &SecretName, bytes: &[u8], spender: &Spender<'_>) -> Result<Zeroizing<Vec<u8>>, Rejection> {
-    quoted(bytes).ok_or_else(|| spender.unfit(name, "JSON"))
+fn encode_secret(
+    name: &SecretName,
+    bytes: &[u8],
+    injector: &Injector<'_>,
+) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+    encode_string(bytes).ok_or_else(|| injector.invalid_value(name, "JSON"))
 }
 
-/// What must be the same before and after: how many keys, strings, objects and arrays there are.
-fn shape(text: &str) -> (usize, usize, usize) {
+/// Counts keys, strings, objects and arrays, which filling must not change.
+fn count_tokens(text: &str) -> (usize, usize, usize) {
     let (mut keys, mut values, mut opened) = (0, 0, 0);
-    // What was checked can be walked.
+    // A valid document can be walked.
     let _ = walk(text, |_, token| {
         match token {
             Token::Key(_) => keys += 1,
-            Token::Text(_) => values += 1,
-            Token::Open => opened += 1,
-            Token::Close => {}
+            Token::StringValue(_) => values += 1,
+            Token::Start => opened += 1,
+            Token::End => {}
         }
         Ok(())
     });
     (keys, values, opened)
 }
 
-/// `text`, an object without blanks around it, with `value` at the end of `keys`, of which `depth` led here.
-fn set(text: &str, keys: &[&str], depth: usize, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+/// Inserts `value` into the object `text` at the path `keys`, of which the first `depth` keys led here.
+fn insert_at_path(
+    text: &str,
+    keys: &[&str],
+    depth: usize,
+    value: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, String> {
     let parents = || keys.get(..depth).unwrap_or_default().join(".");
-    let place =
+    let location =
         || if depth == 0 { "the JSON body".to_owned() } else { format!("'{}' in the JSON body", parents()) };
     let is = match text.as_bytes().first() {
         Some(b'{') => None,
@@ -190,7 +204,7 @@ fn set(text: &str, keys: &[&str], depth: usize, value: &[u8]) -> Result<Zeroizin
         let path = keys.join(".");
         return Err(format!(
             "{} is {is}, and the rule puts a secret at '{path}': send an object there",
-            place()
+            location()
         ));
     }
     let Some((key, rest)) = keys.get(depth..).and_then(<[&str]>::split_first) else {
@@ -204,11 +218,11 @@ fn set(text: &str, keys: &[&str], depth: usize, value: &[u8]) -> Result<Zeroizin
         let new = if rest.is_empty() {
             Zeroizing::new(value.to_vec())
         } else {
-            set(member, keys, depth + 1, value)?
+            insert_at_path(member, keys, depth + 1, value)?
         };
         return Ok(splice(text.as_bytes(), &[(range, new)]));
     }
-    // A new member, before the brace that closes the object.
+    // Add a member before the closing brace.
     let mut member = String::from(if members.is_empty() { "" } else { "," });
     let name = |key: &str| serde_json::to_string(key).unwrap_or_default();
     member.push_str(&name(key));
@@ -226,7 +240,7 @@ fn set(text: &str, keys: &[&str], depth: usize, value: &[u8]) -> Result<Zeroizin
     Ok(splice(text.as_bytes(), &[(end..end, new)]))
 }
 
-/// An object's members, in order, as they stand in the text.
+/// Members of an object, in order, as they stand in the text.
 struct Members<'t>(Vec<(String, &'t RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -251,19 +265,19 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// What a walk comes by.
+/// Event of a walk.
 enum Token {
     /// A key, quotes included.
     Key(Range<usize>),
     /// A string value, quotes included.
-    Text(Range<usize>),
-    /// An object begins, or an array.
-    Open,
-    /// It ends.
-    Close,
+    StringValue(Range<usize>),
+    /// Start of an object or array.
+    Start,
+    /// End of an object or array.
+    End,
 }
 
-/// Goes along a document that the library took for one, and breaks off where `each` does.
+/// Walks a valid document until `each` fails.
 fn walk(
     text: &str,
     mut each: impl FnMut(&[Frame], Token) -> Result<(), &'static str>,
@@ -275,20 +289,20 @@ fn walk(
         match byte {
             b'{' | b'[' => {
                 stack.push(match byte {
-                    b'{' => Frame::Object { key: 0..0, wants_key: true },
+                    b'{' => Frame::Object { key: 0..0, expects_key: true },
                     _ => Frame::Array(0),
                 });
-                if stack.len() > DEEPEST {
+                if stack.len() > MAX_DEPTH {
                     return Err("it is nested too deeply");
                 }
-                each(&stack, Token::Open)?;
+                each(&stack, Token::Start)?;
             }
             b'}' | b']' => {
                 stack.pop();
-                each(&stack, Token::Close)?;
+                each(&stack, Token::End)?;
             }
             b',' => match stack.last_mut() {
-                Some(Frame::Object { wants_key, .. }) => *wants_key = true,
+                Some(Frame::Object { expects_key: wants_key, .. }) => *wants_key = true,
                 Some(Frame::Array(index)) => *index += 1,
                 None => {}
             },
@@ -296,12 +310,12 @@ fn walk(
                 let range = at..end_of_string(bytes, at);
                 at = range.end;
                 match stack.last_mut() {
-                    Some(Frame::Object { key, wants_key: wants_key @ true }) => {
+                    Some(Frame::Object { key, expects_key: wants_key @ true }) => {
                         *key = range.clone();
                         *wants_key = false;
                         each(&stack, Token::Key(range))?;
                     }
-                    _ => each(&stack, Token::Text(range))?,
+                    _ => each(&stack, Token::StringValue(range))?,
                 }
                 continue;
             }
@@ -312,7 +326,7 @@ fn walk(
     Ok(())
 }
 
-/// Behind the quote that ends the string that begins at `start`.
+/// Returns the offset after the string that begins at `start`.
 fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = bytes.get(at) {
@@ -325,8 +339,8 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// The string whose quotes stand at the ends of `range`.
-fn string<'t>(text: &'t str, range: &Range<usize>) -> Option<Cow<'t, str>> {
+/// Decodes the string at `range`, quotes included.
+fn decode_string<'t>(text: &'t str, range: &Range<usize>) -> Option<Cow<'t, str>> {
     let quoted = text.get(range.clone())?;
     let plain = quoted.strip_prefix('"')?.strip_suffix('"')?;
     if plain.contains('\\') {

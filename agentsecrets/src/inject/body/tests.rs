@@ -1,4 +1,4 @@
-//! What becomes of bodies: secrets where they were granted, and every other byte as it came.
+//! Bodies after injection: secrets in granted locations, all other bytes unchanged.
 
 use std::sync::Arc;
 
@@ -7,11 +7,13 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 
 use crate::credentials::resolved::Credentials;
-use crate::inject::placeholder::Vocabulary;
-use crate::inject::{Payload, References, Room, apply};
-use crate::policy::access_request::{Place, Reference, Spot};
-use crate::policy::evaluate::Reading;
-use crate::policy::grant::{Grant, Spend, Style};
+use crate::inject::placeholder::Placeholders;
+use crate::inject::{BodyBudget, References, RequestBody, apply};
+use crate::policy::access_request::SecretReference;
+use crate::policy::evaluate::BodyRequirements;
+use crate::policy::grant::Grant;
+use crate::policy::injection::{InjectionStyle, SecretUse};
+use crate::policy::location::{InjectionPoint, LocationKind};
 use crate::redact::patterns::Patterns;
 use crate::types::body::full;
 use crate::types::name::SecretName;
@@ -22,14 +24,14 @@ use crate::types::target::{Scheme, Target};
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data; boundary=X";
-/// With everything that some encoding escapes.
+/// A value with everything that some encoding escapes.
 const VALUE: &str = "s3\"c\\r&t=%2F+\u{e9}\n-- x";
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
-/// What leaves when everything is granted that is asked for, and `more`.
+/// The request that leaves when everything requested is granted, and `more`.
 struct Sent {
     parts: http::request::Parts,
     body: Vec<u8>,
@@ -50,31 +52,33 @@ impl Sent {
 fn send_with(
     headers: &[(&str, &str)],
     body: &[u8],
-    more: Vec<Spend>,
+    more: Vec<SecretUse>,
     value: &[u8],
-    keep: impl Fn(&Reference) -> bool,
+    keep: impl Fn(&SecretReference) -> bool,
 ) -> Result<Sent, Rejection> {
     let mut request = Request::builder().method(Method::POST).uri("/v1/x");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let (parts, body) = request.body(full(body.to_vec())).unwrap().into_parts();
-    let vocabulary = Vocabulary::new([("A".parse().unwrap(), Some("sk-proj-0000".to_owned()))]);
-    let reading = Reading { most: 1 << 20, json: true, form: true, all: false };
+    let placeholders = Placeholders::new([("A".parse().unwrap(), Some("sk-proj-0000".to_owned()))]);
+    let reading = BodyRequirements { max_bytes: 1 << 20, json: true, form: true, any_type: false };
     block_on(async {
-        let mut references = References::of_head(&parts, &vocabulary)?;
-        let body = Payload::read(&parts, body, Some(&reading), &Room::default()).await?;
-        references.and_of_body(&body, &vocabulary)?;
-        let asked = references.all().iter().filter(|reference| keep(reference));
-        let asked = asked.map(|Reference { name, style }| Spend { name: name.clone(), style: style.clone() });
-        let grant = Grant::for_test(asked.chain(more).collect());
+        let mut references = References::from_head(&parts, &placeholders)?;
+        let body = RequestBody::read(&parts, body, Some(&reading), &BodyBudget::default()).await?;
+        body.collect_references(&placeholders, &mut references)?;
+        let requested = references.as_slice().iter().filter(|reference| keep(reference));
+        let requested = requested
+            .map(|SecretReference { name, style }| SecretUse { name: name.clone(), style: style.clone() });
+        let grant = Grant::for_test(requested.chain(more).collect());
         let name: SecretName = "A".parse().unwrap();
         let secret = Arc::new(Secret::new(value.to_vec()));
         let credentials = Credentials::new(vec![(name, secret)]);
         let target = Target { scheme: Scheme::Https, host: "api.test".parse().unwrap(), port: 443 };
         let request = Request::from_parts(parts, body);
         let patterns = Patterns::build([]);
-        let (outbound, _) = apply(request, target, &grant, &credentials, &vocabulary, "s".into(), patterns)?;
+        let (outbound, _) =
+            apply(request, target, &grant, &credentials, &placeholders, "s".into(), patterns)?;
         let notes = outbound.notes().to_vec();
         let (parts, body) = outbound.into_request().into_parts();
         let whole = body.collect().await.unwrap();
@@ -83,27 +87,27 @@ fn send_with(
     })
 }
 
-fn send(kind: &str, body: &str, more: Vec<Spend>) -> Result<Sent, Rejection> {
+fn send(kind: &str, body: &str, more: Vec<SecretUse>) -> Result<Sent, Rejection> {
     send_with(&[("content-type", kind)], body.as_bytes(), more, VALUE.as_bytes(), |_| true)
 }
 
-fn put(style: Style) -> Vec<Spend> {
-    vec![Spend { name: "A".parse().unwrap(), style }]
+fn put(style: InjectionStyle) -> Vec<SecretUse> {
+    vec![SecretUse { name: "A".parse().unwrap(), style }]
 }
 
-fn json_at(path: &str) -> Vec<Spend> {
-    put(Style::Json(Arc::new(path.parse().unwrap())))
+fn json_at(path: &str) -> Vec<SecretUse> {
+    put(InjectionStyle::Json(Arc::new(path.parse().unwrap())))
 }
 
-fn form_at(field: &str) -> Vec<Spend> {
-    put(Style::Form(field.into()))
+fn form_at(field: &str) -> Vec<SecretUse> {
+    put(InjectionStyle::Form(field.into()))
 }
 
 fn part(head: &str, value: &str) -> String {
     format!("--X\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n")
 }
 
-/// The fields of a multipart form, as another reader of ours would see them: name, file name, value.
+/// The fields of a multipart form as another parser sees them: name, file name, value.
 fn fields(sent: &Sent) -> Vec<(String, Option<String>, Vec<u8>)> {
     let boundary = multer::parse_boundary(sent.header("content-type").unwrap()).unwrap();
     let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(sent.body.clone())]);
@@ -120,7 +124,7 @@ fn fields(sent: &Sent) -> Vec<(String, Option<String>, Vec<u8>)> {
 }
 
 #[test]
-fn strings_of_a_json_document_are_filled_and_all_else_keeps_its_bytes() {
+fn json_strings_are_filled_and_other_bytes_stay() {
     let body = "{ \"z\":1.50e2,\n \"AS_SECRET_A\" : [ \"Bearer AS_SECRET_A\", 12345678901234567890123 ],\t\"a\":\"\\u00e9{{A}}\" }";
     let sent = send(JSON, body, vec![]).unwrap();
     let value = serde_json::to_string(VALUE).unwrap();
@@ -135,7 +139,7 @@ fn strings_of_a_json_document_are_filled_and_all_else_keeps_its_bytes() {
 }
 
 #[test]
-fn a_placeholder_may_be_written_with_escapes_and_in_any_json_type() {
+fn escaped_placeholder_is_filled_in_any_json_type() {
     for kind in
         ["application/json; charset=utf-8", "application/vnd.api+json", "text/json", "Application/JSON"]
     {
@@ -146,17 +150,17 @@ fn a_placeholder_may_be_written_with_escapes_and_in_any_json_type() {
 }
 
 #[test]
-fn an_exact_place_is_filled_and_the_same_words_elsewhere_stay() {
+fn only_the_exact_location_is_filled() {
     let body = r#"{"a":{"secret":"AS_SECRET_A"},"secret":"AS_SECRET_A","b":[{"secret":"AS_SECRET_A"}]}"#;
-    let at = Style::Placeholder(Spot::new(Place::Json, "b[0].secret"));
+    let at = InjectionStyle::Placeholder(InjectionPoint::new(LocationKind::Json, "b[0].secret"));
     let headers = [("content-type", JSON)];
     let sent = send_with(&headers, body.as_bytes(), vec![], b"v", |reference| reference.style == at).unwrap();
     assert_eq!(sent.text(), r#"{"a":{"secret":"AS_SECRET_A"},"secret":"AS_SECRET_A","b":[{"secret":"v"}]}"#);
 }
 
 #[test]
-fn a_secret_is_put_at_a_path_of_the_json_body_and_objects_are_made() {
-    for (body, path, wanted) in [
+fn json_path_is_injected_and_objects_created() {
+    for (body, path, expected) in [
         ("{}", "a", r#"{"a":"v"}"#),
         (" { \"x\" : 1 } ", "a.b.c", r#"{ "x" : 1 ,"a":{"b":{"c":"v"}}}"#),
         (r#"{"a":{"b":{}},"z":0}"#, "a.b.c", r#"{"a":{"b":{"c":"v"}},"z":0}"#),
@@ -166,14 +170,14 @@ fn a_secret_is_put_at_a_path_of_the_json_body_and_objects_are_made() {
     ] {
         let headers = [("content-type", JSON)];
         let sent = send_with(&headers, body.as_bytes(), json_at(path), b"v", |_| true).unwrap();
-        assert_eq!(sent.text(), wanted, "{body}");
+        assert_eq!(sent.text(), expected, "{body}");
     }
     let sent = send_with(&[], b"", json_at("a"), b"v", |_| true).unwrap();
     assert_eq!((sent.text(), sent.header("content-type")), (r#"{"a":"v"}"#, Some(JSON)));
 }
 
 #[test]
-fn a_path_through_what_is_no_object_is_a_clear_error() {
+fn json_path_through_non_object_is_an_error() {
     for (body, says) in [
         (r#"{"a":[{"b":1}]}"#, "'a' in the JSON body is an array"),
         (r#"{"a":"text"}"#, "'a' in the JSON body is a string"),
@@ -182,18 +186,18 @@ fn a_path_through_what_is_no_object_is_a_clear_error() {
         (r#"{"a":{"b":1},"a":{"b":2}}"#, "a key stands twice"),
         (r#"{"a":"#, "not what its Content-Type says"),
     ] {
-        let refusal = send(JSON, body, json_at("a.b")).err().unwrap();
-        assert_eq!(refusal.code, ErrorCode::BadRequest);
-        assert!(refusal.message.contains(says), "{body}: {refusal}");
+        let rejection = send(JSON, body, json_at("a.b")).err().unwrap();
+        assert_eq!(rejection.code, ErrorCode::BadRequest);
+        assert!(rejection.message.contains(says), "{body}: {rejection}");
     }
-    let refusal = send(FORM, "a=b", json_at("a.b")).err().unwrap();
-    assert!(refusal.message.contains("the body is a form"), "{refusal}");
-    let refusal = send("text/plain", "hello", json_at("a.b")).err().unwrap();
-    assert!(refusal.message.contains("of another type"), "{refusal}");
+    let rejection = send(FORM, "a=b", json_at("a.b")).err().unwrap();
+    assert!(rejection.message.contains("the body is a form"), "{rejection}");
+    let rejection = send("text/plain", "hello", json_at("a.b")).err().unwrap();
+    assert!(rejection.message.contains("of another type"), "{rejection}");
 }
 
 #[test]
-fn what_cannot_be_read_for_sure_passes_only_if_it_names_no_secret() {
+fn malformed_body_naming_a_secret_is_rejected() {
     for (kind, quiet, naming) in [
         (JSON, r#"{"a": NaN}"#, r#"{"a": NaN, "b": "AS_SECRET_A"}"#),
         (JSON, "\u{feff}{}", "\u{feff}{\"a\":\"{{A}}\"}"),
@@ -201,9 +205,9 @@ fn what_cannot_be_read_for_sure_passes_only_if_it_names_no_secret() {
         (MULTIPART, "--X\r\nbroken", "--X\r\nbroken AS_SECRET_A"),
     ] {
         assert_eq!(send(kind, quiet, vec![]).unwrap().text(), quiet);
-        let refusal = send(kind, naming, vec![]).err().unwrap();
-        assert_eq!(refusal.code, ErrorCode::BadRequest, "{naming}");
-        assert!(refusal.message.contains("names a secret"), "{refusal}");
+        let rejection = send(kind, naming, vec![]).err().unwrap();
+        assert_eq!(rejection.code, ErrorCode::BadRequest, "{naming}");
+        assert!(rejection.message.contains("names a secret"), "{rejection}");
     }
     for depth in [300, 500_000] {
         let deep = "[".repeat(depth) + &"]".repeat(depth);
@@ -213,30 +217,30 @@ fn what_cannot_be_read_for_sure_passes_only_if_it_names_no_secret() {
 }
 
 #[test]
-fn a_compressed_body_is_refused_and_says_what_to_do() {
+fn compressed_body_is_rejected() {
     let headers = [("content-type", JSON), ("content-encoding", "gzip")];
-    let refusal = send_with(&headers, b"x", vec![], b"v", |_| true).err().unwrap();
-    assert!(refusal.message.contains("gzip") && refusal.message.contains("without"), "{refusal}");
+    let rejection = send_with(&headers, b"x", vec![], b"v", |_| true).err().unwrap();
+    assert!(rejection.message.contains("gzip") && rejection.message.contains("without"), "{rejection}");
 }
 
 #[test]
-fn values_of_a_form_are_filled_and_encoded() {
+fn form_values_are_filled_and_encoded() {
     let sent = send(FORM, "x=%7e+%7E&k=AS%5FSECRET_A&AS_SECRET_A=name&flag&&", vec![]).unwrap();
     let encoded = "s3%22c%5Cr%26t%3D%252F%2B%C3%A9%0A--%20x";
     assert_eq!(sent.text(), format!("x=%7e+%7E&k={encoded}&AS_SECRET_A=name&flag&&"));
     let read: Vec<_> = url::form_urlencoded::parse(&sent.body).collect();
     assert_eq!(read[1].1, VALUE);
-    for (body, wanted) in
+    for (body, expected) in
         [("", "f+g=v"), ("a=1", "a=1&f+g=v"), ("f+g=old&a=1", "f+g=v&a=1"), ("f%20g", "f+g=v")]
     {
         let headers = [("content-type", FORM)];
         let sent = send_with(&headers, body.as_bytes(), form_at("f g"), b"v", |_| true).unwrap();
-        assert_eq!(sent.text(), wanted.replace('+', "%20"), "{body}");
+        assert_eq!(sent.text(), expected.replace('+', "%20"), "{body}");
     }
 }
 
 #[test]
-fn a_field_that_gets_a_secret_and_stands_twice_is_refused() {
+fn repeated_field_with_a_secret_is_rejected() {
     let twice = part("name=\"f\"", "AS_SECRET_A") + &part("name=\"f\"", "b") + "--X--\r\n";
     for (kind, body, more) in [
         (FORM, "f=AS_SECRET_A&f=b", vec![]),
@@ -244,14 +248,14 @@ fn a_field_that_gets_a_secret_and_stands_twice_is_refused() {
         (MULTIPART, &*twice, vec![]),
         (MULTIPART, &twice.replace("AS_SECRET_A", "a"), form_at("f")),
     ] {
-        let refusal = send(kind, body, more).err().unwrap();
-        assert!(refusal.message.contains("'f' gets a secret and stands there 2 times"), "{refusal}");
+        let rejection = send(kind, body, more).err().unwrap();
+        assert!(rejection.message.contains("'f' gets a secret and stands there 2 times"), "{rejection}");
     }
     assert!(send(FORM, "f=1&f=2&g=AS_SECRET_A", vec![]).is_ok());
 }
 
 #[test]
-fn text_fields_of_a_multipart_form_are_filled_and_files_never() {
+fn multipart_text_fields_are_filled_and_files_are_not() {
     let body = part("name=\"key\"", "AS_SECRET_A")
         + &part("name=\"note\"", "plain")
         + &part("name=\"doc\"; filename=\"a.txt\"\r\nContent-Type: text/plain", "quotes AS_SECRET_A\r\n--Y")
@@ -278,7 +282,7 @@ fn text_fields_of_a_multipart_form_are_filled_and_files_never() {
 }
 
 #[test]
-fn a_body_without_placeholders_is_unchanged() {
+fn body_without_placeholders_is_unchanged() {
     let form = part("name=\"a\"", "1") + "--X--\r\nepilogue";
     for (kind, body) in [
         (JSON, " {\"b\":1,\"a\":2.0} "),
@@ -292,7 +296,7 @@ fn a_body_without_placeholders_is_unchanged() {
 }
 
 #[test]
-fn a_signed_body_is_not_changed_behind_its_signature() {
+fn signed_body_is_not_changed() {
     for (name, value) in [
         ("signature", "sig=:AAAA:"),
         ("x-hub-signature-256", "sha256=00"),
@@ -301,19 +305,19 @@ fn a_signed_body_is_not_changed_behind_its_signature() {
         ("authorization", "OAuth oauth_signature=x"),
     ] {
         let headers = [("content-type", JSON), (name, value)];
-        let refusal = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, vec![], b"v", |_| true).err().unwrap();
-        assert!(refusal.message.contains("signed") && refusal.message.contains(name), "{refusal}");
+        let rejection = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, vec![], b"v", |_| true).err().unwrap();
+        assert!(rejection.message.contains("signed") && rejection.message.contains(name), "{rejection}");
         assert!(send_with(&headers, br#"{"a":"b"}"#, vec![], b"v", |_| true).is_ok());
     }
-    // What a rule puts in signs nothing.
-    let token = put(Style::Header(http::HeaderName::from_static("x-signature")));
+    // An injected header does not sign anything.
+    let token = put(InjectionStyle::Header(http::HeaderName::from_static("x-signature")));
     let headers = [("content-type", JSON)];
     let sent = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, token, b"v", |_| true).unwrap();
     assert_eq!((sent.text(), sent.header("x-signature")), (r#"{"a":"v"}"#, Some("v")));
 }
 
 #[test]
-fn digests_follow_the_body_and_what_is_dropped_is_noted() {
+fn digests_are_recomputed_or_noted() {
     let headers = [("content-type", JSON), ("content-digest", "sha-256=:AAAA:"), ("content-md5", "AAAA")];
     let sent = send_with(&headers, br#"{"hello": "AS_SECRET_A"}"#, vec![], b"world", |_| true).unwrap();
     let known = "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:";
@@ -324,15 +328,15 @@ fn digests_follow_the_body_and_what_is_dropped_is_noted() {
 }
 
 #[test]
-fn values_that_the_place_cannot_carry_are_refused_without_being_shown() {
+fn unusable_value_is_rejected_and_not_shown() {
     let headers = [("content-type", JSON)];
-    let refusal = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, vec![], b"\xff\xfe-value", |_| true);
-    let refusal = refusal.err().unwrap();
-    assert_eq!(refusal.message, "secret 'A' holds bytes that JSON cannot carry");
+    let rejection = send_with(&headers, br#"{"a":"AS_SECRET_A"}"#, vec![], b"\xff\xfe-value", |_| true);
+    let rejection = rejection.err().unwrap();
+    assert_eq!(rejection.message, "secret 'A' holds bytes that JSON cannot carry");
     let many = format!("[\"{}\"]", "AS_SECRET_A ".repeat(100));
     let large = vec![b'v'; 1 << 20];
-    let refusal = send_with(&headers, many.as_bytes(), vec![], &large, |_| true).err().unwrap();
-    assert_eq!(refusal.code, ErrorCode::BodyTooLarge);
+    let rejection = send_with(&headers, many.as_bytes(), vec![], &large, |_| true).err().unwrap();
+    assert_eq!(rejection.code, ErrorCode::BodyTooLarge);
     let spots = format!("[{}\"\"]", "\"AS_SECRET_A\",".repeat(1001));
     assert_eq!(send(JSON, &spots, vec![]).err().unwrap().code, ErrorCode::BadRequest);
 }
@@ -353,16 +357,16 @@ fn documents() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// The same document, with its strings filled.
+/// The same document with its strings filled.
 fn filled(document: &serde_json::Value, value: &str) -> serde_json::Value {
     use serde_json::Value;
     match document {
         Value::String(text) => {
-            let vocabulary = Vocabulary::new([("A".parse().unwrap(), Some("sk-proj-0000".to_owned()))]);
+            let placeholders = Placeholders::new([("A".parse().unwrap(), Some("sk-proj-0000".to_owned()))]);
             let found: Vec<_> =
-                vocabulary.mentions(text.as_bytes()).filter(|m| m.name.as_str() == "A").collect();
+                placeholders.find_iter(text.as_bytes()).filter(|m| m.name.as_str() == "A").collect();
             let mut text = text.clone();
-            found.into_iter().rev().for_each(|mention| text.replace_range(mention.range, value));
+            found.into_iter().rev().for_each(|matched| text.replace_range(matched.range, value));
             Value::String(text)
         }
         Value::Array(items) => items.iter().map(|item| filled(item, value)).collect(),
@@ -375,20 +379,20 @@ fn filled(document: &serde_json::Value, value: &str) -> serde_json::Value {
 
 proptest! {
     #[test]
-    fn a_document_that_is_filled_and_read_again_holds_exactly_the_value(document in documents(), value in "\\PC{1,12}|[\\x00-\\x1f\"\\\\]{1,4}") {
+    fn filled_json_decodes_to_the_value(document in documents(), value in "\\PC{1,12}|[\\x00-\\x1f\"\\\\]{1,4}") {
         let text = serde_json::to_string_pretty(&document).unwrap();
         let headers = [("content-type", JSON)];
-        // Another name may be mentioned by chance; only ours is granted.
-        let ours = |reference: &Reference| reference.name.as_str() == "A";
+        // Another name may occur by chance; only `A` is granted.
+        let ours = |reference: &SecretReference| reference.name.as_str() == "A";
         let sent = send_with(&headers, text.as_bytes(), vec![], value.as_bytes(), ours).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&sent.body).unwrap();
         prop_assert_eq!(read, filled(&document, &value));
     }
 
     #[test]
-    fn a_field_that_is_filled_and_read_again_holds_exactly_the_value(value in prop::collection::vec(any::<u8>(), 1..40), other in "[ -~]{0,10}") {
+    fn filled_form_decodes_to_the_value(value in prop::collection::vec(any::<u8>(), 1..40), other in "[ -~]{0,10}") {
         let body = format!("o={}&f=AS_SECRET_A", url::form_urlencoded::byte_serialize(other.as_bytes()).collect::<String>());
-        let ours = |reference: &Reference| matches!(&reference.style, Style::Placeholder(spot) if &*spot.name == "f");
+        let ours = |reference: &SecretReference| matches!(&reference.style, InjectionStyle::Placeholder(point) if &*point.name == "f");
         let sent = send_with(&[("content-type", FORM)], body.as_bytes(), vec![], &value, ours).unwrap();
         let pairs: Vec<Vec<u8>> = sent.body.split(|byte| *byte == b'&').map(<[u8]>::to_vec).collect();
         prop_assert_eq!(pairs.len(), 2);
@@ -399,7 +403,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_bodies_never_panic_and_leave_unchanged_without_a_grant(
+    fn hostile_bodies_never_panic_and_stay_unchanged_without_a_grant(
         kind in prop_oneof![Just(JSON), Just(FORM), Just(MULTIPART)],
         body in prop::collection::vec(prop_oneof![
             any::<u8>().prop_map(|byte| vec![byte]),

@@ -1,5 +1,5 @@
-//! The tree of pods' cgroups, as the kubelet makes and removes them, told at once by the kernel. It knows both of
-//! the kubelet's drivers: `kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice` and
+//! Watches the cgroups of pods with inotify. It knows both cgroup drivers of the kubelet:
+//! `kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice` and
 //! `kubepods/burstable/pod<uid>`.
 
 use std::collections::HashMap;
@@ -16,104 +16,108 @@ use tokio::io::unix::AsyncFd;
 use crate::identity::container::pod_uid;
 use crate::sys::fd_passing;
 
-/// Room for the events of a burst of new pods.
-const BUFFER: usize = 64 * 1024;
+/// Enough for a burst of new pods.
+const EVENT_BUFFER_LENGTH: usize = 64 * 1024;
 
-/// What happened.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum CgroupChange {
     /// The pod with this uid has a cgroup, at this folder.
-    Made(String, PathBuf),
-    /// It has none any more.
+    Created(String, PathBuf),
+    /// The pod's cgroup is gone.
     Removed(String),
-    /// Processes came or went.
+    /// Processes of the pod started or ended.
     Populated(String),
-    /// So much that it must be looked at anew.
-    Anything,
+    /// The event queue overflowed.
+    RescanNeeded,
 }
 
-/// The tree, followed.
-pub(super) struct Tree {
+/// A watch on the hierarchy of pods' cgroups.
+pub(super) struct CgroupWatch {
     inotify: Inotify,
-    /// Readable when something happened.
-    ready: AsyncFd<OwnedFd>,
+    /// Readable when there are events.
+    readiness: AsyncFd<OwnedFd>,
     root: PathBuf,
     /// Folders that hold those of pods.
-    folders: HashMap<WatchDescriptor, PathBuf>,
-    pods: HashMap<WatchDescriptor, String>,
-    watched: HashMap<String, WatchDescriptor>,
+    parent_watches: HashMap<WatchDescriptor, PathBuf>,
+    pod_watches: HashMap<WatchDescriptor, String>,
+    watches_by_pod: HashMap<String, WatchDescriptor>,
     buffer: Vec<u8>,
 }
 
-impl Tree {
-    /// Follows what is made in `root`.
+impl CgroupWatch {
+    /// Watches the hierarchy at `root`.
     pub(super) fn open(root: PathBuf) -> io::Result<Self> {
         let inotify = Inotify::init()?;
-        let ready = fd_passing::awaited(inotify.as_fd().try_clone_to_owned()?)?;
+        let ready = fd_passing::async_fd(inotify.as_fd().try_clone_to_owned()?)?;
         let (folders, pods, watched) = Default::default();
-        let mut tree = Self { inotify, ready, root, folders, pods, watched, buffer: vec![0; BUFFER] };
-        tree.follow(tree.root.clone())?;
+        let mut tree = Self {
+            inotify,
+            readiness: ready,
+            root,
+            parent_watches: folders,
+            pod_watches: pods,
+            watches_by_pod: watched,
+            buffer: vec![0; EVENT_BUFFER_LENGTH],
+        };
+        tree.watch_folder(tree.root.clone())?;
         Ok(tree)
     }
 
     /// The folder of every pod.
-    pub(super) fn all(&mut self) -> io::Result<HashMap<String, PathBuf>> {
+    pub(super) fn scan(&mut self) -> io::Result<HashMap<String, PathBuf>> {
         let mut found = HashMap::new();
-        self.look(&self.root.clone(), &mut found)?;
+        self.scan_folder(&self.root.clone(), &mut found)?;
         Ok(found)
     }
 
-    /// What happened next.
-    pub(super) async fn changes(&mut self) -> io::Result<Vec<Change>> {
+    pub(super) async fn next_changes(&mut self) -> io::Result<Vec<CgroupChange>> {
         let (inotify, buffer) = (&mut self.inotify, &mut self.buffer);
         let read =
             |_: &OwnedFd| Ok(inotify.read_events(buffer)?.map(|event| event.to_owned()).collect::<Vec<_>>());
-        let events: Vec<EventOwned> = self.ready.async_io(Interest::READABLE, read).await?;
+        let events: Vec<EventOwned> = self.readiness.async_io(Interest::READABLE, read).await?;
         let mut changes = Vec::new();
         for event in events {
-            self.understand(event, &mut changes)?;
+            self.handle_event(event, &mut changes)?;
         }
         Ok(changes)
     }
 
-    /// Tells, from now on, when processes of the pod come or go.
+    /// Reports [`CgroupChange::Populated`] for the pod from now on.
     pub(super) fn watch(&mut self, uid: &str, folder: &Path) -> io::Result<()> {
-        if self.watched.contains_key(uid) {
+        if self.watches_by_pod.contains_key(uid) {
             return Ok(());
         }
         let watch = self.watches().add(folder.join("cgroup.events"), WatchMask::MODIFY)?;
-        self.pods.insert(watch.clone(), uid.to_owned());
-        self.watched.insert(uid.to_owned(), watch);
+        self.pod_watches.insert(watch.clone(), uid.to_owned());
+        self.watches_by_pod.insert(uid.to_owned(), watch);
         Ok(())
     }
 
-    /// Tells it no longer.
     pub(super) fn unwatch(&mut self, uid: &str) {
-        if let Some(watch) = self.watched.remove(uid) {
-            self.pods.remove(&watch);
-            // It went with its file, most likely.
+        if let Some(watch) = self.watches_by_pod.remove(uid) {
+            self.pod_watches.remove(&watch);
+            // Most likely the watch went with its file.
             let _ = self.watches().remove(watch);
         }
     }
 
-    /// How many folders and files are watched.
-    pub(super) fn watching(&self) -> usize {
-        self.folders.len() + self.pods.len()
+    pub(super) fn watch_count(&self) -> usize {
+        self.parent_watches.len() + self.pod_watches.len()
     }
 
     fn watches(&self) -> inotify::Watches {
         self.inotify.watches()
     }
 
-    fn follow(&mut self, folder: PathBuf) -> io::Result<()> {
+    fn watch_folder(&mut self, folder: PathBuf) -> io::Result<()> {
         let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
         let watch = self.watches().add(&folder, mask)?;
-        self.folders.insert(watch, folder);
+        self.parent_watches.insert(watch, folder);
         Ok(())
     }
 
-    /// Finds the pods in `folder`, and follows the folders in it that hold more of them.
-    fn look(&mut self, folder: &Path, found: &mut HashMap<String, PathBuf>) -> io::Result<()> {
+    /// Finds the pods in `folder`, and watches its subfolders that hold pods.
+    fn scan_folder(&mut self, folder: &Path, found: &mut HashMap<String, PathBuf>) -> io::Result<()> {
         for entry in fs::read_dir(folder)?.flatten() {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
@@ -121,35 +125,37 @@ impl Tree {
             let name = entry.file_name();
             if let Some(uid) = name.to_str().and_then(pod_uid) {
                 found.insert(uid, entry.path());
-            } else if holds_pods(&name) {
-                // Followed first, so that nothing is made unseen.
-                self.follow(entry.path())?;
-                self.look(&entry.path(), found)?;
+            } else if is_qos_folder(&name) {
+                // Watch before scanning, so that no pod is missed.
+                self.watch_folder(entry.path())?;
+                self.scan_folder(&entry.path(), found)?;
             }
         }
         Ok(())
     }
 
-    fn understand(&mut self, event: EventOwned, changes: &mut Vec<Change>) -> io::Result<()> {
+    fn handle_event(&mut self, event: EventOwned, changes: &mut Vec<CgroupChange>) -> io::Result<()> {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
-            changes.push(Change::Anything);
+            changes.push(CgroupChange::RescanNeeded);
             return Ok(());
         }
-        if let Some(uid) = self.pods.get(&event.wd) {
-            changes.push(Change::Populated(uid.clone()));
+        if let Some(uid) = self.pod_watches.get(&event.wd) {
+            changes.push(CgroupChange::Populated(uid.clone()));
             return Ok(());
         }
-        let (Some(folder), Some(name)) = (self.folders.get(&event.wd), event.name) else { return Ok(()) };
+        let (Some(folder), Some(name)) = (self.parent_watches.get(&event.wd), event.name) else {
+            return Ok(());
+        };
         let path = folder.join(&name);
         let is_made = event.mask.contains(EventMask::CREATE);
         match name.to_str().and_then(pod_uid) {
-            Some(uid) if is_made => changes.push(Change::Made(uid, path)),
-            Some(uid) => changes.push(Change::Removed(uid)),
-            None if is_made && holds_pods(&name) => {
-                self.follow(path.clone())?;
+            Some(uid) if is_made => changes.push(CgroupChange::Created(uid, path)),
+            Some(uid) => changes.push(CgroupChange::Removed(uid)),
+            None if is_made && is_qos_folder(&name) => {
+                self.watch_folder(path.clone())?;
                 let mut found = HashMap::new();
-                self.look(&path, &mut found)?;
-                changes.extend(found.into_iter().map(|(uid, path)| Change::Made(uid, path)));
+                self.scan_folder(&path, &mut found)?;
+                changes.extend(found.into_iter().map(|(uid, path)| CgroupChange::Created(uid, path)));
             }
             None => {}
         }
@@ -157,8 +163,8 @@ impl Tree {
     }
 }
 
-/// Whether a folder of this name holds the pods of one quality of service.
-fn holds_pods(name: &OsStr) -> bool {
+/// Whether a folder of this name holds the pods of one quality-of-service class.
+fn is_qos_folder(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let name = name.strip_suffix(".slice").unwrap_or(&name);
     ["burstable", "besteffort"].iter().any(|quality| name.rsplit('-').next() == Some(quality))
@@ -172,7 +178,7 @@ mod tests {
     const OTHER: &str = "1f3c1a2b-4d5e-6f70-8192-a3b4c5d6e7f8";
 
     #[tokio::test]
-    async fn pods_of_either_driver_and_every_quality_are_seen_as_they_come_and_go() {
+    async fn created_and_removed_pods_are_reported() {
         for (quality, pod) in [
             ("burstable", format!("burstable/pod{UID}")),
             ("kubepods-besteffort.slice", {
@@ -183,18 +189,22 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let guaranteed = root.path().join(format!("kubepods-pod{}.slice", OTHER.replace('-', "_")));
             fs::create_dir(&guaranteed).unwrap();
-            let mut tree = Tree::open(root.path().to_path_buf()).unwrap();
-            assert_eq!(tree.all().unwrap(), HashMap::from([(OTHER.to_owned(), guaranteed.clone())]));
-            // The folder and the pod in it, before anybody looks.
+            let mut tree = CgroupWatch::open(root.path().to_path_buf()).unwrap();
+            assert_eq!(tree.scan().unwrap(), HashMap::from([(OTHER.to_owned(), guaranteed.clone())]));
+            // The folder and the pod in it, before the first scan.
             fs::create_dir_all(root.path().join(&pod)).unwrap();
             fs::create_dir(root.path().join("init.scope")).unwrap();
-            let changes = tree.changes().await.unwrap();
-            assert_eq!(changes[0], Change::Made(UID.to_owned(), root.path().join(&pod)), "{changes:?}");
+            let changes = tree.next_changes().await.unwrap();
+            assert_eq!(
+                changes[0],
+                CgroupChange::Created(UID.to_owned(), root.path().join(&pod)),
+                "{changes:?}"
+            );
             fs::remove_dir(root.path().join(&pod)).unwrap();
             fs::remove_dir(&guaranteed).unwrap();
-            let changes = tree.changes().await.unwrap();
+            let changes = tree.next_changes().await.unwrap();
             for uid in [UID, OTHER] {
-                assert!(changes.contains(&Change::Removed(uid.to_owned())), "{quality}: {changes:?}");
+                assert!(changes.contains(&CgroupChange::Removed(uid.to_owned())), "{quality}: {changes:?}");
             }
         }
     }

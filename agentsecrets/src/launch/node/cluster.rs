@@ -1,5 +1,5 @@
-//! What the cluster says of a node's pods: its API server is asked for the list once, and then tells of each
-//! change. When it no longer knows what we have heard, the list is asked for anew.
+//! Watches a node's pods at the API server: one list, then each change. The list is requested again when the
+//! server no longer knows our position.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,67 +12,67 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::identity::pod::Pod;
 use crate::kubernetes::pod_validation;
-use crate::kubernetes::sidecar_template::{Fragment, Given};
+use crate::kubernetes::sidecar_template::{ContainerTemplate, SidecarTemplate};
 
-/// Which pods are guarded.
+/// The pods that are guarded.
 #[derive(Debug, Clone)]
-pub(super) struct Selection {
-    /// A label of theirs.
+pub(super) struct PodSelector {
     label: Label,
-    /// The namespaces whose pods are looked at; all, if there are none here.
+    /// Namespaces to watch; empty for all.
     namespaces: Vec<String>,
-    /// What is ours, and no agent's.
-    ours: Fragment,
+    /// A template with our own user id only, for validating pods.
+    template: SidecarTemplate,
 }
 
 /// A label and its value.
 #[derive(Debug, Clone)]
-pub struct Label(String, String);
+pub(crate) struct Label(String, String);
 
-/// What is said of one pod.
+/// The cluster's state of one pod.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct PodState {
     pub(super) pod: Pod,
-    /// Whether it is to be guarded.
-    pub(super) is_ours: bool,
-    /// Why it is not to be served, if it could get around us.
-    pub(super) unfit: Option<String>,
+    /// Whether the pod is to be guarded.
+    pub(super) is_selected: bool,
+    /// The reason not to serve it, if it could bypass us.
+    pub(super) violation: Option<String>,
 }
 
-/// What is said.
 #[derive(Debug)]
-pub(super) enum News {
-    /// A list begins.
-    Listing,
-    /// A pod is so.
-    Is(Box<Told>),
-    /// There is no pod with this uid any more.
-    Gone(String),
-    /// The list is complete: what was not in it is not there.
-    Listed,
+pub(super) enum ClusterEvent {
+    ListStarted,
+    Applied(Box<PodState>),
+    /// The pod with this uid is gone.
+    Deleted(String),
+    /// The list is complete: a pod that was not in it is gone.
+    ListCompleted,
 }
 
-/// Follows the pods of the node `name`. The stream never ends; what goes wrong is tried again, ever later.
-pub(super) fn follow(client: Client, name: &str, selection: Selection) -> impl Stream<Item = News> {
+/// Watches the pods of the node `name`. The stream never ends; errors are retried with backoff.
+pub(super) fn watch_pods(
+    client: Client,
+    name: &str,
+    selector: PodSelector,
+) -> impl Stream<Item = ClusterEvent> {
     let pods: Api<Object> = Api::all(client);
     let config = Config::default().fields(&format!("spec.nodeName={name}"));
     watcher(pods, config).default_backoff().filter_map(move |event| {
         future::ready(match event {
-            Ok(Event::Init) => Some(News::Listing),
+            Ok(Event::Init) => Some(ClusterEvent::ListStarted),
             Ok(Event::InitApply(pod) | Event::Apply(pod)) => {
-                told(&pod, &selection).map(|told| News::Is(Box::new(told)))
+                pod_state(&pod, &selector).map(|state| ClusterEvent::Applied(Box::new(state)))
             }
-            Ok(Event::Delete(pod)) => pod.metadata.uid.map(News::Gone),
-            Ok(Event::InitDone) => Some(News::Listed),
+            Ok(Event::Delete(pod)) => pod.metadata.uid.map(ClusterEvent::Deleted),
+            Ok(Event::InitDone) => Some(ClusterEvent::ListCompleted),
             Err(error) => {
-                tracing::warn!(%error, "the API server does not tell of the node's pods");
+                tracing::warn!(%error, "the node's pods cannot be watched");
                 None
             }
         })
     })
 }
 
-fn told(object: &Object, selection: &Selection) -> Option<Told> {
+fn pod_state(object: &Object, selector: &PodSelector) -> Option<PodState> {
     let account = object.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
     let pod = Pod {
         uid: object.uid()?,
@@ -81,30 +81,30 @@ fn told(object: &Object, selection: &Selection) -> Option<Told> {
         service_account: account.unwrap_or_else(|| "default".to_owned()),
         labels: object.labels().clone(),
     };
-    let reasons = pod_validation::of_unchanged(object, &selection.ours);
+    let reasons = pod_validation::validate_unmodified_pod(object, &selector.template);
     let unfit = (!reasons.is_empty()).then(|| reasons.join("; "));
-    Some(Told { is_ours: selection.holds(&pod), pod, unfit })
+    Some(PodState { is_selected: selector.matches(&pod), pod, violation: unfit })
 }
 
-impl Selection {
-    /// Pods with `label` in these `namespaces`, none of which may run as the user `serves`.
+impl PodSelector {
+    /// Selects pods with `label` in `namespaces`, none of which may run as the user `serves`.
     pub(super) fn new(label: Label, namespaces: Vec<String>, serves: u32) -> Self {
-        let container = Given { env: Vec::new(), volume_mounts: Vec::new() };
+        let container = ContainerTemplate { env: Vec::new(), volume_mounts: Vec::new() };
         let (init_containers, volumes, secrets) = Default::default();
         let uids = vec![i64::from(serves)];
         let explicit_users = false;
-        let ours = Fragment { init_containers, volumes, container, secrets, uids, explicit_users };
-        Self { label, namespaces, ours }
+        let template = SidecarTemplate { init_containers, volumes, container, secrets, uids, explicit_users };
+        Self { label, namespaces, template }
     }
 
-    fn holds(&self, pod: &Pod) -> bool {
+    fn matches(&self, pod: &Pod) -> bool {
         let Label(name, value) = &self.label;
         let here = self.namespaces.is_empty() || self.namespaces.contains(&pod.namespace);
         here && pod.labels.get(name) == Some(value)
     }
 }
 
-impl fmt::Display for Selection {
+impl fmt::Display for PodSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Label(name, value) = &self.label;
         write!(f, "{name}={value}")?;
@@ -140,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_ours_by_its_label_in_the_namespaces_that_are_looked_at() {
-        let selection = |namespaces: &[&str]| {
+    fn pod_is_selected_by_label_and_namespace() {
+        let selector = |namespaces: &[&str]| {
             let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-            Selection::new("agentsecrets.dev/guard=true".parse().unwrap(), namespaces, 64646)
+            PodSelector::new("agentsecrets.dev/guard=true".parse().unwrap(), namespaces, 64646)
         };
         let label = r#""agentsecrets.dev/guard":"true""#;
         for (namespace, labels, among, is_ours) in [
@@ -153,9 +153,9 @@ mod tests {
             ("prod", "", &[], false),
             ("prod", r#""agentsecrets.dev/guard":"false""#, &[], false),
         ] {
-            let told = told(&object(namespace, labels), &selection(among)).unwrap();
-            assert_eq!(told.is_ours, is_ours, "{namespace} {labels} {among:?}");
-            assert_eq!(told.pod.service_account, "default");
+            let state = pod_state(&object(namespace, labels), &selector(among)).unwrap();
+            assert_eq!(state.is_selected, is_ours, "{namespace} {labels} {among:?}");
+            assert_eq!(state.pod.service_account, "default");
         }
         assert!("guard".parse::<Label>().is_err() && "=true".parse::<Label>().is_err());
     }

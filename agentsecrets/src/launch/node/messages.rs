@@ -1,54 +1,36 @@
-//! What is said to the interceptor of a node's pods, and heard from it.
+//! The launcher's end of the channel to the interceptor of a node's pods.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use crate::privsep::{AsyncChannel, Channel};
+use crate::server::launch_config::{POD_LIMITS, PodInbound, PodMessage};
 
-use crate::server::launch_config::{LONGEST_WORD, Reach, Word};
-use crate::sys::fd_passing;
+/// Maximum time that the interceptor may be too busy to receive.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it may be too busy to listen, in milliseconds.
-const PATIENCE: u16 = 5_000;
+pub(super) struct PodChannel(AsyncChannel);
 
-/// Our end of the line.
-pub(super) struct Words(AsyncFd<OwnedFd>);
-
-impl Words {
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        fd_passing::awaited(socket).map(Self)
+impl PodChannel {
+    pub(super) fn new(channel: Channel) -> io::Result<Self> {
+        AsyncChannel::from_channel(channel).map(Self)
     }
 
-    /// Says one word, with what goes with it.
-    pub(super) fn say(&self, word: &Word, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let text = serde_json::to_vec(word)?;
-        if text.len() > LONGEST_WORD {
+    /// Sends one message with its descriptors.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if the pod has too many labels for a message.
+    pub(super) fn send(&self, message: &PodMessage, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let text = serde_json::to_vec(message)?;
+        if text.len() > POD_LIMITS.length {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the pod has too many labels"));
         }
-        loop {
-            match fd_passing::send(&self.0, &text, descriptors) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return sent.map(drop),
-            }
-            let mut writable = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
-            if poll(&mut writable, PollTimeout::from(PATIENCE))? == 0 {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-        }
+        self.0.send_blocking(&text, descriptors, SEND_TIMEOUT)
     }
 
-    /// The next that is heard; nothing once the interceptor has ended.
-    pub(super) async fn hear(&self) -> io::Result<Option<Reach>> {
-        let mut buffer = vec![0; 4096 * 4];
-        let heard =
-            self.0.async_io(Interest::READABLE, |socket| fd_passing::receive(socket, &mut buffer)).await;
-        match heard {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(error),
-            Ok(heard) if heard.length == 0 => Ok(None),
-            Ok(heard) => Ok(Some(serde_json::from_slice(buffer.get(..heard.length).unwrap_or_default())?)),
-        }
+    /// Receives the next message; `None` once the interceptor has ended.
+    pub(super) async fn recv(&mut self) -> io::Result<Option<PodInbound>> {
+        self.0.recv().await?.map(|message| message.parse_json()).transpose()
     }
 }

@@ -1,7 +1,7 @@
-//! `kubernetes node`: one service that guards the labelled pods of a whole node, none of which needs anything of the
-//! node's for that. It hooks a pod's cgroup when the kubelet makes it, before there is a process in it, and puts
-//! the doors into the pod's network when there is one. It handles no agent's byte; the interceptor that it
-//! starts, which has no privilege, serves all pods, each by what the cluster's API server says of it.
+//! `kubernetes node`: one service that guards the labelled pods of a whole node, without any change to the
+//! pods. It hooks a pod's cgroup when the kubelet creates it, before it holds a process, and opens listeners
+//! in the pod's network once that exists. It handles no agent's byte: the unprivileged interceptor that it
+//! starts serves all pods, each by its details in the API server.
 
 mod cgroup_watch;
 mod cluster;
@@ -19,203 +19,190 @@ use std::time::Duration;
 use anstream::eprintln;
 use futures_util::StreamExt;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::time::MissedTickBehavior;
 
-use super::interceptor::Interceptor;
-use super::sidecar::{NotServed, owner, pid_namespace, step};
-use super::sockets::Sockets;
-use crate::intercept::ebpf::{self, EbpfError, Ports, Shared};
-use crate::launch::audit_export::{LOOK_EVERY, Streaming};
-use crate::policy::project_restriction::Narrow;
-use crate::server::launch_config::{Order, Service};
+use super::interceptor::InterceptorProcess;
+use super::sidecar::{ServiceError, pid_namespace, state_owner, step};
+use super::sockets::ListenerSockets;
+use crate::intercept::ebpf::{self, EbpfError, Shared};
+use crate::launch::audit_export::{AuditExporter, POLL_INTERVAL};
+use crate::policy::project_restriction::ProjectRestriction;
+use crate::privsep::Channel;
+use crate::server::launch_config::{ContainerConfig, LaunchConfig, POD_LIMITS};
 use crate::sys::Ending;
 use crate::sys::home::Home;
 use crate::types::name::{Environment, Project};
 
-pub use cluster::Label;
+pub(crate) use cluster::Label;
 
-use cluster::Selection;
-pub use status::Status;
+use cluster::PodSelector;
+pub use status::NodeStatus;
 
-use cgroup_watch::Tree;
-use messages::Words;
-use network::Networks;
-use pods::{Certificates, Pods};
+use cgroup_watch::CgroupWatch;
+use messages::PodChannel;
+use network::{NodeNetwork, POD_PORTS};
+use pods::{CertificatePublisher, Pods, path_below};
 
-/// Where the doors are in every pod's network: beyond the ports that a system hands out by itself, so that they
-/// are free there again when we come back.
-const DOORS: Ports = Ports { listener: 61_864, dns: 61_865 };
-/// How soon it is looked again for what was not there yet.
-const AGAIN: Duration = Duration::from_millis(50);
-/// Where kubelets make the cgroups of pods.
-const USUAL: [&str; 4] =
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// The usual places of pods' cgroups.
+const KUBEPODS_CANDIDATES: [&str; 4] =
     ["kubepods.slice", "kubepods", "kubelet.slice/kubelet-kubepods.slice", "kubelet/kubepods"];
 
-/// What to guard, and with what.
+/// Configuration of a node's service.
 #[derive(Debug)]
-pub struct Node {
-    /// Where our files are.
-    pub home: Home,
-    /// Whose secrets.
-    pub project: Project,
-    /// Which secrets.
-    pub environment: Environment,
-    /// What a project file leaves of the policy.
-    pub narrow: Narrow,
-    /// The node's name, as the cluster has it.
-    pub name: String,
-    /// The label of pods that are guarded.
-    pub label: Label,
-    /// The namespaces whose pods are looked at; all, if there are none here.
-    pub namespaces: Vec<String>,
-    /// Where the host's tree of cgroups is mounted.
-    pub cgroups: PathBuf,
-    /// The cgroup that holds those of all pods, if it is not at a usual place.
-    pub kubepods: Option<String>,
+pub(crate) struct NodeConfig {
+    pub(crate) home: Home,
+    pub(crate) project: Project,
+    pub(crate) environment: Environment,
+    /// The project file's restriction of the policy.
+    pub(crate) restriction: ProjectRestriction,
+    /// The node's name in the cluster.
+    pub(crate) name: String,
+    /// The label of guarded pods.
+    pub(crate) label: Label,
+    /// Namespaces to watch; empty for all.
+    pub(crate) namespaces: Vec<String>,
+    /// Mount point of the host's cgroup hierarchy.
+    pub(crate) cgroups: PathBuf,
+    /// The cgroup of all pods, if it is not at a usual place.
+    pub(crate) kubepods: Option<String>,
     /// The folder on a bpffs that holds our pins.
-    pub pins: PathBuf,
-    /// The node's own network, as a file.
-    pub network: PathBuf,
-    /// The kubelet's folder of pods, in which the volumes are that certificates are put into.
-    pub volumes: Option<PathBuf>,
-    /// As whom to serve, if it is not the owner of our state.
-    pub user: Option<(u32, u32)>,
-    /// Where to say what is guarded.
-    pub status: Option<PathBuf>,
-    /// Our own program's arguments, with which it sends the audit log on.
-    pub streaming: Option<Vec<OsString>>,
+    pub(crate) pins: PathBuf,
+    /// The file of the node's own network namespace.
+    pub(crate) network: PathBuf,
+    /// The kubelet's folder of pods, into whose volumes certificates are written.
+    pub(crate) kubelet_pods_folder: Option<PathBuf>,
+    /// The user to serve as, if not the owner of our state.
+    pub(crate) user: Option<(u32, u32)>,
+    pub(crate) status_file: Option<PathBuf>,
+    /// Arguments of our own program for exporting the audit log.
+    pub(crate) audit_export: Option<Vec<OsString>>,
 }
 
-/// Guards until it is told to end; guarded pods are offline then, not free. `interceptor` is as for
+/// Guards pods until a signal ends it; guarded pods are offline afterwards, not free. `interceptor` is as for
 /// [`run`](super::run).
-///
-/// # Errors
-/// Why nothing is guarded, or not any longer.
-pub fn serve(
-    wanted: &Node,
+pub(crate) fn serve(
+    config: &NodeConfig,
     client: impl AsyncFnOnce() -> Result<kube::Client, kube::Error>,
     interceptor: &[OsString],
-) -> Result<(), NotServed> {
-    let kubepods = kubepods(&wanted.cgroups, wanted.kubepods.as_deref())?;
-    let (uid, gid) = wanted.user.map_or_else(|| owner(&wanted.home), Ok)?;
-    if !ebpf::is_bpffs(&wanted.pins) {
-        return Err(EbpfError::NoBpffs { path: wanted.pins.clone() }.into());
+) -> Result<(), ServiceError> {
+    let kubepods = find_kubepods(&config.cgroups, config.kubepods.as_deref())?;
+    let (uid, gid) = config.user.map_or_else(|| state_owner(&config.home), Ok)?;
+    if !ebpf::is_bpffs(&config.pins) {
+        return Err(EbpfError::NoBpffs { path: config.pins.clone() }.into());
     }
-    let networks = Networks::of_node(&wanted.network).map_err(step("find the node's own network"))?;
+    let networks = NodeNetwork::open(&config.network).map_err(step("find the node's own network"))?;
     let processes = pid_namespace().map_err(step("find our pid namespace"))?;
-    // Apart from those of services in pods, who clear away what they find among theirs.
-    let pins = wanted.pins.join("node");
-    let shared = Shared::open(&pins, &kubepods, DOORS, Some(processes))?;
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
-    let (ours, theirs) = pair.map_err(|error| step("speak with the interceptor")(error.into()))?;
-    let order = order(wanted, &shared, &kubepods, &theirs, (uid, gid))?;
-    let none = Sockets { ports: DOORS, listeners: Vec::new(), dns_udp: Vec::new(), dns_tcp: Vec::new() };
-    let (interceptor, ready) = Interceptor::start(interceptor, &order, none)?;
-    drop(theirs);
+    // Apart from those of sidecars, which remove unknown pins in their folder.
+    let pins = config.pins.join("node");
+    let shared = Shared::open(&pins, &kubepods, POD_PORTS, Some(processes))?;
+    let (launcher_end, interceptor_end) =
+        Channel::pair(POD_LIMITS).map_err(step("speak with the interceptor"))?;
+    let interceptor_end = OwnedFd::from(interceptor_end.into_socket());
+    let launch = launch_config(config, &shared, &kubepods, &interceptor_end, (uid, gid))?;
+    let sockets =
+        ListenerSockets { ports: POD_PORTS, listeners: Vec::new(), dns_udp: Vec::new(), dns_tcp: Vec::new() };
+    let (interceptor, ready) = InterceptorProcess::start(interceptor, &launch, sockets)?;
+    drop(interceptor_end);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = runtime.map_err(step("start a runtime")).and_then(|runtime| {
+    let outcome = runtime.map_err(step("start a runtime")).and_then(|runtime| {
         runtime.block_on(async {
-            let certificates = Certificates::new(wanted.volumes.clone(), &ready.authority);
-            let tree = Tree::open(kubepods).map_err(step("follow the tree of cgroups"))?;
-            let words = Words::new(ours).map_err(step("speak with the interceptor"))?;
-            let pods = Pods::new(wanted.cgroups.clone(), shared, networks, words, certificates, tree)?;
-            guard(wanted, pods, (uid, gid), client).await
+            let certificates =
+                CertificatePublisher::new(config.kubelet_pods_folder.clone(), &ready.authority);
+            let tree = CgroupWatch::open(kubepods).map_err(step("follow the tree of cgroups"))?;
+            let channel = PodChannel::new(launcher_end).map_err(step("speak with the interceptor"))?;
+            let pods = Pods::new(config.cgroups.clone(), shared, networks, channel, certificates, tree)?;
+            run_event_loop(config, pods, (uid, gid), client).await
         })
     });
-    interceptor.finish();
-    ended
+    interceptor.stop();
+    outcome
 }
 
-async fn guard(
-    wanted: &Node,
+async fn run_event_loop(
+    config: &NodeConfig,
     mut pods: Pods,
     user: (u32, u32),
     client: impl AsyncFnOnce() -> Result<kube::Client, kube::Error>,
-) -> Result<(), NotServed> {
+) -> Result<(), ServiceError> {
     let mut ending = Ending::listen().map_err(step("wait for signals"))?;
     let client = client().await.map_err(|error| step("find the API server")(io::Error::other(error)))?;
-    let selection = Selection::new(wanted.label.clone(), wanted.namespaces.clone(), user.0);
-    eprintln!("agentsecrets: pods of {} with {selection} go through here", wanted.name);
-    let mut news = Box::pin(cluster::follow(client, &wanted.name, selection));
-    let mut again = tokio::time::interval(AGAIN);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut status = status::File::new(wanted.status.clone());
-    let mut streaming = wanted.streaming.clone().map(|words| Streaming::of(words, Some(user)));
-    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let selection = PodSelector::new(config.label.clone(), config.namespaces.clone(), user.0);
+    eprintln!("agentsecrets: pods of {} with {selection} go through here", config.name);
+    let mut events = Box::pin(cluster::watch_pods(client, &config.name, selection));
+    let mut retry = tokio::time::interval(RETRY_INTERVAL);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut status = status::StatusFile::new(config.status_file.clone());
+    let mut streaming = config.audit_export.clone().map(|channel| AuditExporter::new(channel, Some(user)));
+    let mut export_checks = tokio::time::interval(POLL_INTERVAL);
     loop {
         status.write(&pods).map_err(step("write the status"))?;
         tokio::select! {
-            // What holds comes before what serves.
+            // Interception comes before serving.
             biased;
             () = ending.asked() => return Ok(()),
-            changes = pods.tree.changes() => {
+            changes = pods.tree.next_changes() => {
                 let changes = changes.map_err(step("follow the tree of cgroups"))?;
-                pods.changed(changes)?;
+                pods.handle_cgroup_changes(changes)?;
             }
-            told = news.next() => match told {
-                Some(told) => pods.told(told)?,
+            event = events.next() => match event {
+                Some(event) => pods.handle_cluster_event(event)?,
                 None => return Err(step("follow the cluster's pods")(io::ErrorKind::UnexpectedEof.into())),
             },
-            said = pods.words.hear() => match said.map_err(step("hear the interceptor"))? {
-                Some(reach) => pods.reach(&reach)?,
-                None => return Err(NotServed::Ended),
+            message = pods.channel.recv() => match message.map_err(step("hear the interceptor"))? {
+                Some(reach) => pods.set_inbound(&reach)?,
+                None => return Err(ServiceError::InterceptorEnded),
             },
-            _ = looks.tick(), if streaming.is_some() => streaming.iter_mut().for_each(Streaming::keep),
-            _ = again.tick(), if pods.waits() || status.is_late() => pods.again()?,
+            _ = export_checks.tick(), if streaming.is_some() => streaming.iter_mut().for_each(AuditExporter::ensure_running),
+            _ = retry.tick(), if pods.has_retries() || status.is_pending() => pods.retry_pending()?,
         }
     }
 }
 
 /// The folder that holds the cgroups of all pods.
-fn kubepods(cgroups: &Path, named: Option<&str>) -> Result<PathBuf, NotServed> {
-    let all = named.map_or_else(|| USUAL.to_vec(), |named| vec![named.trim_matches('/')]);
-    let found = all.iter().map(|path| cgroups.join(path)).find(|path| path.is_dir());
+fn find_kubepods(cgroups: &Path, named: Option<&str>) -> Result<PathBuf, ServiceError> {
+    let candidates =
+        named.map_or_else(|| KUBEPODS_CANDIDATES.to_vec(), |named| vec![named.trim_matches('/')]);
+    let found = candidates.iter().map(|path| cgroups.join(path)).find(|path| path.is_dir());
     found.ok_or_else(|| {
-        let places = all.join(", ");
-        let what = format!("no cgroup of pods in {}: looked for {places}", cgroups.display());
+        let tried = candidates.join(", ");
+        let what = format!("no cgroup of pods in {}: looked for {tried}", cgroups.display());
         step("find the cgroups of pods")(io::Error::new(io::ErrorKind::NotFound, what))
     })
 }
 
-fn order(
-    wanted: &Node,
+fn launch_config(
+    config: &NodeConfig,
     shared: &Shared,
     kubepods: &Path,
     pods: &OwnedFd,
     (uid, gid): (u32, u32),
-) -> Result<Order, NotServed> {
+) -> Result<LaunchConfig, ServiceError> {
     // Until the interceptor has it.
     let inherited = fcntl(pods, FcntlArg::F_SETFD(FdFlag::empty()));
     inherited.map_err(|error| step("speak with the interceptor")(error.into()))?;
-    Ok(Order {
-        home: wanted.home.clone(),
-        project: wanted.project.clone(),
-        environment: wanted.environment.clone(),
-        narrow: wanted.narrow.clone(),
+    Ok(LaunchConfig {
+        home: config.home.clone(),
+        project: config.project.clone(),
+        environment: config.environment.clone(),
+        restriction: config.restriction.clone(),
         agent: None,
-        asked_by: None,
+        requested_by: None,
         session: String::new(),
         pins: Some(shared.pins().to_path_buf()),
-        cgroup: path_below(&wanted.cgroups, kubepods),
-        cgroup_root: wanted.cgroups.clone(),
+        cgroup: path_below(&config.cgroups, kubepods),
+        cgroup_root: config.cgroups.clone(),
         listeners: Vec::new(),
         dns_udp: Vec::new(),
         dns_tcp: Vec::new(),
-        service: Some(Service {
-            ours: None,
-            processes: true,
-            engine: None,
-            spiffe: None,
-            pods: Some(pods.as_raw_fd()),
+        container: Some(ContainerConfig {
+            own_cgroup: None,
+            sees_processes: true,
+            engine_socket: None,
+            workload_api_socket: None,
+            pod_socket: Some(pods.as_raw_fd()),
         }),
         uid,
         gid,
     })
-}
-
-/// `folder` as a path of the tree at `root`.
-fn path_below(root: &Path, folder: &Path) -> String {
-    crate::identity::cgroup::path_in(root, folder).unwrap_or_else(|| "/".to_owned())
 }

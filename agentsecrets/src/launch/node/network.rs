@@ -1,5 +1,5 @@
-//! The network of a pod, found by the processes in its cgroup, and the doors in it. A process that is on its way
-//! into a pod is in the node's network for a moment: that is never taken for the pod's.
+//! Finds a pod's network by the processes in its cgroup, and opens listeners in it. A process that is being
+//! started in a pod is in the node's network for a moment; that is never taken for the pod's.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,56 +10,58 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::super::sockets::Sockets;
+use super::super::sockets::ListenerSockets;
 use crate::identity::ancestry::start_of;
 use crate::intercept::ebpf::Ports;
 use crate::sys;
 
-/// Below a pod's folder are its containers', and in some of those one of the engine's. What a container makes
-/// deeper down is no place to look for what came before it.
-const DEEPEST: usize = 2;
+/// The listeners' ports in every pod's network. They are outside the ephemeral range, so that they are free
+/// again after a restart.
+pub(super) const POD_PORTS: Ports = Ports { listener: 61_864, dns: 61_865 };
+/// A pod's folder holds those of its containers, and some of these hold one of the engine's. Cgroups deeper
+/// down belong to the containers' own processes.
+const MAX_DEPTH: usize = 2;
 
-/// What tells the node's own network from others.
-pub(super) struct Networks {
-    nodes: u64,
+/// The node's own network, to tell it from others.
+pub(super) struct NodeNetwork {
+    node_inode: u64,
 }
 
 /// A pod's network.
-pub(super) struct Network {
+pub(super) struct PodNetwork {
     file: File,
-    /// What tells it from others that exist now.
+    /// Unique among the networks that exist now.
     pub(super) inode: u64,
 }
 
-impl Networks {
-    /// Looks at the node's own.
-    pub(super) fn of_node(file: &Path) -> io::Result<Self> {
-        Ok(Self { nodes: fs::metadata(file)?.ino() })
+impl NodeNetwork {
+    pub(super) fn open(file: &Path) -> io::Result<Self> {
+        Ok(Self { node_inode: fs::metadata(file)?.ino() })
     }
 
-    /// The network of the pod whose cgroup is at `folder`: that of the process which was there first and has left
-    /// the node's. None while there is no such process.
-    pub(super) fn of(&self, folder: &Path) -> Option<Network> {
+    /// The network of the pod whose cgroup is at `folder`: that of its oldest process which has left the
+    /// node's network. `None` while there is no such process.
+    pub(super) fn pod_network(&self, folder: &Path) -> Option<PodNetwork> {
         let mut all: Vec<_> =
             processes(folder).into_iter().filter_map(|(pid, at)| Some((start_of(pid)?, pid, at))).collect();
         all.sort_unstable_by_key(|(started, pid, _)| (*started, *pid));
         all.into_iter().find_map(|(started, pid, at)| {
             let file = File::open(format!("/proc/{pid}/ns/net")).ok()?;
             let inode = file.metadata().ok()?.ino();
-            // Whoever had this number before has it still, and is still there.
-            let same = start_of(pid) == Some(started) && listed(&at).contains(&pid);
-            (same && inode != self.nodes).then_some(Network { file, inode })
+            // The pid was not reused, and its process is still in the cgroup.
+            let same = start_of(pid) == Some(started) && cgroup_procs(&at).contains(&pid);
+            (same && inode != self.node_inode).then_some(PodNetwork { file, inode })
         })
     }
 }
 
-impl Network {
-    /// Makes the doors in it, and says by which cookie the kernel knows it.
-    pub(super) fn bind(&self, ports: Ports) -> io::Result<(Sockets, u64)> {
+impl PodNetwork {
+    /// Opens the listeners in it; also returns the network's cookie.
+    pub(super) fn bind(&self, ports: Ports) -> io::Result<(ListenerSockets, u64)> {
         let bound = thread::scope(|scope| {
             let inside = || {
                 setns(&self.file, CloneFlags::CLONE_NEWNET)?;
-                let sockets = Sockets::bind_again(ports)?;
+                let sockets = ListenerSockets::bind_ports(ports)?;
                 let first = sockets.listeners.first().ok_or(io::ErrorKind::NotFound)?;
                 let cookie = sys::netns_cookie(first.as_fd())?;
                 Ok((sockets, cookie))
@@ -79,22 +81,22 @@ pub(super) fn is_populated(folder: &Path) -> bool {
     events.lines().any(|line| line == "populated 1")
 }
 
-/// The processes in and below `folder`, each with the folder that it is in.
+/// The processes in and below `folder`, each with its folder.
 fn processes(folder: &Path) -> Vec<(u32, PathBuf)> {
-    below(folder, DEEPEST)
+    list_processes(folder, MAX_DEPTH)
 }
 
-fn below(folder: &Path, deep: usize) -> Vec<(u32, PathBuf)> {
-    let mut found: Vec<_> = listed(folder).into_iter().map(|pid| (pid, folder.to_path_buf())).collect();
+fn list_processes(folder: &Path, deep: usize) -> Vec<(u32, PathBuf)> {
+    let mut found: Vec<_> = cgroup_procs(folder).into_iter().map(|pid| (pid, folder.to_path_buf())).collect();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if deep > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(below(&entry.path(), deep - 1));
+            found.extend(list_processes(&entry.path(), deep - 1));
         }
     }
     found
 }
 
-fn listed(folder: &Path) -> Vec<u32> {
+fn cgroup_procs(folder: &Path) -> Vec<u32> {
     let table = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     table.lines().filter_map(|line| line.parse().ok()).collect()
 }

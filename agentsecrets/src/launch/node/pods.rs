@@ -1,7 +1,7 @@
-//! The pods of a node: for each, what the cluster says and what the kernel has, and what follows from both. A pod
-//! of which nothing is known yet may be ours, and is held until something is; but before the cluster's first list is
-//! complete none is, since a node's own pods, such as those of its network, must start without us. One that was guarded once stays so
-//! until it is gone, whoever takes its label away.
+//! The pods of a node: it combines the cluster's state and the kernel's cgroups. An unknown pod is blocked
+//! until the cluster knows it; but before the cluster's first list is complete no pod is, since the node's
+//! own pods, such as those of its network, must start without us. A pod that was guarded once stays guarded
+//! until it is gone, even if its label is removed.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -10,64 +10,60 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::super::java;
-use super::super::sidecar::{NotServed, show, step};
-use super::cluster::{News, Told};
-use super::network::{Networks, is_populated};
-use super::{DOORS, path_below};
+use super::super::sidecar::{ServiceError, step, write_public_file};
+use super::cluster::{ClusterEvent, PodState};
+use super::network::{NodeNetwork, POD_PORTS, is_populated};
 use crate::intercept::ebpf::{Flows, Hooks, Shared};
-use crate::launch::node::cgroup_watch::{Change, Tree};
-use crate::launch::node::messages::Words;
-use crate::server::launch_config::{Reach, Word};
+use crate::launch::node::cgroup_watch::{CgroupChange, CgroupWatch};
+use crate::launch::node::messages::PodChannel;
+use crate::server::launch_config::{PodInbound, PodMessage};
 use crate::tls;
 
-/// The volume of a pod, an `emptyDir`, that the certificates which it must trust are put into.
-const VOLUME: &str = "volumes/kubernetes.io~empty-dir/agentsecrets-public";
+/// The `emptyDir` volume of a pod that receives the certificates.
+const CERTIFICATE_VOLUME: &str = "volumes/kubernetes.io~empty-dir/agentsecrets-public";
 
-/// Every pod that is known to the cluster or to the kernel.
+/// All pods that the cluster or the kernel knows.
 pub(super) struct Pods {
-    pub(super) tree: Tree,
-    pub(super) words: Words,
+    pub(super) tree: CgroupWatch,
+    pub(super) channel: PodChannel,
     cgroups: PathBuf,
     shared: Shared,
     flows: Flows,
-    networks: Networks,
-    certificates: Certificates,
-    pub(super) all: HashMap<String, Entry>,
-    /// Whether the cluster's list was complete once: before that, nothing follows from what is not in it.
-    pub(super) listed: bool,
-    /// Those that the list which is under way has named.
+    networks: NodeNetwork,
+    certificates: CertificatePublisher,
+    pub(super) entries: HashMap<String, PodEntry>,
+    /// Whether the cluster's list was complete once; before that a missing pod means nothing.
+    pub(super) is_listed: bool,
+    /// Pods named so far by the list that is being received.
     listing: Option<HashSet<String>>,
-    again: HashSet<String>,
+    retry: HashSet<String>,
 }
 
-/// One of them.
 #[derive(Default)]
-pub(super) struct Entry {
-    told: Option<Box<Told>>,
+pub(super) struct PodEntry {
+    state: Option<Box<PodState>>,
     folder: Option<PathBuf>,
     hooks: Option<Hooks>,
-    /// Whether it is guarded, and so stays until it is gone.
-    kept: bool,
-    served: Option<Served>,
-    /// Whether it had processes before it was hooked, whose sockets nothing holds.
-    late: bool,
-    /// What does not work, and is tried again.
-    failed: Option<String>,
+    /// Whether it is guarded, and stays so until it is gone.
+    is_kept: bool,
+    serving: Option<ServedPod>,
+    /// Whether it had processes before it was hooked, whose open sockets nothing blocks.
+    was_running: bool,
+    /// The last error, which is retried.
+    error: Option<String>,
 }
 
-/// Where it is served.
-struct Served {
-    /// Its network, by its inode and its cookie.
+struct ServedPod {
+    /// The inode of its network.
     network: u64,
     cookie: u64,
 }
 
-/// How a pod stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It is nobody's agent.
-    Free,
-    /// Nobody knows yet whose it is: it is offline.
+pub(super) enum PodStatus {
+    /// It is not an agent.
+    Unguarded,
+    /// The cluster does not know it yet: it is offline.
     Held,
     /// It is guarded, and offline.
     Guarded,
@@ -76,308 +72,320 @@ pub(super) enum Standing {
 }
 
 impl Pods {
-    /// Takes up what an earlier process left in force.
+    /// Adopts the hooks that an earlier process left in force.
     pub(super) fn new(
         cgroups: PathBuf,
         shared: Shared,
-        networks: Networks,
-        words: Words,
-        certificates: Certificates,
-        tree: Tree,
-    ) -> Result<Self, NotServed> {
+        networks: NodeNetwork,
+        channel: PodChannel,
+        certificates: CertificatePublisher,
+        tree: CgroupWatch,
+    ) -> Result<Self, ServiceError> {
         let flows = shared.flows()?;
-        let (all, again) = Default::default();
+        let (entries, again) = Default::default();
         let (listed, listing) = (false, None);
-        let mut pods =
-            Self { tree, words, cgroups, shared, flows, networks, certificates, all, listed, listing, again };
-        let mut folders = pods.tree.all().map_err(step("look at the tree of cgroups"))?;
-        for (uid, kept) in pods.shared.names() {
+        let mut pods = Self {
+            tree,
+            channel,
+            cgroups,
+            shared,
+            flows,
+            networks,
+            certificates,
+            entries,
+            is_listed: listed,
+            listing,
+            retry: again,
+        };
+        let mut folders = pods.tree.scan().map_err(step("look at the tree of cgroups"))?;
+        for (uid, is_kept) in pods.shared.names() {
             let Some(folder) = folders.get(&uid) else {
-                // Gone while nobody looked.
+                // Removed while this service did not run.
                 pods.shared.unhook(&uid)?;
                 continue;
             };
             let hooks = pods.shared.hook(&uid, folder)?;
-            pods.all.insert(uid, Entry { hooks: Some(hooks), kept, ..Entry::default() });
+            pods.entries.insert(uid, PodEntry { hooks: Some(hooks), is_kept, ..PodEntry::default() });
         }
         pods.shared.collect()?;
         for (uid, folder) in folders.drain() {
-            pods.made(&uid, folder)?;
+            pods.cgroup_created(&uid, folder)?;
         }
         Ok(pods)
     }
 
-    /// What the kernel tells.
-    pub(super) fn changed(&mut self, changes: Vec<Change>) -> Result<(), NotServed> {
+    pub(super) fn handle_cgroup_changes(&mut self, changes: Vec<CgroupChange>) -> Result<(), ServiceError> {
         for change in changes {
             match change {
-                Change::Made(uid, folder) => self.made(&uid, folder)?,
-                Change::Removed(uid) => self.removed(&uid)?,
-                Change::Populated(uid) => self.settle(&uid)?,
-                Change::Anything => {
-                    let found = self.tree.all().map_err(step("look at the tree of cgroups"))?;
+                CgroupChange::Created(uid, folder) => self.cgroup_created(&uid, folder)?,
+                CgroupChange::Removed(uid) => self.cgroup_removed(&uid)?,
+                CgroupChange::Populated(uid) => self.reconcile(&uid)?,
+                CgroupChange::RescanNeeded => {
+                    let found = self.tree.scan().map_err(step("look at the tree of cgroups"))?;
                     let gone: Vec<_> =
-                        self.all.keys().filter(|uid| !found.contains_key(*uid)).cloned().collect();
-                    gone.iter().try_for_each(|uid| self.removed(uid))?;
-                    found.into_iter().try_for_each(|(uid, folder)| self.made(&uid, folder))?;
+                        self.entries.keys().filter(|uid| !found.contains_key(*uid)).cloned().collect();
+                    gone.iter().try_for_each(|uid| self.cgroup_removed(uid))?;
+                    found.into_iter().try_for_each(|(uid, folder)| self.cgroup_created(&uid, folder))?;
                 }
             }
         }
         Ok(())
     }
 
-    /// What the cluster tells.
-    pub(super) fn told(&mut self, news: News) -> Result<(), NotServed> {
-        match news {
-            News::Listing => self.listing = Some(HashSet::new()),
-            News::Is(told) => {
-                let uid = told.pod.uid.clone();
+    pub(super) fn handle_cluster_event(&mut self, event: ClusterEvent) -> Result<(), ServiceError> {
+        match event {
+            ClusterEvent::ListStarted => self.listing = Some(HashSet::new()),
+            ClusterEvent::Applied(state) => {
+                let uid = state.pod.uid.clone();
                 if let Some(listing) = &mut self.listing {
                     listing.insert(uid.clone());
                 }
-                let entry = self.all.entry(uid.clone()).or_default();
-                let known = Word::Known(told.pod.clone());
-                let changed = entry.told.as_ref().is_none_or(|before| before.pod != told.pod);
-                entry.told = Some(told);
-                if entry.served.is_some() && changed {
-                    match self.words.say(&known, &[]) {
-                        // What cannot be said of it is not known, and nothing is served by it.
-                        Err(error) if error.kind() == io::ErrorKind::InvalidData => self.close(&uid)?,
-                        said => said.map_err(step("tell the interceptor"))?,
+                let entry = self.entries.entry(uid.clone()).or_default();
+                let update = PodMessage::Update(state.pod.clone());
+                let changed = entry.state.as_ref().is_none_or(|before| before.pod != state.pod);
+                entry.state = Some(state);
+                if entry.serving.is_some() && changed {
+                    match self.channel.send(&update, &[]) {
+                        // The message is too long: without its details the pod must not be served.
+                        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                            self.stop_serving(&uid)?
+                        }
+                        sent => sent.map_err(step("tell the interceptor"))?,
                     }
                 }
-                self.settle(&uid)?;
+                self.reconcile(&uid)?;
             }
-            News::Gone(uid) => self.forgotten(&uid)?,
-            News::Listed => {
+            ClusterEvent::Deleted(uid) => self.deleted_from_cluster(&uid)?,
+            ClusterEvent::ListCompleted => {
                 let listing = self.listing.take().unwrap_or_default();
-                let was = |(uid, entry): (&String, &Entry)| {
-                    (entry.told.is_some() && !listing.contains(uid)).then(|| uid.clone())
+                let is_missing = |(uid, entry): (&String, &PodEntry)| {
+                    (entry.state.is_some() && !listing.contains(uid)).then(|| uid.clone())
                 };
-                let gone: Vec<_> = self.all.iter().filter_map(was).collect();
-                gone.iter().try_for_each(|uid| self.forgotten(uid))?;
-                if !self.listed {
-                    self.listed = true;
-                    let all: Vec<_> = self.all.keys().cloned().collect();
-                    all.iter().try_for_each(|uid| self.settle(uid))?;
+                let gone: Vec<_> = self.entries.iter().filter_map(is_missing).collect();
+                gone.iter().try_for_each(|uid| self.deleted_from_cluster(uid))?;
+                if !self.is_listed {
+                    self.is_listed = true;
+                    let entries: Vec<_> = self.entries.keys().cloned().collect();
+                    entries.iter().try_for_each(|uid| self.reconcile(uid))?;
                 }
             }
         }
         Ok(())
     }
 
-    /// What the interceptor tells: which ports of a pod are open.
-    pub(super) fn reach(&mut self, reach: &Reach) -> Result<(), NotServed> {
-        if let Some(hooks) = self.all.get(&reach.uid).and_then(|entry| entry.hooks.as_ref()) {
-            self.shared.allow_inbound(hooks.id, &reach.inbound)?;
+    /// Opens the pod's inbound ports, as the interceptor reports them.
+    pub(super) fn set_inbound(&mut self, message: &PodInbound) -> Result<(), ServiceError> {
+        if let Some(hooks) = self.entries.get(&message.uid).and_then(|entry| entry.hooks.as_ref()) {
+            self.shared.allow_inbound(hooks.id, &message.ports)?;
         }
         Ok(())
     }
 
-    /// Whether something is to be looked at again.
-    pub(super) fn waits(&self) -> bool {
-        !self.again.is_empty()
+    pub(super) fn has_retries(&self) -> bool {
+        !self.retry.is_empty()
     }
 
-    /// Looks again.
-    pub(super) fn again(&mut self) -> Result<(), NotServed> {
-        std::mem::take(&mut self.again).iter().try_for_each(|uid| self.settle(uid))
+    pub(super) fn retry_pending(&mut self) -> Result<(), ServiceError> {
+        std::mem::take(&mut self.retry).iter().try_for_each(|uid| self.reconcile(uid))
     }
 
-    fn made(&mut self, uid: &str, folder: PathBuf) -> Result<(), NotServed> {
-        self.all.entry(uid.to_owned()).or_default().folder = Some(folder);
-        self.settle(uid)
+    fn cgroup_created(&mut self, uid: &str, folder: PathBuf) -> Result<(), ServiceError> {
+        self.entries.entry(uid.to_owned()).or_default().folder = Some(folder);
+        self.reconcile(uid)
     }
 
-    fn removed(&mut self, uid: &str) -> Result<(), NotServed> {
-        let Some(entry) = self.all.get_mut(uid) else { return Ok(()) };
+    fn cgroup_removed(&mut self, uid: &str) -> Result<(), ServiceError> {
+        let Some(entry) = self.entries.get_mut(uid) else { return Ok(()) };
         entry.folder = None;
-        self.release(uid)?;
-        if let Some(entry) = self.all.get_mut(uid) {
-            (entry.kept, entry.late, entry.failed) = (false, false, None);
+        self.unguard(uid)?;
+        if let Some(entry) = self.entries.get_mut(uid) {
+            (entry.is_kept, entry.was_running, entry.error) = (false, false, None);
         }
         self.drop_if_unknown(uid);
         Ok(())
     }
 
-    /// The cluster knows it no longer: nothing vouches for it, so that it is offline for as long as it is there.
-    fn forgotten(&mut self, uid: &str) -> Result<(), NotServed> {
-        let Some(entry) = self.all.get_mut(uid) else { return Ok(()) };
-        entry.told = None;
-        self.close(uid)?;
-        self.settle(uid)?;
+    /// The cluster no longer knows the pod: it is offline for as long as its cgroup exists.
+    fn deleted_from_cluster(&mut self, uid: &str) -> Result<(), ServiceError> {
+        let Some(entry) = self.entries.get_mut(uid) else { return Ok(()) };
+        entry.state = None;
+        self.stop_serving(uid)?;
+        self.reconcile(uid)?;
         self.drop_if_unknown(uid);
         Ok(())
     }
 
     fn drop_if_unknown(&mut self, uid: &str) {
-        if self.all.get(uid).is_some_and(|entry| entry.told.is_none() && entry.folder.is_none()) {
-            self.all.remove(uid);
+        if self.entries.get(uid).is_some_and(|entry| entry.state.is_none() && entry.folder.is_none()) {
+            self.entries.remove(uid);
         }
     }
 
-    /// Does what follows from what is known of the pod.
-    fn settle(&mut self, uid: &str) -> Result<(), NotServed> {
-        let Some(entry) = self.all.get(uid) else { return Ok(()) };
+    /// Brings the hooks and the listeners in line with the pod's state.
+    fn reconcile(&mut self, uid: &str) -> Result<(), ServiceError> {
+        let Some(entry) = self.entries.get(uid) else { return Ok(()) };
         let Some(folder) = entry.folder.clone() else { return Ok(()) };
-        match &entry.told {
-            _ if entry.kept => self.guard(uid, &folder),
-            Some(told) if told.is_ours => self.guard(uid, &folder),
-            Some(_) => self.release(uid),
-            // Static pods are the node's own, and the cluster knows them by another name.
-            None if !self.listed || is_static(uid) => Ok(()),
-            None => self.hook(uid, &folder).map(drop),
+        match &entry.state {
+            _ if entry.is_kept => self.guard_pod(uid, &folder),
+            Some(state) if state.is_selected => self.guard_pod(uid, &folder),
+            Some(_) => self.unguard(uid),
+            // Static pods are the node's own; the cluster knows them by another uid.
+            None if !self.is_listed || is_static(uid) => Ok(()),
+            None => self.hook_pod(uid, &folder).map(drop),
         }
     }
 
-    fn guard(&mut self, uid: &str, folder: &Path) -> Result<(), NotServed> {
-        if !self.hook(uid, folder)? {
+    fn guard_pod(&mut self, uid: &str, folder: &Path) -> Result<(), ServiceError> {
+        if !self.hook_pod(uid, folder)? {
             return Ok(());
         }
-        let Some(entry) = self.all.get_mut(uid) else { return Ok(()) };
-        if !entry.kept {
+        let Some(entry) = self.entries.get_mut(uid) else { return Ok(()) };
+        if !entry.is_kept {
             entry.hooks.as_ref().map_or(Ok(()), Hooks::keep)?;
-            entry.kept = true;
+            entry.is_kept = true;
         }
-        self.serve(uid, folder)
+        self.serve_pod(uid, folder)
     }
 
-    /// Whether it is hooked.
-    fn hook(&mut self, uid: &str, folder: &Path) -> Result<bool, NotServed> {
-        let Some(entry) = self.all.get_mut(uid) else { return Ok(false) };
+    /// Attaches the hooks if needed; returns whether they are attached.
+    fn hook_pod(&mut self, uid: &str, folder: &Path) -> Result<bool, ServiceError> {
+        let Some(entry) = self.entries.get_mut(uid) else { return Ok(false) };
         if entry.hooks.is_none() {
-            let late = is_populated(folder);
+            let was_running = is_populated(folder);
             match self.shared.hook(uid, folder) {
-                Ok(hooks) => (entry.hooks, entry.late, entry.failed) = (Some(hooks), late, None),
+                Ok(hooks) => (entry.hooks, entry.was_running, entry.error) = (Some(hooks), was_running, None),
                 // Removed in the meantime.
                 Err(_) if !folder.exists() => return Ok(false),
                 Err(error) => {
                     tracing::error!(%uid, %error, "a pod cannot be held");
-                    entry.failed = Some(error.to_string());
-                    self.again.insert(uid.to_owned());
+                    entry.error = Some(error.to_string());
+                    self.retry.insert(uid.to_owned());
                     return Ok(false);
                 }
             }
-            if late {
+            if was_running {
                 tracing::warn!(%uid, "this pod ran before it was held: restart it, since nothing holds the sockets that it has");
             }
         }
-        // One that was removed meanwhile cannot be watched, and need not be.
+        // A cgroup that was removed meanwhile need not be watched.
         if let Err(error) = self.tree.watch(uid, folder)
             && folder.exists()
         {
-            self.again.insert(uid.to_owned());
-            self.fails(uid, &format!("its cgroup cannot be watched: {error}"))?;
+            self.retry.insert(uid.to_owned());
+            self.record_error(uid, &format!("its cgroup cannot be watched: {error}"))?;
         }
         Ok(true)
     }
 
-    /// Makes the doors where they are not, and ends those of a network that is gone.
-    fn serve(&mut self, uid: &str, folder: &Path) -> Result<(), NotServed> {
-        let Some(entry) = self.all.get(uid) else { return Ok(()) };
-        let Some(told) = &entry.told else { return Ok(()) };
-        if let Some(why) = told.unfit.clone() {
-            self.close(uid)?;
-            return self.fails(uid, &why);
+    /// Opens missing listeners, and closes those in a network that is gone.
+    fn serve_pod(&mut self, uid: &str, folder: &Path) -> Result<(), ServiceError> {
+        let Some(entry) = self.entries.get(uid) else { return Ok(()) };
+        let Some(state) = &entry.state else { return Ok(()) };
+        if let Some(why) = state.violation.clone() {
+            self.stop_serving(uid)?;
+            return self.record_error(uid, &why);
         }
-        let Some(network) = self.networks.of(folder) else {
+        let Some(network) = self.networks.pod_network(folder) else {
             if is_populated(folder) {
-                self.again.insert(uid.to_owned());
+                self.retry.insert(uid.to_owned());
                 return Ok(());
             }
-            return self.close(uid);
+            return self.stop_serving(uid);
         };
-        if entry.served.as_ref().is_some_and(|served| served.network == network.inode) {
+        if entry.serving.as_ref().is_some_and(|serving| serving.network == network.inode) {
             return Ok(());
         }
-        let (pod, cgroup) = (told.pod.clone(), path_below(&self.cgroups, folder));
-        self.close(uid)?;
-        let (sockets, cookie) = match network.bind(DOORS) {
+        let (pod, cgroup) = (state.pod.clone(), path_below(&self.cgroups, folder));
+        self.stop_serving(uid)?;
+        let (sockets, cookie) = match network.bind(POD_PORTS) {
             Ok(bound) => bound,
             Err(error) => {
                 // Its loopback may not be up yet.
-                self.again.insert(uid.to_owned());
-                return self.fails(uid, &format!("no doors can be made in its network: {error}"));
+                self.retry.insert(uid.to_owned());
+                return self
+                    .record_error(uid, &format!("no listeners can be opened in its network: {error}"));
             }
         };
-        if let Err(error) = self.certificates.show(uid) {
+        if let Err(error) = self.certificates.publish(uid) {
             tracing::warn!(%uid, %error, "a pod cannot be shown our certificates");
         }
         let counts = [&sockets.listeners, &sockets.dns_udp, &sockets.dns_tcp].map(Vec::len);
-        let all = sockets.listeners.iter().chain(&sockets.dns_udp).chain(&sockets.dns_tcp);
-        let all: Vec<_> = all.map(AsFd::as_fd).collect();
-        match self.words.say(&Word::Serve { pod, cgroup, sockets: counts }, &all) {
+        let entries = sockets.listeners.iter().chain(&sockets.dns_udp).chain(&sockets.dns_tcp);
+        let entries: Vec<_> = entries.map(AsFd::as_fd).collect();
+        match self.channel.send(&PodMessage::Add { pod, cgroup, sockets: counts }, &entries) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return self.fails(uid, &error.to_string());
+                return self.record_error(uid, &error.to_string());
             }
-            said => said.map_err(step("tell the interceptor"))?,
+            sent => sent.map_err(step("tell the interceptor"))?,
         }
-        if let Some(entry) = self.all.get_mut(uid) {
-            entry.served = Some(Served { network: network.inode, cookie });
-            entry.failed = None;
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.serving = Some(ServedPod { network: network.inode, cookie });
+            entry.error = None;
         }
         Ok(())
     }
 
-    fn fails(&mut self, uid: &str, why: &str) -> Result<(), NotServed> {
-        if let Some(entry) = self.all.get_mut(uid)
-            && entry.failed.as_deref() != Some(why)
+    fn record_error(&mut self, uid: &str, why: &str) -> Result<(), ServiceError> {
+        if let Some(entry) = self.entries.get_mut(uid)
+            && entry.error.as_deref() != Some(why)
         {
             tracing::warn!(%uid, "a pod is not served: {why}");
-            entry.failed = Some(why.to_owned());
+            entry.error = Some(why.to_owned());
         }
         Ok(())
     }
 
-    /// Ends the doors.
-    fn close(&mut self, uid: &str) -> Result<(), NotServed> {
-        let Some(served) = self.all.get_mut(uid).and_then(|entry| entry.served.take()) else { return Ok(()) };
-        self.words.say(&Word::Gone(uid.to_owned()), &[]).map_err(step("tell the interceptor"))?;
-        self.flows.forget(served.cookie)?;
+    fn stop_serving(&mut self, uid: &str) -> Result<(), ServiceError> {
+        let Some(serving) = self.entries.get_mut(uid).and_then(|entry| entry.serving.take()) else {
+            return Ok(());
+        };
+        self.channel.send(&PodMessage::Remove(uid.to_owned()), &[]).map_err(step("tell the interceptor"))?;
+        self.flows.forget(serving.cookie)?;
         Ok(())
     }
 
-    /// Ends everything.
-    fn release(&mut self, uid: &str) -> Result<(), NotServed> {
-        self.close(uid)?;
+    fn unguard(&mut self, uid: &str) -> Result<(), ServiceError> {
+        self.stop_serving(uid)?;
         self.tree.unwatch(uid);
-        let Some(hooks) = self.all.get_mut(uid).and_then(|entry| entry.hooks.take()) else { return Ok(()) };
+        let Some(hooks) = self.entries.get_mut(uid).and_then(|entry| entry.hooks.take()) else {
+            return Ok(());
+        };
         self.shared.allow_inbound(hooks.id, &[])?;
         Ok(self.shared.unhook(uid)?)
     }
 }
 
-impl Entry {
-    pub(super) fn standing(&self) -> Standing {
-        match (&self.hooks, self.kept, &self.served) {
-            (_, _, Some(_)) => Standing::Served,
-            (_, true, None) => Standing::Guarded,
-            (Some(_), false, None) => Standing::Held,
-            (None, false, None) => Standing::Free,
+impl PodEntry {
+    pub(super) fn status(&self) -> PodStatus {
+        match (&self.hooks, self.is_kept, &self.serving) {
+            (_, _, Some(_)) => PodStatus::Served,
+            (_, true, None) => PodStatus::Guarded,
+            (Some(_), false, None) => PodStatus::Held,
+            (None, false, None) => PodStatus::Unguarded,
         }
     }
 
     pub(super) fn is_late(&self) -> bool {
-        self.late && self.kept
+        self.was_running && self.is_kept
     }
 
-    pub(super) fn failed(&self) -> Option<&str> {
-        self.failed.as_deref()
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
     }
 }
 
-/// Whether a pod of this uid is one of the node's own: theirs are hashes, without dashes.
+/// Whether the uid is one of a static pod: a hash without dashes.
 fn is_static(uid: &str) -> bool {
     !uid.contains('-')
 }
 
-/// The certificates that agents must trust, and where their pods look for them.
-pub(super) struct Certificates {
+/// Publishes the certificates that agents must trust.
+pub(super) struct CertificatePublisher {
     volumes: Option<PathBuf>,
     files: [(&'static str, Vec<u8>); 3],
 }
 
-impl Certificates {
+impl CertificatePublisher {
     pub(super) fn new(volumes: Option<PathBuf>, authority: &str) -> Self {
         let bundle = tls::bundle::bundle(authority);
         let java = java::trust_store(&bundle);
@@ -385,13 +393,18 @@ impl Certificates {
         Self { volumes, files }
     }
 
-    /// Puts them into the pod's volume for them, if it has one.
-    fn show(&self, uid: &str) -> io::Result<()> {
+    /// Writes them into the pod's volume, if it has one.
+    fn publish(&self, uid: &str) -> io::Result<()> {
         let Some(volumes) = &self.volumes else { return Ok(()) };
-        let folder = volumes.join(uid).join(VOLUME);
+        let folder = volumes.join(uid).join(CERTIFICATE_VOLUME);
         if !fs::symlink_metadata(&folder).is_ok_and(|folder| folder.is_dir()) {
             return Ok(());
         }
-        self.files.iter().try_for_each(|(name, bytes)| show(&folder.join(name), bytes))
+        self.files.iter().try_for_each(|(name, bytes)| write_public_file(&folder.join(name), bytes))
     }
+}
+
+/// `folder` as a path of the hierarchy at `root`.
+pub(super) fn path_below(root: &Path, folder: &Path) -> String {
+    crate::identity::cgroup::path_in(root, folder).unwrap_or_else(|| "/".to_owned())
 }

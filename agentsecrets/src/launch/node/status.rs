@@ -1,4 +1,4 @@
-//! What a node's service says of itself, in a file: for probes, for people, and for whoever adds it up.
+//! The status file of a node's service, for probes, people and aggregation.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,84 +7,82 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::pods::{Pods, Standing};
+use super::pods::{PodStatus, Pods};
 use crate::sys::files;
 
-/// The file is written no more often.
-const OFTEN: Duration = Duration::from_millis(100);
+const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How a node's pods stand.
+/// Counts of a node's pods by status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Status {
+pub struct NodeStatus {
     /// The process that serves.
     pub pid: u32,
-    /// Whether the cluster has told of every pod of the node.
+    /// Whether the cluster's list of pods was complete once.
     pub listed: bool,
-    /// How many pods are known, to the cluster or the kernel.
+    /// Pods that the cluster or the kernel knows.
     pub known: usize,
-    /// How many are held since nobody knows yet whose they are.
+    /// Pods that are blocked because the cluster does not know them yet.
     pub held: usize,
-    /// How many are guarded.
+    /// Guarded pods.
     pub guarded: usize,
-    /// How many of these are served.
+    /// Guarded pods that are served.
     pub served: usize,
-    /// How many folders and files of the tree of cgroups are watched.
+    /// Watched cgroup folders and files.
     pub watched: usize,
-    /// The uids of guarded pods that ran before they were: they must be started again.
+    /// Uids of guarded pods that ran before they were hooked: they must be restarted.
     pub late: Vec<String>,
-    /// What does not work, by the pod's uid.
+    /// Errors, by the pod's uid.
     pub failed: BTreeMap<String, String>,
 }
 
-impl Status {
+impl NodeStatus {
     fn of(pods: &Pods) -> Self {
         let mut status = Self {
             pid: std::process::id(),
-            listed: pods.listed,
-            known: pods.all.len(),
-            watched: pods.tree.watching(),
+            listed: pods.is_listed,
+            known: pods.entries.len(),
+            watched: pods.tree.watch_count(),
             ..Self::default()
         };
-        for (uid, entry) in &pods.all {
-            let standing = entry.standing();
-            status.held += usize::from(standing == Standing::Held);
-            status.guarded += usize::from(matches!(standing, Standing::Guarded | Standing::Served));
-            status.served += usize::from(standing == Standing::Served);
+        for (uid, entry) in &pods.entries {
+            let standing = entry.status();
+            status.held += usize::from(standing == PodStatus::Held);
+            status.guarded += usize::from(matches!(standing, PodStatus::Guarded | PodStatus::Served));
+            status.served += usize::from(standing == PodStatus::Served);
             status.late.extend(entry.is_late().then(|| uid.clone()));
-            status.failed.extend(entry.failed().map(|why| (uid.clone(), why.to_owned())));
+            status.failed.extend(entry.error().map(|why| (uid.clone(), why.to_owned())));
         }
         status.late.sort_unstable();
         status
     }
 }
 
-/// The file.
-pub(super) struct File {
+pub(super) struct StatusFile {
     path: Option<PathBuf>,
-    last: Option<(Status, Instant)>,
-    late: bool,
+    last: Option<(NodeStatus, Instant)>,
+    is_write_pending: bool,
 }
 
-impl File {
+impl StatusFile {
     pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, last: None, late: false }
+        Self { path, last: None, is_write_pending: false }
     }
 
-    /// Whether what the file says may no longer be so.
-    pub(super) fn is_late(&self) -> bool {
-        self.late
+    /// Whether a change waits to be written.
+    pub(super) fn is_pending(&self) -> bool {
+        self.is_write_pending
     }
 
-    /// Writes how `pods` stand, if that has changed and was not written just now.
+    /// Writes the status of `pods` if it changed and was not written just now.
     pub(super) fn write(&mut self, pods: &Pods) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        if self.last.as_ref().is_some_and(|(_, at)| at.elapsed() < OFTEN) {
-            self.late = true;
+        if self.last.as_ref().is_some_and(|(_, at)| at.elapsed() < MIN_WRITE_INTERVAL) {
+            self.is_write_pending = true;
             return Ok(());
         }
-        self.late = false;
-        let status = Status::of(pods);
+        self.is_write_pending = false;
+        let status = NodeStatus::of(pods);
         if self.last.as_ref().is_some_and(|(last, _)| *last == status) {
             return Ok(());
         }

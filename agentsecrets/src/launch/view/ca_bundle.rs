@@ -1,9 +1,8 @@
-//! The roots in every place where a client looks that no variable leads elsewhere: the system's own
-//! bundles, Java's stores, and bundles that libraries carry and insist upon. Only the agent sees them so;
-//! the files of the host stay as they are.
+//! Mounts the root certificates where clients look without a variable: the system's own bundles, Java's
+//! stores, and bundles that libraries carry. Only the agent sees them; the host's files stay as they are.
 //!
-//! Java could be told by `JAVA_TOOL_OPTIONS`, but every Java then says so on standard error, which
-//! programs that read it do not expect.
+//! `JAVA_TOOL_OPTIONS` could point Java to a store, but then every Java prints a line to standard error,
+//! which programs that read it do not expect.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use super::{BUNDLE, JAVA, View};
 use crate::launch::mounts;
-use crate::tls::bundle::SYSTEM;
+use crate::tls::bundle::SYSTEM_BUNDLE_PATHS;
 
-/// Java's own stores, seen from its home; the first two are asked before the others.
+/// Java's own stores, relative to its home, in the order in which it reads them.
 const IN_JAVA: &[&str] = &[
     "lib/security/jssecacerts",
     "jre/lib/security/jssecacerts",
@@ -28,24 +27,23 @@ const JAVAS: &[&str] = &["/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts"]
 /// Bundles that Python packages carry and prefer to whatever the environment says.
 const IN_PYTHON: &[&str] = &["stripe/data/ca-certificates.crt"];
 
-/// Shows the roots in all those places.
 pub(super) fn show(view: &View<'_>) -> io::Result<()> {
     let carried = carried(&view.user.home, view.folder);
     for (what, places) in [(BUNDLE, system()), (JAVA, javas(&view.user.home)), (BUNDLE, carried)] {
         for place in places {
-            mounts::show(Path::new(what), &place)?;
+            mounts::bind_mount(Path::new(what), &place)?;
         }
     }
     Ok(())
 }
 
 /// The system's bundles.
-pub fn system() -> BTreeSet<PathBuf> {
-    files(SYSTEM.iter().map(PathBuf::from))
+pub(crate) fn system() -> BTreeSet<PathBuf> {
+    files(SYSTEM_BUNDLE_PATHS.iter().map(PathBuf::from))
 }
 
 /// The trust stores of every Java that the caller's environment, `home` or the system's folders lead to.
-pub fn javas(home: &Path) -> BTreeSet<PathBuf> {
+pub(crate) fn javas(home: &Path) -> BTreeSet<PathBuf> {
     let mut homes: Vec<PathBuf> = std::env::var_os("JAVA_HOME").map(PathBuf::from).into_iter().collect();
     homes.extend(programs("java").iter().filter_map(|java| prefix(&java.canonicalize().ok()?)));
     for folder in [Path::new("/usr/lib/jvm"), &home.join(".sdkman/candidates/java")] {
@@ -55,9 +53,8 @@ pub fn javas(home: &Path) -> BTreeSet<PathBuf> {
     files(stores.chain(JAVAS.iter().map(PathBuf::from)))
 }
 
-/// Bundles that Python packages carry, for the Pythons of the caller's environment, of `home`, and of the
-/// project in `folder`.
-pub fn carried(home: &Path, folder: &Path) -> BTreeSet<PathBuf> {
+/// Bundles that Python packages carry: of the caller's Pythons, of `home`, and of the project in `folder`.
+pub(crate) fn carried(home: &Path, folder: &Path) -> BTreeSet<PathBuf> {
     let mut prefixes: Vec<PathBuf> = ["VIRTUAL_ENV", "CONDA_PREFIX"]
         .iter()
         .filter_map(|name| std::env::var_os(name).map(PathBuf::from))
@@ -102,7 +99,7 @@ fn prefix(program: &Path) -> Option<PathBuf> {
     program.parent()?.parent().map(Path::to_path_buf)
 }
 
-/// What lies in `folder`; nothing where it cannot be read.
+/// The entries of `folder`; none if it cannot be read.
 fn inside(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     entries.filter_map(Result::ok).map(|entry| entry.path()).collect()
@@ -113,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_in_a_projects_environment_is_found_from_a_folder_inside_the_project() {
+    fn virtual_environment_bundle_is_found() {
         let project = tempfile::tempdir().unwrap();
         let packages = project.path().join(".venv/lib/python3.11/site-packages");
         let bundle = packages.join(IN_PYTHON[0]);
@@ -125,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_its_place_is_not_followed() {
+    fn linked_bundle_is_not_followed() {
         let project = tempfile::tempdir().unwrap();
         let elsewhere = project.path().join("elsewhere");
         fs::write(&elsewhere, "x").unwrap();

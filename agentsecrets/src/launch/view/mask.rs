@@ -1,5 +1,5 @@
-//! What the agent must not see: our own files, the kernel's controls, and every door to a program that
-//! acts for somebody else.
+//! Masks paths in the agent's sandbox: our own files, the kernel's control file systems, and sockets of
+//! programs that act for somebody else.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,10 +48,10 @@ const DOORS: &[&str] = &[
     "/var/snap/lxd/common/lxd",
 ];
 
-/// Hides all of it. What the programs there offer under other paths is covered socket by socket.
+/// Masks all of them. Sockets of these programs at other paths are masked one by one.
 pub(super) fn hide(view: &View<'_>) -> io::Result<()> {
     let resolver = resolver_file();
-    mounts::cover_with(Path::new("/run/systemd"), &resolver)?;
+    mounts::mask_folder_with(Path::new("/run/systemd"), &resolver)?;
     let mut paths: Vec<PathBuf> = DOORS.iter().map(PathBuf::from).collect();
     paths.extend(view.ours.iter().cloned());
     paths.extend(view.terminals.iter().cloned());
@@ -59,16 +59,16 @@ pub(super) fn hide(view: &View<'_>) -> io::Result<()> {
     paths.push(PathBuf::from(format!("/tmp/tmux-{}", view.user.uid)));
     paths.extend(agents_of_keys(&view.user.home));
     paths.extend(keychains(&view.user.home));
-    paths.extend(mounts::table()?.into_iter().filter(is_control).map(|mount| mount.point));
+    paths.extend(mounts::mount_table()?.into_iter().filter(is_control).map(|mount| mount.path));
     paths.extend(listening_sockets()?);
     // Parents first; what lies below a covered folder is gone, and no longer found.
     for path in paths.into_iter().collect::<BTreeSet<_>>() {
-        mounts::cover(&path)?;
+        mounts::mask_path(&path)?;
     }
     Ok(())
 }
 
-fn is_control(mount: &mounts::Mounted) -> bool {
+fn is_control(mount: &mounts::MountPoint) -> bool {
     CONTROLS.contains(&mount.kind.as_str())
 }
 
@@ -81,7 +81,7 @@ fn listening_sockets() -> io::Result<Vec<PathBuf>> {
     Ok(paths.filter(|path| fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())).collect())
 }
 
-/// Where the agents of SSH and GnuPG listen.
+/// Sockets of the SSH and GnuPG agents.
 fn agents_of_keys(home: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).into_iter().collect();
     for socket in ["S.gpg-agent", "S.gpg-agent.ssh", "S.gpg-agent.extra", "S.gpg-agent.browser", "S.keyboxd"]
@@ -91,7 +91,7 @@ fn agents_of_keys(home: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Where keychains keep what they hold: encrypted, but by a password that can be guessed at leisure.
+/// Keychain files: encrypted, but by a password that can be guessed offline.
 fn keychains(home: &Path) -> Vec<PathBuf> {
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let folders = data.into_iter().chain([home.join(".local/share")]);

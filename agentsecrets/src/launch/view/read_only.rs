@@ -1,5 +1,5 @@
-//! What would run later, outside the sandbox, for the person: the agent may read it, not change it.
-//! A file that does not exist cannot be protected without leaving one behind, so those are only named.
+//! Makes files read-only that would run later, outside the sandbox, for the person. A missing file cannot be
+//! protected without leaving one behind, so it is only reported.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,7 +42,6 @@ const IN_HOME: &[&str] = &[
     ".zshrc",
 ];
 
-/// Where users' crontabs are.
 const CRONTABS: &[&str] = &["/var/spool/cron", "/var/spool/at"];
 
 /// Makes all of it read-only, and keeps the folders on the way to it, and to what is ours, from being
@@ -58,10 +57,10 @@ pub(super) fn protect(view: &View<'_>) -> io::Result<()> {
     let ways = paths.iter().chain(&ours).flat_map(|path| movable_ancestors(path, view.user.uid));
     // In this order a folder comes before what it holds.
     for way in ways.collect::<BTreeSet<&Path>>() {
-        mounts::pin(way)?;
+        mounts::bind_to_self(way)?;
     }
     for path in paths {
-        mounts::protect(&path)?;
+        mounts::bind_read_only(&path)?;
     }
     Ok(())
 }
@@ -71,9 +70,9 @@ fn real(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
     paths.iter().filter_map(|path| path.canonicalize().ok()).collect()
 }
 
-/// What is not there now and would run later if the agent made it. Compared before and after a run, it
-/// says what to look at.
-pub fn unprotected(user: &AgentUser, folder: &Path) -> Vec<PathBuf> {
+/// Paths that do not exist now and would run later if the agent created them. The launcher compares them
+/// before and after a run.
+pub(crate) fn unprotected(user: &AgentUser, folder: &Path) -> Vec<PathBuf> {
     let mut paths = if user.private_home { Vec::new() } else { in_home(user) };
     paths.extend(of_repository(folder));
     paths.extend(of_project(folder));
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_repository_is_found_from_a_folder_inside_it() {
+    fn repository_is_found_from_subfolder() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("src/deep");
         fs::create_dir_all(&deep).unwrap();
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_work_tree_leads_to_the_repository_that_it_shares() {
+    fn work_tree_protects_shared_repository() {
         let folder = tempfile::tempdir().unwrap();
         let main = folder.path().join("main/.git");
         let own = main.join("worktrees/side");
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_a_user_may_rename_are_known() {
+    fn movable_ancestors_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         fs::create_dir_all(&path).unwrap();

@@ -1,5 +1,5 @@
-//! What files were before we edited them: in our own home, where nobody else reads it, since other servers'
-//! entries may hold credentials.
+//! Backups of configuration files from before our edit. They are in our own home, which others cannot read,
+//! since entries of other servers may hold credentials.
 
 use std::fs;
 use std::io;
@@ -12,61 +12,63 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
 
-/// The folder of what was.
-pub struct Kept(PathBuf);
+/// The folder of backups.
+pub(crate) struct Backups(PathBuf);
 
-/// What one file was before.
+/// The backup of one file.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Before {
+pub(super) struct Backup {
     file: PathBuf,
-    /// Where its former bytes are; nowhere, if there was no file.
-    former: Option<PathBuf>,
-    /// Whether the key of servers is ours.
+    /// The copy of the original; none if there was no file.
+    #[serde(rename = "former")]
+    original: Option<PathBuf>,
+    /// Whether we created the key of servers.
     pub(super) made_key: bool,
-    /// The folder that was made for it.
+    /// The folder that we created for the file.
     pub(super) made_folder: Option<PathBuf>,
-    /// The hash of what it was when we had edited it; nothing, if that is not the former with our edit.
-    after: Option<String>,
+    /// The hash of the file after our edit; none if that is not just the original with our edit.
+    #[serde(rename = "after")]
+    edited_hash: Option<String>,
 }
 
-impl Kept {
-    /// What is kept in `folder`.
-    pub fn at(folder: PathBuf) -> Self {
+impl Backups {
+    /// The backups in `folder`.
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self(folder)
     }
 
-    /// Keeps what `file` `was`, before it is edited for the first time; says where the bytes are too.
-    pub(super) fn before(
+    /// Saves the content `was` of `file` before its first edit, and returns the path of the copy too.
+    pub(super) fn save(
         &self,
         file: &Path,
         was: Option<&str>,
         made_key: bool,
         made_folder: Option<PathBuf>,
-    ) -> io::Result<(Before, Option<PathBuf>)> {
-        if let Some(mut before) = self.of(file)? {
-            // It was edited by us already: what it was before that is what counts, if it can be had back.
+    ) -> io::Result<(Backup, Option<PathBuf>)> {
+        if let Some(mut before) = self.load(file)? {
+            // A file that we edited before keeps its original, unless others changed it since.
             if !before.is_untouched(was.unwrap_or_default().as_bytes()) {
-                before.after = None;
+                before.edited_hash = None;
                 before.made_key |= made_key;
-                let newest = self.keep(file, "newest", was)?;
+                let newest = self.write_copy(file, "newest", was)?;
                 return Ok((before, newest));
             }
-            let former = before.former.clone();
-            return Ok((before, former));
+            let original = before.original.clone();
+            return Ok((before, original));
         }
-        let former = self.keep(file, "former", was)?;
-        let (file, after) = (file.to_path_buf(), Some(String::new()));
-        Ok((Before { file, former: former.clone(), made_key, made_folder, after }, former))
+        let original = self.write_copy(file, "former", was)?;
+        let (file, edited_hash) = (file.to_path_buf(), Some(String::new()));
+        Ok((Backup { file, original: original.clone(), made_key, made_folder, edited_hash }, original))
     }
 
-    /// Notes that `file` is `bytes` now.
-    pub(super) fn after(&self, file: &Path, mut before: Before, bytes: &[u8]) -> io::Result<()> {
-        before.after = before.after.map(|_| hash(bytes));
+    /// Records the content of `file` after our edit.
+    pub(super) fn record_edit(&self, file: &Path, mut before: Backup, bytes: &[u8]) -> io::Result<()> {
+        before.edited_hash = before.edited_hash.map(|_| hash(bytes));
         files::replace(&self.path(file, "json"), &serde_json::to_vec(&before)?)
     }
 
-    /// What `file` was before, if we edited it.
-    pub(super) fn of(&self, file: &Path) -> io::Result<Option<Before>> {
+    /// The backup of `file`, if we edited it.
+    pub(super) fn load(&self, file: &Path) -> io::Result<Option<Backup>> {
         match fs::read(self.path(file, "json")) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).map(Some)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -74,7 +76,7 @@ impl Kept {
         }
     }
 
-    /// Forgets what `file` was.
+    /// Deletes the backup of `file`.
     pub(super) fn forget(&self, file: &Path) -> io::Result<()> {
         for kind in ["json", "former", "newest"] {
             match fs::remove_file(self.path(file, kind)) {
@@ -85,7 +87,7 @@ impl Kept {
         Ok(())
     }
 
-    fn keep(&self, file: &Path, kind: &str, was: Option<&str>) -> io::Result<Option<PathBuf>> {
+    fn write_copy(&self, file: &Path, kind: &str, was: Option<&str>) -> io::Result<Option<PathBuf>> {
         let Some(was) = was else { return Ok(None) };
         let path = self.path(file, kind);
         files::replace(&path, was.as_bytes())?;
@@ -97,15 +99,16 @@ impl Kept {
     }
 }
 
-impl Before {
-    /// Whether the file, which is `bytes`, is as we left it, and so can be what it was.
+impl Backup {
+    /// Whether the content `bytes` of the file is unchanged since our edit, so that the original can be
+    /// restored.
     pub(super) fn is_untouched(&self, bytes: &[u8]) -> bool {
-        self.after.as_ref().is_some_and(|after| *after == hash(bytes))
+        self.edited_hash.as_ref().is_some_and(|edited| *edited == hash(bytes))
     }
 
-    /// What it was; nothing, if there was no file.
-    pub(super) fn bytes(&self) -> io::Result<Option<Vec<u8>>> {
-        self.former.as_ref().map(fs::read).transpose()
+    /// The original; none if there was no file.
+    pub(super) fn original_bytes(&self) -> io::Result<Option<Vec<u8>>> {
+        self.original.as_ref().map(fs::read).transpose()
     }
 }
 

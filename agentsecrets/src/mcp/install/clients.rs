@@ -1,15 +1,13 @@
-//! The clients, and where each of them says that it looks for servers.
+//! The MCP clients, with the documented paths of their configuration files.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Target;
-
-/// A client of MCP.
+/// An MCP client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Client {
+pub(crate) enum Client {
     /// Claude Desktop.
     ClaudeDesktop,
     /// Claude Code.
@@ -24,10 +22,21 @@ pub enum Client {
     Windsurf,
 }
 
-/// An operating system, whose folders clients keep to.
+/// The configuration file of a client.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    /// The client.
+    pub(crate) client: Client,
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Whether the file belongs to a project and others may read it.
+    pub(crate) is_shared: bool,
+}
+
+/// An operating system with its conventional folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum System {
-    /// Linux, and what is like it.
+pub(crate) enum System {
+    /// Linux and similar systems.
     Linux,
     /// macOS.
     MacOs,
@@ -35,20 +44,20 @@ pub enum System {
     Windows,
 }
 
-/// The folders of a person that clients keep their files in.
+/// The folders of a user that hold the clients' files.
 #[derive(Debug)]
-pub struct Folders {
-    /// Home.
-    pub home: PathBuf,
-    /// Where programs keep their data, by the system's own custom.
-    pub data: PathBuf,
-    /// Claude Code's own folder, where it was given another.
-    pub claude_code: Option<PathBuf>,
+pub(crate) struct Folders {
+    /// The home folder.
+    pub(crate) home: PathBuf,
+    /// The system's conventional folder for program data.
+    pub(crate) data: PathBuf,
+    /// Claude Code's folder, if a variable sets it.
+    pub(crate) claude_code: Option<PathBuf>,
 }
 
 impl System {
-    /// The one that we were made for.
-    pub fn here() -> Self {
+    /// The system that this program was built for.
+    pub(crate) fn current() -> Self {
         if cfg!(windows) {
             System::Windows
         } else if cfg!(target_os = "macos") {
@@ -60,8 +69,8 @@ impl System {
 }
 
 impl Folders {
-    /// Those of the person whose `home` it is, on `system`, by the environment's `variable`.
-    pub fn of(home: &Path, system: System, variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
+    /// The folders in `home` on `system`; `variable` reads the environment.
+    pub(crate) fn new(home: &Path, system: System, variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
         let named = |name: &str| variable(name).filter(|path| path.is_absolute());
         let data = match system {
             System::Linux => named("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),
@@ -73,12 +82,12 @@ impl Folders {
 }
 
 impl Client {
-    /// All of them.
-    pub const ALL: [Client; 5] =
+    /// All clients.
+    pub(crate) const ALL: [Client; 5] =
         [Client::ClaudeDesktop, Client::ClaudeCode, Client::Cursor, Client::VsCode, Client::Windsurf];
 
-    /// What it is called.
-    pub fn name(self) -> &'static str {
+    /// The display name.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Client::ClaudeDesktop => "Claude Desktop",
             Client::ClaudeCode => "Claude Code",
@@ -88,18 +97,18 @@ impl Client {
         }
     }
 
-    /// The key under which it keeps servers.
+    /// The key of the object with all servers.
     pub(super) fn key(self) -> &'static str {
         if self == Client::VsCode { "servers" } else { "mcpServers" }
     }
 
-    /// Whether an entry says how the server is spoken to.
-    pub fn has_type(self) -> bool {
+    /// Whether an entry needs the key `type`.
+    pub(crate) fn has_type(self) -> bool {
         matches!(self, Client::VsCode | Client::ClaudeCode)
     }
 
-    /// Its file for the person.
-    pub fn of_the_person(self, folders: &Folders) -> Target {
+    /// The configuration file of the user.
+    pub(crate) fn user_config(self, folders: &Folders) -> ConfigFile {
         let Folders { home, data, claude_code } = folders;
         let file = match self {
             Client::ClaudeDesktop => data.join("Claude").join("claude_desktop_config.json"),
@@ -108,23 +117,23 @@ impl Client {
             Client::VsCode => data.join("Code").join("User").join("mcp.json"),
             Client::Windsurf => home.join(".codeium").join("windsurf").join("mcp_config.json"),
         };
-        Target { client: self, file, is_shared: false }
+        ConfigFile { client: self, file, is_shared: false }
     }
 
-    /// Its file for the project in `folder`, if it has one.
-    pub fn of_a_project(self, folder: &Path) -> Option<Target> {
+    /// The configuration file of the project in `folder`, if the client has one.
+    pub(crate) fn project_config(self, folder: &Path) -> Option<ConfigFile> {
         let file = match self {
             Client::ClaudeCode => folder.join(".mcp.json"),
             Client::Cursor => folder.join(".cursor").join("mcp.json"),
             Client::VsCode => folder.join(".vscode").join("mcp.json"),
             Client::ClaudeDesktop | Client::Windsurf => return None,
         };
-        Some(Target { client: self, file, is_shared: true })
+        Some(ConfigFile { client: self, file, is_shared: true })
     }
 
-    /// Whether it is, or was, on this machine: its file or its folder is there.
-    pub fn is_here(self, folders: &Folders) -> bool {
-        let file = self.of_the_person(folders).file;
+    /// Whether its file or folder exists on this machine.
+    pub(crate) fn is_present(self, folders: &Folders) -> bool {
+        let file = self.user_config(folders).file;
         let folder = match self {
             Client::ClaudeCode => Some(folders.home.join(".claude")),
             _ => file.parent().map(Path::to_path_buf),
@@ -138,12 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_client_has_its_documented_file_on_every_system() {
+    fn client_files_match_documentation() {
         let path = |client: Client, system| {
             let variable =
                 |name: &str| (name == "APPDATA").then(|| PathBuf::from("/home/me/AppData/Roaming"));
-            let folders = Folders::of(Path::new("/home/me"), system, variable);
-            client.of_the_person(&folders).file.display().to_string()
+            let folders = Folders::new(Path::new("/home/me"), system, variable);
+            client.user_config(&folders).file.display().to_string()
         };
         use Client::{ClaudeCode, ClaudeDesktop, Cursor, VsCode, Windsurf};
         for (client, system, expected) in [
@@ -164,7 +173,7 @@ mod tests {
             "CLAUDE_CONFIG_DIR" => Some(PathBuf::from("relative")),
             _ => None,
         };
-        let folders = Folders::of(Path::new("/home/me"), System::Linux, elsewhere);
+        let folders = Folders::new(Path::new("/home/me"), System::Linux, elsewhere);
         assert_eq!(folders.data, Path::new("/config"));
         assert_eq!(folders.claude_code, None, "a relative path leads somewhere else from everywhere");
     }

@@ -1,5 +1,5 @@
-//! A configuration file as text that is edited in place: comments, spaces and the order of keys stay. What does
-//! not mean one thing, such as a key that stands there twice, is refused with its line.
+//! Edits a configuration file in place: comments, spaces and the order of keys are kept. Ambiguous input,
+//! such as a repeated key, is an error with its line.
 
 use jsonc_parser::ast::{ObjectProp, Value as Ast};
 use jsonc_parser::common::Ranged;
@@ -7,10 +7,10 @@ use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use serde_json::Value;
 
-/// What our entry is called.
+/// The name of our entry.
 const NAME: &str = "agentsecrets";
 
-/// JSON, and comments and trailing commas as editors take them.
+/// JSON with comments and trailing commas, as editors accept it.
 const OPTIONS: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_loose_object_property_names: false,
@@ -24,22 +24,22 @@ const OPTIONS: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-/// How a client starts us.
+/// The entry with which a client starts our server.
 #[derive(Debug, Clone)]
-pub struct Entry {
-    /// Whether it says that standard input and output are spoken over.
-    pub has_type: bool,
+pub(crate) struct ServerEntry {
+    /// Whether the entry has the key `type: stdio`.
+    pub(crate) has_type: bool,
     /// The program.
-    pub command: String,
+    pub(crate) command: String,
     /// Its arguments.
-    pub args: Vec<String>,
-    /// Its variables, besides those that the client gives it.
-    pub env: Vec<(String, String)>,
+    pub(crate) args: Vec<String>,
+    /// Environment variables in addition to the client's.
+    pub(crate) env: Vec<(String, String)>,
 }
 
-/// Why a file cannot be edited.
+/// The error of a file that cannot be edited.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Bad {
+pub(super) struct EditError {
     pub(super) line: usize,
     pub(super) why: String,
 }
@@ -47,35 +47,35 @@ pub(super) struct Bad {
 /// The text of a file after an edit.
 pub(super) struct Edited {
     pub(super) text: String,
-    /// Whether the key of servers was made.
+    /// Whether the key of servers was created.
     pub(super) made_key: bool,
 }
 
-/// A file.
+/// The text of a configuration file.
 pub(super) struct Document<'a> {
     text: &'a str,
-    mark: &'a str,
+    byte_order_mark: &'a str,
 }
 
 impl<'a> Document<'a> {
-    /// Reads a file's `text`; an empty one is an empty object.
-    pub(super) fn parse(text: &'a str) -> Result<Self, Bad> {
+    /// Parses `text`; an empty file is an empty object.
+    pub(super) fn parse(text: &'a str) -> Result<Self, EditError> {
         let bare = text.strip_prefix('\u{feff}');
         let (mark, text) = bare.map_or(("", text), |bare| ("\u{feff}", bare));
-        let document = Self { text, mark };
+        let document = Self { text, byte_order_mark: mark };
         match document.ast()? {
             None | Some(Ast::Object(_)) => Ok(document),
-            Some(other) => Err(document.bad(other.start(), "an object was expected")),
+            Some(other) => Err(document.error_at(other.start(), "an object was expected")),
         }
     }
 
-    /// Whether there is an entry of our name under `key`.
-    pub(super) fn has(&self, key: &str) -> bool {
+    /// Whether `key` has our entry.
+    pub(super) fn has_entry(&self, key: &str) -> bool {
         matches!(self.existing(key), Ok(Some(_)))
     }
 
-    /// The text with `entry` under `key`. Of an entry that is ours already only what differs is changed.
-    pub(super) fn with(&self, key: &str, entry: &Entry) -> Result<Edited, Bad> {
+    /// The text with `entry` under `key`. In an existing entry of ours only differences are changed.
+    pub(super) fn with_entry(&self, key: &str, entry: &ServerEntry) -> Result<Edited, EditError> {
         let existing = self.existing(key)?;
         let root = self.root()?;
         let object = root.object_value_or_set();
@@ -88,12 +88,12 @@ impl<'a> Document<'a> {
             Some(existing) => entry.update(existing, &servers.object_value_or_set(NAME)),
         }
         let text = root.to_string();
-        self.check_rest(&text, key)?;
-        Ok(Edited { text: format!("{}{text}", self.mark), made_key })
+        self.check_rest_unchanged(&text, key)?;
+        Ok(Edited { text: format!("{}{text}", self.byte_order_mark), made_key })
     }
 
-    /// The text without our entry under `key`, and without `key` where that leaves it empty and we made it.
-    pub(super) fn without(&self, key: &str, made_key: bool) -> Result<Option<String>, Bad> {
+    /// The text without our entry under `key`, and without `key` if it is then empty and we created it.
+    pub(super) fn without_entry(&self, key: &str, made_key: bool) -> Result<Option<String>, EditError> {
         if self.existing(key)?.is_none() {
             return Ok(None);
         }
@@ -111,53 +111,53 @@ impl<'a> Document<'a> {
             property.remove();
         }
         let text = root.to_string();
-        self.check_rest(&text, key)?;
-        Ok(Some(format!("{}{text}", self.mark)))
+        self.check_rest_unchanged(&text, key)?;
+        Ok(Some(format!("{}{text}", self.byte_order_mark)))
     }
 
-    /// The entry of our name under `key`, if it is ours.
-    fn existing(&self, key: &str) -> Result<Option<Value>, Bad> {
+    /// Our entry under `key`; another server with our name is an error.
+    fn existing(&self, key: &str) -> Result<Option<Value>, EditError> {
         let Some(Ast::Object(root)) = self.ast()? else { return Ok(None) };
-        let Some(servers) = self.only(&root.properties, key)? else { return Ok(None) };
+        let Some(servers) = self.unique_property(&root.properties, key)? else { return Ok(None) };
         let Ast::Object(servers) = &servers.value else {
-            return Err(self.bad(servers.value.start(), &format!("'{key}' must be an object")));
+            return Err(self.error_at(servers.value.start(), &format!("'{key}' must be an object")));
         };
-        let Some(entry) = self.only(&servers.properties, NAME)? else { return Ok(None) };
+        let Some(entry) = self.unique_property(&servers.properties, NAME)? else { return Ok(None) };
         let value = self.root()?.to_serde_value().unwrap_or_default()[key][NAME].take();
-        if !is_ours(&value) {
+        if !is_own_entry(&value) {
             let why = format!("another server is called '{NAME}' here; give it another name");
-            return Err(self.bad(entry.range.start, &why));
+            return Err(self.error_at(entry.range.start, &why));
         }
         Ok(Some(value))
     }
 
-    /// The property called `name`, which may stand there once.
-    fn only<'o, 't>(
+    /// The property `name`; a repeated one is an error.
+    fn unique_property<'o, 't>(
         &self,
         properties: &'o [ObjectProp<'t>],
         name: &str,
-    ) -> Result<Option<&'o ObjectProp<'t>>, Bad> {
+    ) -> Result<Option<&'o ObjectProp<'t>>, EditError> {
         let mut found = properties.iter().filter(|property| property.name.as_str() == name);
         match (found.next(), found.next()) {
-            (_, Some(second)) => Err(self.bad(second.range.start, &format!("'{name}' stands there twice"))),
+            (_, Some(second)) => Err(self.error_at(second.range.start, &format!("'{name}' is repeated"))),
             (first, None) => Ok(first),
         }
     }
 
-    fn ast(&self) -> Result<Option<Ast<'a>>, Bad> {
+    fn ast(&self) -> Result<Option<Ast<'a>>, EditError> {
         let parsed = parse_to_ast(self.text, &CollectOptions::default(), &OPTIONS);
         parsed
             .map(|parsed| parsed.value)
-            .map_err(|error| self.bad(error.range().start, &error.kind().to_string()))
+            .map_err(|error| self.error_at(error.range().start, &error.kind().to_string()))
     }
 
-    fn root(&self) -> Result<CstRootNode, Bad> {
+    fn root(&self) -> Result<CstRootNode, EditError> {
         CstRootNode::parse(self.text, &OPTIONS)
-            .map_err(|error| self.bad(error.range().start, &error.kind().to_string()))
+            .map_err(|error| self.error_at(error.range().start, &error.kind().to_string()))
     }
 
-    /// Fails if an edit to `text` touched anything but our entry.
-    fn check_rest(&self, text: &str, key: &str) -> Result<(), Bad> {
+    /// Fails if the edit that gave `text` changed anything but our entry.
+    fn check_rest_unchanged(&self, text: &str, key: &str) -> Result<(), EditError> {
         let rest = |text: &str| {
             let value = CstRootNode::parse(text, &OPTIONS).ok()?.to_serde_value();
             let mut value = value.unwrap_or_else(|| Value::Object(Default::default()));
@@ -175,16 +175,16 @@ impl<'a> Document<'a> {
         if rest(text).is_some() && rest(text) == rest(self.text) {
             return Ok(());
         }
-        Err(self.bad(0, "this file is written in a way that cannot be edited safely"))
+        Err(self.error_at(0, "this file is written in a way that cannot be edited safely"))
     }
 
-    fn bad(&self, offset: usize, why: &str) -> Bad {
+    fn error_at(&self, offset: usize, why: &str) -> EditError {
         let before = self.text.get(..offset).unwrap_or(self.text);
-        Bad { line: before.matches('\n').count() + 1, why: why.to_owned() }
+        EditError { line: before.matches('\n').count() + 1, why: why.to_owned() }
     }
 }
 
-impl Entry {
+impl ServerEntry {
     fn value(&self) -> CstInputValue {
         let mut value = Vec::new();
         if self.has_type {
@@ -202,7 +202,7 @@ impl Entry {
         self.env.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect()
     }
 
-    /// Changes `object`, whose value is `existing`, where it says something else.
+    /// Changes `object`, whose value is `existing`, where it differs from this entry.
     fn update(&self, existing: &Value, object: &CstObject) {
         let set = |object: &CstObject, name: &str, value: CstInputValue| match object.get(name) {
             Some(property) => property.set_value(value),
@@ -222,8 +222,8 @@ impl Entry {
     }
 }
 
-/// Whether an entry starts this program's server, wherever it lies and whatever else it says.
-fn is_ours(entry: &Value) -> bool {
+/// Whether an entry starts this program's server, at any path and with any other keys.
+fn is_own_entry(entry: &Value) -> bool {
     let command = entry["command"].as_str().unwrap_or_default();
     let name = command.rsplit(['/', '\\']).next().unwrap_or_default();
     let args = entry["args"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -236,21 +236,21 @@ mod tests {
 
     use super::*;
 
-    fn entry() -> Entry {
+    fn entry() -> ServerEntry {
         let (command, args) = ("/usr/bin/agentsecrets".to_owned(), vec!["mcp".into(), "serve".into()]);
-        Entry { has_type: false, command, args, env: Vec::new() }
+        ServerEntry { has_type: false, command, args, env: Vec::new() }
     }
 
-    fn with(text: &str) -> Result<String, Bad> {
-        Document::parse(text)?.with("mcpServers", &entry()).map(|edited| edited.text)
+    fn with(text: &str) -> Result<String, EditError> {
+        Document::parse(text)?.with_entry("mcpServers", &entry()).map(|edited| edited.text)
     }
 
-    fn without(text: &str, made_key: bool) -> Result<Option<String>, Bad> {
-        Document::parse(text)?.without("mcpServers", made_key)
+    fn without(text: &str, made_key: bool) -> Result<Option<String>, EditError> {
+        Document::parse(text)?.without_entry("mcpServers", made_key)
     }
 
     #[test]
-    fn a_new_file_is_written_as_a_person_would() {
+    fn new_file_is_formatted() {
         let text = with("").unwrap();
         let expected = "{\n  \"mcpServers\": {\n    \"agentsecrets\": {\n      \"command\": \"/usr/bin/agentsecrets\",\n      \
                         \"args\": [\"mcp\", \"serve\"]\n    }\n  }\n}\n";
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_stays_as_it_is() {
+    fn other_text_is_kept() {
         let text = "\u{feff}// servers\r\n{\r\n\t\"theme\": 1.50, // mine\r\n\t\"mcpServers\": {\r\n\t\t/* a */ \"other\": \
                     {\"command\": \"x\"},\r\n\t},\r\n\t\"last\": null\r\n}\r\n";
         let edited = with(text).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_ours_is_brought_up_to_date_and_keeps_what_was_added_to_it() {
+    fn existing_entry_is_updated_and_keeps_additions() {
         let text = "{\"mcpServers\": {\"agentsecrets\": {\"command\": \"/old/agentsecrets\", \"args\": [\"mcp\", \"serve\"], \
                     \"disabled\": true /* for now */}}}";
         let edited = with(text).unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_we_made_goes_with_our_entry_unless_it_is_used() {
+    fn created_key_is_removed_if_empty() {
         let text = with("{\n  \"a\": 1\n}\n").unwrap();
         assert_eq!(without(&text, true).unwrap().unwrap(), "{\n  \"a\": 1\n}\n");
         assert!(without(&text, false).unwrap().unwrap().contains("mcpServers"));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_refused_with_its_line() {
+    fn invalid_file_is_refused_with_line() {
         for (text, line) in [
             ("{\n  \"a\": 1\n  \"b\": 2\n}", 2),
             ("{\n  'a': 1\n}", 2),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_nested_without_end_is_refused() {
+    fn deep_nesting_is_refused() {
         for text in ["[".repeat(200_000), "{\"a\":".repeat(200_000)] {
             assert!(with(&text).is_err());
         }
@@ -348,7 +348,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_a_file_holds_it_holds_after_us(
+        fn install_and_uninstall_restore_values(
             mut value in proptest::collection::btree_map("[a-z]{0,4}|mcpServers", values(), 0..5),
             pretty in any::<bool>(),
         ) {
@@ -357,7 +357,7 @@ mod tests {
             }
             let value: Value = value.into_iter().collect::<serde_json::Map<_, _>>().into();
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
-            let edited = Document::parse(&text).unwrap().with("mcpServers", &entry()).unwrap();
+            let edited = Document::parse(&text).unwrap().with_entry("mcpServers", &entry()).unwrap();
             let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
             prop_assert_eq!(&read(&edited.text)["mcpServers"]["agentsecrets"]["command"], "/usr/bin/agentsecrets");
             prop_assert_eq!(&with(&edited.text).unwrap(), &edited.text);

@@ -1,5 +1,5 @@
-//! What Prometheus is told: how many requests ended how, which secrets were spent, how long it took. No label
-//! is what an agent says: agents and secrets are those that policy names, so that none makes series without end.
+//! Prometheus metrics: requests by outcome, uses of secrets, and durations. Labels come from the policy and
+//! never from an agent, so that an agent cannot create unbounded series.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +17,12 @@ use crate::types::body::{Body, full};
 use crate::types::rejection::ErrorCode;
 use crate::types::timeouts::Timeouts;
 
-/// The bounds of the histogram, in seconds.
-const BOUNDS: [f64; 10] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+/// Histogram buckets, in seconds.
+const BUCKETS: [f64; 10] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
-/// How many may ask at once. Whoever else would must wait, for as long as `PATIENCE` says at most.
-const MOST_SCRAPES: usize = 16;
-/// How long one that asks may take.
-const PATIENCE: Timeouts = Timeouts {
+/// Scrapes served at once. Others wait; `SCRAPE_TIMEOUTS` bounds that wait.
+const MAX_SCRAPES: usize = 16;
+const SCRAPE_TIMEOUTS: Timeouts = Timeouts {
     handshake: Duration::from_secs(5),
     head: Duration::from_secs(5),
     idle: Duration::from_secs(5),
@@ -33,23 +32,19 @@ const PATIENCE: Timeouts = Timeouts {
     drain: Duration::from_secs(1),
 };
 
-/// The counters.
 #[derive(Debug, Clone)]
-pub struct Counts {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    spent: IntCounterVec,
-    redacted: IntCounterVec,
-    acts: IntCounterVec,
-    seconds: HistogramVec,
+    secret_uses: IntCounterVec,
+    redacted_responses: IntCounterVec,
+    administrative_acts: IntCounterVec,
+    duration: HistogramVec,
 }
 
-impl Counts {
-    /// Counters at zero.
-    ///
-    /// # Errors
-    /// When their names do not fit together.
-    pub fn new() -> prometheus::Result<Self> {
+impl Metrics {
+    /// Registers all counters, at zero.
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -63,62 +58,66 @@ impl Counts {
         )?;
         let spent = counter(
             "agentsecrets_secret_uses_total",
-            "Requests that left with a secret, by agent and secret.",
+            "Requests sent with a secret, by agent and secret.",
             &["agent", "secret"],
         )?;
         let redacted = counter(
             "agentsecrets_redacted_answers_total",
-            "Answers that a secret was taken out of.",
+            "Responses from which a secret was removed.",
             &["agent"],
         )?;
-        let acts = counter("agentsecrets_administrative_acts_total", "What people did to us.", &["outcome"])?;
+        let acts = counter("agentsecrets_administrative_acts_total", "Administrative acts.", &["outcome"])?;
         let seconds = HistogramOpts::new(
             "agentsecrets_request_duration_seconds",
-            "From a request's beginning to its answer's end.",
+            "Time from the start of a request to the end of its response.",
         );
-        let seconds = HistogramVec::new(seconds.buckets(BOUNDS.to_vec()), &["agent"])?;
+        let seconds = HistogramVec::new(seconds.buckets(BUCKETS.to_vec()), &["agent"])?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { registry, requests, spent, redacted, acts, seconds })
+        Ok(Self {
+            registry,
+            requests,
+            secret_uses: spent,
+            redacted_responses: redacted,
+            administrative_acts: acts,
+            duration: seconds,
+        })
     }
 
-    /// Counts `record`.
-    pub fn count(&self, record: &Record) {
+    /// Counts one audit record.
+    pub(crate) fn record(&self, record: &Record) {
         let agent = record.agent_id.as_deref().unwrap_or_default();
         if record.status == Status::Intent {
-            // Written before a secret leaves: whatever becomes of the request, it was spent.
+            // Written before a secret leaves: the secret counts as used whatever becomes of the request.
             for secret in &record.secret_keys {
-                self.spent.with_label_values(&[agent, secret]).inc();
+                self.secret_uses.with_label_values(&[agent, secret]).inc();
             }
             return;
         }
         let outcome = record.status.as_str();
         if record.is_administrative() {
-            return self.acts.with_label_values(&[outcome]).inc();
+            return self.administrative_acts.with_label_values(&[outcome]).inc();
         }
-        let reason = record.reason.as_deref().map_or("", slug);
+        let reason = record.reason.as_deref().map_or("", error_code);
         self.requests.with_label_values(&[agent, outcome, reason]).inc();
         if record.redacted {
-            self.redacted.with_label_values(&[agent]).inc();
+            self.redacted_responses.with_label_values(&[agent]).inc();
         }
-        if let Some(took) = record.duration_ms {
-            let took = Duration::from_millis(took).as_secs_f64();
-            self.seconds.with_label_values(&[agent]).observe(took);
+        if let Some(duration) = record.duration_ms {
+            let duration = Duration::from_millis(duration).as_secs_f64();
+            self.duration.with_label_values(&[agent]).observe(duration);
         }
     }
 
-    /// What a scrape is answered.
-    ///
-    /// # Errors
-    /// When a counter cannot be written.
-    pub fn text(&self) -> prometheus::Result<String> {
+    /// The response to a scrape.
+    pub(crate) fn encode(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
     /// Answers scrapes until `stop` is cancelled.
     pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(MOST_SCRAPES));
+        let permits = Arc::new(Semaphore::new(MAX_SCRAPES));
         loop {
-            let Ok(place) = room.clone().acquire_owned().await else { return };
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
@@ -127,37 +126,37 @@ impl Counts {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let (counts, stop) = (self.clone(), stop.clone());
+            let (metrics, stop) = (self.clone(), stop.clone());
             tokio::spawn(async move {
-                let _place = place;
-                let answer = |request: Request<Body>| {
-                    let answer = counts.answer(&request);
-                    async move { answer }
+                let _permit = permit;
+                let respond = |request: Request<Body>| {
+                    let response = metrics.respond(&request);
+                    async move { response }
                 };
-                let _ = server::serve(stream, false, &PATIENCE, &stop, answer, |_| {}).await;
+                let _ = server::serve(stream, false, &SCRAPE_TIMEOUTS, &stop, respond, |_| {}).await;
             });
         }
     }
 
-    fn answer(&self, request: &Request<Body>) -> Response<Body> {
-        let said = |status, text: String| {
+    fn respond(&self, request: &Request<Body>) -> Response<Body> {
+        let text_response = |status, text: String| {
             let mut response = Response::new(full(text));
             *response.status_mut() = status;
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
             response
         };
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/metrics") => match self.text() {
-                Ok(text) => said(StatusCode::OK, text),
-                Err(error) => said(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            (&Method::GET, "/metrics") => match self.encode() {
+                Ok(text) => text_response(StatusCode::OK, text),
+                Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
-            _ => said(StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned()),
+            _ => text_response(StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned()),
         }
     }
 }
 
-/// The slug that a reason begins with; `other` where it begins with none.
-fn slug(reason: &str) -> &'static str {
+/// The error code at the start of `reason`; `other` if there is none.
+fn error_code(reason: &str) -> &'static str {
     let first = reason.split(':').next().unwrap_or_default();
     ErrorCode::named(first).map_or("other", ErrorCode::as_str)
 }

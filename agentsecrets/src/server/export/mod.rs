@@ -1,6 +1,5 @@
-//! The audit log on its way to whoever collects it. A process of its own reads the file that the interceptor
-//! writes, so that nobody's request waits for a collector, and a collector that is away loses nothing: what it
-//! has not taken is sent again.
+//! Streams the audit log to a collector. A separate process reads the log file, so that no request waits for
+//! a collector, and a collector that is down loses nothing: unacknowledged records are sent again.
 
 mod metrics;
 mod otlp;
@@ -16,70 +15,64 @@ use crate::audit::tail::{Bookmark, Follower, LOOK_EVERY};
 use crate::audit::{AuditError, Record};
 use crate::sys::files;
 
-pub use metrics::Counts;
-pub use otlp::{Collector, CollectorError, NoCollector};
+pub(crate) use metrics::Metrics;
+pub(crate) use otlp::{Collector, CollectorRejection};
 
-/// How long to wait where the log cannot be read for a moment, as without a descriptor left.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Delay before reading the log again after an error, such as no free descriptor.
+const LOG_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Where records go, and from which on.
-pub struct Stream {
+/// A stream of audit records.
+pub(crate) struct AuditStream {
     /// The folder of the log.
-    pub folder: PathBuf,
-    /// The file that keeps how far it came; none to begin with the first record every time.
-    pub position: Option<PathBuf>,
-    /// To begin with what is written from now on, where no position was kept.
-    pub only_new: bool,
-    /// To whom.
-    pub target: Target,
-    /// What is counted, and where that can be asked for.
-    pub counts: Option<(Counts, TcpListener)>,
+    pub(crate) folder: PathBuf,
+    /// Stores the position between runs; without it the stream starts at the first record every time.
+    pub(crate) position_file: Option<PathBuf>,
+    /// Start with records written from now on, if no position is stored.
+    pub(crate) only_new: bool,
+    pub(crate) target: StreamTarget,
+    /// Metrics, and the listener that serves them.
+    pub(crate) metrics: Option<(Metrics, TcpListener)>,
 }
 
-/// Who takes records.
-pub enum Target {
-    /// Whoever reads standard output, one JSON object a line.
-    Output,
-    /// A collector.
+/// The destination of records.
+pub(crate) enum StreamTarget {
+    /// Standard output, one JSON object a line.
+    Stdout,
+    /// An OTLP collector.
     Collector(Box<Collector>),
-    /// Nobody: they are counted only.
-    Nowhere,
+    /// No destination: records are only counted.
+    None,
 }
 
-/// Why a stream ended.
+/// Reasons that a stream ends.
 #[derive(Debug, thiserror::Error)]
-pub enum StreamError {
+pub(crate) enum StreamError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] AuditError),
-    /// Nobody reads standard output any longer.
+    /// Standard output is closed.
     #[error("standard output: {0}")]
     Output(io::Error),
-    /// The position cannot be read or kept.
+    /// The position file cannot be read or written.
     #[error("the position cannot be kept in {path}: {source}", path = .path.display())]
-    Position {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The collector does not want it.
+    Position { path: PathBuf, source: io::Error },
+    /// The collector rejects the records permanently.
     #[error(transparent)]
-    Collector(#[from] CollectorError),
+    Collector(#[from] CollectorRejection),
 }
 
-impl Stream {
-    /// Streams until `stop` is cancelled. Where counts are asked for, it goes on counting whatever a collector says.
+impl AuditStream {
+    /// Streams until `stop` is cancelled. With metrics it keeps counting even if the collector rejects
+    /// records.
     ///
-    /// # Errors
-    /// When the log cannot be read, or nobody takes what it says: what was not taken is sent the next time.
-    pub async fn run(self, stop: &CancellationToken) -> Result<(), StreamError> {
-        let Self { folder, position, only_new, mut target, counts } = self;
-        let mut follower = begin(&folder, position.as_deref(), only_new)?;
+    /// # Errors ¶| If the log cannot be read or the destination fails; records not acknowledged are sent by
+    /// the next run.
+    pub(crate) async fn run(self, stop: &CancellationToken) -> Result<(), StreamError> {
+        let Self { folder, position_file: position, only_new, mut target, metrics: counts } = self;
+        let mut follower = open_follower(&folder, position.as_deref(), only_new)?;
         let keep = |bookmark: &Bookmark| match &position {
-            Some(path) => {
-                keep(path, bookmark).map_err(|source| StreamError::Position { path: path.clone(), source })
-            }
+            Some(path) => write_position(path, bookmark)
+                .map_err(|source| StreamError::Position { path: path.clone(), source }),
             None => Ok(()),
         };
         keep(follower.bookmark())?;
@@ -97,7 +90,7 @@ impl Stream {
                 Ok(records) => records,
                 Err(error) => {
                     tracing::warn!(%error, "the audit log is tried again");
-                    pause = PAUSE;
+                    pause = LOG_RETRY_DELAY;
                     continue;
                 }
             };
@@ -106,10 +99,10 @@ impl Stream {
                 continue;
             }
             if let Some(counts) = &counts {
-                records.iter().for_each(|record| counts.count(record));
+                records.iter().for_each(|record| counts.record(record));
             }
             tokio::select! {
-                taken = target.take(&records, counts.is_some()) => taken?,
+                taken = target.send(&records, counts.is_some()) => taken?,
                 () = stop.cancelled() => return Ok(()),
             }
             keep(follower.bookmark())?;
@@ -117,15 +110,15 @@ impl Stream {
     }
 }
 
-impl Target {
-    /// Gives it `records`, and returns when they were taken; `insists` on what was refused, too.
-    async fn take(&mut self, records: &[Record], insists: bool) -> Result<(), StreamError> {
+impl StreamTarget {
+    /// Sends `records` and waits for the acknowledgement; with `insists` it retries rejected records too.
+    async fn send(&mut self, records: &[Record], insists: bool) -> Result<(), StreamError> {
         match self {
-            Self::Nowhere => Ok(()),
+            Self::None => Ok(()),
             Self::Collector(collector) => Ok(collector.send(records, insists).await?),
-            Self::Output => {
-                let text = lines(records).map_err(StreamError::Output)?;
-                // Whoever reads slowly keeps nobody but us waiting.
+            Self::Stdout => {
+                let text = json_lines(records).map_err(StreamError::Output)?;
+                // A slow reader blocks this thread alone.
                 let written = tokio::task::spawn_blocking(move || {
                     let mut out = io::stdout().lock();
                     out.write_all(&text).and_then(|()| out.flush())
@@ -140,10 +133,11 @@ impl Target {
     }
 }
 
-fn begin(folder: &Path, position: Option<&Path>, only_new: bool) -> Result<Follower, StreamError> {
-    let kept = position
-        .map(|path| kept(path).map_err(|source| StreamError::Position { path: path.to_path_buf(), source }));
-    if let Some(bookmark) = kept.transpose()?.flatten() {
+fn open_follower(folder: &Path, position: Option<&Path>, only_new: bool) -> Result<Follower, StreamError> {
+    let stored = position.map(|path| {
+        read_position(path).map_err(|source| StreamError::Position { path: path.to_path_buf(), source })
+    });
+    if let Some(bookmark) = stored.transpose()?.flatten() {
         if let Some(follower) = Follower::resume(folder, bookmark)? {
             return Ok(follower);
         }
@@ -154,7 +148,7 @@ fn begin(folder: &Path, position: Option<&Path>, only_new: bool) -> Result<Follo
     Ok(Follower::at_start(folder))
 }
 
-fn kept(path: &Path) -> io::Result<Option<Bookmark>> {
+fn read_position(path: &Path) -> io::Result<Option<Bookmark>> {
     match std::fs::read(path) {
         Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -162,12 +156,11 @@ fn kept(path: &Path) -> io::Result<Option<Bookmark>> {
     }
 }
 
-fn keep(path: &Path, bookmark: &Bookmark) -> io::Result<()> {
+fn write_position(path: &Path, bookmark: &Bookmark) -> io::Result<()> {
     files::replace(path, &serde_json::to_vec(bookmark)?)
 }
 
-/// One JSON object a line.
-fn lines(records: &[Record]) -> io::Result<Vec<u8>> {
+fn json_lines(records: &[Record]) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     for record in records {
         serde_json::to_writer(&mut text, record)?;

@@ -1,5 +1,5 @@
-//! Records as OpenTelemetry's logs, by OTLP over HTTP. What a collector cannot take now is sent again until it
-//! can; what it says it will never take ends the stream.
+//! OpenTelemetry logs by OTLP over HTTP. A temporary failure is retried until it succeeds; a permanent
+//! rejection ends the stream.
 
 use std::io;
 use std::sync::Arc;
@@ -24,17 +24,14 @@ use tokio_rustls::TlsConnector;
 
 use crate::audit::{Record, Status};
 
-/// How many records go in one request.
-const MOST: usize = 512;
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait after a failure, at first and at most.
+const MAX_RECORDS_PER_REQUEST: usize = 512;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Delay after a failure: the first, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// The largest answer that is read, in bytes.
-const LARGEST_ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE_LENGTH: usize = 64 * 1024;
 
-/// Where a collector is, and what goes with every request.
-pub struct Collector {
+/// A collector's address, the headers for every request, and the open connection.
+pub(crate) struct Collector {
     uri: Uri,
     tls: Option<TlsConnector>,
     headers: HeaderMap,
@@ -42,81 +39,83 @@ pub struct Collector {
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// Why that is no collector.
+/// Invalid collector settings.
 #[derive(Debug, thiserror::Error)]
-pub enum NoCollector {
-    /// Its address.
+pub(crate) enum CollectorConfigError {
+    /// The URL is not one of a collector.
     #[error("a collector has a URL such as https://collector:4318, without a query or a password")]
     Url,
-    /// What the environment says of it.
+    /// An OpenTelemetry variable is not a list of pairs.
     #[error("{0} is not a list such as name=value,other=value")]
     Pairs(&'static str),
 }
 
-/// What a collector does not take, and never will.
+/// A permanent rejection by the collector.
 #[derive(Debug, thiserror::Error)]
 #[error("the collector refuses what it is sent, with status {0}")]
-pub struct CollectorError(StatusCode);
+pub(crate) struct CollectorRejection(StatusCode);
 
-/// How one request failed.
-enum Failed {
-    Now(String, Option<Duration>),
-    Always(StatusCode),
+enum ExportError {
+    Retryable(String, Option<Duration>),
+    Permanent(StatusCode),
 }
 
-impl From<hyper::Error> for Failed {
+impl From<hyper::Error> for ExportError {
     fn from(error: hyper::Error) -> Self {
-        Self::Now(error.to_string(), None)
+        Self::Retryable(error.to_string(), None)
     }
 }
 
-impl From<io::Error> for Failed {
+impl From<io::Error> for ExportError {
     fn from(error: io::Error) -> Self {
-        Self::Now(error.to_string(), None)
+        Self::Retryable(error.to_string(), None)
     }
 }
 
 impl Collector {
-    /// The collector at `url`, to which `/v1/logs` is added if there is no path. `headers` and `attributes` are
-    /// as OpenTelemetry's variables `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_RESOURCE_ATTRIBUTES` say.
-    ///
-    /// # Errors
-    /// What is wrong with one of them.
-    pub fn new(
+    /// Parses the settings. `/v1/logs` is added if `url` has no path; `headers` and `attributes` have the
+    /// syntax of `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_RESOURCE_ATTRIBUTES`.
+    pub(crate) fn new(
         url: &str,
         headers: Option<&str>,
         attributes: Option<&str>,
         tls: &Arc<ClientConfig>,
-    ) -> Result<Self, NoCollector> {
-        let url = url::Url::parse(url).map_err(|_| NoCollector::Url)?;
+    ) -> Result<Self, CollectorConfigError> {
+        let url = url::Url::parse(url).map_err(|_| CollectorConfigError::Url)?;
         let is_plain = match url.scheme() {
             "http" => true,
             "https" => false,
-            _ => return Err(NoCollector::Url),
+            _ => return Err(CollectorConfigError::Url),
         };
         let has_more = url.query().is_some() || url.password().is_some() || !url.username().is_empty();
         if has_more || url.host_str().is_none() {
-            return Err(NoCollector::Url);
+            return Err(CollectorConfigError::Url);
         }
         let at = match url.path() {
-            "" | "/" => url.join("/v1/logs").map_err(|_| NoCollector::Url)?,
+            "" | "/" => url.join("/v1/logs").map_err(|_| CollectorConfigError::Url)?,
             _ => url,
         };
-        let uri: Uri = at.as_str().parse().map_err(|_| NoCollector::Url)?;
+        let uri: Uri = at.as_str().parse().map_err(|_| CollectorConfigError::Url)?;
         let mut all = HeaderMap::new();
         const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
-        for (name, value) in pairs(headers.unwrap_or_default()).ok_or(NoCollector::Pairs(HEADERS))? {
-            let name: HeaderName = name.parse().map_err(|_| NoCollector::Pairs(HEADERS))?;
-            let mut value = HeaderValue::from_str(&value).map_err(|_| NoCollector::Pairs(HEADERS))?;
+        for (name, value) in
+            parse_pairs(headers.unwrap_or_default()).ok_or(CollectorConfigError::Pairs(HEADERS))?
+        {
+            let name: HeaderName = name.parse().map_err(|_| CollectorConfigError::Pairs(HEADERS))?;
+            let mut value =
+                HeaderValue::from_str(&value).map_err(|_| CollectorConfigError::Pairs(HEADERS))?;
             value.set_sensitive(true);
             all.append(name, value);
         }
         const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
-        let own = [("service.name", "agentsecrets"), ("service.version", env!("CARGO_PKG_VERSION"))];
-        let given = pairs(attributes.unwrap_or_default()).ok_or(NoCollector::Pairs(ATTRIBUTES))?;
-        let own = own.into_iter().filter(|(name, _)| given.iter().all(|(given, _)| given != name));
-        let attributes = own.map(|(name, value)| text(name, value));
-        let attributes = attributes.chain(given.iter().map(|(name, value)| text(name, value))).collect();
+        let defaults = [("service.name", "agentsecrets"), ("service.version", env!("CARGO_PKG_VERSION"))];
+        let configured =
+            parse_pairs(attributes.unwrap_or_default()).ok_or(CollectorConfigError::Pairs(ATTRIBUTES))?;
+        let defaults =
+            defaults.into_iter().filter(|(name, _)| configured.iter().all(|(other, _)| other != name));
+        let attributes = defaults.map(|(name, value)| string_attribute(name, value));
+        let attributes =
+            attributes.chain(configured.iter().map(|(name, value)| string_attribute(name, value))).collect();
         let tls = (!is_plain).then(|| {
             let mut config = ClientConfig::clone(tls);
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -126,26 +125,26 @@ impl Collector {
         Ok(Self { uri, tls, headers: all, resource, connection: None })
     }
 
-    /// Sends `records`, and does not come back before they were taken.
+    /// Sends `records` and returns once all are acknowledged.
     ///
-    /// # Errors
-    /// When the collector says that it will never take them, unless one `insists`.
-    pub async fn send(&mut self, records: &[Record], insists: bool) -> Result<(), CollectorError> {
-        for part in records.chunks(MOST) {
+    /// # Errors ¶| If the collector rejects them permanently; with `insists` it retries instead.
+    pub(crate) async fn send(&mut self, records: &[Record], insists: bool) -> Result<(), CollectorRejection> {
+        for part in records.chunks(MAX_RECORDS_PER_REQUEST) {
             let body = Bytes::from(self.request(part).encode_to_vec());
             let mut pause = BACKOFF.0;
             loop {
-                let tried = tokio::time::timeout(PATIENCE, self.post(body.clone())).await;
-                let tried = tried.unwrap_or_else(|_| Err(Failed::Now("it does not answer".to_owned(), None)));
-                match tried {
+                let result = tokio::time::timeout(REQUEST_TIMEOUT, self.post(body.clone())).await;
+                let result = result
+                    .unwrap_or_else(|_| Err(ExportError::Retryable("it does not answer".to_owned(), None)));
+                match result {
                     Ok(()) => break,
-                    Err(Failed::Always(status)) if insists => {
-                        let refused = CollectorError(status);
+                    Err(ExportError::Permanent(status)) if insists => {
+                        let refused = CollectorRejection(status);
                         tracing::error!("{refused}; it is tried again");
                         tokio::time::sleep(BACKOFF.1).await;
                     }
-                    Err(Failed::Always(status)) => return Err(CollectorError(status)),
-                    Err(Failed::Now(why, wait)) => {
+                    Err(ExportError::Permanent(status)) => return Err(CollectorRejection(status)),
+                    Err(ExportError::Retryable(why, wait)) => {
                         self.connection = None;
                         tracing::warn!("the collector takes nothing now: {why}; it is tried again");
                         tokio::time::sleep(wait.unwrap_or(pause).min(BACKOFF.1)).await;
@@ -157,7 +156,7 @@ impl Collector {
         Ok(())
     }
 
-    async fn post(&mut self, body: Bytes) -> Result<(), Failed> {
+    async fn post(&mut self, body: Bytes) -> Result<(), ExportError> {
         let mut connection = match self.connection.take().filter(|open| !open.is_closed()) {
             Some(open) => open,
             None => self.connect().await?,
@@ -174,35 +173,37 @@ impl Collector {
         let answer =
             connection.send_request(request.body(Full::new(body)).map_err(io::Error::other)?).await?;
         let status = answer.status();
-        let later = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let text = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
+        let retry_after =
+            answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let text = Limited::new(answer.into_body(), MAX_RESPONSE_LENGTH).collect().await;
         match status.as_u16() {
             200..300 => {
-                let partly =
+                let partial =
                     text.ok().and_then(|text| ExportLogsServiceResponse::decode(text.to_bytes()).ok());
-                if let Some(partly) = partly.and_then(|answer| answer.partial_success)
-                    && partly.rejected_log_records > 0
+                if let Some(partial) = partial.and_then(|answer| answer.partial_success)
+                    && partial.rejected_log_records > 0
                 {
-                    tracing::error!("the collector dropped {} records", partly.rejected_log_records);
+                    tracing::error!("the collector dropped {} records", partial.rejected_log_records);
                 }
                 self.connection = Some(connection);
                 Ok(())
             }
-            // What OTLP says is to be tried again.
-            429 | 502 | 503 | 504 => {
-                Err(Failed::Now(format!("it answers with status {status}"), later.map(Duration::from_secs)))
-            }
-            _ => Err(Failed::Always(status)),
+            // The statuses that OTLP declares retryable.
+            429 | 502 | 503 | 504 => Err(ExportError::Retryable(
+                format!("it answers with status {status}"),
+                retry_after.map(Duration::from_secs),
+            )),
+            _ => Err(ExportError::Permanent(status)),
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failed> {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ExportError> {
         let host = self.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = self.uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let tcp = TcpStream::connect((host, port)).await?;
-        let Some(tls) = &self.tls else { return open(tcp).await };
+        let Some(tls) = &self.tls else { return http1_handshake(tcp).await };
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        open(tls.connect(name, tcp).await?).await
+        http1_handshake(tls.connect(name, tcp).await?).await
     }
 
     fn request(&self, records: &[Record]) -> ExportLogsServiceRequest {
@@ -214,16 +215,16 @@ impl Collector {
     }
 }
 
-async fn open(
+async fn http1_handshake(
     io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-) -> Result<SendRequest<Full<Bytes>>, Failed> {
+) -> Result<SendRequest<Full<Bytes>>, ExportError> {
     let (sender, connection) = handshake(TokioIo::new(io)).await?;
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// A list `name=value,other=value`, its values percent-encoded.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+/// Parses `name=value,other=value` with percent-encoded values.
+fn parse_pairs(text: &str) -> Option<Vec<(String, String)>> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
         .map(|part| {
@@ -244,10 +245,10 @@ fn log_record(record: &Record) -> LogRecord {
     let time = record.timestamp.parse::<jiff::Timestamp>().map_or(0, |time| time.as_nanosecond());
     let time = u64::try_from(time).unwrap_or_default();
     let mut attributes = vec![
-        text("log.record.uid", &record.id),
-        text("agentsecrets.outcome", outcome),
-        text("agentsecrets.environment", &record.environment),
-        list("agentsecrets.secrets", &record.secret_keys),
+        string_attribute("log.record.uid", &record.id),
+        string_attribute("agentsecrets.outcome", outcome),
+        string_attribute("agentsecrets.environment", &record.environment),
+        list_attribute("agentsecrets.secrets", &record.secret_keys),
         KeyValue {
             key: "agentsecrets.redacted".to_owned(),
             value: Some(AnyValue { value: Some(Value::BoolValue(record.redacted)) }),
@@ -270,39 +271,41 @@ fn log_record(record: &Record) -> LogRecord {
         ("k8s.pod.uid", process.and_then(|process| process.pod.as_ref())),
     ];
     let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    attributes.extend(named.filter(|(_, value)| !value.is_empty()).map(|(name, value)| text(name, value)));
+    attributes.extend(
+        named.filter(|(_, value)| !value.is_empty()).map(|(name, value)| string_attribute(name, value)),
+    );
     let numbers = [
         ("http.response.status_code", record.status_code.map(i64::from)),
-        ("agentsecrets.duration_ms", record.duration_ms.and_then(|took| i64::try_from(took).ok())),
+        ("agentsecrets.duration_ms", record.duration_ms.and_then(|duration| i64::try_from(duration).ok())),
         ("process.pid", process.map(|process| i64::from(process.pid))),
     ];
-    attributes.extend(numbers.into_iter().filter_map(|(name, value)| Some(number(name, value?))));
+    attributes.extend(numbers.into_iter().filter_map(|(name, value)| Some(integer_attribute(name, value?))));
     LogRecord {
         time_unix_nano: time,
         observed_time_unix_nano: time,
         severity_number: severity.into(),
-        body: Some(string(&format!("{outcome} {} {}", record.method, record.target_url))),
+        body: Some(string_value(&format!("{outcome} {} {}", record.method, record.target_url))),
         attributes,
         event_name: "agentsecrets.audit".to_owned(),
         ..LogRecord::default()
     }
 }
 
-fn string(value: &str) -> AnyValue {
+fn string_value(value: &str) -> AnyValue {
     AnyValue { value: Some(Value::StringValue(value.to_owned())) }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(string(value)), ..KeyValue::default() }
+fn string_attribute(key: &str, value: &str) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(string_value(value)), ..KeyValue::default() }
 }
 
-fn number(key: &str, value: i64) -> KeyValue {
+fn integer_attribute(key: &str, value: i64) -> KeyValue {
     let value = Some(AnyValue { value: Some(Value::IntValue(value)) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
-fn list(key: &str, values: &[String]) -> KeyValue {
-    let values = values.iter().map(|value| string(value)).collect();
+fn list_attribute(key: &str, values: &[String]) -> KeyValue {
+    let values = values.iter().map(|value| string_value(value)).collect();
     let value = Some(AnyValue { value: Some(Value::ArrayValue(ArrayValue { values })) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }

@@ -1,7 +1,6 @@
-//! Which files the interceptor can reach, by Landlock: what it takes to verify servers and to resolve
-//! names, the person's policy and vault to read, the folder of the audit log, its key and its anchor to
-//! write (which is all of ours where one folder holds everything). It opens no port. Kernels
-//! without Landlock, or with less of it, still have the file modes and the filter of system calls.
+//! Landlock rules of the interceptor. It reads the system's roots and resolver configuration, the policy and
+//! the vault; it writes the audit log with its key and anchor, the rotated tokens and the approvals; it binds
+//! no port. On kernels without Landlock, file modes and the seccomp filter remain.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,12 +12,11 @@ use landlock::{
 
 use crate::sys::home::Home;
 
-/// The newest version of Landlock that is asked for.
-const NEWEST: ABI = ABI::V6;
+/// The newest Landlock ABI that is requested.
+const LANDLOCK_ABI: ABI = ABI::V6;
 
-/// Where the system keeps its roots, its resolver's configuration, its libraries and what it says of
-/// itself.
-const SYSTEM: &[&str] = &[
+/// Root certificates, resolver configuration, libraries and the kernel's own information.
+const READABLE_SYSTEM_PATHS: &[&str] = &[
     "/dev/null",
     "/dev/random",
     "/dev/urandom",
@@ -36,55 +34,55 @@ const SYSTEM: &[&str] = &[
     "/var/lib/ca-certificates",
 ];
 
-/// Variables that name files or folders which are read.
-const NAMED: &[&str] =
+/// Environment variables that name readable files or folders.
+const PATH_VARIABLES: &[&str] =
     &["AGENTSECRETS_UPSTREAM_CA", "AGENTSECRETS_VAULT_KEY_FILE", "SSL_CERT_DIR", "SSL_CERT_FILE"];
 
-/// Confines the calling thread, and those that it starts from here on, to what serving `home` takes, where
-/// the tree of cgroups is at `cgroups`.
-pub(crate) fn confine(home: &Home, cgroups: &Path) -> io::Result<()> {
+/// Confines the calling thread, and threads that it starts later, to the files of `home`. `cgroups` is the
+/// mount point of the cgroup hierarchy.
+pub(crate) fn confine_to_home(home: &Home, cgroups: &Path) -> io::Result<()> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::Truncate;
     let terminal: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(NEWEST))
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))
         .and_then(|ruleset| ruleset.handle_access(AccessNet::BindTcp))
-        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(LANDLOCK_ABI)))
         .and_then(Ruleset::create)
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(to_read(home, cgroups), read)))
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(readable_paths(home, cgroups), read)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(home.audit().parent(), write)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules([home.rotated(), home.approvals()], write)))
-        // Where a passphrase is asked for, before the terminal becomes the agent's.
+        // The vault's passphrase is read there before the terminal becomes the agent's.
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(["/dev/tty"], terminal)))
         .and_then(landlock::RulesetCreated::restrict_self)
         .map(drop)
         .map_err(io::Error::other)
 }
 
-/// Confines the calling thread, and those that it starts from here on, to the descriptors that it has: it
-/// reaches no file, opens no port and connects to none.
-pub fn confine_to_nothing() -> io::Result<()> {
+/// Confines the calling thread, and threads that it starts later, to its open descriptors: no file, no bind,
+/// no connect.
+pub(crate) fn deny_all() -> io::Result<()> {
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(NEWEST))
-        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(NEWEST)))
-        .and_then(|ruleset| ruleset.scope(Scope::from_all(NEWEST)))
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(LANDLOCK_ABI)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(LANDLOCK_ABI)))
         .and_then(Ruleset::create)
         .and_then(landlock::RulesetCreated::restrict_self)
         .map(drop)
         .map_err(io::Error::other)
 }
 
-fn to_read(home: &Home, cgroups: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
+fn readable_paths(home: &Home, cgroups: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = READABLE_SYSTEM_PATHS.iter().map(PathBuf::from).collect();
     paths.push(cgroups.to_path_buf());
     paths.extend(home.folders().into_iter().map(Path::to_path_buf));
-    for named in NAMED.iter().filter_map(std::env::var_os).map(PathBuf::from) {
-        // A key may be made later.
+    for named in PATH_VARIABLES.iter().filter_map(std::env::var_os).map(PathBuf::from) {
+        // A key may be created later.
         paths.extend(if named.exists() { Some(named) } else { named.parent().map(Path::to_path_buf) });
     }
-    // What is a link is replaced where it leads to.
+    // A link's target is replaced in the target's folder.
     let links = [home.policy(), home.vault(), "/etc/resolv.conf".into(), "/etc/hosts".into()];
     paths.extend(links.iter().filter_map(|link| Some(link.canonicalize().ok()?.parent()?.to_path_buf())));
     paths.retain(|path| path.is_absolute() && *path != Path::new("/"));
@@ -98,8 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// What `attempt` says in a thread that is confined to the home of a person with the folders of the
-    /// platform. Only that thread is.
+    /// Runs `attempt` in a thread that is confined to a home in the platform's folders.
     fn confined<T: Send>(attempt: impl FnOnce(&Home) -> T + Send) -> T {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::find(Some(folder.path())).unwrap();
@@ -109,14 +106,16 @@ mod tests {
         }
         std::thread::scope(|scope| {
             scope
-                .spawn(|| confine(&home, Path::new("/sys/fs/cgroup")).map(|()| attempt(&home)).unwrap())
+                .spawn(|| {
+                    confine_to_home(&home, Path::new("/sys/fs/cgroup")).map(|()| attempt(&home)).unwrap()
+                })
                 .join()
                 .unwrap()
         })
     }
 
     #[test]
-    fn what_serving_takes_can_be_read_and_the_log_be_written() {
+    fn own_files_remain_accessible() {
         confined(|home| {
             for file in [home.policy(), home.vault(), "/etc/passwd".into(), "/proc/self/status".into()] {
                 assert!(fs::read(&file).is_ok(), "{}", file.display());
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_can_be_read_written_executed_or_bound() {
+    fn other_files_and_ports_are_denied() {
         let elsewhere = tempfile::NamedTempFile::new().unwrap();
         confined(|home| {
             assert!(fs::read(elsewhere.path()).is_err());
@@ -138,7 +137,7 @@ mod tests {
             }
             assert!(std::process::Command::new("/bin/true").status().is_err());
             assert!(TcpListener::bind("127.0.0.1:0").is_err());
-            // Nor is another process's memory, whose user it may be.
+            // Another process's memory is out of reach, even that of the same user.
             assert!(fs::read("/proc/1/environ").is_err());
         });
         assert!(fs::read(elsewhere.path()).is_ok(), "the tests' other threads are as free as before");

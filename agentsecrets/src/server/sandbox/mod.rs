@@ -1,10 +1,10 @@
-//! The sandbox of the serving process itself: privileges, system calls and files that it gives up before it
-//! reads hostile bytes.
+//! The sandbox of our own serving processes: they give up privileges, system calls and files before they read
+//! hostile bytes.
 
 #[cfg(target_os = "linux")]
-pub mod landlock;
+pub(crate) mod landlock;
 #[cfg(target_os = "linux")]
-pub mod privileges;
-pub mod proxy;
+pub(crate) mod privileges;
+pub(crate) mod proxy;
 #[cfg(target_os = "linux")]
-pub mod seccomp;
+pub(crate) mod seccomp;

@@ -1,5 +1,5 @@
-//! What the explicit proxy gives up before it reads what programs send it. Where a system offers no such thing,
-//! it gives up nothing.
+//! The explicit proxy's sandbox, entered before it reads a client's bytes. On systems other than Linux it
+//! restricts nothing.
 
 use std::sync::Arc;
 
@@ -7,69 +7,55 @@ use crate::identity::process_details::Look;
 use crate::identity::socket::Neighbours;
 use crate::sys::home::Home;
 #[cfg(target_os = "linux")]
-use crate::types::failure::Exit;
-use crate::types::failure::Failure;
+use crate::types::failure::{ErrorContext, Failure};
 
-/// The proxy's way into confinement.
-pub(crate) struct Fence {
+pub(crate) struct ProxySandbox {
     #[cfg(target_os = "linux")]
-    witness: Arc<crate::identity::inspector::Witness>,
+    inspector: Arc<crate::identity::inspector::Witness>,
 }
 
 #[cfg(target_os = "linux")]
-impl Fence {
-    /// Starts the witness, which looks at programs for us from here on. The process must have one thread.
-    pub(crate) fn begin() -> Result<Self, Failure> {
-        let witness = crate::server::sandbox::privileges::start_witness_of_our_own();
-        let witness = witness.map_err(|error| failed("cannot start the witness of processes", error))?;
-        Ok(Self { witness: Arc::new(witness) })
+impl ProxySandbox {
+    /// Starts the process inspector. The process must have one thread.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let inspector = crate::server::sandbox::privileges::start_own_inspector();
+        let inspector = inspector.context("cannot start the process inspector")?;
+        Ok(Self { inspector: Arc::new(inspector) })
     }
 
-    /// Who looks at programs.
-    pub(crate) fn look(&self) -> Option<Arc<dyn Look>> {
-        Some(self.witness.clone())
+    pub(crate) fn process_details(&self) -> Option<Arc<dyn Look>> {
+        Some(self.inspector.clone())
     }
 
-    /// Leaves the files and the privileges that serving `home` takes. The process must have one thread.
+    /// Restricts files and privileges to what serving `home` needs. The process must have one thread.
     pub(crate) fn confine(&self, home: &Home) -> Result<(), Failure> {
-        crate::server::sandbox::privileges::shed_privileges(home)
-            .map_err(|error| failed("cannot give up privileges", error))?;
-        crate::server::sandbox::landlock::confine(home, std::path::Path::new("/sys/fs/cgroup"))
-            .map_err(|error| failed("cannot confine ourselves", error))
+        crate::server::sandbox::privileges::shed_privileges(home).context("cannot give up privileges")?;
+        crate::server::sandbox::landlock::confine_to_home(home, std::path::Path::new("/sys/fs/cgroup"))
+            .context("cannot restrict file access")
     }
 
-    /// Leaves the system calls that serving takes, and says who tells who calls.
-    pub(crate) fn close(self) -> Result<Neighbours, Failure> {
-        crate::server::sandbox::seccomp::allow_serving(false)
-            .map_err(|error| failed("cannot restrict ourselves", error))?;
-        Neighbours::seen_by(self.witness).map_err(|error| failed("cannot look at our own program", error))
+    /// Restricts system calls, and returns the source of callers' identities.
+    pub(crate) fn restrict_system_calls(self) -> Result<Neighbours, Failure> {
+        crate::server::sandbox::seccomp::allow_serving(false).context("cannot restrict system calls")?;
+        Neighbours::seen_by(self.inspector).context("cannot look at our own program")
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-impl Fence {
-    /// Nothing looks at programs for us.
-    pub(super) fn begin() -> Result<Self, Failure> {
+impl ProxySandbox {
+    pub(crate) fn start() -> Result<Self, Failure> {
         Ok(Self {})
     }
 
-    /// Who looks at programs.
-    pub(super) fn look(&self) -> Option<Arc<dyn Look>> {
+    pub(crate) fn process_details(&self) -> Option<Arc<dyn Look>> {
         crate::identity::look_closer()
     }
 
-    /// Leaves everything.
-    pub(super) fn confine(&self, _home: &Home) -> Result<(), Failure> {
+    pub(crate) fn confine(&self, _home: &Home) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// Says who tells who calls.
-    pub(super) fn close(self) -> Result<Neighbours, Failure> {
+    pub(crate) fn restrict_system_calls(self) -> Result<Neighbours, Failure> {
         Ok(Neighbours::of_this_system())
     }
-}
-
-#[cfg(target_os = "linux")]
-fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Failure, format!("{what}: {error}"))
 }

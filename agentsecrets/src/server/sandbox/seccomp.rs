@@ -1,5 +1,5 @@
-//! The system calls that an interceptor and its witness make. Everything else is refused, so that who
-//! takes them over by a hostile byte finds a kernel with few doors.
+//! Seccomp filters of the interceptor and its helpers. They deny every system call that is not listed, so
+//! that an exploited process has little kernel surface.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +8,7 @@ use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{self, Eq, MaskedEq};
 use seccompiler::{BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
-/// What both need: memory, time, threads' meeting points, files by descriptor, and to end.
+/// Calls of every process: memory, time, futexes, files by descriptor, and exit.
 const COMMON: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_clock_getres,
@@ -44,7 +44,7 @@ const COMMON: &[i64] = &[
     libc::SYS_statx,
 ];
 
-/// What serving needs besides: sockets, files of ours, threads, waiting.
+/// Further calls of a serving process: sockets, our files, threads, polling.
 const SERVING: &[i64] = &[
     libc::SYS_accept4,
     libc::SYS_bind,
@@ -110,9 +110,9 @@ const SERVING: &[i64] = &[
     libc::SYS_writev,
 ];
 
-/// The older forms of some of them.
+/// Legacy variants of some of them.
 #[cfg(target_arch = "x86_64")]
-const OLDER: &[i64] = &[
+const LEGACY: &[i64] = &[
     libc::SYS_access,
     libc::SYS_epoll_wait,
     libc::SYS_lstat,
@@ -125,10 +125,10 @@ const OLDER: &[i64] = &[
     libc::SYS_unlink,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const OLDER: &[i64] = &[];
+const LEGACY: &[i64] = &[];
 
-/// What waiting for several sockets at once needs.
-const WAITING: &[i64] = &[
+/// Calls of an event loop.
+const EVENT_LOOP: &[i64] = &[
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
@@ -144,47 +144,46 @@ const WAITING: &[i64] = &[
     libc::SYS_writev,
 ];
 
-/// Commands of `bpf`: to look up, delete, and take an entry of a map.
-const MAP: [i64; 3] = [1, 3, 21];
+/// `bpf` commands: look up, delete, and take a map entry.
+const BPF_COMMANDS: [i64; 3] = [1, 3, 21];
 
-/// Requests of `ioctl` that speak of descriptors and of a terminal's size and settings, and change none.
-const REQUESTS: [i64; 5] = [0x5401, 0x5413, 0x541b, 0x5421, 0x5451];
+/// `ioctl` requests about descriptors and about a terminal's size and settings; none changes the terminal.
+const IOCTL_REQUESTS: [i64; 5] = [0x5401, 0x5413, 0x541b, 0x5421, 0x5451];
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Allows, to every thread of a process that serves, what serving needs and nothing else: the kernel's maps
-/// too, where it has some.
-pub fn allow_serving(has_maps: bool) -> io::Result<()> {
-    let mut rules: Rules = COMMON.iter().chain(SERVING).chain(OLDER).map(|call| (*call, vec![])).collect();
+/// Restricts all threads to the calls of a serving process; with `has_maps`, the eBPF map commands too.
+pub(crate) fn allow_serving(has_maps: bool) -> io::Result<()> {
+    let mut rules: Rules = COMMON.iter().chain(SERVING).chain(LEGACY).map(|call| (*call, vec![])).collect();
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     rules.insert(libc::SYS_socket, one_of(0, families.map(i64::from))?);
     rules.insert(libc::SYS_socketpair, one_of(0, [i64::from(libc::AF_UNIX)])?);
     if has_maps {
-        rules.insert(libc::SYS_bpf, one_of(0, MAP)?);
+        rules.insert(libc::SYS_bpf, one_of(0, BPF_COMMANDS)?);
     }
-    rules.insert(libc::SYS_ioctl, one_of(1, REQUESTS)?);
+    rules.insert(libc::SYS_ioctl, one_of(1, IOCTL_REQUESTS)?);
     rules.insert(libc::SYS_prctl, one_of(0, [i64::from(libc::PR_SET_NAME)])?);
-    // Threads, no processes.
+    // Threads only, no processes.
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![rule(0, MaskedEq(thread), thread)?]);
-    // To end itself by a signal, and nobody else.
+    // It may end itself by a signal, and no other process.
     rules.insert(libc::SYS_tgkill, one_of(0, [i64::from(std::process::id())])?);
-    // To read its limits, not to change them.
+    // It may read its limits, not set them.
     let none = SeccompCondition::new(2, Qword, Eq, 0).map_err(io::Error::other)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![none]).map_err(io::Error::other)?]);
-    rules.extend(no_new_code()?);
-    // Its arguments are out of a filter's sight; without it threads are made by `clone`.
+    rules.extend(no_executable_memory()?);
+    // A filter cannot read the arguments of `clone3`; with ENOSYS, libc falls back to `clone`.
     let absent = SeccompAction::Errno(libc::ENOSYS as u32);
     apply(BTreeMap::from([(libc::SYS_clone3, vec![])]), absent, SeccompAction::Allow)?;
     rules.insert(libc::SYS_clone3, vec![]);
     apply(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
 }
 
-/// Allows the witness to look at files and to answer, and nothing else.
-pub(super) fn allow_looking() -> io::Result<()> {
+/// Restricts the process inspector to reading files and answering.
+pub(super) fn allow_inspecting() -> io::Result<()> {
     let mut rules: Rules = COMMON.iter().map(|call| (*call, vec![])).collect();
     rules.insert(libc::SYS_getdents64, vec![]);
-    // Reading, that is: the privilege to look at a process's memory is one to write to it.
+    // Read-only: the capability to read another process's memory is one to write it.
     let not_for_reading = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
     rules.insert(libc::SYS_openat, vec![rule(2, MaskedEq(not_for_reading), 0)?]);
     #[cfg(target_arch = "x86_64")]
@@ -193,42 +192,42 @@ pub(super) fn allow_looking() -> io::Result<()> {
         rules.insert(libc::SYS_readlink, vec![]);
     }
     rules.insert(libc::SYS_prctl, one_of(0, [i64::from(libc::PR_SET_PDEATHSIG)])?);
-    rules.extend(no_new_code()?);
+    rules.extend(no_executable_memory()?);
     apply(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
 }
 
-/// Allows the process that asks an engine to connect to sockets of this machine, and to speak there.
-pub(super) fn allow_asking() -> io::Result<()> {
-    allow_speaking(BTreeMap::new())
+/// Restricts the container engine's client to local sockets.
+pub(super) fn allow_local_client() -> io::Result<()> {
+    allow_client_calls(BTreeMap::new())
 }
 
-/// Allows the process that follows what is said at a socket to do the same, and to wait for more than one thing.
-pub(super) fn allow_following() -> io::Result<()> {
-    let mut waiting: Rules = WAITING.iter().map(|call| (*call, vec![])).collect();
+/// Restricts the Workload API's client to local sockets and an event loop.
+pub(super) fn allow_local_watcher() -> io::Result<()> {
+    let mut waiting: Rules = EVENT_LOOP.iter().map(|call| (*call, vec![])).collect();
     waiting.insert(libc::SYS_socketpair, one_of(0, [i64::from(libc::AF_UNIX)])?);
     waiting.insert(libc::SYS_ioctl, one_of(1, [libc::FIONBIO as i64])?);
-    allow_speaking(waiting)
+    allow_client_calls(waiting)
 }
 
-fn allow_speaking(more: Rules) -> io::Result<()> {
+fn allow_client_calls(more: Rules) -> io::Result<()> {
     let mut rules: Rules = COMMON.iter().map(|call| (*call, vec![])).chain(more).collect();
     let speaking =
         [libc::SYS_connect, libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_setsockopt, libc::SYS_write];
     rules.extend(speaking.map(|call| (call, vec![])));
     rules.insert(libc::SYS_socket, one_of(0, [i64::from(libc::AF_UNIX)])?);
     rules.insert(libc::SYS_prctl, one_of(0, [i64::from(libc::PR_SET_PDEATHSIG)])?);
-    rules.extend(no_new_code()?);
+    rules.extend(no_executable_memory()?);
     apply(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
 }
 
-/// Memory that is not to be executed.
-fn no_new_code() -> io::Result<Rules> {
+/// Denies executable memory.
+fn no_executable_memory() -> io::Result<Rules> {
     let executable = libc::PROT_EXEC as u64;
     let rules = [libc::SYS_mmap, libc::SYS_mprotect];
     rules.into_iter().map(|call| Ok((call, vec![rule(2, MaskedEq(executable), 0)?]))).collect()
 }
 
-/// Does `named` with the calls that `rules` name, and `others` with the rest.
+/// Applies `named` to the calls in `rules` and `others` to the rest.
 fn apply(rules: Rules, named: SeccompAction, others: SeccompAction) -> io::Result<()> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
     let filter = SeccompFilter::new(rules, others, named, arch).map_err(io::Error::other)?;
@@ -236,7 +235,7 @@ fn apply(rules: Rules, named: SeccompAction, others: SeccompAction) -> io::Resul
     seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
 }
 
-/// Rules of which one holds when the argument is one of `values`. Its low half counts, as for the kernel.
+/// Rules that match if the argument's low half is one of `values`, which is all that the kernel compares.
 fn one_of(argument: u8, values: impl IntoIterator<Item = i64>) -> io::Result<Vec<SeccompRule>> {
     values.into_iter().map(|value| rule(argument, Eq, value as u64)).collect()
 }

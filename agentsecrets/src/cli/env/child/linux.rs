@@ -1,6 +1,6 @@
-//! The command while it runs: signals meant for it are passed on, its output is masked where that is asked
-//! for, and its end is ours. It is a child of ours and not what we become, so that the process which a
-//! script started and can look at never holds a value in its environment.
+//! Runs the command as a child: forwards signals, optionally masks its output, and returns its exit code. We
+//! do not `exec` it, so the process that a script started and can inspect never has a value in its
+//! environment.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -22,68 +22,69 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 
-use super::super::{not_started, ours};
-use crate::cli::{Context, Failure};
-use crate::launch::terminal::{Relay, Standard};
-use crate::privsep::invocation::Ticket;
-use crate::privsep::session_worker::PASSED_ON;
+use super::spawn_error::spawn_failure;
+use crate::cli::context::Context;
+use crate::launch::terminal::{StdioTerminals, TerminalRelay};
+use crate::operator::invocation::Invocation;
+use crate::operator::session_worker::FORWARDED_SIGNALS;
 use crate::redact::mask::{Mask, Values};
 use crate::sys::process::{self, Person};
+use crate::types::failure::{ErrorContext, Exit, Failure};
 
-/// How long output may come after the command's end, from what it left running: it ends at the first such
-/// silence.
-const LATE: Duration = Duration::from_millis(500);
+/// After the command has ended, output of its remaining children is copied until a pause of this length.
+const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What `env` can do to the command's output.
+/// Options for the command's output.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli::env) struct Flags {
-    /// Take the values out of what the command prints
+pub(in crate::cli::env) struct OutputArgs {
+    /// Mask the values in the output of the command
     #[arg(long)]
     mask: bool,
 }
 
-impl Flags {
-    /// Whether values are taken out of it.
+impl OutputArgs {
+    /// Whether values are masked in the output.
     pub(in crate::cli::env) fn mask(&self) -> bool {
         self.mask
     }
 }
 
-/// The signals that are passed on, blocked for every thread that is started from here on.
+/// The signals to forward; they are blocked for every thread that is started later.
 pub(in crate::cli::env) struct Signals {
-    taken: SignalFd,
+    signal_fd: SignalFd,
     blocked_before: SigSet,
 }
 
 impl Signals {
-    /// Blocks them. Call it with a single thread.
+    /// Blocks the signals. The process must have a single thread.
     pub(in crate::cli::env) fn block() -> io::Result<Self> {
-        let blocked_before = caught().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let taken = SignalFd::with_flags(&caught(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { taken, blocked_before })
+        let blocked_before = handled_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let taken = SignalFd::with_flags(&handled_signals(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { signal_fd: taken, blocked_before })
     }
 
-    /// Runs `command` to its end, with the values of `masked` taken out of its output, and gives its exit
-    /// code.
+    /// Runs `command` to its end, masks the values of `masked` in its output, and returns its exit code.
     pub(in crate::cli::env) fn run(
         self,
         mut command: Command,
         masked: Option<Arc<Values>>,
         person: Option<Person>,
     ) -> Result<u8, Failure> {
-        let failed = |error: io::Error| ours("cannot look after the command", error);
-        let masked = masked.map(|values| Masked { values, standard: Standard::find() });
+        let failed =
+            |error: io::Error| Failure::new(Exit::Ours, format!("cannot look after the command: {error}"));
+        let masked = masked.map(|values| OutputMasking { values, standard: StdioTerminals::detect() });
         let terminal = masked.as_ref().map_or(Ok(None), |masked| masked.redirect(&mut command));
-        let (terminal, theirs) = terminal.map_err(failed)?.map(|pair| (pair.ours, pair.theirs)).unzip();
-        process::bring_up(&mut command, self.blocked_before, theirs, person);
-        let spawned = command.spawn().map_err(|error| not_started(command.get_program(), &error));
-        // Its side of the terminal is the command's alone.
+        let (terminal, child_side) =
+            terminal.map_err(failed)?.map(|pair| (pair.our_side, pair.child_side)).unzip();
+        process::bring_up(&mut command, self.blocked_before, child_side, person);
+        let spawned = command.spawn().map_err(|error| spawn_failure(command.get_program(), &error));
+        // Closes our copy of the child's side of the terminal.
         drop(command);
         let mut child = spawned?;
         let output = masked.map(|masked| masked.begin(&mut child, terminal)).transpose();
         let mut output = output.map_err(failed)?;
         let relay = output.as_mut().and_then(|output| output.relay.as_mut());
-        let ended = wait(&mut child, &self.taken, relay);
+        let ended = wait(&mut child, &self.signal_fd, relay);
         if let Some(output) = output {
             output.finish();
         }
@@ -92,22 +93,22 @@ impl Signals {
     }
 }
 
-/// The signals that are passed on, and what else wakes us.
-fn caught() -> SigSet {
-    PASSED_ON.iter().copied().chain([Signal::SIGALRM, Signal::SIGCHLD]).collect()
+/// The forwarded signals, plus those that only wake us.
+fn handled_signals() -> SigSet {
+    FORWARDED_SIGNALS.iter().copied().chain([Signal::SIGALRM, Signal::SIGCHLD]).collect()
 }
 
 fn wait(
     child: &mut Child,
     signals: &SignalFd,
-    mut relay: Option<&mut Relay>,
+    mut relay: Option<&mut TerminalRelay>,
 ) -> io::Result<std::process::ExitStatus> {
     let pid = Pid::from_raw(child.id() as i32);
     let own_terminal = relay.is_some();
     loop {
-        let patience = relay.as_ref().and_then(|relay| relay.patience());
+        let patience = relay.as_ref().and_then(|relay| relay.hold_timeout());
         let mut awaited = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        awaited.extend(relay.iter().flat_map(|relay| relay.awaited()));
+        awaited.extend(relay.iter().flat_map(|relay| relay.poll_fds()));
         let limit = patience.map_or(PollTimeout::NONE, limit);
         let quiet = match poll(&mut awaited, limit) {
             Err(Errno::EINTR) => continue,
@@ -115,9 +116,9 @@ fn wait(
         };
         if let Some(open) = relay.as_mut() {
             if quiet {
-                open.pause();
+                open.flush_held();
             }
-            if !open.carry() {
+            if !open.transfer() {
                 open.drain();
                 relay = None;
             }
@@ -128,13 +129,13 @@ fn wait(
                 Signal::SIGCHLD => {}
                 Signal::SIGWINCH if own_terminal => relay.iter().for_each(|relay| relay.resize()),
                 _ if own_terminal => drop(killpg(pid, number)),
-                // What the terminal sends reaches the command by itself.
+                // Signals of the terminal reach the command directly.
                 _ if signal.ssi_code > 0 => {}
                 _ => drop(kill(pid, number)),
             }
         }
         if let Some(relay) = relay.as_mut() {
-            follow_a_stop(pid, relay)?;
+            stop_with_child(pid, relay)?;
         }
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -142,15 +143,15 @@ fn wait(
     }
 }
 
-/// A command that stopped itself at its own terminal stops us too, so that the person's shell is back; it goes
-/// on when we do.
-fn follow_a_stop(pid: Pid, relay: &mut Relay) -> io::Result<()> {
+/// If the command stopped itself at its own terminal, stops this process too, so that the person's shell
+/// returns; the command continues when we do.
+fn stop_with_child(pid: Pid, relay: &mut TerminalRelay) -> io::Result<()> {
     let stops = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
     if let Ok(WaitStatus::Stopped(..)) = waitid(Id::Pid(pid), stops) {
-        relay.carry();
-        relay.give_back();
+        relay.transfer();
+        relay.restore();
         raise(Signal::SIGSTOP)?;
-        relay.take_over();
+        relay.set_raw();
         relay.resize();
         killpg(pid, Signal::SIGCONT)?;
     }
@@ -161,36 +162,35 @@ fn limit(time: Duration) -> PollTimeout {
     PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
 }
 
-/// How the output is masked: what went to a terminal goes through one of the command's own, the rest
-/// through pipes.
-struct Masked {
+/// Output masking: terminal output goes through a pseudo-terminal, other output through pipes.
+struct OutputMasking {
     values: Arc<Values>,
-    standard: Standard,
+    standard: StdioTerminals,
 }
 
-/// Both sides of a new terminal.
-struct Terminal {
-    ours: OwnedFd,
-    theirs: OwnedFd,
+/// Both sides of a new pseudo-terminal.
+struct PseudoTerminal {
+    our_side: OwnedFd,
+    child_side: OwnedFd,
 }
 
-/// Output that is being masked.
-struct Output {
-    relay: Option<Relay>,
+/// The threads and the relay that mask output.
+struct MaskedOutput {
+    relay: Option<TerminalRelay>,
     pipes: Vec<thread::JoinHandle<()>>,
-    /// Closed when the command has ended.
+    /// Closed after the command has ended.
     running: OwnedFd,
 }
 
-impl Masked {
-    fn redirect(&self, command: &mut Command) -> io::Result<Option<Terminal>> {
-        let Standard { input, output, error } = self.standard;
+impl OutputMasking {
+    fn redirect(&self, command: &mut Command) -> io::Result<Option<PseudoTerminal>> {
+        let StdioTerminals { input, output, error } = self.standard;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if !(output || error) {
             return Ok(None);
         }
-        let terminal = Terminal::new()?;
-        let side = || terminal.theirs.try_clone().map(Stdio::from);
+        let terminal = PseudoTerminal::new()?;
+        let side = || terminal.child_side.try_clone().map(Stdio::from);
         if input {
             command.stdin(side()?);
         }
@@ -203,10 +203,10 @@ impl Masked {
         Ok(Some(terminal))
     }
 
-    fn begin(self, child: &mut Child, terminal: Option<OwnedFd>) -> io::Result<Output> {
+    fn begin(self, child: &mut Child, terminal: Option<OwnedFd>) -> io::Result<MaskedOutput> {
         let relay = match terminal {
             Some(terminal) => {
-                Some(Relay::start(self.standard, terminal)?.masking(Mask::new(self.values.clone())))
+                Some(TerminalRelay::start(self.standard, terminal)?.with_mask(Mask::new(self.values.clone())))
             }
             None => None,
         };
@@ -214,29 +214,29 @@ impl Masked {
         let mut pipes = Vec::new();
         if let Some(from) = child.stdout.take() {
             let (mask, ended) = (Mask::new(self.values.clone()), ended.try_clone()?);
-            pipes.push(thread::spawn(move || pass_on(from, io::stdout(), mask, &ended)));
+            pipes.push(thread::spawn(move || copy_masked(from, io::stdout(), mask, &ended)));
         }
         if let Some(from) = child.stderr.take() {
             let mask = Mask::new(self.values);
-            pipes.push(thread::spawn(move || pass_on(from, io::stderr(), mask, &ended)));
+            pipes.push(thread::spawn(move || copy_masked(from, io::stderr(), mask, &ended)));
         }
-        Ok(Output { relay, pipes, running })
+        Ok(MaskedOutput { relay, pipes, running })
     }
 }
 
-impl Terminal {
+impl PseudoTerminal {
     fn new() -> io::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let ours = posix_openpt(flags)?;
-        grantpt(&ours)?;
-        unlockpt(&ours)?;
-        let theirs = open(Path::new(&ptsname_r(&ours)?), flags, Mode::empty())?;
-        Ok(Self { ours: ours.into(), theirs })
+        let our_side = posix_openpt(flags)?;
+        grantpt(&our_side)?;
+        unlockpt(&our_side)?;
+        let child_side = open(Path::new(&ptsname_r(&our_side)?), flags, Mode::empty())?;
+        Ok(Self { our_side: our_side.into(), child_side: child_side })
     }
 }
 
-impl Output {
-    /// Shows what is still on its way.
+impl MaskedOutput {
+    /// Copies the remaining output.
     fn finish(self) {
         drop(self.running);
         if let Some(mut relay) = self.relay {
@@ -248,13 +248,13 @@ impl Output {
     }
 }
 
-/// Passes the output of one pipe on, until it ends or, after the command's end, falls silent. A reader who
-/// is gone ends it too, and the command meets a broken pipe as it would without us.
-fn pass_on(mut from: impl Read + AsFd, mut to: impl Write, mut mask: Mask, ended: &OwnedFd) {
+/// Copies the output of one pipe until it ends or, after the command's end, pauses. If the reader is gone it
+/// stops too, so the command gets a broken pipe as it would without us.
+fn copy_masked(mut from: impl Read + AsFd, mut to: impl Write, mut mask: Mask, ended: &OwnedFd) {
     let mut buffer = vec![0; 64 << 10];
     let mut running = true;
     loop {
-        let patience = mask.patience().or((!running).then_some(LATE));
+        let patience = mask.patience().or((!running).then_some(OUTPUT_DRAIN_TIMEOUT));
         let mut awaited = vec![PollFd::new(from.as_fd(), PollFlags::POLLIN)];
         if running {
             awaited.push(PollFd::new(ended.as_fd(), PollFlags::POLLIN));
@@ -282,26 +282,26 @@ fn pass_on(mut from: impl Read + AsFd, mut to: impl Write, mut mask: Mask, ended
     let _ = to.write_all(&mask.finish()).and_then(|()| to.flush());
 }
 
-/// Has `command` start as the person who asked at the door, if one did.
-pub(in crate::cli::env) fn as_who_asked(
+/// Makes `command` run as the caller of the daemon, if there is one.
+pub(in crate::cli::env) fn run_as_caller(
     command: &mut Command,
     asked: Option<&Context>,
 ) -> Result<Option<Person>, Failure> {
-    let ticket = asked.and_then(|context| context.ticket.as_ref());
-    ticket.map(|ticket| as_the_person(command, ticket)).transpose()
+    let invocation = asked.and_then(|context| context.invocation.as_ref());
+    invocation.map(|invocation| run_as_person(command, invocation)).transpose()
 }
 
-/// Has `command` start as the person who asked at the door, with that person's own environment.
-fn as_the_person(command: &mut Command, ticket: &Ticket) -> Result<Person, Failure> {
+/// Makes `command` run as the person of `invocation`, with that person's environment.
+fn run_as_person(command: &mut Command, invocation: &Invocation) -> Result<Person, Failure> {
     let sound = |text: &OsString| !text.as_encoded_bytes().contains(&0);
-    let variables = ticket.environment.iter().filter(|(name, value)| {
+    let variables = invocation.environment.iter().filter(|(name, value)| {
         sound(name) && sound(value) && !name.is_empty() && !name.as_encoded_bytes().contains(&b'=')
     });
     command.env_clear().envs(variables.map(|(name, value)| (name, value)));
-    let person = crate::launch::person(ticket.uid, ticket.gid);
+    let person = crate::launch::user_or_placeholder(invocation.uid, invocation.gid);
     let groups = std::ffi::CString::new(person.name.clone())
         .map_err(std::io::Error::from)
         .and_then(|name| Ok(nix::unistd::getgrouplist(&name, person.gid)?));
-    let groups = groups.map_err(|error| ours("cannot tell the person's groups", error))?;
+    let groups = groups.context_with_exit(Exit::Ours, "cannot read the person's groups")?;
     Ok(Person { uid: person.uid, gid: person.gid, groups })
 }

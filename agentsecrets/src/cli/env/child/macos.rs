@@ -1,5 +1,5 @@
-//! macOS: signals meant for the command are passed on. What the terminal sends reaches it by itself, and is
-//! taken here only so that we outlive it.
+//! macOS: forwards signals to the command. Signals of the terminal reach it directly; they are handled here
+//! only so that this process outlives it.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -11,20 +11,20 @@ use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::super::{not_started, ours};
-use crate::cli::Failure;
+use super::spawn_error::spawn_failure;
 use crate::redact::mask::Values;
+use crate::types::failure::{Exit, Failure};
 
-/// What takes the signals.
+/// The signal handlers.
 pub(in crate::cli::env) struct Signals(Runtime);
 
 impl Signals {
-    /// Makes it.
+    /// Creates the runtime for the handlers.
     pub(in crate::cli::env) fn block() -> io::Result<Self> {
         Ok(Self(tokio::runtime::Builder::new_current_thread().enable_all().build()?))
     }
 
-    /// Runs `command` to its end, and gives its exit code.
+    /// Runs `command` to its end and returns its exit code.
     pub(in crate::cli::env) fn run(
         self,
         command: Command,
@@ -32,14 +32,16 @@ impl Signals {
         _: (),
     ) -> Result<u8, Failure> {
         self.0.block_on(async {
-            let failed = |error: io::Error| ours("cannot look after the command", error);
+            let failed = |error: io::Error| {
+                Failure::new(Exit::Ours, format!("cannot look after the command: {error}"))
+            };
             let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
             let mut hung_up = signal(SignalKind::hangup()).map_err(failed)?;
             let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
             let mut quit = signal(SignalKind::quit()).map_err(failed)?;
             let program = command.get_program().to_owned();
             let spawned = tokio::process::Command::from(command).spawn();
-            let mut child = spawned.map_err(|error| not_started(&program, &error))?;
+            let mut child = spawned.map_err(|error| spawn_failure(&program, &error))?;
             let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
             loop {
                 let passed_on = tokio::select! {
@@ -53,7 +55,7 @@ impl Signals {
                     _ = interrupted.recv() => continue,
                     _ = quit.recv() => continue,
                 };
-                // It has not been waited for: the id is still its own.
+                // The child was not reaped, so the pid is still its own.
                 pid.map(|pid| kill(Pid::from_raw(pid), passed_on));
             }
         })

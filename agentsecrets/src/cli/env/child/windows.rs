@@ -1,4 +1,4 @@
-//! Windows: the console tells the command of Ctrl+C by itself, and we outlive it.
+//! Windows: the console sends Ctrl+C to the command directly; this process outlives it.
 
 use std::io;
 use std::process::Command;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
-use super::super::{not_started, ours};
-use crate::cli::Failure;
+use super::spawn_error::spawn_failure;
 use crate::redact::mask::Values;
+use crate::types::failure::{Exit, Failure};
 
-/// What takes what the console tells.
+/// The handlers of console events.
 pub(in crate::cli::env) struct Signals(Runtime);
 
 impl Signals {
-    /// Makes it.
+    /// Creates the runtime for the handlers.
     pub(in crate::cli::env) fn block() -> io::Result<Self> {
         Ok(Self(tokio::runtime::Builder::new_current_thread().enable_all().build()?))
     }
 
-    /// Runs `command` to its end, and gives its exit code: 125 where it is none of the first 256.
+    /// Runs `command` to its end and returns its exit code, or 125 if it is larger than 255.
     pub(in crate::cli::env) fn run(
         self,
         command: Command,
@@ -27,14 +27,16 @@ impl Signals {
         _: (),
     ) -> Result<u8, Failure> {
         self.0.block_on(async {
-            let failed = |error: io::Error| ours("cannot look after the command", error);
-            // To be told is to live on.
-            let told = (tokio::signal::windows::ctrl_c(), tokio::signal::windows::ctrl_break());
+            let failed = |error: io::Error| {
+                Failure::new(Exit::Ours, format!("cannot look after the command: {error}"))
+            };
+            // A handler keeps the event from ending this process.
+            let handlers = (tokio::signal::windows::ctrl_c(), tokio::signal::windows::ctrl_break());
             let program = command.get_program().to_owned();
             let spawned = tokio::process::Command::from(command).spawn();
-            let mut child = spawned.map_err(|error| not_started(&program, &error))?;
+            let mut child = spawned.map_err(|error| spawn_failure(&program, &error))?;
             let status = child.wait().await.map_err(failed)?;
-            drop(told);
+            drop(handlers);
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125))
         })
     }

@@ -1,0 +1,124 @@
+//! Secrets that come into being while answers flow: a token that was minted, a cookie that a rule captures.
+//! They are searched for from the moment they are added, in answers under way too, so what is minted is
+//! added first and handed out then.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::search::Search;
+use agentsecrets_types::secret::Secret;
+
+/// How many values may be held at once, and how many bytes together: what is minted without end must not
+/// fill the memory.
+const MOST: usize = 256;
+const LARGEST: usize = 256 << 10;
+
+/// What was added to one agent's secrets at run time. It outlives the wallet, which is made anew when the
+/// policy or the store changes.
+pub struct Additions {
+    values: Mutex<Vec<Arc<Secret>>>,
+    search: ArcSwap<Search>,
+}
+
+/// There is no room for another value.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("too many secrets were made at run time: 256 values, or 256 KiB, are kept for one agent")]
+pub struct NoRoom;
+
+impl Default for Additions {
+    fn default() -> Self {
+        Self { values: Mutex::default(), search: ArcSwap::from_pointee(Search::Nothing) }
+    }
+}
+
+impl Additions {
+    /// Adds `value`. When this returns, no answer passes with it. One that there is no room for must not be
+    /// handed out.
+    pub fn add(&self, value: Arc<Secret>) -> Result<(), NoRoom> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if values.iter().any(|known| **known == *value) {
+            return Ok(());
+        }
+        let size: usize = values.iter().map(|known| known.len()).sum();
+        if values.len() >= MOST || size + value.len() > LARGEST {
+            return Err(NoRoom);
+        }
+        values.push(value);
+        self.renew(&values);
+        Ok(())
+    }
+
+    /// Forgets every value that is not to be kept, such as those that have expired.
+    pub fn retain(&self, keep: impl Fn(&Secret) -> bool) {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = values.len();
+        values.retain(|value| keep(value));
+        if values.len() < before {
+            self.renew(&values);
+        }
+    }
+
+    /// What is searched for now.
+    pub(super) fn search(&self) -> Guard<Arc<Search>> {
+        self.search.load()
+    }
+
+    fn renew(&self, values: &[Arc<Secret>]) {
+        self.search.store(Arc::new(Search::of(values.iter().map(|value| &**value))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::patterns::Patterns;
+    use crate::stream::{Scrubber, Unit};
+
+    fn secret(text: &str) -> Arc<Secret> {
+        Arc::new(Secret::new(text.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn what_is_added_is_in_force_in_streams_that_are_under_way() {
+        let additions = Arc::<Additions>::default();
+        let patterns = Patterns::with([&*secret("a stored secret")], additions.clone());
+        let mut stream = Scrubber::new(patterns.clone(), Unit::Line);
+        let line = Bytes::from_static(b"minted-token-1 a stored secret\n");
+        assert_eq!(stream.push(line.clone()), "minted-token-1 [REDACTED_BY_AGENTSECRETS]\n");
+        additions.add(secret("minted-token-1")).unwrap();
+        assert_eq!(stream.push(line), "[REDACTED_BY_AGENTSECRETS] [REDACTED_BY_AGENTSECRETS]\n");
+        additions.retain(|_| false);
+        assert_eq!(patterns.scrub(b"minted-token-1"), None);
+        assert!(patterns.scrub(b"a stored secret").is_some());
+    }
+
+    #[test]
+    fn an_agent_without_stored_secrets_may_get_one() {
+        let additions = Arc::<Additions>::default();
+        let patterns = Patterns::with([], additions.clone());
+        assert!(patterns.is_empty());
+        additions.add(secret("minted-token-1")).unwrap();
+        assert!(!patterns.is_empty() && patterns.scrub(b"minted-token-1").is_some());
+    }
+
+    #[test]
+    fn what_matters_to_one_request_is_searched_for_there_alone() {
+        let patterns = Patterns::build([&*secret("a stored secret")]);
+        let signed = patterns.and([&*secret("computed-signature")]);
+        assert!(signed.scrub(b"computed-signature").is_some() && signed.scrub(b"a stored secret").is_some());
+        assert_eq!(patterns.scrub(b"computed-signature"), None);
+    }
+
+    #[test]
+    fn what_is_minted_without_end_is_refused() {
+        let additions = Additions::default();
+        additions.add(Arc::new(Secret::new(vec![b'a'; LARGEST]))).unwrap();
+        assert_eq!(additions.add(secret("one more")), Err(NoRoom));
+        additions.retain(|_| false);
+        additions.add(secret("one more")).unwrap();
+        additions.add(secret("one more")).unwrap();
+    }
+}

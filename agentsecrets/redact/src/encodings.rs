@@ -1,0 +1,307 @@
+//! The forms in which a server may send a secret back, as folded text. Escapes need no form, since they are taken off
+//! the answer; neither do letter case, the second base64 alphabet, line breaks and plain UTF-16, which
+//! folding makes one. What is left: the value itself, base64 wherever it begins in a group of three, the same of
+//! UTF-16, and dumps of its bytes as numbers. A server that encrypts, reverses or splits a value is beyond
+//! this, and the manual says so.
+
+use std::ops::Range;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::patterns::LAYERS;
+use super::unescape::unescape;
+use crate::canonical::{fold, fold_with_places};
+use crate::fragments::Part;
+
+/// A secret shorter than this is only looked for whole.
+const SHORTEST_PIECE_OF: usize = 12;
+/// The longest piece of a secret that may pass, and one more.
+const PIECE: usize = 24;
+/// A secret shorter than this must stand there to the letter: folded, it would be found in too much.
+const SHORTEST_FOLDED: usize = 8;
+/// Base64 shorter than this would be found by chance in other encoded data.
+const SHORTEST_BASE64: usize = 6;
+/// Values larger than this are known by fewer forms, since each takes memory.
+const LARGE: usize = 64 << 10;
+
+/// A form of a secret: wiped when dropped.
+pub(super) struct Form {
+    /// Folded.
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// What must stand there instead of anything that folds alike.
+    pub(super) exactly: Option<Zeroizing<Vec<u8>>>,
+    /// Where in `bytes` the secret itself is.
+    pub(super) core: Range<usize>,
+    /// So many of `bytes` tell all that this form tells.
+    pub(super) whole: usize,
+    /// So many of the core in a row are a piece of the secret.
+    pub(super) least: usize,
+    /// Whether a character before, and one behind, also hold bits of the secret.
+    pub(super) leans: (bool, bool),
+    /// Where in `bytes` its seeds are: every piece has a seed in it.
+    pub(super) seeds: Vec<Range<usize>>,
+}
+
+/// How many bytes of a secret of `length` are a piece of it that must not pass: three quarters, but no more than
+/// [`PIECE`]; all, where it is short.
+pub(super) fn piece(length: usize) -> usize {
+    if length < SHORTEST_PIECE_OF { length } else { (length * 3).div_ceil(4).min(PIECE) }
+}
+
+/// Every form of `part`.
+pub(super) fn forms(part: &Part) -> Vec<Form> {
+    let mut forms = Vec::new();
+    let value = &*part.bytes;
+    let piece = piece(part.core.len());
+    let is_exact = value.len() < SHORTEST_FOLDED;
+    forms.extend(Form::of(value, part.core.clone(), piece, is_exact));
+    // A value that looks as if it had escapes loses them with those of the answer.
+    let mut bare = part.bytes.clone();
+    for _ in 0..LAYERS {
+        let mut next = Zeroizing::new(Vec::with_capacity(bare.len() * 2));
+        unescape(&bare, &mut *next);
+        if next != bare {
+            forms.extend(Form::of(&next, 0..next.len(), piece.min(next.len()), is_exact));
+        }
+        bare = next;
+    }
+    let others = quoted_printable(value).into_iter().chain(utf16(value).into_iter().flatten());
+    for text in others {
+        let Some(form) = Form::of(&text, 0..text.len(), (piece * 2).min(text.len()), is_exact) else {
+            continue;
+        };
+        // UTF-16 folds to the value itself where that is ASCII.
+        if !forms.iter().any(|known| known.bytes == form.bytes && known.exactly == form.exactly) {
+            forms.push(form);
+        }
+    }
+    base64(&mut forms, value, &part.core, piece, is_exact);
+    numbers(&mut forms, part, piece, &Number { write: hex, width: 2, seed: 16 });
+    if value.len() <= LARGE {
+        let [little, big] = utf16(value).unwrap_or_default();
+        // The NUL at either end belongs to one byte order alone.
+        let little = little.strip_suffix(&[0]).unwrap_or(&little);
+        let big = big.strip_prefix(&[0]).unwrap_or(&big);
+        let orders = [little, big];
+        for text in orders.get(..if little == big { 1 } else { 2 }).unwrap_or_default() {
+            base64(&mut forms, text, &(0..text.len()), piece * 2 - 1, is_exact);
+        }
+        for write in [hex_with::<b':'>, hex_with::<b' '>, hex_with::<b','>, hex_c, hex_c_blank] {
+            let width = write(0).len();
+            numbers(&mut forms, part, piece, &Number { write, width, seed: 12 });
+        }
+        for write in [decimal, decimal_blank] {
+            // One digit, at the least, and what separates it.
+            let width = write(0).len();
+            numbers(&mut forms, part, piece, &Number { write, width, seed: 12 });
+        }
+    }
+    forms
+}
+
+impl Form {
+    /// The form `text`, in which the secret itself is at `core`.
+    fn of(text: &[u8], core: Range<usize>, least: usize, is_exact: bool) -> Option<Self> {
+        let (bytes, places) = fold_with_places(text);
+        let bytes = Zeroizing::new(bytes);
+        let folded = |at: usize| places.partition_point(|place| *place < at);
+        // So many bytes of a piece are left when it is folded, at the least.
+        let pieces = core.start..=core.end.saturating_sub(least);
+        let least = pieces.map(|start| folded(start + least) - folded(start)).min().unwrap_or_default();
+        let core = folded(core.start)..folded(core.end);
+        let whole = bytes.len();
+        let least = least.min(core.len());
+        let mut form = Self::whole(bytes, whole, core, least)?;
+        form.exactly = is_exact.then(|| Zeroizing::new(text.to_vec()));
+        Some(form.seeded(8))
+    }
+
+    fn whole(bytes: Zeroizing<Vec<u8>>, whole: usize, core: Range<usize>, least: usize) -> Option<Self> {
+        let seeds = Vec::new();
+        (bytes.len() >= 4 && least > 0).then_some(Self {
+            bytes,
+            exactly: None,
+            core,
+            whole,
+            least,
+            leans: (false, false),
+            seeds,
+        })
+    }
+
+    /// With seeds of `width` bytes, so close that every piece has one. They lie as far behind as can be: keys begin
+    /// alike.
+    fn seeded(mut self, width: usize) -> Self {
+        let mut place = |from: usize, to: usize, least: usize| {
+            let width = width.min(least);
+            let mut at = from + least - width;
+            while at + width < to {
+                self.seeds.push(at..at + width);
+                // The last piece begins `least` before the end.
+                if at >= to - least {
+                    return;
+                }
+                at += least - width + 1;
+            }
+            self.seeds.push(to - width..to);
+        };
+        if self.core.len() > self.least {
+            place(self.core.start, self.core.end, self.least);
+        } else {
+            place(0, self.whole, self.whole);
+        }
+        self
+    }
+}
+
+/// The base64 of `value` where 0 to 2 other bytes come before it in the same group of three: the characters that the
+/// value alone determines, whatever surrounds it, and the last one as it is when nothing follows.
+fn base64(forms: &mut Vec<Form>, value: &[u8], core: &Range<usize>, piece: usize, is_exact: bool) {
+    for before in 0..3 {
+        let mut padded = Zeroizing::new(vec![0; before]);
+        padded.extend_from_slice(value);
+        let text = Zeroizing::new(STANDARD_NO_PAD.encode(&*padded));
+        // The characters that also carry bits of the bytes before: 8 bits reach into 2 of them, 16 into 3.
+        let first = [0, 2, 3].get(before).copied().unwrap_or_default();
+        let place = |at: usize| ((before + at) * 8 / 6).saturating_sub(first);
+        let text = text.as_bytes().get(first..).unwrap_or_default();
+        if text.len() < SHORTEST_BASE64 {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        fold(text, &mut bytes);
+        let whole = place(value.len());
+        let is_whole = piece >= core.len();
+        let core = place(core.start)..place(core.end);
+        // A piece may begin and end within a character.
+        let least = if is_whole { core.len() } else { (piece * 8 - 10) / 6 };
+        let Some(mut form) = Form::whole(Zeroizing::new(bytes), whole, core, least) else { continue };
+        form.exactly = is_exact.then(|| Zeroizing::new(text.to_vec()));
+        form.leans = (before > 0, !(before + value.len()).is_multiple_of(3));
+        forms.push(form.seeded(8));
+    }
+}
+
+/// One way to write bytes as numbers.
+struct Number {
+    write: fn(u8) -> Vec<u8>,
+    /// How much it writes for a byte, at the least.
+    width: usize,
+    seed: usize,
+}
+
+fn numbers(forms: &mut Vec<Form>, part: &Part, piece: usize, number: &Number) {
+    let mut text = Zeroizing::new(Vec::with_capacity(part.bytes.len() * 6));
+    let mut core = 0..0;
+    for (at, byte) in part.bytes.iter().enumerate() {
+        if at == part.core.start {
+            core.start = text.len();
+        }
+        text.extend_from_slice(&(number.write)(*byte));
+        if at + 1 == part.core.end {
+            core.end = text.len();
+        }
+    }
+    // The separator at the end need not be there.
+    let separated = text.iter().rev().take_while(|byte| !byte.is_ascii_alphanumeric()).count();
+    let whole = text.len() - separated;
+    text.truncate(whole);
+    core.end = core.end.min(whole);
+    let least = if piece < part.core.len() { piece * number.width - separated } else { core.len() };
+    // Separators are blanks, commas and colons, of which folding leaves out none.
+    let mut bytes = Vec::new();
+    fold(&text, &mut bytes);
+    if let Some(form) = Form::whole(Zeroizing::new(bytes), whole, core, least) {
+        forms.push(form.seeded(number.seed));
+    }
+}
+
+fn hex(byte: u8) -> Vec<u8> {
+    format!("{byte:02x}").into_bytes()
+}
+
+fn hex_with<const SEPARATOR: u8>(byte: u8) -> Vec<u8> {
+    format!("{byte:02x}{}", char::from(SEPARATOR)).into_bytes()
+}
+
+fn hex_c(byte: u8) -> Vec<u8> {
+    format!("0x{byte:02x},").into_bytes()
+}
+
+fn hex_c_blank(byte: u8) -> Vec<u8> {
+    format!("0x{byte:02x}, ").into_bytes()
+}
+
+fn decimal(byte: u8) -> Vec<u8> {
+    format!("{byte},").into_bytes()
+}
+
+fn decimal_blank(byte: u8) -> Vec<u8> {
+    format!("{byte}, ").into_bytes()
+}
+
+/// `value` in UTF-16, in both byte orders, if it is text.
+fn utf16(value: &[u8]) -> Option<[Zeroizing<Vec<u8>>; 2]> {
+    let text = std::str::from_utf8(value).ok()?;
+    let units = Zeroizing::new(text.encode_utf16().collect::<Vec<u16>>());
+    let write =
+        |bytes: fn(u16) -> [u8; 2]| Zeroizing::new(units.iter().flat_map(|unit| bytes(*unit)).collect());
+    Some([write(u16::to_le_bytes), write(u16::to_be_bytes)])
+}
+
+/// `value` in quoted-printable, where that changes it.
+fn quoted_printable(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(value.len() * 3));
+    for byte in value {
+        match byte {
+            b' '..=b'<' | b'>'..=b'~' | b'\r' | b'\n' | b'\t' => text.push(*byte),
+            _ => text.extend_from_slice(format!("={byte:02X}").as_bytes()),
+        }
+    }
+    (*text != value).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fragments::parts;
+
+    fn all(value: &str) -> Vec<Form> {
+        parts(value.as_bytes()).iter().flat_map(forms).collect()
+    }
+
+    #[test]
+    fn a_piece_is_three_quarters_of_a_secret_or_24_bytes() {
+        let pieces = [4, 11, 12, 16, 20, 32, 64, 4096].map(piece);
+        assert_eq!(pieces, [4, 11, 9, 12, 15, 24, 24, 24]);
+    }
+
+    #[test]
+    fn every_piece_of_a_form_has_a_seed_in_it() {
+        for length in (4..120).chain([1000]) {
+            let value: String = (0..length).map(|at| char::from(b'a' + (at * 7 % 26) as u8)).collect();
+            for form in all(&value) {
+                assert!(form.seeds.iter().all(|seed| seed.end <= form.bytes.len() && !seed.is_empty()));
+                for start in form.core.start..=form.core.end - form.least {
+                    let piece = start..start + form.least;
+                    let seeded =
+                        form.seeds.iter().any(|seed| seed.start >= piece.start && seed.end <= piece.end);
+                    assert!(seeded, "{length}: no seed of {:?} in {piece:?}", form.seeds);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_has_few_forms() {
+        assert!(all("sk_live_4eC39HqLyjWDarjtT1zdp7dc").len() < 18);
+    }
+
+    #[test]
+    fn values_of_a_few_bytes_have_no_short_base64() {
+        assert!(all("abc").is_empty());
+        assert!(all("abcd").iter().all(|form| form.bytes.len() >= 4));
+    }
+}

@@ -1,0 +1,220 @@
+//! Who makes a server repeat guesses learns from the marker when one is right. Pieces shorter than a marker replaces tell
+//! nothing; longer ones are counted here, by agent and host. After some in a short time there is an alarm in
+//! the log and in the record, and the host is closed to the agent for a while.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use agentsecrets_types::name::AgentName;
+use agentsecrets_types::rejection::{ErrorCode, Rejection};
+
+/// So many answers with a piece of a secret,
+const MOST: u32 = 16;
+/// in so much time, raise the alarm
+const PERIOD: Duration = Duration::from_secs(600);
+/// and close the host for so long.
+const CLOSED: Duration = Duration::from_secs(600);
+/// How many agents and hosts are counted at once.
+const ROOM: usize = 1024;
+
+/// What came back in pieces, by agent and host.
+#[derive(Default)]
+pub struct Alarms(Mutex<HashMap<(AgentName, String), Count>>);
+
+#[derive(Clone, Copy)]
+struct Count {
+    since: Instant,
+    pieces: u32,
+    closed: Option<Instant>,
+}
+
+impl Count {
+    fn is_over(&self, now: Instant) -> bool {
+        match self.closed {
+            Some(closed) => now.saturating_duration_since(closed) >= CLOSED,
+            None => now.saturating_duration_since(self.since) >= PERIOD,
+        }
+    }
+}
+
+impl Alarms {
+    /// Refused with `redaction_limit` while `domain` is closed to `agent`.
+    pub fn check(&self, agent: &AgentName, domain: &impl ToString) -> Result<(), Rejection> {
+        self.check_at(agent, domain.to_string(), Instant::now())
+    }
+
+    /// What counts the pieces of secrets in the answers of `domain` to `agent`.
+    pub fn watch(self: &Arc<Self>, agent: &AgentName, domain: &impl ToString) -> Watch {
+        Watch { alarms: self.clone(), agent: agent.clone(), domain: domain.to_string() }
+    }
+
+    fn check_at(&self, agent: &AgentName, domain: String, now: Instant) -> Result<(), Rejection> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (agent.clone(), domain);
+        let closed = counts.get(&key).filter(|count| !count.is_over(now)).and_then(|count| count.closed);
+        let Some(closed) = closed else { return Ok(()) };
+        let left = CLOSED.saturating_sub(now.saturating_duration_since(closed)).as_secs() + 1;
+        let message = format!(
+            "'{}' repeated pieces of a secret {MOST} times within {} minutes, as it does to somebody who guesses; \
+             it is closed to this agent for {left} more seconds",
+            key.1,
+            PERIOD.as_secs() / 60,
+        );
+        Err(Rejection::new(ErrorCode::RedactionLimit, message))
+    }
+
+    /// Counts one more; whether it raises the alarm.
+    fn count(&self, agent: &AgentName, domain: &str, now: Instant) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (agent.clone(), domain.to_owned());
+        if counts.len() >= ROOM && !counts.contains_key(&key) {
+            counts.retain(|_, count| !count.is_over(now));
+            let oldest = counts.iter().filter(|(_, count)| count.closed.is_none());
+            let oldest = oldest.min_by_key(|(_, count)| count.since).map(|(key, _)| key.clone());
+            match oldest {
+                Some(oldest) if counts.len() >= ROOM => drop(counts.remove(&oldest)),
+                None if counts.len() >= ROOM => return false,
+                _ => {}
+            }
+        }
+        let fresh = Count { since: now, pieces: 0, closed: None };
+        let count = counts.entry(key).or_insert(fresh);
+        if count.is_over(now) {
+            *count = fresh;
+        }
+        count.pieces += 1;
+        let raises = count.pieces >= MOST && count.closed.is_none();
+        if raises {
+            count.closed = Some(now);
+        }
+        raises
+    }
+}
+
+/// Counts for one agent and host.
+#[derive(Clone)]
+pub struct Watch {
+    alarms: Arc<Alarms>,
+    agent: AgentName,
+    domain: String,
+}
+
+/// What was found in an answer; final once its body has ended.
+#[derive(Clone, Default)]
+pub struct Findings(Arc<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    redacted: AtomicBool,
+    has_piece: AtomicBool,
+    watch: Option<Watch>,
+    alarm: OnceLock<String>,
+}
+
+impl Findings {
+    pub(super) fn watched(watch: Option<Watch>) -> Self {
+        Self(Arc::new(Seen { watch, ..Seen::default() }))
+    }
+
+    /// Whether anything was taken out so far.
+    pub fn redacted(&self) -> bool {
+        self.0.redacted.load(Ordering::Acquire)
+    }
+
+    /// The alarm that this answer raised, for its record.
+    pub fn alarm(&self) -> Option<String> {
+        self.0.alarm.get().cloned()
+    }
+
+    /// Something was taken out. A piece counts once an answer.
+    pub(super) fn found(&self, has_piece: bool) {
+        self.0.redacted.store(true, Ordering::Release);
+        if has_piece && !self.0.has_piece.swap(true, Ordering::AcqRel) {
+            self.count();
+        }
+    }
+
+    /// Another message of a conversation begins, whose pieces count anew. Whether the conversation may go on.
+    pub(super) fn next_message(&self) -> bool {
+        self.0.has_piece.store(false, Ordering::Release);
+        let Some(watch) = &self.0.watch else { return true };
+        watch.alarms.check(&watch.agent, &watch.domain).is_ok()
+    }
+
+    fn count(&self) {
+        let Some(watch) = &self.0.watch else { return };
+        if !watch.alarms.count(&watch.agent, &watch.domain, Instant::now()) {
+            return;
+        }
+        let (agent, domain) = (watch.agent.as_str(), &watch.domain);
+        tracing::warn!(agent, domain, "pieces of a secret came back {MOST} times: is somebody guessing it?");
+        let _ = self.0.alarm.set(format!("redaction_alarm: pieces of a secret came back {MOST} times"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> AgentName {
+        "coder".parse().unwrap()
+    }
+
+    #[test]
+    fn an_alarm_is_raised_once_and_closes_the_host_for_a_while() {
+        let alarms = Alarms::default();
+        let start = Instant::now();
+        for _ in 1..MOST {
+            assert!(!alarms.count(&agent(), "api.test", start));
+        }
+        let check = |domain: &str, now| alarms.check_at(&agent(), domain.to_owned(), now);
+        check("api.test", start).unwrap();
+        assert!(alarms.count(&agent(), "api.test", start));
+        assert!(!alarms.count(&agent(), "api.test", start));
+        let refusal = check("api.test", start).unwrap_err();
+        assert_eq!((refusal.code.as_str(), refusal.code.status()), ("redaction_limit", 429));
+        check("other.test", start).unwrap();
+        alarms.check_at(&"other".parse().unwrap(), "api.test".to_owned(), start).unwrap();
+        check("api.test", start + CLOSED).unwrap();
+        assert!(!alarms.count(&agent(), "api.test", start + CLOSED), "it begins anew");
+    }
+
+    #[test]
+    fn a_piece_now_and_then_raises_no_alarm() {
+        let alarms = Alarms::default();
+        let start = Instant::now();
+        assert!((0..100).all(|at| !alarms.count(&agent(), "api.test", start + at * PERIOD / (MOST - 1))));
+    }
+
+    #[test]
+    fn many_hosts_take_a_bounded_amount_of_memory() {
+        let alarms = Alarms::default();
+        let now = Instant::now();
+        for _ in 0..MOST {
+            alarms.count(&agent(), "closed.test", now);
+        }
+        for host in 0..ROOM * 2 {
+            alarms.count(&agent(), &format!("{host}.test"), now);
+        }
+        assert!(alarms.0.lock().unwrap().len() <= ROOM);
+        assert!(alarms.check_at(&agent(), "closed.test".to_owned(), now).is_err(), "it is still closed");
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_a_conversation_by_its_messages() {
+        let alarms = Arc::<Alarms>::default();
+        let findings = Findings::watched(Some(alarms.watch(&agent(), &"api.test")));
+        for _ in 0..100 {
+            findings.found(true);
+        }
+        assert!(findings.redacted() && findings.alarm().is_none());
+        for message in 1..MOST {
+            assert!(findings.next_message(), "{message}");
+            findings.found(true);
+        }
+        assert!(!findings.next_message());
+        assert!(findings.alarm().unwrap().starts_with("redaction_alarm"));
+    }
+}

@@ -1,0 +1,157 @@
+//! What answers are searched for: every form of every secret that the agent may spend, and of what was minted,
+//! captured or computed since. An answer is searched as it stands, and with one and with two layers of escapes
+//! taken off. The forms are wiped when these are dropped; the automata hold pieces of them as transitions,
+//! which nobody can wipe, so they live no longer than the policy that they were built for.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::search::{Ends, Found, Layer, Search, unite};
+use super::unescape::{has_escape, unescape};
+use crate::canonical::fold;
+use crate::dynamic_patterns::Additions;
+use agentsecrets_types::secret::Secret;
+
+/// What stands where a secret stood.
+pub const MARKER: &[u8] = b"[REDACTED_BY_AGENTSECRETS]";
+
+/// How many layers of escapes are taken off: a JSON text within a JSON text, a percent-encoded entity.
+pub(super) const LAYERS: usize = 2;
+
+/// The secrets of one agent, ready to be searched for.
+pub struct Patterns {
+    /// One for each set of secrets that was there when these were made.
+    known: Vec<Arc<Search>>,
+    /// What is added while they are in use.
+    additions: Arc<Additions>,
+}
+
+/// What of a text is secret.
+#[derive(Default)]
+pub(super) struct Cover {
+    /// Sorted, and no two touch.
+    pub(super) runs: Vec<Range<usize>>,
+    /// What is certainly no more than a piece of a secret.
+    pub(super) pieces: Vec<Range<usize>>,
+}
+
+/// Text with its escapes taken off, and folded text.
+type Scratch = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Patterns {
+    /// The patterns of all `values`.
+    pub fn build<'a>(values: impl IntoIterator<Item = &'a Secret>) -> Arc<Self> {
+        Self::with(values, Arc::default())
+    }
+
+    /// The patterns of all `values` and of whatever `additions` hold, now and later: a value is in force,
+    /// also for answers under way, as soon as it is added.
+    pub fn with<'a>(values: impl IntoIterator<Item = &'a Secret>, additions: Arc<Additions>) -> Arc<Self> {
+        Arc::new(Self { known: vec![Arc::new(Search::of(values))], additions })
+    }
+
+    /// These and the patterns of `values`, which matter to one request alone, such as its signature.
+    pub fn and<'a>(&self, values: impl IntoIterator<Item = &'a Secret>) -> Arc<Self> {
+        let known = self.known.iter().cloned().chain([Arc::new(Search::of(values))]).collect();
+        Arc::new(Self { known, additions: self.additions.clone() })
+    }
+
+    /// Whether there is nothing to search for.
+    pub fn is_empty(&self) -> bool {
+        !self.any(|search| !matches!(search, Search::Nothing))
+    }
+
+    /// How much memory they take, in bytes, about.
+    pub fn size(&self) -> usize {
+        self.known.iter().map(|search| search.size()).sum::<usize>() + self.additions.search().size()
+    }
+
+    /// Whether answers cannot be searched, so that none may pass.
+    pub(super) fn is_impossible(&self) -> bool {
+        self.any(|search| matches!(search, Search::Impossible))
+    }
+
+    fn any(&self, is: impl Fn(&Search) -> bool) -> bool {
+        self.known.iter().any(|search| is(search)) || is(&self.additions.search())
+    }
+
+    /// What of `bytes` is secret.
+    pub(super) fn cover(&self, bytes: &[u8], ends: Ends) -> Cover {
+        let mut found = Found::default();
+        SCRATCH.with_borrow_mut(|(text, next, folded)| {
+            fold(bytes, folded);
+            self.find(bytes, 0, folded, ends, &mut found);
+            let mut current = bytes;
+            for layer in 1..=LAYERS {
+                if !has_escape(current) {
+                    break;
+                }
+                next.clear();
+                if !unescape(current, next) {
+                    break;
+                }
+                std::mem::swap(text, next);
+                fold(text, folded);
+                self.find(bytes, layer, folded, ends, &mut found);
+                current = text.as_slice();
+            }
+            if !found.runs.is_empty() {
+                // What is left here of it is not to be found later.
+                [text, next, folded].into_iter().for_each(|scratch| scratch.fill(0));
+            }
+        });
+        let Found { mut runs, mut pieces, mut wholes } = found;
+        unite(&mut runs);
+        unite(&mut wholes);
+        let is_within = |piece: &Range<usize>| {
+            wholes.iter().any(|whole| whole.start <= piece.start && piece.end <= whole.end)
+        };
+        pieces.retain(|piece| !is_within(piece));
+        Cover { runs, pieces }
+    }
+
+    fn find(&self, bytes: &[u8], layer: usize, folded: &[u8], ends: Ends, found: &mut Found) {
+        if !self.any(|search| search.may_match(folded)) {
+            return;
+        }
+        let text = (0..layer).fold(Layer::plain(bytes), |text, _| text.unescaped());
+        for search in &self.known {
+            search.find(&text, ends, found);
+        }
+        self.additions.search().find(&text, ends, found);
+    }
+
+    /// `bytes` with the marker in place of every match, or nothing where there is none.
+    pub(super) fn scrub(&self, bytes: &[u8]) -> Option<Scrubbed> {
+        let Cover { runs, pieces } = self.cover(bytes, Ends { first: true, last: true });
+        if runs.is_empty() {
+            return None;
+        }
+        let mut clean = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        for run in runs {
+            clean.extend_from_slice(bytes.get(at..run.start).unwrap_or_default());
+            clean.extend_from_slice(MARKER);
+            at = run.end;
+        }
+        clean.extend_from_slice(bytes.get(at..).unwrap_or_default());
+        Some(Scrubbed { bytes: clean, has_piece: !pieces.is_empty() })
+    }
+}
+
+/// A text from which something was taken out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Scrubbed {
+    pub(super) bytes: Vec<u8>,
+    /// Whether any of it was no more than a piece of a secret.
+    pub(super) has_piece: bool,
+}
+
+#[cfg(test)]
+#[path = "patterns_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,413 @@
+//! One answer on its way to the agent: decoded, searched, and framed anew.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
+use hyper::ext::ReasonPhrase;
+use tokio::time::Sleep;
+
+use super::decode::{DIGESTS, codings, decoded};
+use super::grpc::Messages;
+use super::headers;
+use super::patterns::Patterns;
+use super::stream::{Scrubber, Unit};
+use crate::guess_detector::{Findings, Watch};
+use crate::websocket::Conversation;
+use agentsecrets_types::body::{Body, BodyError, empty, full};
+use agentsecrets_types::hop_by_hop;
+use agentsecrets_types::rejection::{ErrorCode, Rejection};
+use agentsecrets_types::secret::Secret;
+
+/// The header, or trailer, that says that something was taken out.
+const REDACTED: HeaderName = HeaderName::from_static("x-as-redacted");
+/// Answers up to this size, in bytes, are collected and get an exact length.
+const SMALL: usize = 64 << 10;
+/// How long the headers of an answer of unknown size wait for its body to turn out small. The time is
+/// the same whatever the answer says.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// How long a whole line waits for more. The time is the same whatever the line says.
+const STILL: Duration = Duration::from_millis(20);
+
+/// Takes the agent's secrets out of one answer. Made only together with the request that carries them.
+pub struct Redactor {
+    patterns: Arc<Patterns>,
+    method: Method,
+    domain: String,
+    watch: Option<Watch>,
+}
+
+impl Redactor {
+    /// For the answer of `domain` to a request with `method`.
+    pub fn new(patterns: Arc<Patterns>, method: Method, domain: impl ToString) -> Self {
+        Self { patterns, method, domain: domain.to_string(), watch: None }
+    }
+
+    /// The same, counting the pieces of secrets that come back.
+    pub fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    /// The same, which searches for `value` too.
+    pub fn and(self, value: &Secret) -> Self {
+        Self { patterns: self.patterns.and([value]), ..self }
+    }
+
+    /// What searches the messages after an answer that agrees to another protocol; it notes in `findings` what
+    /// it found.
+    pub fn conversation(&self) -> impl FnOnce(Findings) -> Conversation + use<> {
+        let patterns = self.patterns.clone();
+        move |findings| Conversation::new(patterns, findings)
+    }
+
+    /// The answer without secrets. Refused with `unreadable_answer` where it cannot be searched, and
+    /// with `upstream_unavailable` where a small one breaks off.
+    pub async fn answer(self, mut response: Response<Body>) -> Result<(Response<Body>, Findings), Rejection> {
+        let findings = Findings::watched(self.watch.clone());
+        hop_by_hop::remove_internal(response.headers_mut());
+        if self.patterns.is_empty() {
+            return Ok((response.map(headers::without_ours), findings));
+        }
+        if self.patterns.is_impossible() {
+            return Err(self.unreadable("the secrets are too large to search answers for"));
+        }
+        let (mut parts, body) = response.into_parts();
+        if parts.status == StatusCode::PARTIAL_CONTENT {
+            return Err(self.unreadable(
+                "a part of an answer came, which was not asked for and may cut a secret in two",
+            ));
+        }
+        headers::scrub(&mut parts.headers, &self.patterns, &findings);
+        // An answer is whole, whatever part of it is asked for.
+        parts.headers.remove(ACCEPT_RANGES);
+        if let Some(reason) = parts.extensions.get::<ReasonPhrase>()
+            && let Some(clean) = self.patterns.scrub(reason.as_bytes())
+        {
+            parts.extensions.remove::<ReasonPhrase>();
+            findings.found(clean.has_piece);
+        }
+        let body = if self.is_bodyless(parts.status) || body.is_end_stream() {
+            self.no_body(&mut parts.headers);
+            empty()
+        } else {
+            self.body(&mut parts.headers, body, &findings).await?
+        };
+        if findings.redacted() {
+            parts.headers.insert(REDACTED, HeaderValue::from_static("true"));
+        }
+        Ok((Response::from_parts(parts, body), findings))
+    }
+
+    fn is_bodyless(&self, status: StatusCode) -> bool {
+        self.method == Method::HEAD
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+    }
+
+    /// A HEAD speaks of the answer that a GET would get from us.
+    fn no_body(&self, headers: &mut HeaderMap) {
+        if codings(headers).is_ok_and(|codings| !codings.is_empty()) {
+            headers.remove(CONTENT_LENGTH);
+            no_longer_encoded(headers);
+        }
+    }
+
+    async fn body(
+        &self,
+        headers: &mut HeaderMap,
+        body: Body,
+        findings: &Findings,
+    ) -> Result<Body, Rejection> {
+        self.check_readable(headers)?;
+        let codings = codings(headers).map_err(|error| self.unreadable(error.to_string()))?;
+        let size = body.size_hint().exact();
+        let body = if codings.is_empty() {
+            body
+        } else {
+            no_longer_encoded(headers);
+            BodyExt::boxed_unsync(decoded(body, &codings))
+        };
+        hop_by_hop::clear_framing(headers);
+        let mut clean = Clean {
+            ready: VecDeque::new(),
+            rest: Some(body),
+            trailers: HeaderMap::new(),
+            messages: is_kind(headers, b"application/grpc").then(Messages::default),
+            scrubber: Scrubber::new(self.patterns.clone(), unit(headers)),
+            patterns: self.patterns.clone(),
+            findings: findings.clone(),
+            announced: false,
+            still: None,
+        };
+        if !flows(headers) {
+            let small = size.is_some_and(|size| size <= SMALL as u64);
+            let gathering = clean.gather();
+            let gathered = if small {
+                gathering.await
+            } else {
+                tokio::time::timeout(PATIENCE, gathering).await.unwrap_or(Ok(()))
+            };
+            gathered.map_err(|error| self.broken(&error))?;
+        }
+        clean.announced = findings.redacted();
+        if findings.redacted() {
+            changed(headers);
+        }
+        if let Some(whole) = clean.whole() {
+            hop_by_hop::set_length(headers, whole.len() as u64);
+            return Ok(full(whole));
+        }
+        if !clean.announced {
+            hop_by_hop::announce_trailer(headers, &REDACTED);
+        }
+        Ok(clean.boxed_unsync())
+    }
+
+    /// Codings other than the content's own.
+    fn check_readable(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let only = |name: &HeaderName, allowed: &str| {
+            headers
+                .get_all(name)
+                .iter()
+                .all(|value| value.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
+        };
+        if !only(&TRANSFER_ENCODING, "chunked") {
+            return Err(self.unreadable("the answer comes in a transfer coding that cannot be searched"));
+        }
+        if !only(&HeaderName::from_static("grpc-encoding"), "identity") {
+            return Err(self.unreadable("the answer's messages are compressed and cannot be searched"));
+        }
+        if headers.contains_key("im") {
+            return Err(self.unreadable("the answer is a difference and cannot be searched"));
+        }
+        Ok(())
+    }
+
+    fn broken(&self, error: &BodyError) -> Rejection {
+        match error {
+            BodyError::Peer(_) | BodyError::Cut => Rejection::new(
+                ErrorCode::UpstreamUnavailable,
+                format!("'{}' broke off its answer", self.domain),
+            ),
+            BodyError::Slow => Rejection::new(
+                ErrorCode::UpstreamTimeout,
+                format!("'{}' did not go on with its answer", self.domain),
+            ),
+            error => self.unreadable(error.to_string()),
+        }
+    }
+
+    fn unreadable(&self, message: impl Into<String>) -> Rejection {
+        Rejection::new(ErrorCode::UnreadableAnswer, message)
+    }
+}
+
+/// Whether the answer is a conversation, whose headers and messages must not wait for each other.
+fn flows(headers: &HeaderMap) -> bool {
+    let others = [&b"application/grpc"[..], b"multipart/x-mixed-replace"];
+    unit(headers) != Unit::Whole || others.iter().any(|kind| is_kind(headers, kind))
+}
+
+/// What of the answer leaves at once.
+fn unit(headers: &HeaderMap) -> Unit {
+    const LINES: [&[u8]; 5] = [
+        b"application/x-ndjson",
+        b"application/ndjson",
+        b"application/jsonl",
+        b"application/json-seq",
+        b"application/stream+json",
+    ];
+    if is_kind(headers, b"text/event-stream") {
+        Unit::Event
+    } else if LINES.iter().any(|kind| is_kind(headers, kind)) {
+        Unit::Line
+    } else {
+        Unit::Whole
+    }
+}
+
+/// Whether the content's type begins with `kind`.
+fn is_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+}
+
+fn no_longer_encoded(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_ENCODING);
+    changed(headers);
+}
+
+/// The bytes are no longer those that the server spoke of.
+fn changed(headers: &mut HeaderMap) {
+    for name in DIGESTS {
+        headers.remove(name);
+    }
+    if let Some(tag) = headers.get_mut(ETAG)
+        && !tag.as_bytes().starts_with(b"W/")
+    {
+        match HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
+            Ok(weak) => *tag = weak,
+            Err(_) => drop(headers.remove(ETAG)),
+        }
+    }
+}
+
+/// A body without secrets.
+struct Clean {
+    /// What was collected before the headers left.
+    ready: VecDeque<Bytes>,
+    /// What is still to come; nothing after the end.
+    rest: Option<Body>,
+    trailers: HeaderMap,
+    /// The frames of a gRPC stream.
+    messages: Option<Messages>,
+    scrubber: Scrubber,
+    patterns: Arc<Patterns>,
+    findings: Findings,
+    /// Whether it was said already that something was taken out.
+    announced: bool,
+    /// Ends when nothing has come for so long that whole lines may leave.
+    still: Option<Pin<Box<Sleep>>>,
+}
+
+impl Clean {
+    /// Reads until the end, or until the answer is not small any more. May be dropped at any time.
+    async fn gather(&mut self) -> Result<(), BodyError> {
+        let mut size = 0;
+        while size <= SMALL {
+            let Some(data) = std::future::poll_fn(|cx| self.poll_clean(cx)).await else { break };
+            let data = data?;
+            size += data.len();
+            self.ready.push_back(data);
+        }
+        Ok(())
+    }
+
+    /// All of it in one piece, if it has ended and has no trailers.
+    fn whole(&mut self) -> Option<Bytes> {
+        if self.rest.is_some() || !self.trailers.is_empty() {
+            return None;
+        }
+        let first = self.ready.pop_front().unwrap_or_default();
+        if self.ready.is_empty() {
+            return Some(first);
+        }
+        let mut whole = BytesMut::from(first);
+        self.ready.drain(..).for_each(|data| whole.extend_from_slice(&data));
+        Some(whole.freeze())
+    }
+
+    /// The next bytes that may leave; never none of them.
+    fn poll_clean(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        while let Some(body) = &mut self.rest {
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+                ready!(self.poll_still(cx));
+                let clean = self.scrubber.pause();
+                self.scrubber.tell(&self.findings);
+                if !clean.is_empty() {
+                    return Poll::Ready(Some(Ok(clean)));
+                }
+                continue;
+            };
+            self.still = None;
+            let clean = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.take(data),
+                    Err(frame) => Ok(self.end(frame.into_trailers().unwrap_or_default())),
+                },
+                None => Ok(self.end(HeaderMap::new())),
+                Some(Err(error)) => Err(error),
+            };
+            let clean = match clean {
+                Ok(clean) => clean,
+                Err(error) => {
+                    self.rest = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            };
+            self.scrubber.tell(&self.findings);
+            if !clean.is_empty() {
+                return Poll::Ready(Some(Ok(clean)));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// Waits until nothing has come for a while although whole lines are held; else for ever.
+    fn poll_still(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.scrubber.has_line() {
+            return Poll::Pending;
+        }
+        let still = self.still.get_or_insert_with(|| Box::pin(tokio::time::sleep(STILL)));
+        ready!(still.as_mut().poll(cx));
+        self.still = None;
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, mut data: Bytes) -> Result<Bytes, BodyError> {
+        let Some(messages) = &mut self.messages else { return Ok(self.scrubber.push(data)) };
+        let mut clean = BytesMut::new();
+        // Each message leaves when it is whole, whichever of them come in one piece. What has left is remembered:
+        // a server that repeats what it is sent may call a part of a secret a header.
+        while let Some(end) = messages.end(&data)? {
+            clean.extend_from_slice(&self.scrubber.push(data.split_to(end)));
+            clean.extend_from_slice(&self.scrubber.release(|_| 0));
+            self.scrubber.tell(&self.findings);
+            if !self.findings.next_message() {
+                return Err(BodyError::Coding("pieces of a secret came back too often"));
+            }
+        }
+        clean.extend_from_slice(&self.scrubber.push(data));
+        Ok(clean.freeze())
+    }
+
+    /// The body has ended: what was held leaves, and the trailers are known.
+    fn end(&mut self, trailers: HeaderMap) -> Bytes {
+        self.rest = None;
+        self.trailers = trailers;
+        hop_by_hop::remove_internal(&mut self.trailers);
+        headers::scrub(&mut self.trailers, &self.patterns, &self.findings);
+        self.scrubber.finish()
+    }
+}
+
+impl http_body::Body for Clean {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = self.ready.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if let Some(data) = ready!(self.poll_clean(cx)) {
+            if data.is_err() {
+                self.announced = true;
+            }
+            return Poll::Ready(Some(data.map(Frame::data)));
+        }
+        let mut trailers = std::mem::take(&mut self.trailers);
+        if self.findings.redacted() && !self.announced {
+            self.announced = true;
+            trailers.insert(REDACTED, HeaderValue::from_static("true"));
+        }
+        Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
+    }
+}
+
+#[cfg(test)]
+#[path = "response_tests.rs"]
+mod tests;

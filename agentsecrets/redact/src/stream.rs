@@ -1,0 +1,216 @@
+//! The search as a stream. Every byte that belongs to a match is removed, and each unbroken run of such
+//! bytes becomes one marker: however the bytes are cut into chunks, the output is the same, but where a unit has left
+//! before it was known that a match goes on in the next.
+//!
+//! A match may go on in bytes that have not come yet, so some must wait. Which ones is decided *without
+//! looking at whether they match*: the last [`HOLD`] bytes and up to [`STEP`] more, whatever they say and whatever the secrets are.
+//! Where the answer is made of events or lines, a whole one leaves at once; elsewhere whole lines leave when
+//! nothing has come for a while. Somebody who measures what is held back, and for how long, therefore learns
+//! nothing about a secret; nor does the time tell that the search takes, since its gate looks for eight bytes at
+//! once. What has left is remembered for as long as a match may reach back: a secret that is wrapped in lines,
+//! each sent by itself, is taken out from its second line on.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::patterns::{Cover, MARKER, Patterns};
+use super::search::{Ends, SPAN};
+use crate::guess_detector::Findings;
+
+/// How many bytes wait: a match stretches over at most [`SPAN`], and beyond its end some must be known to tell how it
+/// is to be read.
+pub(super) const HOLD: usize = SPAN + 192;
+/// How many bytes leave at a time, at the least, where they are no unit.
+const STEP: usize = 256;
+/// How many bytes that have left are remembered, for the same reasons.
+const CONTEXT: usize = HOLD;
+
+/// What of an answer leaves at once, because it means something by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A line.
+    Line,
+    /// What ends with an empty line.
+    Event,
+    /// Nothing before the end.
+    Whole,
+}
+
+/// Takes secrets out of one stream of bytes.
+pub struct Scrubber {
+    patterns: Arc<Patterns>,
+    unit: Unit,
+    /// What has left, then what waits for the bytes that follow.
+    window: Bytes,
+    /// So many of the window have left.
+    gone: usize,
+    /// Whether the window begins where the stream does.
+    is_first: bool,
+    /// Whether the last byte that left belonged to a match, and its marker has left with it.
+    open: bool,
+    /// Whether anything was removed that was not told of yet, and whether it was a piece of a secret.
+    found: bool,
+    has_piece: bool,
+}
+
+impl Scrubber {
+    /// A scrubber at the start of a stream.
+    pub fn new(patterns: Arc<Patterns>, unit: Unit) -> Self {
+        Self {
+            patterns,
+            unit,
+            window: Bytes::new(),
+            gone: 0,
+            is_first: true,
+            open: false,
+            found: false,
+            has_piece: false,
+        }
+    }
+
+    /// Takes the next bytes, and gives those that can leave (perhaps none).
+    pub fn push(&mut self, chunk: Bytes) -> Bytes {
+        if chunk.is_empty() || (self.window.is_empty() && self.patterns.is_empty()) {
+            return chunk;
+        }
+        let bytes = if self.window.is_empty() { chunk } else { join(&self.window, &chunk) };
+        let tail = bytes.len().saturating_sub(HOLD).max(self.gone);
+        let cut = match self.units(bytes.get(tail..).unwrap_or_default()) {
+            // Bytes that drip leave some at a time.
+            0 if tail - self.gone < STEP => self.gone,
+            units => tail + units,
+        };
+        self.leave(&bytes, cut, false)
+    }
+
+    /// Whether whole lines wait that may leave by themselves.
+    pub fn has_line(&self) -> bool {
+        line_end(self.held()) > 0
+    }
+
+    /// Nothing has come for a while: whole lines leave.
+    pub fn pause(&mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.window);
+        let cut = self.gone + line_end(bytes.get(self.gone..).unwrap_or_default());
+        self.leave(&bytes, cut, false)
+    }
+
+    /// Nothing has come for a while, and somebody waits: all leaves but so many of the last bytes as `keep`
+    /// says of those that are held.
+    pub fn release(&mut self, keep: impl FnOnce(&[u8]) -> usize) -> Bytes {
+        let bytes = std::mem::take(&mut self.window);
+        let kept = keep(bytes.get(self.gone..).unwrap_or_default());
+        // What begins within the last bytes and leaves unfinished is a piece, whatever may follow it.
+        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone), kept == 0)
+    }
+
+    /// Whether anything waits.
+    pub fn holds(&self) -> bool {
+        !self.held().is_empty()
+    }
+
+    /// The message ends here, so what was held leaves. The stream may go on with another one.
+    pub fn finish(&mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.window);
+        let rest = self.leave(&bytes, bytes.len(), true);
+        (self.window, self.gone, self.is_first, self.open) = (Bytes::new(), 0, true, false);
+        rest
+    }
+
+    /// Whether anything was removed that was not told of yet.
+    pub fn found(&self) -> bool {
+        self.found
+    }
+
+    /// Notes in `findings` what was removed since it was last told.
+    pub(super) fn tell(&mut self, findings: &Findings) {
+        if std::mem::take(&mut self.found) {
+            findings.found(std::mem::take(&mut self.has_piece));
+        }
+    }
+
+    fn held(&self) -> &[u8] {
+        self.window.get(self.gone..).unwrap_or_default()
+    }
+
+    /// How many of the bytes `tail` are whole units.
+    fn units(&self, tail: &[u8]) -> usize {
+        match self.unit {
+            Unit::Whole => 0,
+            Unit::Line => line_end(tail),
+            Unit::Event => event_end(tail),
+        }
+    }
+
+    /// Lets go of what is held in `bytes[..cut]` and holds the rest. `is_last`: nothing follows.
+    fn leave(&mut self, bytes: &Bytes, cut: usize, is_last: bool) -> Bytes {
+        let clean = if cut > self.gone {
+            let Cover { runs, pieces } =
+                self.patterns.cover(bytes, Ends { first: self.is_first, last: is_last });
+            let leaves = |piece: &Range<usize>| piece.end > self.gone && piece.start < cut;
+            self.has_piece |= pieces.iter().any(leaves);
+            if runs.is_empty() {
+                self.open = false;
+                bytes.slice(self.gone..cut)
+            } else {
+                self.without(bytes, cut, &runs)
+            }
+        } else {
+            Bytes::new()
+        };
+        let from = cut.saturating_sub(CONTEXT);
+        self.window = bytes.slice(from..);
+        self.gone = cut - from;
+        self.is_first &= from == 0;
+        clean
+    }
+
+    fn without(&mut self, bytes: &[u8], cut: usize, runs: &[Range<usize>]) -> Bytes {
+        let mut clean = BytesMut::with_capacity(cut - self.gone + MARKER.len());
+        let mut at = self.gone;
+        let here = runs.iter().filter(|run| run.end > self.gone && run.start < cut);
+        for run in here {
+            if run.start > at {
+                self.open = false;
+                clean.extend_from_slice(bytes.get(at..run.start).unwrap_or_default());
+            }
+            if !self.open {
+                clean.extend_from_slice(MARKER);
+            }
+            (self.open, self.found) = (true, true);
+            at = run.end.min(cut);
+        }
+        if at < cut {
+            clean.extend_from_slice(bytes.get(at..cut).unwrap_or_default());
+            self.open = false;
+        }
+        clean.freeze()
+    }
+}
+
+/// Where the last line of `bytes` that is whole ends.
+fn line_end(bytes: &[u8]) -> usize {
+    memchr::memrchr2(b'\n', b'\r', bytes).map_or(0, |at| at + 1)
+}
+
+/// Where the last empty line of `bytes` ends.
+fn event_end(bytes: &[u8]) -> usize {
+    let is_empty_line = |end: usize| {
+        let lines = bytes.get(..end).unwrap_or_default();
+        [&b"\n\n"[..], b"\r\r", b"\n\r\n"].iter().any(|empty| lines.ends_with(empty))
+    };
+    memchr::memrchr2_iter(b'\n', b'\r', bytes).map(|at| at + 1).find(|end| is_empty_line(*end)).unwrap_or(0)
+}
+
+fn join(held: &[u8], chunk: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(held.len() + chunk.len());
+    bytes.extend_from_slice(held);
+    bytes.extend_from_slice(chunk);
+    bytes.freeze()
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

@@ -1,0 +1,161 @@
+//! The one body type that flows through the stages: frames with backpressure, trailers included.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
+
+/// A streaming body, of a request or an answer.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The peer broke off, or sent what is no HTTP.
+    #[error("the peer broke off the body")]
+    Peer(#[from] hyper::Error),
+    /// The peer reset its stream before the body's end, though without calling it an error.
+    #[error("the peer broke off the body")]
+    Cut,
+    /// The answer's coding is damaged, or expands beyond reason.
+    #[error("the answer cannot be decoded: {0}")]
+    Coding(&'static str),
+    /// The request comes in chunks that cannot be signed anew.
+    #[error("the request's chunks cannot be signed: {0}")]
+    Chunks(&'static str),
+    /// More than the rule allows.
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    /// What it was let in for has ended.
+    #[error("{0}")]
+    Over(String),
+    /// Nothing of it came for too long.
+    #[error("the body stood still for too long")]
+    Slow,
+}
+
+/// A body without bytes.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is already here.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// `body`, which breaks off after `most` bytes.
+pub fn limited(body: Body, most: u64) -> Body {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast::<BodyError>() {
+        Ok(error) => *error,
+        Err(error) if error.is::<LengthLimitError>() => BodyError::TooLarge,
+        Err(_) => BodyError::Coding("the body broke off"),
+    };
+    Limited::new(body, most).map_err(failed).boxed_unsync()
+}
+
+/// `body`, which breaks off when nothing of it comes for as long as `patience`.
+pub fn patient(body: Body, patience: Duration) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    let sleep = Box::pin(tokio::time::sleep(patience));
+    HookedBody::new(body, IdleTimeout { timeout: patience, sleep, is_waiting: false }).boxed_unsync()
+}
+
+struct IdleTimeout {
+    timeout: Duration,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// Whether the body was polled and pending: only then is its sender the slow one.
+    is_waiting: bool,
+}
+
+impl BodyHooks for IdleTimeout {
+    fn on_frame(&mut self, frame: PolledFrame, _is_end: bool) -> PolledFrame {
+        self.is_waiting = false;
+        frame
+    }
+
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.sleep.as_mut().reset(tokio::time::Instant::now() + self.timeout);
+        }
+        self.sleep.as_mut().poll(cx).map(|()| BodyError::Slow)
+    }
+}
+
+/// A frame or error of a body; `None` at its end.
+pub type PolledFrame = Option<Result<Frame<Bytes>, BodyError>>;
+
+/// Observes or changes the frames of a [`HookedBody`]. Hooks are dropped together with the body, so a guard is
+/// a hook without methods.
+pub trait BodyHooks {
+    /// Receives every frame, error and end, and returns it or a replacement. `is_end` says that no frame
+    /// follows.
+    fn on_frame(&mut self, frame: PolledFrame, is_end: bool) -> PolledFrame {
+        let _ = is_end;
+        frame
+    }
+
+    /// Aborts the body. Polled before each frame.
+    fn poll_abort(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let _ = cx;
+        Poll::Pending
+    }
+
+    /// Aborts the body while it has no frame. Polled when the body is pending.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let _ = cx;
+        Poll::Pending
+    }
+}
+
+/// A body with hooks. Its size and end are those of the wrapped body.
+pub struct HookedBody<B, H> {
+    body: B,
+    hooks: H,
+}
+
+impl<B, H> HookedBody<B, H> {
+    /// Wraps `body`.
+    pub fn new(body: B, hooks: H) -> Self {
+        Self { body, hooks }
+    }
+}
+
+impl<B, H> http_body::Body for HookedBody<B, H>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    H: BodyHooks + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<PolledFrame> {
+        let Self { body, hooks } = &mut *self;
+        if let Poll::Ready(error) = hooks.poll_abort(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let frame = frame.map(|frame| frame.map_err(Into::into));
+                Poll::Ready(hooks.on_frame(frame, body.is_end_stream()))
+            }
+            Poll::Pending => hooks.poll_pending(cx).map(|error| Some(Err(error))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

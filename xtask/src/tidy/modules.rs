@@ -1,0 +1,389 @@
+//! The module graph of each crate: no import cycle between files, and the folders of the program import in one
+//! direction. Paths are read with `syn`, so comments, strings and formatting do not matter. Items are followed
+//! through re-exports to the file that defines them. Tests and macro arguments are not read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use petgraph::algo::tarjan_scc;
+use petgraph::graphmap::DiGraphMap;
+use syn::visit::{self, Visit};
+
+/// The crates that are checked: the name that their paths begin with in other crates, and their root file.
+const CRATES: &[&str] = &[
+    "agentsecrets/audit",
+    "agentsecrets/privsep",
+    "agentsecrets/redact",
+    "agentsecrets/sys",
+    "agentsecrets/types",
+    "agentsecrets/vault",
+    "agentsecrets",
+];
+
+/// The folders of the program from the ground up. A folder imports those in front of it. Folders on one line do not
+/// import each other.
+const LAYERS: &[&[&str]] = &[
+    &["manual"],
+    &["intercept", "tls"],
+    &["identity"],
+    &["http"],
+    &["policy"],
+    &["authz", "approval", "store"],
+    &["credentials"],
+    &["inject", "dns"],
+    &["upstream"],
+    &["pipeline"],
+    &["config"],
+    &["server", "kubernetes"],
+    &["launch"],
+    &["call"],
+    &["privsep"],
+    &["mcp"],
+    &["cli"],
+    &["fuzzing"],
+];
+
+type ModulePath = Vec<String>;
+
+/// One file's module.
+#[derive(Default)]
+struct Module {
+    file: PathBuf,
+    /// Names that it re-exports or imports, with the absolute path of each.
+    imports: BTreeMap<String, ModulePath>,
+    /// Modules whose names it re-exports all.
+    globs: Vec<ModulePath>,
+    /// Every absolute path that its code names.
+    paths: BTreeSet<ModulePath>,
+}
+
+/// The modules of one crate, by path; the root has the empty path.
+#[derive(Default)]
+struct Modules(BTreeMap<ModulePath, Module>);
+
+/// Every cycle, and every import against the order of folders.
+pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for krate in CRATES {
+        let source = root.join(krate).join("src/lib.rs");
+        let mut modules = Modules::default();
+        modules.read(&source, Vec::new(), true)?;
+        let edges = modules.edges();
+        findings.extend(cycles(&edges).into_iter().map(|cycle| format!("{krate}: import cycle: {cycle}")));
+        if *krate == "agentsecrets" {
+            findings.extend(against_the_order(&edges));
+        }
+    }
+    Ok(findings)
+}
+
+/// The number of modules and of imports between them, over all crates.
+pub(crate) fn summary(root: &Path) -> Result<String> {
+    let (mut files, mut imports) = (0, 0);
+    for krate in CRATES {
+        let mut modules = Modules::default();
+        modules.read(&root.join(krate).join("src/lib.rs"), Vec::new(), true)?;
+        files += modules.0.len();
+        imports += modules.edges().len();
+    }
+    Ok(format!("{files} modules in {} crates, {imports} imports between files, no cycle", CRATES.len()))
+}
+
+impl Modules {
+    fn read(&mut self, file: &Path, path: ModulePath, is_root: bool) -> Result<()> {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let syntax = syn::parse_file(&text).with_context(|| format!("{} does not parse", file.display()))?;
+        let mut reader = Reader { path: &path, module: Module::default(), children: Vec::new() };
+        reader.module.file = file.to_owned();
+        reader.visit_file(&syntax);
+        let Reader { module, children, .. } = reader;
+        self.0.insert(path.clone(), module);
+        let is_folder = is_root || file.ends_with("mod.rs");
+        let parent = file.parent().unwrap_or(Path::new(""));
+        let folder = if is_folder { parent.to_owned() } else { file.with_extension("") };
+        for (name, written) in children {
+            let mut child = path.clone();
+            child.push(name.clone());
+            let candidates = match written {
+                Some(written) => vec![parent.join(written)],
+                None => vec![folder.join(format!("{name}.rs")), folder.join(&name).join("mod.rs")],
+            };
+            if let Some(file) = candidates.iter().find(|file| file.is_file())
+                && !self.0.contains_key(&child)
+            {
+                self.read(file, child, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The module that defines what `path` names.
+    fn definition(&self, path: &[String], depth: usize) -> Option<ModulePath> {
+        let known = (0..=path.len()).rev().find(|length| self.0.contains_key(&path[..*length]))?;
+        let (module, rest) = path.split_at(known);
+        let (Some(name), true) = (rest.first(), depth < 16) else { return Some(module.to_vec()) };
+        let here = self.0.get(module)?;
+        let follow = |target: &[String]| {
+            let mut full = target.to_vec();
+            full.extend(rest.iter().skip(1).cloned());
+            self.definition(&full, depth + 1)
+        };
+        if let Some(target) = here.imports.get(name).filter(|target| target.as_slice() != path) {
+            return follow(target);
+        }
+        Some(module.to_vec())
+    }
+
+    fn edges(&self) -> BTreeSet<(ModulePath, ModulePath)> {
+        let mut edges = BTreeSet::new();
+        for (from, module) in &self.0 {
+            for path in &module.paths {
+                if let Some(to) = self.definition(path, 0)
+                    && to != *from
+                    && !to.is_empty()
+                {
+                    edges.insert((from.clone(), to));
+                }
+            }
+        }
+        edges
+    }
+}
+
+/// Reads one file.
+struct Reader<'a> {
+    path: &'a ModulePath,
+    module: Module,
+    /// Its child modules, with the file name that `#[path]` gives.
+    children: Vec<(String, Option<String>)>,
+}
+
+impl Reader<'_> {
+    fn absolute(&self, segments: &[String]) -> Option<ModulePath> {
+        let (first, rest) = segments.split_first()?;
+        let mut base = match first.as_str() {
+            "crate" => Vec::new(),
+            "self" => self.path.clone(),
+            "super" => self.path.split_last().map(|(_, parents)| parents.to_vec())?,
+            name if self.children.iter().any(|(child, _)| child == name) => {
+                let mut base = self.path.clone();
+                base.push(name.to_owned());
+                base
+            }
+            name => self.module.imports.get(name)?.clone(),
+        };
+        for segment in rest {
+            if segment == "super" {
+                base.pop()?;
+            } else if segment != "self" {
+                base.push(segment.clone());
+            }
+        }
+        Some(base)
+    }
+
+    fn import(&mut self, prefix: &mut ModulePath, tree: &syn::UseTree) {
+        match tree {
+            syn::UseTree::Path(path) => {
+                prefix.push(path.ident.to_string());
+                self.import(prefix, &path.tree);
+                prefix.pop();
+            }
+            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.import(prefix, tree)),
+            syn::UseTree::Name(name) => self.named(prefix, &name.ident, &name.ident),
+            syn::UseTree::Rename(rename) => self.named(prefix, &rename.ident, &rename.rename),
+            syn::UseTree::Glob(_) => {
+                if let Some(path) = self.absolute(prefix) {
+                    self.module.globs.push(path.clone());
+                    self.module.paths.insert(path);
+                }
+            }
+        }
+    }
+
+    fn named(&mut self, prefix: &ModulePath, name: &syn::Ident, alias: &syn::Ident) {
+        let mut segments = prefix.clone();
+        segments.push(name.to_string());
+        if let Some(path) = self.absolute(&segments) {
+            let alias =
+                if alias == "self" { path.last().cloned().unwrap_or_default() } else { alias.to_string() };
+            self.module.imports.insert(alias, path.clone());
+            self.module.paths.insert(path);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader<'_> {
+    fn visit_file(&mut self, file: &'ast syn::File) {
+        // Child modules and imports first: paths in the code begin with their names.
+        for item in &file.items {
+            if let syn::Item::Mod(module) = item
+                && module.content.is_none()
+                && !is_for_tests(&module.attrs)
+            {
+                let written = module.attrs.iter().find_map(path_attribute);
+                self.children.push((module.ident.to_string(), written));
+            }
+        }
+        for item in &file.items {
+            if let syn::Item::Use(item) = item
+                && !is_for_tests(&item.attrs)
+            {
+                self.import(&mut Vec::new(), &item.tree);
+            }
+        }
+        visit::visit_file(self, file);
+    }
+
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        let attributes = match item {
+            syn::Item::Fn(item) => &item.attrs,
+            syn::Item::Impl(item) => &item.attrs,
+            syn::Item::Mod(item) => &item.attrs,
+            syn::Item::Struct(item) => &item.attrs,
+            _ => return visit::visit_item(self, item),
+        };
+        if !is_for_tests(attributes) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.import(&mut Vec::new(), &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if segments.len() > 1
+            && path.leading_colon.is_none()
+            && let Some(path) = self.absolute(&segments)
+        {
+            self.module.paths.insert(path);
+        }
+        visit::visit_path(self, path);
+    }
+
+    // `pub(in crate::x)` names an ancestor; it imports nothing.
+    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
+}
+
+fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("test")
+            || (attribute.path().is_ident("cfg")
+                && attribute.parse_args::<syn::Meta>().is_ok_and(|meta| meta.path().is_ident("test")))
+    })
+}
+
+fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
+    let syn::Meta::NameValue(meta) = &attribute.meta else { return None };
+    let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &meta.value else { return None };
+    meta.path.is_ident("path").then(|| text.value())
+}
+
+/// The cycles among files, each as the names of its modules.
+fn cycles(edges: &BTreeSet<(ModulePath, ModulePath)>) -> Vec<String> {
+    let names: Vec<(String, String)> =
+        edges.iter().map(|(from, to)| (from.join("::"), to.join("::"))).collect();
+    let graph: DiGraphMap<&str, (), std::hash::RandomState> =
+        names.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    let found = tarjan_scc(&graph).into_iter().filter(|component| component.len() > 1);
+    let mut found: Vec<String> = found
+        .map(|mut component| {
+            component.sort_unstable();
+            component.join(", ")
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn against_the_order(edges: &BTreeSet<(ModulePath, ModulePath)>) -> Vec<String> {
+    let rank = |folder: &str| LAYERS.iter().position(|layer| layer.contains(&folder));
+    let mut findings = BTreeSet::new();
+    for (from, to) in edges {
+        let (Some(importer), Some(imported)) = (from.first(), to.first()) else { continue };
+        match (rank(importer), rank(imported)) {
+            _ if importer == imported => {}
+            (Some(own), Some(theirs)) if theirs < own => {}
+            (None, _) => {
+                findings
+                    .insert(format!("agentsecrets/src/{importer}: is not in the order of folders (LAYERS)"));
+            }
+            _ => {
+                findings.insert(format!(
+                    "agentsecrets/src/{}: `{importer}` must not import `{imported}`, which is not below it",
+                    from.join("/")
+                ));
+            }
+        }
+    }
+    findings.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modules(files: &[(&str, &str)]) -> Modules {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let mut modules = Modules::default();
+        modules.read(&folder.path().join("lib.rs"), Vec::new(), true).unwrap();
+        modules
+    }
+
+    #[test]
+    fn two_files_that_import_each_other_are_a_cycle() {
+        let found = modules(&[
+            ("lib.rs", "mod a; mod b;"),
+            ("a.rs", "use crate::b::B; pub struct A;"),
+            ("b.rs", "pub struct B; fn f() -> super::a::A { super::a::A }"),
+        ]);
+        assert_eq!(cycles(&found.edges()), ["a, b"]);
+    }
+
+    #[test]
+    fn re_export_leads_to_the_defining_file() {
+        let found = modules(&[
+            ("lib.rs", "mod a;"),
+            ("a/mod.rs", "mod b; mod c; pub use b::B;"),
+            ("a/b.rs", "pub struct B;"),
+            ("a/c.rs", "use crate::a::B; fn f(_: B) {}"),
+        ]);
+        assert!(cycles(&found.edges()).is_empty());
+        let names: Vec<String> =
+            found.edges().iter().map(|(from, to)| format!("{} {}", from.join("::"), to.join("::"))).collect();
+        assert_eq!(names, ["a a::b", "a::c a::b"]);
+    }
+
+    #[test]
+    fn tests_comments_and_strings_are_not_imports() {
+        let found = modules(&[
+            ("lib.rs", "mod a; mod b;"),
+            (
+                "a.rs",
+                "//! crate::b\n#[cfg(test)] mod tests { use crate::b::B; } const X: &str = \"crate::b\";",
+            ),
+            ("b.rs", "use crate::a::A; pub struct B;"),
+        ]);
+        assert_eq!(found.edges().len(), 1);
+    }
+
+    #[test]
+    fn import_of_a_higher_folder_is_found() {
+        let edge = |from: &str, to: &str| {
+            let split = |path: &str| path.split("::").map(str::to_owned).collect::<Vec<_>>();
+            BTreeSet::from([(split(from), split(to))])
+        };
+        assert_eq!(against_the_order(&edge("policy::evaluate", "pipeline")).len(), 1);
+        assert_eq!(against_the_order(&edge("pipeline", "policy::evaluate")).len(), 0);
+        assert_eq!(against_the_order(&edge("unknown", "policy")).len(), 1);
+    }
+}
