@@ -82,9 +82,9 @@ impl Passphrase {
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| io::Error::other("no randomness"))?;
         let hash = hash(passphrase, &salt, ARGON2_COST)?;
         let (memory, passes, lanes) = ARGON2_COST;
-        let kept =
+        let stored =
             StoredHash { memory, passes, lanes, salt: STANDARD.encode(salt), hash: STANDARD.encode(*hash) };
-        files::replace(&self.hash_path(), &serde_json::to_vec(&kept)?)?;
+        files::replace(&self.hash_path(), &serde_json::to_vec(&stored)?)?;
         let _ = fs::remove_file(self.attempts_path());
         Ok(())
     }
@@ -110,15 +110,14 @@ impl Passphrase {
     pub fn verify(&self, passphrase: &str) -> Result<(), ConfirmationError> {
         let lock = self.lock()?;
         self.check_throttle()?;
-        let mut tries = self.read_attempts()?;
-        tries = FailedAttempts { wrong: tries.wrong.saturating_add(1), last: Timestamp::now() };
-        self.write_attempts(&tries)?;
-        let kept: StoredHash =
+        let wrong = self.read_attempts()?.wrong.saturating_add(1);
+        self.write_attempts(&FailedAttempts { wrong, last: Timestamp::now() })?;
+        let stored: StoredHash =
             serde_json::from_slice(&fs::read(self.hash_path())?).map_err(io::Error::from)?;
         let bytes = |text: &str| STANDARD.decode(text).map_err(io::Error::other);
-        let (salt, wanted) = (bytes(&kept.salt)?, bytes(&kept.hash)?);
-        let found = hash(passphrase, &salt, (kept.memory, kept.passes, kept.lanes))?;
-        if !bool::from(found.as_slice().ct_eq(&wanted)) {
+        let (salt, expected) = (bytes(&stored.salt)?, bytes(&stored.hash)?);
+        let actual = hash(passphrase, &salt, (stored.memory, stored.passes, stored.lanes))?;
+        if !bool::from(actual.as_slice().ct_eq(&expected)) {
             return Err(ConfirmationError::Wrong);
         }
         self.write_attempts(&FailedAttempts::default())?;
@@ -190,14 +189,14 @@ mod tests {
     #[test]
     fn wrong_passphrase_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
-        let presence = Passphrase::in_home(folder.path());
-        assert!(matches!(presence.verify("correct horse"), Err(ConfirmationError::NotSet)));
-        presence.set("correct horse").unwrap();
-        assert!(matches!(presence.verify("wrong horse"), Err(ConfirmationError::Wrong)));
-        assert!(presence.verify("correct horse").is_ok());
-        let kept = fs::read_to_string(presence.hash_path()).unwrap();
-        assert!(!kept.contains("correct horse"));
-        assert!(presence.remove().unwrap() && !presence.is_set());
+        let stored = Passphrase::in_home(folder.path());
+        assert!(matches!(stored.verify("correct horse"), Err(ConfirmationError::NotSet)));
+        stored.set("correct horse").unwrap();
+        assert!(matches!(stored.verify("wrong horse"), Err(ConfirmationError::Wrong)));
+        assert!(stored.verify("correct horse").is_ok());
+        let text = fs::read_to_string(stored.hash_path()).unwrap();
+        assert!(!text.contains("correct horse"));
+        assert!(stored.remove().unwrap() && !stored.is_set());
     }
 
     #[test]
@@ -215,27 +214,27 @@ mod tests {
         assert!(wait(5, -1000), "a clock that is set back ends no wait");
 
         let folder = tempfile::tempdir().unwrap();
-        let presence = Passphrase::in_home(folder.path());
-        presence.set("correct horse").unwrap();
-        presence.write_attempts(&FailedAttempts { wrong: 9, last: now }).unwrap();
+        let stored = Passphrase::in_home(folder.path());
+        stored.set("correct horse").unwrap();
+        stored.write_attempts(&FailedAttempts { wrong: 9, last: now }).unwrap();
         assert!(
-            matches!(presence.verify("correct horse"), Err(ConfirmationError::Throttled(_))),
+            matches!(stored.verify("correct horse"), Err(ConfirmationError::Throttled(_))),
             "not even the right one"
         );
-        presence
+        stored
             .write_attempts(&FailedAttempts { wrong: 9, last: now - jiff::SignedDuration::from_secs(3600) })
             .unwrap();
-        assert!(presence.verify("correct horse").is_ok());
-        assert_eq!(presence.read_attempts().unwrap().wrong, 0);
+        assert!(stored.verify("correct horse").is_ok());
+        assert_eq!(stored.read_attempts().unwrap().wrong, 0);
     }
 
     #[test]
     fn aborted_guess_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let presence = Passphrase::in_home(folder.path());
-        presence.set("correct horse").unwrap();
-        fs::write(presence.hash_path(), "{").unwrap();
-        assert!(presence.verify("x").is_err());
-        assert_eq!(presence.read_attempts().unwrap().wrong, 1);
+        let stored = Passphrase::in_home(folder.path());
+        stored.set("correct horse").unwrap();
+        fs::write(stored.hash_path(), "{").unwrap();
+        assert!(stored.verify("x").is_err());
+        assert_eq!(stored.read_attempts().unwrap().wrong, 1);
     }
 }
