@@ -39,7 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["server", "kubernetes"],
     &["launch"],
     &["call"],
-    &["privsep"],
+    &["operator"],
     &["mcp"],
     &["cli"],
     &["fuzzing"],
