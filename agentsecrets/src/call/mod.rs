@@ -26,7 +26,6 @@ pub(crate) use response::CallResponse;
 /// The description of a request. It holds no secret.
 #[derive(Debug, Default)]
 pub(crate) struct RequestSpec {
-    /// The URL.
     pub(crate) url: String,
     /// The method; `GET` if it is empty.
     pub(crate) method: String,

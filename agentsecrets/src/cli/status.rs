@@ -27,7 +27,6 @@ const SANDBOX_STATE: &str = if cfg!(target_os = "linux") {
 #[command(after_help = "Example:\n  agentsecrets status --json")]
 pub(super) struct Args {}
 
-/// The output.
 #[derive(Debug, Serialize)]
 struct Status {
     version: &'static str,

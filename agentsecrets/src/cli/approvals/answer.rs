@@ -44,7 +44,6 @@ pub(in crate::cli) struct Deny {
     session: bool,
 }
 
-/// Runs `approve`.
 pub(in crate::cli) fn approve(args: &Approve, context: &Context) -> Result<ExitCode, Failure> {
     let (question, by) = (find(&args.id, context)?, answering_process(context));
     let scope = match (args.session, args.always) {
@@ -66,7 +65,6 @@ pub(in crate::cli) fn approve(args: &Approve, context: &Context) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs `deny`.
 pub(in crate::cli) fn deny(args: &Deny, context: &Context) -> Result<ExitCode, Failure> {
     let (question, by) = (find(&args.id, context)?, answering_process(context));
     let (verdict, scope) =

@@ -32,7 +32,6 @@ pub(crate) struct Scope {
 /// A value with its origin.
 #[derive(Debug, Default)]
 pub(crate) struct Chosen<T> {
-    /// The value.
     pub(crate) value: T,
     /// The origin of the value.
     pub(crate) origin: Origin,

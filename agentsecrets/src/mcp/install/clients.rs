@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// An MCP client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Client {
@@ -25,9 +24,7 @@ pub(crate) enum Client {
 /// The configuration file of a client.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
-    /// The client.
     pub(crate) client: Client,
-    /// The file.
     pub(crate) file: PathBuf,
     /// Whether the file belongs to a project and others may read it.
     pub(crate) is_shared: bool,
@@ -36,18 +33,14 @@ pub(crate) struct ConfigFile {
 /// An operating system with its conventional folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
-    /// Linux and similar systems.
     Linux,
-    /// macOS.
     MacOs,
-    /// Windows.
     Windows,
 }
 
 /// The folders of a user that hold the clients' files.
 #[derive(Debug)]
 pub(crate) struct Folders {
-    /// The home folder.
     pub(crate) home: PathBuf,
     /// The system's conventional folder for program data.
     pub(crate) data: PathBuf,
@@ -82,11 +75,9 @@ impl Folders {
 }
 
 impl Client {
-    /// All clients.
     pub(crate) const ALL: [Client; 5] =
         [Client::ClaudeDesktop, Client::ClaudeCode, Client::Cursor, Client::VsCode, Client::Windsurf];
 
-    /// The display name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Client::ClaudeDesktop => "Claude Desktop",

@@ -29,9 +29,7 @@ const OPTIONS: ParseOptions = ParseOptions {
 pub(crate) struct ServerEntry {
     /// Whether the entry has the key `type: stdio`.
     pub(crate) has_type: bool,
-    /// The program.
     pub(crate) command: String,
-    /// Its arguments.
     pub(crate) args: Vec<String>,
     /// Environment variables in addition to the client's.
     pub(crate) env: Vec<(String, String)>,

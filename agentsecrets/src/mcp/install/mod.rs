@@ -26,9 +26,7 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 /// A change of a file, made or planned.
 #[derive(Debug, Serialize)]
 pub(crate) struct Change {
-    /// The client.
     pub(crate) client: Client,
-    /// The file.
     pub(crate) file: PathBuf,
     /// The kind of the change.
     pub(crate) done: Outcome,
