@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::Input;
+use super::input::Input;
 use crate::audit::{self, Log, Opening, Outcome, Status};
 use crate::store::Store;
 use crate::vault::{self, Unlock, Vault};

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
 
-use super::{Input, block_on, contains};
+use super::input::{Input, block_on, contains};
 use crate::credentials::Credentials;
 use crate::identity::Caller;
 use crate::inject::placeholder::Placeholders;

@@ -5,6 +5,7 @@
 
 mod files;
 mod injection;
+mod input;
 mod responses;
 mod wire;
 
@@ -31,34 +32,4 @@ pub const TARGETS: [(&str, Target); 9] = [
 pub fn run(name: &str, bytes: &[u8]) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this name");
     target(bytes);
-}
-
-/// A byte reader that returns zeros past the end.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn byte(&mut self) -> u8 {
-        let (byte, rest) = self.0.split_first().map_or((0, self.0), |(byte, rest)| (*byte, rest));
-        self.0 = rest;
-        byte
-    }
-
-    fn take(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-}
-
-/// Runs `work` to completion on this thread's runtime.
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    thread_local! {
-        static RUNTIME: tokio::runtime::Runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    }
-    RUNTIME.with(|runtime| runtime.block_on(work))
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }

@@ -8,7 +8,7 @@ use http::{Method, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
-use super::{Input, block_on, contains};
+use super::input::{Input, block_on, contains};
 use crate::redact::Redactor;
 use crate::redact::patterns::{MARKER, Patterns};
 use crate::redact::stream::{Scrubber, Unit};

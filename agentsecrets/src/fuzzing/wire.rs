@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Input, block_on};
+use super::input::{Input, block_on};
 use crate::dns::server;
 use crate::http::server::serve;
 use crate::intercept::explicit::{Opening, opening};

@@ -1,3 +1,5 @@
+//! Log output of a serving process.
+
 /// Logs to standard error; `AGENTSECRETS_LOG` sets the filter.
 pub(crate) fn to_stderr() {
     let level = tracing_subscriber::EnvFilter::try_from_env("AGENTSECRETS_LOG");

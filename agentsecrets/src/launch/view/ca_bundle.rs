@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{BUNDLE, JAVA, View};
+use super::spec::{BUNDLE, JAVA, View};
 use crate::launch::mounts;
 use crate::tls::bundle::SYSTEM_BUNDLE_PATHS;
 

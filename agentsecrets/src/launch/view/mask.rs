@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use procfs::net::UnixState;
 
-use super::View;
+use super::spec::View;
 use crate::launch::mounts;
 
 /// File systems through which the kernel is controlled.

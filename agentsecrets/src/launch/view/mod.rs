@@ -4,6 +4,7 @@
 pub(crate) mod ca_bundle;
 mod mask;
 mod read_only;
+mod spec;
 
 use std::fs;
 use std::io;
@@ -17,27 +18,7 @@ use super::user::AgentUser;
 use crate::launch::run_resources::RUNS_FOLDER;
 
 pub(crate) use read_only::unprotected;
-
-/// The system's roots and this run's authority, as the agent sees them.
-pub(crate) const BUNDLE: &str = "/run/agentsecrets/ca-bundle.pem";
-/// This run's authority alone.
-pub(crate) const AUTHORITY: &str = "/run/agentsecrets/ca.pem";
-
-/// The system's roots and this run's authority, as a Java trust store.
-pub(crate) const JAVA: &str = "/run/agentsecrets/cacerts";
-
-pub(crate) struct View<'a> {
-    pub(crate) user: &'a AgentUser,
-    pub(crate) ours: Vec<PathBuf>,
-    /// The certificate of this run's authority, in PEM.
-    pub(crate) authority: &'a str,
-    /// That and the system's roots, in PEM.
-    pub(crate) bundle: &'a str,
-    /// The same as a Java trust store.
-    pub(crate) java: &'a [u8],
-    pub(crate) folder: &'a Path,
-    pub(crate) terminals: Vec<PathBuf>,
-}
+pub(crate) use spec::{AUTHORITY, BUNDLE, JAVA, View};
 
 /// Arranges the view in the calling process's own mount namespace. The process must be the first of its
 /// pid namespace, and root.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use super::View;
+use super::spec::View;
 use crate::launch::mounts;
 use crate::launch::user::AgentUser;
 
