@@ -4,7 +4,7 @@ use http::HeaderValue;
 use http::header::{ACCEPT_ENCODING, IF_RANGE, RANGE};
 use http::request::Parts;
 
-use super::decode::Coding;
+use super::content_coding::Coding;
 
 /// Asks for codings that we read, and for whole answers: a part of one could cut a secret in two, and
 /// messages that are compressed one by one (gRPC) or sent as differences (`A-IM`) hide it.

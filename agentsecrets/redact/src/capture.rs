@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 
-use super::decode::{DIGESTS, codings, decoded};
+use super::content_coding::{DIGESTS, codings, decoded};
 use crate::json_values::find;
 use agentsecrets_types::body::{Body, full};
 use agentsecrets_types::hop_by_hop;

@@ -5,7 +5,7 @@
 mod accept_encoding;
 mod canonical;
 mod capture;
-pub mod decode;
+pub mod content_coding;
 pub mod dynamic_patterns;
 mod encodings;
 mod fragments;

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Sleep;
 
-use super::decode::{DIGESTS, codings, decoded};
+use super::content_coding::{DIGESTS, codings, decoded};
 use super::grpc::Messages;
 use super::headers;
 use super::patterns::Patterns;

@@ -6,3 +6,4 @@ mod records;
 pub mod resolver;
 pub mod server;
 pub(crate) mod sinkhole;
+mod ttl;

@@ -7,10 +7,8 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, Record, RecordType};
 
 use super::resolver::{ResolveError, Resolver};
+use super::ttl::MAX_TTL;
 use crate::types::host::Host;
-
-/// The longest time for which an agent may keep the records of an allowed name, in seconds.
-pub(super) const MAX_TTL: u64 = 60;
 
 /// The records of type `kind` of `host`, which the query spells `name`. Only an allowed name is looked up.
 pub(super) async fn lookup(

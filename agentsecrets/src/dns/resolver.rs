@@ -27,7 +27,7 @@ const SECOND_FAMILY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Addresses remembered as a host's. Clients and proxies keep them about as long.
 const MAX_RECENT_ANSWERS: u64 = 16 * 1024;
 const RECENT_ANSWER_TTL: Duration = Duration::from_secs(600);
-const MAX_TTL: Duration = Duration::from_secs(300);
+const CACHE_TTL: Duration = Duration::from_secs(300);
 /// The system's name servers are read again after this time, where no file shows that they changed.
 const SYSTEM_CONF_TTL: Duration = Duration::from_secs(30);
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(10);
@@ -307,7 +307,7 @@ fn build(config: ResolverConfig, system: ResolverOpts) -> Result<NameServers, Re
     options.try_tcp_on_error = true;
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = 1024;
-    options.positive_max_ttl = Some(MAX_TTL);
+    options.positive_max_ttl = Some(CACHE_TTL);
     options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)

@@ -13,13 +13,12 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::records::{self, MAX_TTL};
+use super::records;
 use super::resolver::{Addresses, Family, ResolveError, Resolver};
 use super::sinkhole::Sinkhole;
+use super::ttl::{MAX_TTL, SINKHOLE_TTL};
 use crate::types::host::Host;
 
-/// The TTL of sinkhole addresses, in seconds. It is short, because the policy can change.
-const SINKHOLE_TTL: u32 = 2;
 /// The limit for queries over UDP.
 const MAX_CONCURRENT_QUERIES: usize = 256;
 const MAX_TCP_CONNECTIONS: usize = 64;

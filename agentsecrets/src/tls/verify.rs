@@ -142,13 +142,6 @@ mod tests {
     }
 
     #[test]
-    fn aes_128_is_preferred() {
-        let suites: Vec<_> = super::super::provider().cipher_suites.iter().map(|s| s.suite()).collect();
-        assert_eq!(suites.first(), Some(&rustls::CipherSuite::TLS13_AES_128_GCM_SHA256));
-        assert_eq!(suites.len(), rustls::crypto::aws_lc_rs::default_provider().cipher_suites.len());
-    }
-
-    #[test]
     fn client_offers_both_protocols_and_no_early_data() {
         let config = client_config(&[root().der().clone()]).unwrap();
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
