@@ -5,8 +5,6 @@ mod content_encoding;
 mod encodings;
 mod guess_detection;
 mod ranges;
-#[path = "../../agentsecrets/redact/src/test_encoders.rs"]
-mod test_encoders;
 
 use hyper::body::Frame;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -18,7 +16,7 @@ use crate::support::faulty_server::{FaultyServer, Peer};
 use crate::support::process::run;
 use crate::support::python::{PYTHON, Server, with_program};
 use crate::support::upstream::{Options, Upstream};
-use test_encoders::ECHOES;
+use agentsecrets::redact::test_encoders::ECHOES;
 
 const MARKER: &str = "[REDACTED_BY_AGENTSECRETS]";
 

@@ -95,6 +95,6 @@ impl Anchor {
 pub(super) fn lock(files: &Files) -> Result<File, AuditError> {
     let path = files.folder.join("lock");
     let file = files::append(&path).map_err(at(&path))?;
-    super::log::wait_for(&file, &path)?;
+    super::lock::wait_for(&file, &path)?;
     Ok(file)
 }

@@ -18,9 +18,11 @@
 //! anchor follows the log within a quarter of a second while it grows; lines younger than that can be
 //! cut off unseen, edited never.
 
+mod admin;
 mod anchor;
 mod chain;
 mod escape;
+mod lock;
 mod log;
 pub mod query;
 mod record;
@@ -32,8 +34,9 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use admin::Act;
 pub use escape::visible;
-pub use log::{Act, Log, Pending};
+pub use log::{Log, Pending};
 pub use record::{IdentityLevel, Opening, Outcome, Record, Status, target_url};
 
 /// Why the log was not written or not believed.

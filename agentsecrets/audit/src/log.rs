@@ -3,10 +3,6 @@
 //! several processes may write: each appends one whole line under a lock that is held for the time
 //! of one write. What cannot be written is an error, never a silence, and outcomes are kept until they can be.
 
-mod admin;
-
-pub use admin::Act;
-
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +16,7 @@ use super::anchor::{self, Anchor};
 use super::chain::{ChainKey, FIRST};
 use super::record::{Opening, Outcome, Record, Status};
 use super::{AuditError, Files, at};
+use crate::lock::wait_for;
 use crate::retry_queue::Unwritten;
 use agentsecrets_sys::files;
 use agentsecrets_sys::{self, Version};
@@ -29,8 +26,6 @@ use agentsecrets_types::name::{AgentName, SecretName};
 const ANCHOR_EVERY: Duration = Duration::from_millis(250);
 /// The longest line that is looked for at the log's end, in bytes.
 const LONGEST_LINE: u64 = 256 * 1024;
-/// How long another process may hold the log.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How many notes a record has.
 const MOST_NOTES: usize = 32;
 
@@ -75,7 +70,7 @@ struct Alive {
 /// The record of a request under way. Dropping it unfinished records `ABORTED`.
 pub struct Pending {
     log: Arc<Log>,
-    record: Record,
+    pub(crate) record: Record,
     started: Instant,
     finished: bool,
 }
@@ -430,19 +425,6 @@ fn sweep(folder: &Path) {
 
 fn is_held(file: &File) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
-}
-
-/// Locks `file`, which others hold for moments only.
-pub(super) fn wait_for(file: &File, path: &Path) -> Result<(), AuditError> {
-    let started = Instant::now();
-    loop {
-        match agentsecrets_sys::try_lock(file) {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(at(path)(error)),
-            Err(TryLockError::WouldBlock) if started.elapsed() > PATIENCE => return Err(AuditError::Busy),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(50)),
-        }
-    }
 }
 
 fn is_timeout(waited: Result<(), RecvTimeoutError>) -> bool {

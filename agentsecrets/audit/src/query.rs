@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::anchor::Anchor;
 use super::chain::{ChainKey, FIRST};
-use super::log::{is_alive, wait_for};
+use super::lock::wait_for;
+use super::log::is_alive;
 use super::record::{Record, Status};
 use super::{AuditError, Files, at};
 use agentsecrets_sys as sys;

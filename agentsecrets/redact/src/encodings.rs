@@ -10,8 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::patterns::LAYERS;
-use super::unescape::unescape;
+use super::unescape::{LAYERS, unescape};
 use crate::canonical::{fold, fold_with_places};
 use crate::fragments::Part;
 

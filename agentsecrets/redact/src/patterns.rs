@@ -8,16 +8,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::search::{Ends, Found, Layer, Search, unite};
-use super::unescape::{has_escape, unescape};
+use super::unescape::{LAYERS, has_escape, unescape};
 use crate::canonical::fold;
 use crate::dynamic_patterns::Additions;
 use agentsecrets_types::secret::Secret;
 
 /// What stands where a secret stood.
 pub const MARKER: &[u8] = b"[REDACTED_BY_AGENTSECRETS]";
-
-/// How many layers of escapes are taken off: a JSON text within a JSON text, a percent-encoded entity.
-pub(super) const LAYERS: usize = 2;
 
 /// The secrets of one agent, ready to be searched for.
 pub struct Patterns {

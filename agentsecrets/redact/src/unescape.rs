@@ -4,6 +4,9 @@
 
 use memchr::memchr3;
 
+/// How many layers of escapes are taken off: a JSON text within a JSON text, a percent-encoded entity.
+pub(super) const LAYERS: usize = 2;
+
 /// Takes what is read: bytes that stand for themselves, and those that an escape stands for.
 pub(super) trait Sink {
     /// `bytes` stand in the text, from `at` on.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use petgraph::algo::tarjan_scc;
 use petgraph::graphmap::DiGraphMap;
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 
 /// The crates that are checked: the name that their paths begin with in other crates, and their root file.
@@ -269,11 +270,21 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 }
 
+/// Whether an item exists in tests only: `#[test]`, `#[cfg(test)]` or `#[cfg(all(test, …))]`.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+    fn demands_test(meta: &syn::Meta) -> bool {
+        match meta {
+            syn::Meta::Path(path) => path.is_ident("test"),
+            syn::Meta::List(list) if list.path.is_ident("all") => list
+                .parse_args_with(Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated)
+                .is_ok_and(|all| all.iter().any(demands_test)),
+            _ => false,
+        }
+    }
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
             || (attribute.path().is_ident("cfg")
-                && attribute.parse_args::<syn::Meta>().is_ok_and(|meta| meta.path().is_ident("test")))
+                && attribute.parse_args::<syn::Meta>().is_ok_and(|meta| demands_test(&meta)))
     })
 }
 
@@ -283,7 +294,7 @@ fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
     meta.path.is_ident("path").then(|| text.value())
 }
 
-/// The cycles among files, each as the names of its modules.
+/// The cycles among files, each as its modules and the imports between them.
 fn cycles(edges: &BTreeSet<(ModulePath, ModulePath)>) -> Vec<String> {
     let names: Vec<(String, String)> =
         edges.iter().map(|(from, to)| (from.join("::"), to.join("::"))).collect();
@@ -291,9 +302,10 @@ fn cycles(edges: &BTreeSet<(ModulePath, ModulePath)>) -> Vec<String> {
         names.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
     let found = tarjan_scc(&graph).into_iter().filter(|component| component.len() > 1);
     let mut found: Vec<String> = found
-        .map(|mut component| {
-            component.sort_unstable();
-            component.join(", ")
+        .map(|component| {
+            let inside = |name: &String| component.contains(&name.as_str());
+            let imports = names.iter().filter(|(from, to)| inside(from) && inside(to));
+            imports.map(|(from, to)| format!("{from} → {to}")).collect::<Vec<_>>().join(", ")
         })
         .collect();
     found.sort();
@@ -346,7 +358,7 @@ mod tests {
             ("a.rs", "use crate::b::B; pub struct A;"),
             ("b.rs", "pub struct B; fn f() -> super::a::A { super::a::A }"),
         ]);
-        assert_eq!(cycles(&found.edges()), ["a, b"]);
+        assert_eq!(cycles(&found.edges()), ["a → b, b → a"]);
     }
 
     #[test]

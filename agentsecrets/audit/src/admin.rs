@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Log, Pending};
+use super::log::{Log, Pending};
 use crate::record::ADMINISTRATIVE;
 use crate::{AuditError, IdentityLevel, Opening, Outcome, Status};
 use agentsecrets_types::name::{AgentName, Environment, SecretName};
