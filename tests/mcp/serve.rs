@@ -339,7 +339,7 @@ fn large_response_is_truncated() {
     let fixture = fixture();
     let transcript = run_session(&fixture, &[], json!([api_call_arguments(&fixture, "/stream?n=3000000")]));
     let text = result_text(&transcript["results"][0], false);
-    assert!(text.contains("broken off after 1048576 bytes"), "{}", &text[text.len() - 300..]);
+    assert!(text.contains("cut off after 1048576 bytes"), "{}", &text[text.len() - 300..]);
     assert!(text.len() < 1_050_000);
 }
 

@@ -109,7 +109,7 @@ fn polkit_login_confirms_one_act() {
     let by_polkit = acts.iter().filter(|act| act["notes"].to_string().contains("present (polkit)"));
     assert_eq!(by_polkit.count(), 2, "{acts:?}");
     let doctor = run(&mut polkit.machine.alice_command(&["doctor"])).stdout;
-    assert!(doctor.contains("polkit asks for your presence"), "{doctor}");
+    assert!(doctor.contains("polkit confirms your presence"), "{doctor}");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn wrong_polkit_login_is_refused_without_fallback() {
     let mut reveals = polkit.start_reveal();
     log_in(&mut reveals, PASSPHRASE);
     let (code, shown) = reveals.wait();
-    assert!(code == Some(4) && shown.contains("you did not prove to be there"), "{shown}");
+    assert!(code == Some(4) && shown.contains("you did not confirm"), "{shown}");
     assert!(!shown.contains(SECRET) && !shown.contains("Your passphrase"), "{shown}");
     let blocked = polkit.machine.admin_records(ALICE).iter().filter(|act| act["status"] == "BLOCKED").count();
     assert_eq!(blocked, 1);
@@ -202,7 +202,7 @@ fn lying_polkit_agent_proves_nothing() {
         "{outcome:?}"
     );
     assert_refused(&outcome);
-    assert!(outcome.stderr.contains("you did not prove to be there"), "{outcome:?}");
+    assert!(outcome.stderr.contains("you did not confirm"), "{outcome:?}");
 }
 
 #[test]

@@ -144,6 +144,11 @@ impl Pending {
         &self.record.id
     }
 
+    /// The requested host; empty before a target is known.
+    pub fn domain(&self) -> &str {
+        &self.record.domain
+    }
+
     /// The agent entry that the caller turned out to be.
     pub fn agent(&mut self, agent: &AgentName) {
         self.record.agent_id = Some(agent.to_string());

@@ -180,7 +180,7 @@ impl Interceptor {
         };
         let bounded = |passage| {
             let refusal = refused.or_else(|| pipeline.capabilities.rejection(&admitted.caller, &ask, &[]));
-            refusal.map_or(Ok(passage), |refusal| Err(refusal.with_domain(host)))
+            refusal.map_or(Ok(passage), Err)
         };
         Some((decided.and_then(bounded), admitted))
     }
@@ -198,7 +198,7 @@ impl Interceptor {
             Err(refusal) => {
                 let (log, port, caller) = (&self.pipeline.audit, destination.port(), &admitted.caller);
                 let attempt = Attempt::unopened(log, &self.pipeline.environment, caller, hello.host(), port);
-                passthrough::reject(hello, attempt, &refusal).await;
+                passthrough::reject(hello, attempt, refusal).await;
             }
         }
     }

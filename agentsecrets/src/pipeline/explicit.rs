@@ -76,8 +76,8 @@ impl ExplicitProxy {
                         if let Some(caller) = &mut caller {
                             caller.standing.token = refused.token;
                         }
-                        let refusal = refused.refusal.with_domain(destination.host());
-                        return self.reject(stream, caller.as_ref(), &destination, &refusal, asked).await;
+                        let refusal = refused.refusal;
+                        return self.reject(stream, caller.as_ref(), &destination, refusal, asked).await;
                     }
                 };
                 if stream.write_all(ESTABLISHED).await.is_ok() {
@@ -92,7 +92,7 @@ impl ExplicitProxy {
             Opening::Nonsense(why) => {
                 let refusal = Rejection::new(ErrorCode::BadRequest, why);
                 let caller = caller.as_ref().as_ref().ok();
-                self.reject(stream, caller, &Destination::Address(ends.ours), &refusal, false).await;
+                self.reject(stream, caller, &Destination::Address(ends.ours), refusal, false).await;
             }
         }
     }
@@ -103,13 +103,15 @@ impl ExplicitProxy {
         mut stream: TcpStream,
         caller: Option<&Caller>,
         destination: &Destination,
-        refusal: &Rejection,
+        refusal: Rejection,
         asked: bool,
     ) {
         let reason = format!("{}: {}", refusal.code.as_str(), refusal.message);
         self.intercept.record_failure(caller, destination, &reason);
         let told = async {
-            stream.write_all(&error_response::rejection_bytes(refusal, asked)).await?;
+            stream
+                .write_all(&error_response::rejection_bytes(&refusal.with_domain(destination.host()), asked))
+                .await?;
             stream.shutdown().await?;
             tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
         };
@@ -173,7 +175,7 @@ impl ExplicitProxy {
             }
             Err(refusal) => {
                 let caller = caller.as_ref().as_ref().ok();
-                Attempt::open(&pipeline.audit, &pipeline.environment, caller, &request).refused(&refusal)
+                Attempt::open(&pipeline.audit, &pipeline.environment, caller, &request).refused(refusal)
             }
         }
     }

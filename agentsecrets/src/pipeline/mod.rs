@@ -51,7 +51,7 @@ impl Pipeline {
                 });
                 response
             }
-            Err(rejection) => record.refused(&rejection),
+            Err(rejection) => record.refused(rejection),
         }
     }
 

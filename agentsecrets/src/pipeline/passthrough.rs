@@ -31,7 +31,7 @@ impl Pipeline {
         }
         let mut server = match self.upstream.open_tunnel(tunnel, destination).await {
             Ok(server) => server,
-            Err(refusal) => return reject(hello, attempt, &refusal).await,
+            Err(refusal) => return reject(hello, attempt, refusal).await,
         };
         let mut agent = hello.into_passthrough();
         let passed = async {
@@ -48,7 +48,7 @@ impl Pipeline {
 }
 
 /// Refuses a connection that is not opened. What its server would not have answered ends in a reset.
-pub(super) async fn reject(hello: PendingHello, attempt: Attempt, refusal: &Rejection) {
+pub(super) async fn reject(hello: PendingHello, attempt: Attempt, refusal: Rejection) {
     let answer = attempt.refused(refusal);
     let agent = hello.into_passthrough();
     if answer.status().is_server_error() {

@@ -222,8 +222,10 @@ impl Attempt {
         ready.map_err(|error| unrecordable(&error))
     }
 
-    /// Closes the record with a refusal, and yields what the agent is told.
-    pub fn refused(mut self, refusal: &Rejection) -> Response<Body> {
+    /// Closes the record with a rejection, and returns the response to it. The requested host is added here, for
+    /// every stage.
+    pub fn refused(mut self, refusal: Rejection) -> Response<Body> {
+        let refusal = refusal.with_domain(self.pending.domain());
         if let Some(rule) = &refusal.rule {
             self.pending.rule(rule.as_str());
         }
@@ -244,7 +246,7 @@ impl Attempt {
             _ => refusal.code.as_str().to_owned(),
         };
         self.close(status, Some(refusal.code.status()), Some(reason), false);
-        error_response::rejection(refusal)
+        error_response::rejection(&refusal)
     }
 
     /// Closes the record of what both sides ended, or what broke it off; `status_code` is that of the

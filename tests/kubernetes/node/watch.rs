@@ -87,7 +87,7 @@ fn service_started_without_api_server_recovers() {
     };
     let unready = status();
     assert_eq!(unready.code, Some(6), "{unready:?}");
-    assert!(unready.stderr.contains("has not told"), "{unready:?}");
+    assert!(unready.stderr.contains("has not listed every pod yet"), "{unready:?}");
     cluster.api.set_down(false);
     service.wait_until_served(1);
     assert_eq!(pod.status("STRIPE_KEY"), "200");

@@ -260,7 +260,7 @@ fn remote_workload_api_is_refused() {
     let outcome = run(sidecar.arg("sidecar").env("SPIFFE_ENDPOINT_SOCKET", "tcp://127.0.0.1:8081"));
     assert_eq!(outcome.code, Some(2));
     assert!(
-        outcome.stderr.contains("SPIFFE_ENDPOINT_SOCKET: 'tcp://127.0.0.1:8081' is no socket"),
+        outcome.stderr.contains("SPIFFE_ENDPOINT_SOCKET: 'tcp://127.0.0.1:8081' is not a Unix socket"),
         "{outcome:?}"
     );
     // A node service uses none: it would get its own id, not a pod's.
