@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use agentsecrets::intercept::ebpf;
 use serde_json::Value;
 
 use super::bundle::{Bundle, configuration};
@@ -61,6 +62,8 @@ pub(crate) fn new_id() -> String {
 impl Testbed {
     /// An empty testbed for a service with the uid `serves`.
     pub(crate) fn new(serves: u32) -> Self {
+        // A container host has it mounted.
+        ebpf::mount_bpffs(Path::new("/sys/fs/bpf")).unwrap();
         let folder = tempfile::Builder::new()
             .prefix("agentsecrets-containers-")
             .permissions(fs::Permissions::from_mode(0o755))

@@ -33,7 +33,7 @@ fn rule_root_is_trusted_for_its_host_only() {
 fn invalid_roots_file_names_line() {
     let fixture = Fixture::new();
     fixture.home.write_policy_file("empty.pem", "nothing");
-    for (name, why) in [("absent.pem", "No such file"), ("empty.pem", "none in it")] {
+    for (name, why) in [("absent.pem", "No such file"), ("empty.pem", "the file contains none")] {
         fixture.rule(&format!("roots: {name}"));
         let check = run(&mut fixture.home.agentsecrets(["policy", "check"]));
         assert_eq!(check.code, Some(1));

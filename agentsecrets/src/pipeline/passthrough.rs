@@ -43,6 +43,8 @@ impl Pipeline {
             passed = passed => passed.err().filter(|error| !is_disconnect(error)).map(|error| error.to_string()),
             why = admitted.held.ended() => Some(why),
         };
+        // A program that is ended with its session may close first.
+        let failure = failure.or_else(|| admitted.held.over().map(str::to_owned));
         attempt.ended(None, false, failure);
     }
 }

@@ -35,7 +35,7 @@ struct Writer {
 impl Writer {
     fn start(place: &Place, name: &str, from: u64) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "store::vault::kill_tests::writer_that_never_ends", "--nocapture"]);
+        command.args(["--exact", "kill_tests::writer_that_never_ends", "--nocapture"]);
         command.env("VAULT_TEST_PATH", place.path()).env("VAULT_TEST_WRITER", name);
         command.env("VAULT_TEST_START", from.to_string());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
