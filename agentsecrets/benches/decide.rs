@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agentsecrets::authz::agents::{Agents, Issued, Registered};
-use agentsecrets::authz::sessions::{Session, Sessions, Who};
+use agentsecrets::authz::sessions::{Holder, Session, Sessions};
 use agentsecrets::authz::{Capabilities, token};
 use agentsecrets::identity::ancestry::start_of;
-use agentsecrets::identity::{Caller, IdentityError, Process, Standing};
+use agentsecrets::identity::{Caller, CallerAttributes, IdentityError, Process};
 use agentsecrets::policy::Policy;
 use agentsecrets::policy::access_request::AccessRequest;
 use agentsecrets::policy::evaluate::evaluate;
 use agentsecrets::sys::home::Home;
-use agentsecrets::types::presented::{self, Shown};
+use agentsecrets::types::presented::{self, PresentedCredentials};
 use agentsecrets::types::target::{Scheme, Target};
 use http::Method;
 use jiff::Timestamp;
@@ -35,17 +35,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("a request is decided in      by its cgroup    by its process    by a token");
     let mut costs = Vec::new();
     for count in [1_u32, 10_000] {
-        let (by_cgroup, _) = files(count, &|n| Who::Cgroup { path: format!("/agents.slice/agent-{n}") })?;
+        let (by_cgroup, _) = files(count, &|n| Holder::Cgroup { path: format!("/agents.slice/agent-{n}") })?;
         // One of the trees is this process's own: the others are of processes that there are not.
         let (pid, start_time) = (std::process::id(), start_of(std::process::id()).unwrap_or_default());
-        let tree = move |n| Who::Tree { pid: pid + n, start_time, container: None };
+        let tree = move |n| Holder::Tree { pid: pid + n, start_time, container: None };
         let (by_process, _) = files(count, &tree)?;
-        let (by_token, token) = files(count, &|n| Who::Cgroup { path: format!("/other.slice/{n}") })?;
-        let nothing = Shown::default();
+        let (by_token, token) = files(count, &|n| Holder::Cgroup { path: format!("/other.slice/{n}") })?;
+        let nothing = PresentedCredentials::default();
         let cost = [
             cost(&policy, &by_cgroup, &nothing),
             cost(&policy, &by_process, &nothing),
-            cost(&policy, &by_token, &Shown::default().and_token(&token)),
+            cost(&policy, &by_token, &PresentedCredentials::default().with_token(&token)),
         ];
         println!(
             "{count:>6} sessions and tokens    {:>8.2} us       {:>8.2} us   {:>8.2} us",
@@ -66,7 +66,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// So many sessions, each for what `who` says, and as many agents with a token; that of the first is given too.
-fn files(count: u32, who: &dyn Fn(u32) -> Who) -> Result<(Capabilities, String), Box<dyn std::error::Error>> {
+fn files(
+    count: u32,
+    who: &dyn Fn(u32) -> Holder,
+) -> Result<(Capabilities, String), Box<dyn std::error::Error>> {
     let (mut agents, mut sessions, mut text) = (Agents::default(), Sessions::default(), String::new());
     for n in 0..count {
         let minted = token::mint(presented::AGENT)?;
@@ -94,7 +97,7 @@ fn files(count: u32, who: &dyn Fn(u32) -> Who) -> Result<(Capabilities, String),
 }
 
 /// Microseconds for one decision.
-fn cost(policy: &Policy, capabilities: &Capabilities, shown: &Shown) -> f64 {
+fn cost(policy: &Policy, capabilities: &Capabilities, shown: &PresentedCredentials) -> f64 {
     let pid = std::process::id();
     let process = Process {
         pid,
@@ -107,7 +110,7 @@ fn cost(policy: &Policy, capabilities: &Capabilities, shown: &Shown) -> f64 {
         agent: None,
         session: "".into(),
         is_ours: true,
-        standing: Standing::default(),
+        attributes: CallerAttributes::default(),
     });
     let Ok(host) = "api.test".parse() else { return f64::NAN };
     let target = Target { scheme: Scheme::Https, host, port: 443 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agentsecrets::redact::patterns::Patterns;
-use agentsecrets::redact::stream::{Scrubber, Unit};
+use agentsecrets::redact::stream::{StreamRedactor, Unit};
 use agentsecrets::types::secret::Secret;
 use bytes::{Bytes, BytesMut};
 
@@ -35,7 +35,7 @@ fn main() {
     for (name, text) in texts(&mut random) {
         print!("{name:<24} {:>4.1} GB/s", rate(&text, copy));
         for (_, patterns) in &sets {
-            let mut scrubber = Scrubber::new(patterns.clone(), Unit::Whole);
+            let mut scrubber = StreamRedactor::new(patterns.clone(), Unit::Whole);
             print!("  {:>5.2} GB/s", rate(&text, |chunk| scrubber.push(chunk).len()));
         }
         println!();
@@ -51,7 +51,7 @@ fn small(patterns: &Arc<Patterns>) {
     let rounds = 200_000;
     let started = Instant::now();
     for _ in 0..rounds {
-        let mut scrubber = Scrubber::new(patterns.clone(), Unit::Whole);
+        let mut scrubber = StreamRedactor::new(patterns.clone(), Unit::Whole);
         black_box((scrubber.push(answer.clone()), scrubber.finish()));
     }
     println!("an answer of 1 KiB takes {:.2} us", started.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use agentsecrets::identity::inspector::Witness;
-use agentsecrets::intercept::ebpf::{self, Beside, Flows, Keep, Ports};
+use agentsecrets::identity::inspector::ProcessInspector;
+use agentsecrets::intercept::ebpf::{self, FlowMap, PinFolder, Ports, SecondAttachment};
 use caps::{CapSet, Capability};
 
 use super::Engine;
@@ -72,8 +72,8 @@ fn documented_capabilities_are_minimal() {
         ebpf::cgroup2_mount().unwrap().join(format!("agentsecrets-capabilities-{}", std::process::id()));
     fs::create_dir(&cgroup).unwrap();
     let all = Path::new("/sys/fs/bpf/agentsecrets").join(format!("capabilities-{}", std::process::id()));
-    let neighbour = Beside { ours: 1, processes: Some((4, 5)) };
-    let keep = Keep::new(all.clone(), cgroup.clone(), neighbour);
+    let neighbour = SecondAttachment { ours: 1, processes: Some((4, 5)) };
+    let keep = PinFolder::new(all.clone(), cgroup.clone(), neighbour);
     // Kernel features are probed once per process and need privileges: probe now.
     ebpf::probe().unwrap();
     let mut table = String::from("| to | takes |\n|---|---|\n");
@@ -84,7 +84,7 @@ fn documented_capabilities_are_minimal() {
     let take_up = || keep.find().is_some_and(|existing| keep.take_up(&existing).is_ok());
     table += &table_row("take up hooks that an earlier service left", &minimal_sets(take_up));
     let record = || {
-        let Ok(flows) = Flows::open(&existing.pins) else { return false };
+        let Ok(flows) = FlowMap::open(&existing.pins) else { return false };
         let (agent, door) = (([127, 0, 0, 1], 40_000).into(), ([127, 0, 0, 1], PORTS.listener).into());
         flows.take(1, agent, door).is_ok()
     };
@@ -96,7 +96,7 @@ fn documented_capabilities_are_minimal() {
     let sleeps =
         || fs::read_link(format!("/proc/{}/exe", other.id())).is_ok_and(|exe| exe.ends_with("sleep"));
     wait_until("it sleeps", sleeps);
-    let see = || Witness::Here.see(other.id()).is_ok();
+    let see = || ProcessInspector::Here.inspect(other.id()).is_ok();
     table += &table_row("see which program an agent's process runs (`--processes`)", &minimal_sets(see));
     other.kill().unwrap();
     other.wait().unwrap();

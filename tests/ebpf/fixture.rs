@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use agentsecrets::intercept::ebpf::{self, Attachment, Flows, Origin, Ports};
+use agentsecrets::intercept::ebpf::{self, Attachment, FlowMap, Origin, Ports};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Long enough for a loaded machine, short enough for a failing test.
@@ -21,7 +21,7 @@ pub(crate) struct HookedCgroup {
     pub(crate) resolver4: UdpSocket,
     pub(crate) resolver_tcp: TcpListener,
     pub(crate) resolver6: UdpSocket,
-    pub(crate) flows: Flows,
+    pub(crate) flows: FlowMap,
     pub(crate) cgroup: PathBuf,
     pub(crate) pins: PathBuf,
     _attachment: Attachment,
@@ -48,7 +48,7 @@ impl HookedCgroup {
             resolver4,
             resolver_tcp,
             resolver6,
-            flows: Flows::open(&pins).unwrap(),
+            flows: FlowMap::open(&pins).unwrap(),
             cgroup,
             pins,
             _attachment: attachment,

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 
 use agentsecrets::identity::IdentityError;
-use agentsecrets::identity::inspector::Witness;
+use agentsecrets::identity::inspector::ProcessInspector;
 use agentsecrets::identity::process::Identifier;
 use agentsecrets::intercept::Snapshot;
 
@@ -222,7 +222,7 @@ os.execv('/bin/sleep', ['sleep', '60'])";
     while inode(&exe) != inode("/bin/sleep") {
         std::thread::yield_now();
     }
-    let identifier = Identifier::new(Witness::Here, String::new(), "session".into(), None);
+    let identifier = Identifier::new(ProcessInspector::Here, String::new(), "session".into(), None);
     assert!(matches!(identifier.identify(&snapshot).await, Err(IdentityError::Changed)));
     // A snapshot taken now, as by inspecting the process after the fact.
     let now = Snapshot { exe_inode: inode("/bin/sleep"), ..snapshot };
@@ -236,7 +236,7 @@ async fn pid_reuse_is_detected() {
     let led = "s = socket.create_connection(('10.1.2.3', 443)); sys.stdin.readline()";
     let agent = fixture.start(led, &[]);
     let snapshot = fixture.accept4().1.unwrap().snapshot;
-    let identifier = Identifier::new(Witness::Here, String::new(), "session".into(), None);
+    let identifier = Identifier::new(ProcessInspector::Here, String::new(), "session".into(), None);
     assert!(identifier.identify(&snapshot).await.is_ok());
     let earlier = Snapshot { start_boottime: snapshot.start_boottime - 20_000_000, ..snapshot };
     assert!(matches!(identifier.identify(&earlier).await, Err(IdentityError::Gone)));

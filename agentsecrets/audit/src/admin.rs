@@ -10,7 +10,7 @@ use agentsecrets_types::process_facts::ProcessFacts;
 
 /// What a person did, or was kept from doing.
 #[derive(Debug)]
-pub struct Act<'a> {
+pub struct AdminAct<'a> {
     /// The environment that was meant.
     pub environment: &'a Environment,
     /// A verb, such as `secrets set`.
@@ -31,7 +31,7 @@ pub struct Act<'a> {
 
 impl Log {
     /// Records what a person did to us, such as revealing a secret. An error means that it must not be done.
-    pub fn administrative(self: &Arc<Self>, act: Act<'_>) -> Result<(), AuditError> {
+    pub fn administrative(self: &Arc<Self>, act: AdminAct<'_>) -> Result<(), AuditError> {
         let mut pending = self.begin(Opening {
             environment: act.environment.clone(),
             agent_id: act.agent.cloned(),

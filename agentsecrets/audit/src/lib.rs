@@ -34,7 +34,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use admin::Act;
+pub use admin::AdminAct;
 pub use escape::visible;
 pub use log::{Log, Pending};
 pub use record::{IdentityLevel, Opening, Outcome, Record, Status, target_url};

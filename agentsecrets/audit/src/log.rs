@@ -17,25 +17,25 @@ use super::chain::{ChainKey, FIRST};
 use super::record::{Opening, Outcome, Record, Status};
 use super::{AuditError, Files, at};
 use crate::lock::wait_for;
-use crate::retry_queue::Unwritten;
+use crate::retry_queue::RetryQueue;
 use agentsecrets_sys::files;
 use agentsecrets_sys::{self, Version};
 use agentsecrets_types::name::{AgentName, SecretName};
 
 /// The anchor follows the log at least this often while it grows.
-const ANCHOR_EVERY: Duration = Duration::from_millis(250);
+const ANCHOR_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest line that is looked for at the log's end, in bytes.
-const LONGEST_LINE: u64 = 256 * 1024;
+const MAX_LINE_LEN: u64 = 256 * 1024;
 /// How many notes a record has.
-const MOST_NOTES: usize = 32;
+const MAX_NOTES: usize = 32;
 
 /// An open log. The anchor is brought up to date when the last owner drops it.
 pub struct Log {
     shared: Arc<Shared>,
     /// Marks this process as alive, for those who find an intent without outcome.
-    alive: Alive,
+    alive: WriterMark,
     count: AtomicU32,
-    anchoring: Option<Anchoring>,
+    anchoring: Option<AnchorThread>,
 }
 
 struct Shared {
@@ -44,7 +44,7 @@ struct Shared {
     tail: Mutex<Tail>,
     /// The anchor could not be moved: nothing more is written until it can.
     adrift: AtomicBool,
-    unwritten: Unwritten,
+    unwritten: RetryQueue,
 }
 
 /// Where the log ends, as of our last look.
@@ -54,14 +54,14 @@ struct Tail {
 }
 
 /// The thread that moves the anchor.
-struct Anchoring {
+struct AnchorThread {
     wake: SyncSender<()>,
     stop: SyncSender<()>,
     thread: JoinHandle<()>,
 }
 
 /// A file that is locked for as long as its process lives.
-struct Alive {
+struct WriterMark {
     writer: u32,
     path: PathBuf,
     _file: File,
@@ -91,7 +91,7 @@ impl Log {
         }
         head.unwrap_or_else(Anchor::start).check(&files, &mut log)?;
         // Under the lock too, or another process could sweep it up before it is held.
-        let alive = Alive::mark(folder)?;
+        let alive = WriterMark::mark(folder)?;
         drop(lock);
         let tail = Mutex::new(Tail { log, end: Anchor::start() });
         let shared = Arc::new(Shared {
@@ -99,12 +99,12 @@ impl Log {
             key,
             tail,
             adrift: AtomicBool::new(false),
-            unwritten: Unwritten::default(),
+            unwritten: RetryQueue::default(),
         });
         // Proves now, not at the first request, that the anchor can be written.
         shared.locate()?;
         shared.anchor_now()?;
-        let anchoring = Some(Anchoring::start(shared.clone())?);
+        let anchoring = Some(AnchorThread::start(shared.clone())?);
         Ok(Arc::new(Self { shared, alive, count: AtomicU32::new(0), anchoring }))
     }
 
@@ -178,13 +178,13 @@ impl Pending {
 
     /// Something else that is worth knowing, without values.
     pub fn note(&mut self, note: String) {
-        if !self.record.notes.contains(&note) && self.record.notes.len() < MOST_NOTES {
+        if !self.record.notes.contains(&note) && self.record.notes.len() < MAX_NOTES {
             self.record.notes.push(note);
         }
     }
 
     /// The secrets whose values a program is given, and in which `style`.
-    pub fn handed_over<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>, style: &str) {
+    pub fn exports<'a>(&mut self, names: impl IntoIterator<Item = &'a SecretName>, style: &str) {
         self.secret_keys(names);
         self.record.auth_styles = vec![style.into()];
     }
@@ -244,7 +244,7 @@ impl Drop for Pending {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if let Some(Anchoring { wake, stop, thread }) = self.anchoring.take() {
+        if let Some(AnchorThread { wake, stop, thread }) = self.anchoring.take() {
             // It moves the anchor once more if there is cause, and ends.
             drop((wake, stop));
             let _ = thread.join();
@@ -295,7 +295,7 @@ impl Shared {
         if length < tail.end.length {
             return Err(AuditError::Missing("lines that this process wrote are gone from its end"));
         }
-        let start = length.saturating_sub(LONGEST_LINE);
+        let start = length.saturating_sub(MAX_LINE_LEN);
         let mut bytes = Vec::new();
         let read = tail.log.seek(SeekFrom::Start(start)).and_then(|_| tail.log.read_to_end(&mut bytes));
         read.map_err(at(&self.files.log))?;
@@ -363,10 +363,10 @@ impl Shared {
     fn keep_anchored(&self, woken: &Receiver<()>, stopped: &Receiver<()>) {
         while woken.recv().is_ok() {
             // Lines come in crowds: one move for all that come while we wait, none after the last.
-            let mut stopping = stopped.recv_timeout(ANCHOR_EVERY);
+            let mut stopping = stopped.recv_timeout(ANCHOR_INTERVAL);
             let _ = woken.try_recv();
             while self.unwritten.write(|record| self.append(record)).is_err() && is_timeout(stopping) {
-                stopping = stopped.recv_timeout(ANCHOR_EVERY);
+                stopping = stopped.recv_timeout(ANCHOR_INTERVAL);
             }
             if let Err(error) = self.anchor_now() {
                 tracing::error!(%error, "the audit log cannot be anchored: requests are refused");
@@ -375,7 +375,7 @@ impl Shared {
     }
 }
 
-impl Anchoring {
+impl AnchorThread {
     fn start(shared: Arc<Shared>) -> Result<Self, AuditError> {
         let (wake, woken) = sync_channel(1);
         let (stop, stopped) = sync_channel(0);
@@ -386,7 +386,7 @@ impl Anchoring {
     }
 }
 
-impl Alive {
+impl WriterMark {
     fn mark(folder: &Path) -> Result<Self, AuditError> {
         sweep(folder);
         let mut random = [0; 4];
@@ -399,7 +399,7 @@ impl Alive {
     }
 }
 
-impl Drop for Alive {
+impl Drop for WriterMark {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

@@ -13,9 +13,9 @@ use agentsecrets_types::target::Target;
 /// The rule that an administrative act is recorded under; no agent's rule has this form.
 pub(super) const ADMINISTRATIVE: &str = "administrative";
 /// The longest URL kept, in bytes.
-const LONGEST_URL: usize = 4096;
+const MAX_URL_LEN: usize = 4096;
 /// The longest other text kept, in bytes.
-const LONGEST_TEXT: usize = 1024;
+const MAX_TEXT_LEN: usize = 1024;
 
 /// One line of the log, but for its hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,18 +209,18 @@ impl Record {
             [&mut self.agent_id, &mut self.reason, &mut self.token_id, &mut self.session_id, &mut self.rule];
         let lists = self.secret_keys.iter_mut().chain(&mut self.auth_styles).chain(&mut self.notes);
         for text in texts.into_iter().chain(optional.into_iter().flatten()).chain(lists) {
-            tidy(text, LONGEST_TEXT);
+            tidy(text, MAX_TEXT_LEN);
         }
-        tidy(&mut self.target_url, LONGEST_URL);
+        tidy(&mut self.target_url, MAX_URL_LEN);
         if let Some(process) = &mut self.process {
-            tidy(&mut process.exe, LONGEST_URL);
-            tidy(&mut process.cgroup, LONGEST_URL);
-            tidy(&mut process.sha256, LONGEST_TEXT);
+            tidy(&mut process.exe, MAX_URL_LEN);
+            tidy(&mut process.cgroup, MAX_URL_LEN);
+            tidy(&mut process.sha256, MAX_TEXT_LEN);
             let (container, pod) = (&mut process.container, &mut process.pod);
             for text in [container, pod, &mut process.image, &mut process.image_id].into_iter().flatten() {
-                tidy(text, LONGEST_TEXT);
+                tidy(text, MAX_TEXT_LEN);
             }
-            process.spiffe.iter_mut().for_each(|id| tidy(id, LONGEST_URL));
+            process.spiffe.iter_mut().for_each(|id| tidy(id, MAX_URL_LEN));
         }
     }
 }

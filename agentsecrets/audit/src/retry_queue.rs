@@ -9,18 +9,18 @@ use super::AuditError;
 use super::record::Record;
 
 /// How many are kept; requests refused beyond that are counted alone.
-const MOST: usize = 8192;
+const MAX_RECORDS: usize = 8192;
 
 /// The outcomes that wait, oldest first.
 #[derive(Default)]
-pub(super) struct Unwritten {
+pub(super) struct RetryQueue {
     records: Mutex<VecDeque<Record>>,
     /// How many there are, for a look without the lock.
     count: AtomicUsize,
     lost: AtomicU64,
 }
 
-impl Unwritten {
+impl RetryQueue {
     /// Whether everything was written.
     pub(super) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
@@ -29,7 +29,7 @@ impl Unwritten {
     /// Keeps `record`.
     pub(super) fn keep(&self, record: Record) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if records.len() < MOST {
+        if records.len() < MAX_RECORDS {
             records.push_back(record);
             self.count.store(records.len(), Ordering::Release);
         } else {

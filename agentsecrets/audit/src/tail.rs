@@ -14,9 +14,9 @@ use super::{AuditError, Files, at};
 use agentsecrets_sys::Version;
 
 /// How often a log that is followed is looked at.
-pub const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How much is read at once, in bytes: more than any line has.
-const PIECE: u64 = 1024 * 1024;
+const READ_SIZE: u64 = 1024 * 1024;
 
 /// A place between two lines of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl Follower {
         let mut follower = Self::at_start(folder);
         let length = std::fs::metadata(&follower.path).map_or(0, |metadata| metadata.len());
         // Its last line may be in the middle of being written: what begins before the end is read again.
-        follower.offset = length.saturating_sub(PIECE);
+        follower.offset = length.saturating_sub(READ_SIZE);
         if follower.offset > 0 {
             follower.skip_to_a_line()?;
         }
@@ -105,7 +105,7 @@ impl Follower {
                 None => tracing::warn!(offset = self.offset, "a line of the audit log is no record"),
             }
         }
-        if read == 0 && bytes.len() as u64 == PIECE {
+        if read == 0 && bytes.len() as u64 == READ_SIZE {
             return Err(at(&self.path)(io::Error::new(io::ErrorKind::InvalidData, "a line is endless")));
         }
         self.offset += read;
@@ -140,8 +140,9 @@ impl Follower {
         }
         self.file = Some(found);
         let mut bytes = Vec::new();
-        let read =
-            file.seek(SeekFrom::Start(self.offset)).and_then(|_| file.take(PIECE).read_to_end(&mut bytes));
+        let read = file
+            .seek(SeekFrom::Start(self.offset))
+            .and_then(|_| file.take(READ_SIZE).read_to_end(&mut bytes));
         read.map_err(at(&self.path))?;
         Ok(Some(bytes))
     }

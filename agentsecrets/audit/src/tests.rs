@@ -404,7 +404,7 @@ fn a_follower_meets_a_line_that_was_cut_and_a_log_that_took_the_place_of_another
 #[test]
 fn a_persons_act_is_kept_apart_from_requests() {
     let place = Place::new();
-    let act = Act {
+    let act = AdminAct {
         environment: &Environment::default(),
         act: "reveal",
         agent: None,

@@ -19,7 +19,7 @@ use agentsecrets_types::response_capture::{ResponseCapture, ResponseField};
 use agentsecrets_types::secret::Secret;
 
 /// The largest body that is looked into, in bytes.
-const LARGEST: usize = 4 << 20;
+const MAX_BODY: usize = 4 << 20;
 
 /// Takes out of `response`, an answer of `host`, what `taking` says. `keep` keeps what is captured and is
 /// called before anything of the answer goes on.
@@ -64,7 +64,7 @@ pub async fn capture(
     };
     let codings = codings(&parts.headers).map_err(|_| unreadable("is encoded in an unknown way"))?;
     let body = if codings.is_empty() { body } else { BodyExt::boxed_unsync(decoded(body, &codings)) };
-    let whole = Limited::new(body, LARGEST).collect().await;
+    let whole = Limited::new(body, MAX_BODY).collect().await;
     let whole = whole.map_err(|_| unreadable("is larger than 4 MiB, or broke off"))?.to_bytes();
     let body = match std::str::from_utf8(&whole) {
         Ok(text) => json(text, taking, &mut keep)?.map_or(whole.clone(), Bytes::from),

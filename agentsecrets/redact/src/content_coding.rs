@@ -44,9 +44,9 @@ pub enum CodingError {
 }
 
 /// How many codings may be stacked.
-const DEEPEST: usize = 2;
+const MAX_CODINGS: usize = 2;
 /// An answer may not grow more than so many times, once it is larger than `FREE` bytes.
-const LARGEST_RATIO: u64 = 1000;
+const MAX_RATIO: u64 = 1000;
 const FREE: u64 = 1 << 20;
 /// 8 MiB, the window that RFC 9659 lets senders use.
 const ZSTD_WINDOW_LOG: u32 = 23;
@@ -101,7 +101,7 @@ pub fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
             codings.push(Coding::named(name).ok_or(CodingError::Unknown)?);
         }
     }
-    if codings.len() > DEEPEST { Err(CodingError::TooMany) } else { Ok(codings) }
+    if codings.len() > MAX_CODINGS { Err(CodingError::TooMany) } else { Ok(codings) }
 }
 
 /// What `body` says once `codings` are taken off it. Trailers are kept.
@@ -190,7 +190,7 @@ impl Decoded {
             Ok(()) if length == 0 => Poll::Ready(Ok(None)),
             Ok(()) => {
                 this.written += length as u64;
-                if this.written > FREE && this.written / LARGEST_RATIO > read {
+                if this.written > FREE && this.written / MAX_RATIO > read {
                     return Poll::Ready(Err(BodyError::Coding("it expands beyond reason")));
                 }
                 this.buffer.truncate(length);

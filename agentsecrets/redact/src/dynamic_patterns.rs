@@ -11,12 +11,12 @@ use agentsecrets_types::secret::Secret;
 
 /// How many values may be held at once, and how many bytes together: what is minted without end must not
 /// fill the memory.
-const MOST: usize = 256;
-const LARGEST: usize = 256 << 10;
+const MAX_VALUES: usize = 256;
+const MAX_SIZE: usize = 256 << 10;
 
 /// What was added to one agent's secrets at run time. It outlives the wallet, which is made anew when the
 /// policy or the store changes.
-pub struct Additions {
+pub struct DynamicPatterns {
     values: Mutex<Vec<Arc<Secret>>>,
     search: ArcSwap<Search>,
 }
@@ -24,25 +24,25 @@ pub struct Additions {
 /// There is no room for another value.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("too many secrets were made at run time: 256 values, or 256 KiB, are kept for one agent")]
-pub struct NoRoom;
+pub struct TooManyPatterns;
 
-impl Default for Additions {
+impl Default for DynamicPatterns {
     fn default() -> Self {
         Self { values: Mutex::default(), search: ArcSwap::from_pointee(Search::Nothing) }
     }
 }
 
-impl Additions {
+impl DynamicPatterns {
     /// Adds `value`. When this returns, no answer passes with it. One that there is no room for must not be
     /// handed out.
-    pub fn add(&self, value: Arc<Secret>) -> Result<(), NoRoom> {
+    pub fn add(&self, value: Arc<Secret>) -> Result<(), TooManyPatterns> {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         if values.iter().any(|known| **known == *value) {
             return Ok(());
         }
         let size: usize = values.iter().map(|known| known.len()).sum();
-        if values.len() >= MOST || size + value.len() > LARGEST {
-            return Err(NoRoom);
+        if values.len() >= MAX_VALUES || size + value.len() > MAX_SIZE {
+            return Err(TooManyPatterns);
         }
         values.push(value);
         self.renew(&values);
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
     use crate::patterns::Patterns;
-    use crate::stream::{Scrubber, Unit};
+    use crate::stream::{StreamRedactor, Unit};
 
     fn secret(text: &str) -> Arc<Secret> {
         Arc::new(Secret::new(text.as_bytes().to_vec()))
@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn what_is_added_is_in_force_in_streams_that_are_under_way() {
-        let additions = Arc::<Additions>::default();
+        let additions = Arc::<DynamicPatterns>::default();
         let patterns = Patterns::with([&*secret("a stored secret")], additions.clone());
-        let mut stream = Scrubber::new(patterns.clone(), Unit::Line);
+        let mut stream = StreamRedactor::new(patterns.clone(), Unit::Line);
         let line = Bytes::from_static(b"minted-token-1 a stored secret\n");
         assert_eq!(stream.push(line.clone()), "minted-token-1 [REDACTED_BY_AGENTSECRETS]\n");
         additions.add(secret("minted-token-1")).unwrap();
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn an_agent_without_stored_secrets_may_get_one() {
-        let additions = Arc::<Additions>::default();
+        let additions = Arc::<DynamicPatterns>::default();
         let patterns = Patterns::with([], additions.clone());
         assert!(patterns.is_empty());
         additions.add(secret("minted-token-1")).unwrap();
@@ -114,9 +114,9 @@ mod tests {
 
     #[test]
     fn what_is_minted_without_end_is_refused() {
-        let additions = Additions::default();
-        additions.add(Arc::new(Secret::new(vec![b'a'; LARGEST]))).unwrap();
-        assert_eq!(additions.add(secret("one more")), Err(NoRoom));
+        let additions = DynamicPatterns::default();
+        additions.add(Arc::new(Secret::new(vec![b'a'; MAX_SIZE]))).unwrap();
+        assert_eq!(additions.add(secret("one more")), Err(TooManyPatterns));
         additions.retain(|_| false);
         additions.add(secret("one more")).unwrap();
         additions.add(secret("one more")).unwrap();

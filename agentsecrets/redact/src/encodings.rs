@@ -12,21 +12,21 @@ use zeroize::Zeroizing;
 
 use super::unescape::{LAYERS, unescape};
 use crate::canonical::{fold, fold_with_places};
-use crate::fragments::Part;
+use crate::fragments::Fragment;
 
 /// A secret shorter than this is only looked for whole.
-const SHORTEST_PIECE_OF: usize = 12;
+const MIN_SECRET_LEN_FOR_PIECES: usize = 12;
 /// The longest piece of a secret that may pass, and one more.
-const PIECE: usize = 24;
+const MIN_PIECE_LEN: usize = 24;
 /// A secret shorter than this must stand there to the letter: folded, it would be found in too much.
-const SHORTEST_FOLDED: usize = 8;
+const MIN_FOLDED_LEN: usize = 8;
 /// Base64 shorter than this would be found by chance in other encoded data.
-const SHORTEST_BASE64: usize = 6;
+const MIN_BASE64_LEN: usize = 6;
 /// Values larger than this are known by fewer forms, since each takes memory.
 const LARGE: usize = 64 << 10;
 
 /// A form of a secret: wiped when dropped.
-pub(super) struct Form {
+pub(super) struct Encoding {
     /// Folded.
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// What must stand there instead of anything that folds alike.
@@ -46,29 +46,29 @@ pub(super) struct Form {
 /// How many bytes of a secret of `length` are a piece of it that must not pass: three quarters, but no more than
 /// [`PIECE`]; all, where it is short.
 pub(super) fn piece(length: usize) -> usize {
-    if length < SHORTEST_PIECE_OF { length } else { (length * 3).div_ceil(4).min(PIECE) }
+    if length < MIN_SECRET_LEN_FOR_PIECES { length } else { (length * 3).div_ceil(4).min(MIN_PIECE_LEN) }
 }
 
 /// Every form of `part`.
-pub(super) fn forms(part: &Part) -> Vec<Form> {
+pub(super) fn encodings(part: &Fragment) -> Vec<Encoding> {
     let mut forms = Vec::new();
     let value = &*part.bytes;
     let piece = piece(part.core.len());
-    let is_exact = value.len() < SHORTEST_FOLDED;
-    forms.extend(Form::of(value, part.core.clone(), piece, is_exact));
+    let is_exact = value.len() < MIN_FOLDED_LEN;
+    forms.extend(Encoding::of(value, part.core.clone(), piece, is_exact));
     // A value that looks as if it had escapes loses them with those of the answer.
     let mut bare = part.bytes.clone();
     for _ in 0..LAYERS {
         let mut next = Zeroizing::new(Vec::with_capacity(bare.len() * 2));
         unescape(&bare, &mut *next);
         if next != bare {
-            forms.extend(Form::of(&next, 0..next.len(), piece.min(next.len()), is_exact));
+            forms.extend(Encoding::of(&next, 0..next.len(), piece.min(next.len()), is_exact));
         }
         bare = next;
     }
     let others = quoted_printable(value).into_iter().chain(utf16(value).into_iter().flatten());
     for text in others {
-        let Some(form) = Form::of(&text, 0..text.len(), (piece * 2).min(text.len()), is_exact) else {
+        let Some(form) = Encoding::of(&text, 0..text.len(), (piece * 2).min(text.len()), is_exact) else {
             continue;
         };
         // UTF-16 folds to the value itself where that is ASCII.
@@ -100,7 +100,7 @@ pub(super) fn forms(part: &Part) -> Vec<Form> {
     forms
 }
 
-impl Form {
+impl Encoding {
     /// The form `text`, in which the secret itself is at `core`.
     fn of(text: &[u8], core: Range<usize>, least: usize, is_exact: bool) -> Option<Self> {
         let (bytes, places) = fold_with_places(text);
@@ -157,7 +157,7 @@ impl Form {
 
 /// The base64 of `value` where 0 to 2 other bytes come before it in the same group of three: the characters that the
 /// value alone determines, whatever surrounds it, and the last one as it is when nothing follows.
-fn base64(forms: &mut Vec<Form>, value: &[u8], core: &Range<usize>, piece: usize, is_exact: bool) {
+fn base64(forms: &mut Vec<Encoding>, value: &[u8], core: &Range<usize>, piece: usize, is_exact: bool) {
     for before in 0..3 {
         let mut padded = Zeroizing::new(vec![0; before]);
         padded.extend_from_slice(value);
@@ -166,7 +166,7 @@ fn base64(forms: &mut Vec<Form>, value: &[u8], core: &Range<usize>, piece: usize
         let first = [0, 2, 3].get(before).copied().unwrap_or_default();
         let place = |at: usize| ((before + at) * 8 / 6).saturating_sub(first);
         let text = text.as_bytes().get(first..).unwrap_or_default();
-        if text.len() < SHORTEST_BASE64 {
+        if text.len() < MIN_BASE64_LEN {
             continue;
         }
         let mut bytes = Vec::new();
@@ -176,7 +176,7 @@ fn base64(forms: &mut Vec<Form>, value: &[u8], core: &Range<usize>, piece: usize
         let core = place(core.start)..place(core.end);
         // A piece may begin and end within a character.
         let least = if is_whole { core.len() } else { (piece * 8 - 10) / 6 };
-        let Some(mut form) = Form::whole(Zeroizing::new(bytes), whole, core, least) else { continue };
+        let Some(mut form) = Encoding::whole(Zeroizing::new(bytes), whole, core, least) else { continue };
         form.exactly = is_exact.then(|| Zeroizing::new(text.to_vec()));
         form.leans = (before > 0, !(before + value.len()).is_multiple_of(3));
         forms.push(form.seeded(8));
@@ -191,7 +191,7 @@ struct Number {
     seed: usize,
 }
 
-fn numbers(forms: &mut Vec<Form>, part: &Part, piece: usize, number: &Number) {
+fn numbers(forms: &mut Vec<Encoding>, part: &Fragment, piece: usize, number: &Number) {
     let mut text = Zeroizing::new(Vec::with_capacity(part.bytes.len() * 6));
     let mut core = 0..0;
     for (at, byte) in part.bytes.iter().enumerate() {
@@ -212,7 +212,7 @@ fn numbers(forms: &mut Vec<Form>, part: &Part, piece: usize, number: &Number) {
     // Separators are blanks, commas and colons, of which folding leaves out none.
     let mut bytes = Vec::new();
     fold(&text, &mut bytes);
-    if let Some(form) = Form::whole(Zeroizing::new(bytes), whole, core, least) {
+    if let Some(form) = Encoding::whole(Zeroizing::new(bytes), whole, core, least) {
         forms.push(form.seeded(number.seed));
     }
 }
@@ -265,10 +265,10 @@ fn quoted_printable(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fragments::parts;
+    use crate::fragments::fragments;
 
-    fn all(value: &str) -> Vec<Form> {
-        parts(value.as_bytes()).iter().flat_map(forms).collect()
+    fn all(value: &str) -> Vec<Encoding> {
+        fragments(value.as_bytes()).iter().flat_map(encodings).collect()
     }
 
     #[test]

@@ -9,21 +9,21 @@ use url::Url;
 use zeroize::Zeroizing;
 
 /// Values shorter than this are not searched for: they would be found everywhere.
-const SHORTEST: usize = 4;
+const MIN_LEN: usize = 4;
 /// A part of a value (a line, a password) counts as a secret of its own from this length on.
-const SHORTEST_PART: usize = 8;
+const MIN_FRAGMENT_LEN: usize = 8;
 /// The endings of names whose values are secret in a file of names and values.
 const TELLING: [&str; 8] =
     ["key", "secret", "token", "password", "passwd", "credential", "private", "key_id"];
 
 /// Something to be searched for.
-pub(super) struct Part {
+pub(super) struct Fragment {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     /// Where in `bytes` the secret itself is. Only pieces of this count as pieces of a secret.
     pub(super) core: Range<usize>,
 }
 
-impl Part {
+impl Fragment {
     fn of(bytes: &[u8], core: Range<usize>) -> Self {
         Self { bytes: Zeroizing::new(bytes.to_vec()), core }
     }
@@ -34,7 +34,7 @@ impl Part {
 }
 
 /// The parts of `value`.
-pub(super) fn parts(value: &[u8]) -> Vec<Part> {
+pub(super) fn fragments(value: &[u8]) -> Vec<Fragment> {
     let value = value.trim_ascii();
     if let Some(parts) = file(value).or_else(|| pem(value)) {
         return parts;
@@ -44,26 +44,27 @@ pub(super) fn parts(value: &[u8]) -> Vec<Part> {
     match lines.as_slice() {
         [line] => of_line(line),
         lines => {
-            let parts = lines.iter().filter(|line| line.len() >= SHORTEST_PART).map(|line| Part::whole(line));
-            parts.chain([Part::whole(value)]).filter(|part| part.bytes.len() >= SHORTEST).collect()
+            let parts =
+                lines.iter().filter(|line| line.len() >= MIN_FRAGMENT_LEN).map(|line| Fragment::whole(line));
+            parts.chain([Fragment::whole(value)]).filter(|part| part.bytes.len() >= MIN_LEN).collect()
         }
     }
 }
 
-fn of_line(line: &[u8]) -> Vec<Part> {
-    if line.len() < SHORTEST {
+fn of_line(line: &[u8]) -> Vec<Fragment> {
+    if line.len() < MIN_LEN {
         return Vec::new();
     }
     let mut parts = Vec::new();
     let core = match public(line) {
         // The password of a pair, or of an address, is a secret without the rest.
         Some(core) => {
-            parts.push(Part::whole(line.get(core.clone()).unwrap_or_default()));
+            parts.push(Fragment::whole(line.get(core.clone()).unwrap_or_default()));
             core
         }
         None => header_of_jwt(line)..line.len(),
     };
-    parts.push(Part::of(line, core));
+    parts.push(Fragment::of(line, core));
     parts
 }
 
@@ -78,7 +79,7 @@ fn public(line: &[u8]) -> Option<Range<usize>> {
         }
         None => text.find(':')? + 1..text.len(),
     };
-    (password.len() >= SHORTEST_PART).then_some(password)
+    (password.len() >= MIN_FRAGMENT_LEN).then_some(password)
 }
 
 /// How long the first segment of a JWT is: base64 of words such as `{"alg":"RS256"`, the same in every other one.
@@ -91,20 +92,20 @@ fn header_of_jwt(line: &[u8]) -> usize {
 }
 
 /// The secret blocks of a PEM file.
-fn pem(value: &[u8]) -> Option<Vec<Part>> {
+fn pem(value: &[u8]) -> Option<Vec<Fragment>> {
     let text = std::str::from_utf8(value).ok().filter(|text| text.contains("-----BEGIN "))?;
     let blocks = text.split("-----BEGIN ").skip(1).filter_map(|block| {
         let (kind, rest) = block.split_once("-----")?;
         let body = rest.split("-----END ").next()?.trim();
         let is_known = kind.contains("CERTIFICATE") || kind.contains("PUBLIC KEY");
-        (!is_known && body.len() >= SHORTEST_PART).then(|| Part::whole(body.as_bytes()))
+        (!is_known && body.len() >= MIN_FRAGMENT_LEN).then(|| Fragment::whole(body.as_bytes()))
     });
-    let blocks: Vec<Part> = blocks.collect();
+    let blocks: Vec<Fragment> = blocks.collect();
     (!blocks.is_empty()).then_some(blocks)
 }
 
 /// The values of a JSON object whose names tell of secrets; all of its texts, if no name does.
-fn file(value: &[u8]) -> Option<Vec<Part>> {
+fn file(value: &[u8]) -> Option<Vec<Fragment>> {
     if !value.starts_with(b"{") {
         return None;
     }
@@ -114,7 +115,8 @@ fn file(value: &[u8]) -> Option<Vec<Part>> {
     let tells = |name: &str| TELLING.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
     let any = texts.iter().any(|(name, _)| tells(name));
     let secret = texts.iter().filter(|(name, _)| !any || tells(name)).map(|(_, text)| text.as_bytes());
-    let parts: Vec<Part> = secret.filter(|text| text.len() >= SHORTEST_PART).flat_map(parts).collect();
+    let parts: Vec<Fragment> =
+        secret.filter(|text| text.len() >= MIN_FRAGMENT_LEN).flat_map(fragments).collect();
     (!parts.is_empty()).then_some(parts)
 }
 
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
 
     fn known(value: &str) -> Vec<String> {
-        parts(value.as_bytes())
+        fragments(value.as_bytes())
             .iter()
             .map(|part| {
                 let text = String::from_utf8(part.bytes.to_vec()).unwrap();

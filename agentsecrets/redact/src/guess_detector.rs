@@ -11,17 +11,17 @@ use agentsecrets_types::name::AgentName;
 use agentsecrets_types::rejection::{ErrorCode, Rejection};
 
 /// So many answers with a piece of a secret,
-const MOST: u32 = 16;
+const MAX_HOSTS: u32 = 16;
 /// in so much time, raise the alarm
 const PERIOD: Duration = Duration::from_secs(600);
 /// and close the host for so long.
-const CLOSED: Duration = Duration::from_secs(600);
+const CLOSED_FOR: Duration = Duration::from_secs(600);
 /// How many agents and hosts are counted at once.
-const ROOM: usize = 1024;
+const MAX_GUESSES: usize = 1024;
 
 /// What came back in pieces, by agent and host.
 #[derive(Default)]
-pub struct Alarms(Mutex<HashMap<(AgentName, String), Count>>);
+pub struct GuessDetector(Mutex<HashMap<(AgentName, String), Count>>);
 
 #[derive(Clone, Copy)]
 struct Count {
@@ -33,13 +33,13 @@ struct Count {
 impl Count {
     fn is_over(&self, now: Instant) -> bool {
         match self.closed {
-            Some(closed) => now.saturating_duration_since(closed) >= CLOSED,
+            Some(closed) => now.saturating_duration_since(closed) >= CLOSED_FOR,
             None => now.saturating_duration_since(self.since) >= PERIOD,
         }
     }
 }
 
-impl Alarms {
+impl GuessDetector {
     /// Refused with `redaction_limit` while `domain` is closed to `agent`.
     pub fn check(&self, agent: &AgentName, domain: &impl ToString) -> Result<(), Rejection> {
         self.check_at(agent, domain.to_string(), Instant::now())
@@ -55,9 +55,9 @@ impl Alarms {
         let key = (agent.clone(), domain);
         let closed = counts.get(&key).filter(|count| !count.is_over(now)).and_then(|count| count.closed);
         let Some(closed) = closed else { return Ok(()) };
-        let left = CLOSED.saturating_sub(now.saturating_duration_since(closed)).as_secs() + 1;
+        let left = CLOSED_FOR.saturating_sub(now.saturating_duration_since(closed)).as_secs() + 1;
         let message = format!(
-            "'{}' repeated pieces of a secret {MOST} times within {} minutes, as it does to somebody who guesses; \
+            "'{}' repeated pieces of a secret {MAX_HOSTS} times within {} minutes, as it does to somebody who guesses; \
              it is closed to this agent for {left} more seconds",
             key.1,
             PERIOD.as_secs() / 60,
@@ -69,13 +69,13 @@ impl Alarms {
     fn count(&self, agent: &AgentName, domain: &str, now: Instant) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (agent.clone(), domain.to_owned());
-        if counts.len() >= ROOM && !counts.contains_key(&key) {
+        if counts.len() >= MAX_GUESSES && !counts.contains_key(&key) {
             counts.retain(|_, count| !count.is_over(now));
             let oldest = counts.iter().filter(|(_, count)| count.closed.is_none());
             let oldest = oldest.min_by_key(|(_, count)| count.since).map(|(key, _)| key.clone());
             match oldest {
-                Some(oldest) if counts.len() >= ROOM => drop(counts.remove(&oldest)),
-                None if counts.len() >= ROOM => return false,
+                Some(oldest) if counts.len() >= MAX_GUESSES => drop(counts.remove(&oldest)),
+                None if counts.len() >= MAX_GUESSES => return false,
                 _ => {}
             }
         }
@@ -85,7 +85,7 @@ impl Alarms {
             *count = fresh;
         }
         count.pieces += 1;
-        let raises = count.pieces >= MOST && count.closed.is_none();
+        let raises = count.pieces >= MAX_HOSTS && count.closed.is_none();
         if raises {
             count.closed = Some(now);
         }
@@ -96,14 +96,14 @@ impl Alarms {
 /// Counts for one agent and host.
 #[derive(Clone)]
 pub struct Watch {
-    alarms: Arc<Alarms>,
+    alarms: Arc<GuessDetector>,
     agent: AgentName,
     domain: String,
 }
 
 /// What was found in an answer; final once its body has ended.
 #[derive(Clone, Default)]
-pub struct Findings(Arc<Seen>);
+pub struct RedactionReport(Arc<Seen>);
 
 #[derive(Default)]
 struct Seen {
@@ -113,7 +113,7 @@ struct Seen {
     alarm: OnceLock<String>,
 }
 
-impl Findings {
+impl RedactionReport {
     pub(super) fn watched(watch: Option<Watch>) -> Self {
         Self(Arc::new(Seen { watch, ..Seen::default() }))
     }
@@ -149,8 +149,12 @@ impl Findings {
             return;
         }
         let (agent, domain) = (watch.agent.as_str(), &watch.domain);
-        tracing::warn!(agent, domain, "pieces of a secret came back {MOST} times: is somebody guessing it?");
-        let _ = self.0.alarm.set(format!("redaction_alarm: pieces of a secret came back {MOST} times"));
+        tracing::warn!(
+            agent,
+            domain,
+            "pieces of a secret came back {MAX_HOSTS} times: is somebody guessing it?"
+        );
+        let _ = self.0.alarm.set(format!("redaction_alarm: pieces of a secret came back {MAX_HOSTS} times"));
     }
 }
 
@@ -164,9 +168,9 @@ mod tests {
 
     #[test]
     fn an_alarm_is_raised_once_and_closes_the_host_for_a_while() {
-        let alarms = Alarms::default();
+        let alarms = GuessDetector::default();
         let start = Instant::now();
-        for _ in 1..MOST {
+        for _ in 1..MAX_HOSTS {
             assert!(!alarms.count(&agent(), "api.test", start));
         }
         let check = |domain: &str, now| alarms.check_at(&agent(), domain.to_owned(), now);
@@ -177,40 +181,44 @@ mod tests {
         assert_eq!((refusal.code.as_str(), refusal.code.status()), ("redaction_limit", 429));
         check("other.test", start).unwrap();
         alarms.check_at(&"other".parse().unwrap(), "api.test".to_owned(), start).unwrap();
-        check("api.test", start + CLOSED).unwrap();
-        assert!(!alarms.count(&agent(), "api.test", start + CLOSED), "it begins anew");
+        check("api.test", start + CLOSED_FOR).unwrap();
+        assert!(!alarms.count(&agent(), "api.test", start + CLOSED_FOR), "it begins anew");
     }
 
     #[test]
     fn a_piece_now_and_then_raises_no_alarm() {
-        let alarms = Alarms::default();
+        let alarms = GuessDetector::default();
         let start = Instant::now();
-        assert!((0..100).all(|at| !alarms.count(&agent(), "api.test", start + at * PERIOD / (MOST - 1))));
+        assert!((0..100).all(|at| !alarms.count(
+            &agent(),
+            "api.test",
+            start + at * PERIOD / (MAX_HOSTS - 1)
+        )));
     }
 
     #[test]
     fn many_hosts_take_a_bounded_amount_of_memory() {
-        let alarms = Alarms::default();
+        let alarms = GuessDetector::default();
         let now = Instant::now();
-        for _ in 0..MOST {
+        for _ in 0..MAX_HOSTS {
             alarms.count(&agent(), "closed.test", now);
         }
-        for host in 0..ROOM * 2 {
+        for host in 0..MAX_GUESSES * 2 {
             alarms.count(&agent(), &format!("{host}.test"), now);
         }
-        assert!(alarms.0.lock().unwrap().len() <= ROOM);
+        assert!(alarms.0.lock().unwrap().len() <= MAX_GUESSES);
         assert!(alarms.check_at(&agent(), "closed.test".to_owned(), now).is_err(), "it is still closed");
     }
 
     #[test]
     fn an_answer_counts_once_and_a_conversation_by_its_messages() {
-        let alarms = Arc::<Alarms>::default();
-        let findings = Findings::watched(Some(alarms.watch(&agent(), &"api.test")));
+        let alarms = Arc::<GuessDetector>::default();
+        let findings = RedactionReport::watched(Some(alarms.watch(&agent(), &"api.test")));
         for _ in 0..100 {
             findings.found(true);
         }
         assert!(findings.redacted() && findings.alarm().is_none());
-        for message in 1..MOST {
+        for message in 1..MAX_HOSTS {
             assert!(findings.next_message(), "{message}");
             findings.found(true);
         }

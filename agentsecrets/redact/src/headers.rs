@@ -7,12 +7,12 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use super::patterns::{MARKER, Patterns};
-use crate::guess_detector::Findings;
+use crate::guess_detector::RedactionReport;
 use agentsecrets_types::body::{Body, BodyHooks, HookedBody, PolledFrame};
 use agentsecrets_types::hop_by_hop::remove_internal;
 
 /// Takes the secrets out of `headers`, and notes in `findings` what there was.
-pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns, findings: &Findings) {
+pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns, findings: &RedactionReport) {
     let mut told = Vec::new();
     for (name, value) in headers.iter_mut() {
         if let Some(clean) = patterns.scrub(value.as_bytes()) {
@@ -71,7 +71,7 @@ mod tests {
     use agentsecrets_types::secret::Secret;
 
     fn scrubbed(headers: &mut HeaderMap, patterns: &Patterns) -> bool {
-        let findings = Findings::default();
+        let findings = RedactionReport::default();
         scrub(headers, patterns, &findings);
         findings.redacted()
     }
@@ -110,7 +110,7 @@ mod tests {
             let frames = [Ok(Frame::data(Bytes::from_static(b"hello"))), Ok(Frame::trailers(trailers))];
             let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
             let redactor = Redactor::new(patterns, Method::GET, "api.example.com");
-            let (answer, _) = redactor.answer(Response::new(body)).await.unwrap();
+            let (answer, _) = redactor.redact(Response::new(body)).await.unwrap();
             let collected = answer.into_body().collect().await.unwrap();
             let trailers = collected.trailers().cloned().unwrap();
             assert!(trailers.len() == 1 && trailers["grpc-status"] == "0", "{trailers:?}");

@@ -28,6 +28,6 @@ mod websocket;
 
 pub use accept_encoding::limit_codings;
 pub use capture::capture;
-pub use guess_detector::Findings;
+pub use guess_detector::RedactionReport;
 pub use response::Redactor;
 pub use websocket::Conversation;

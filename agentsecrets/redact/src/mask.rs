@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::patterns::Patterns;
-use crate::stream::{Scrubber, Unit};
+use crate::stream::{StreamRedactor, Unit};
 use agentsecrets_types::secret::Secret;
 
 /// After so long without output, all is shown but what may be the beginning of a value.
@@ -24,7 +24,7 @@ pub struct Values {
 /// Masks one stream of output.
 pub struct Mask {
     values: Arc<Values>,
-    scrubber: Scrubber,
+    scrubber: StreamRedactor,
     state: State,
 }
 
@@ -59,7 +59,7 @@ impl Values {
 impl Mask {
     /// At the start of a stream.
     pub fn new(values: Arc<Values>) -> Self {
-        let scrubber = Scrubber::new(values.patterns.clone(), Unit::Line);
+        let scrubber = StreamRedactor::new(values.patterns.clone(), Unit::Line);
         Self { values, scrubber, state: State::Empty }
     }
 

@@ -7,10 +7,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::search::{Ends, Found, Layer, Search, unite};
+use super::search::{Layer, Match, MatchBounds, Search, unite};
 use super::unescape::{LAYERS, has_escape, unescape};
 use crate::canonical::fold;
-use crate::dynamic_patterns::Additions;
+use crate::dynamic_patterns::DynamicPatterns;
 use agentsecrets_types::secret::Secret;
 
 /// What stands where a secret stood.
@@ -21,7 +21,7 @@ pub struct Patterns {
     /// One for each set of secrets that was there when these were made.
     known: Vec<Arc<Search>>,
     /// What is added while they are in use.
-    additions: Arc<Additions>,
+    additions: Arc<DynamicPatterns>,
 }
 
 /// What of a text is secret.
@@ -48,7 +48,10 @@ impl Patterns {
 
     /// The patterns of all `values` and of whatever `additions` hold, now and later: a value is in force,
     /// also for answers under way, as soon as it is added.
-    pub fn with<'a>(values: impl IntoIterator<Item = &'a Secret>, additions: Arc<Additions>) -> Arc<Self> {
+    pub fn with<'a>(
+        values: impl IntoIterator<Item = &'a Secret>,
+        additions: Arc<DynamicPatterns>,
+    ) -> Arc<Self> {
         Arc::new(Self { known: vec![Arc::new(Search::of(values))], additions })
     }
 
@@ -78,8 +81,8 @@ impl Patterns {
     }
 
     /// What of `bytes` is secret.
-    pub(super) fn cover(&self, bytes: &[u8], ends: Ends) -> Cover {
-        let mut found = Found::default();
+    pub(super) fn cover(&self, bytes: &[u8], ends: MatchBounds) -> Cover {
+        let mut found = Match::default();
         SCRATCH.with_borrow_mut(|(text, next, folded)| {
             fold(bytes, folded);
             self.find(bytes, 0, folded, ends, &mut found);
@@ -102,7 +105,7 @@ impl Patterns {
                 [text, next, folded].into_iter().for_each(|scratch| scratch.fill(0));
             }
         });
-        let Found { mut runs, mut pieces, mut wholes } = found;
+        let Match { mut runs, mut pieces, mut wholes } = found;
         unite(&mut runs);
         unite(&mut wholes);
         let is_within = |piece: &Range<usize>| {
@@ -112,7 +115,7 @@ impl Patterns {
         Cover { runs, pieces }
     }
 
-    fn find(&self, bytes: &[u8], layer: usize, folded: &[u8], ends: Ends, found: &mut Found) {
+    fn find(&self, bytes: &[u8], layer: usize, folded: &[u8], ends: MatchBounds, found: &mut Match) {
         if !self.any(|search| search.may_match(folded)) {
             return;
         }
@@ -125,7 +128,7 @@ impl Patterns {
 
     /// `bytes` with the marker in place of every match, or nothing where there is none.
     pub(super) fn scrub(&self, bytes: &[u8]) -> Option<Scrubbed> {
-        let Cover { runs, pieces } = self.cover(bytes, Ends { first: true, last: true });
+        let Cover { runs, pieces } = self.cover(bytes, MatchBounds { first: true, last: true });
         if runs.is_empty() {
             return None;
         }

@@ -245,7 +245,7 @@ proptest! {
             text.push(byte);
             text.extend(std::iter::repeat_n(0, *gap));
         }
-        for run in patterns(&[KEY.as_bytes()]).cover(&text, Ends { first: true, last: true }).runs {
+        for run in patterns(&[KEY.as_bytes()]).cover(&text, MatchBounds { first: true, last: true }).runs {
             // Pieces that overlap.
             prop_assert!(run.len() <= 2 * SPAN);
         }

@@ -13,14 +13,14 @@ const LOG: u32 = 18;
 const WORDS: usize = 1 << (LOG - 6);
 
 /// Knows the ends of a set of seeds.
-pub(super) struct Gate {
+pub(super) struct Prefilter {
     bits: Box<[u64; WORDS]>,
     /// Odd, and different in each, so that nobody can work out which texts take longer.
     factor: u64,
     ends: HashSet<u64>,
 }
 
-impl Gate {
+impl Prefilter {
     /// For these seeds; nothing if one is too short to have such an end.
     pub(super) fn of<'a>(seeds: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let factor = RandomState::new().hash_one(0) | 1;
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn seeds_that_are_too_short_need_another_gate() {
-        assert!(Gate::of([&b"12345678"[..], b"1234567"].into_iter()).is_none());
+        assert!(Prefilter::of([&b"12345678"[..], b"1234567"].into_iter()).is_none());
     }
 
     proptest! {
@@ -98,7 +98,7 @@ mod tests {
             seeds in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 8..20), 1..20),
             after in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
-            let gate = Gate::of(seeds.iter().map(Vec::as_slice)).unwrap();
+            let gate = Prefilter::of(seeds.iter().map(Vec::as_slice)).unwrap();
             for seed in &seeds {
                 prop_assert!(gate.may_hold(&[&before[..], seed, &after].concat()));
             }

@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use super::patterns::MARKER;
 use super::patterns::tests::patterns;
 use super::{Conversation, Redactor};
-use crate::guess_detector::Findings;
+use crate::guess_detector::RedactionReport;
 use crate::test_encoders::ECHOES;
 use agentsecrets_types::body::Body;
 
@@ -44,7 +44,7 @@ fn seen(secret: &[u8], case: &Case, text: &[u8]) -> (Vec<u8>, bool) {
     let patterns = patterns(&[secret]);
     let chunks = |bytes: &[u8]| bytes.chunks(case.chunk).map(Bytes::copy_from_slice).collect::<Vec<_>>();
     if matches!(case.place, Place::WebSocket | Place::Ping) {
-        let findings = Findings::default();
+        let findings = RedactionReport::default();
         let mut conversation = Conversation::new(patterns, findings.clone());
         let mut out = Vec::new();
         if case.place == Place::Ping {
@@ -91,7 +91,7 @@ fn seen(secret: &[u8], case: &Case, text: &[u8]) -> (Vec<u8>, bool) {
         let stream: Body =
             StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
         let redactor = Redactor::new(patterns, Method::GET, "api.test");
-        let (answer, findings) = redactor.answer(answer.map(|()| stream)).await.unwrap();
+        let (answer, findings) = redactor.redact(answer.map(|()| stream)).await.unwrap();
         let (parts, body) = answer.into_parts();
         let collected = body.collect().await.unwrap();
         let trailer = collected.trailers().and_then(|trailers| trailers.get("x-echo").cloned());

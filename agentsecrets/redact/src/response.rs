@@ -20,8 +20,8 @@ use super::content_coding::{DIGESTS, codings, decoded};
 use super::grpc::Messages;
 use super::headers;
 use super::patterns::Patterns;
-use super::stream::{Scrubber, Unit};
-use crate::guess_detector::{Findings, Watch};
+use super::stream::{StreamRedactor, Unit};
+use crate::guess_detector::{RedactionReport, Watch};
 use crate::websocket::Conversation;
 use agentsecrets_types::body::{Body, BodyError, empty, full};
 use agentsecrets_types::hop_by_hop;
@@ -31,10 +31,10 @@ use agentsecrets_types::secret::Secret;
 /// The header, or trailer, that says that something was taken out.
 const REDACTED: HeaderName = HeaderName::from_static("x-as-redacted");
 /// Answers up to this size, in bytes, are collected and get an exact length.
-const SMALL: usize = 64 << 10;
+const MAX_BUFFERED: usize = 64 << 10;
 /// How long the headers of an answer of unknown size wait for its body to turn out small. The time is
 /// the same whatever the answer says.
-const PATIENCE: Duration = Duration::from_millis(10);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(10);
 /// How long a whole line waits for more. The time is the same whatever the line says.
 const STILL: Duration = Duration::from_millis(20);
 
@@ -65,15 +65,18 @@ impl Redactor {
 
     /// What searches the messages after an answer that agrees to another protocol; it notes in `findings` what
     /// it found.
-    pub fn conversation(&self) -> impl FnOnce(Findings) -> Conversation + use<> {
+    pub fn conversation(&self) -> impl FnOnce(RedactionReport) -> Conversation + use<> {
         let patterns = self.patterns.clone();
         move |findings| Conversation::new(patterns, findings)
     }
 
     /// The answer without secrets. Refused with `unreadable_answer` where it cannot be searched, and
     /// with `upstream_unavailable` where a small one breaks off.
-    pub async fn answer(self, mut response: Response<Body>) -> Result<(Response<Body>, Findings), Rejection> {
-        let findings = Findings::watched(self.watch.clone());
+    pub async fn redact(
+        self,
+        mut response: Response<Body>,
+    ) -> Result<(Response<Body>, RedactionReport), Rejection> {
+        let findings = RedactionReport::watched(self.watch.clone());
         hop_by_hop::remove_internal(response.headers_mut());
         if self.patterns.is_empty() {
             return Ok((response.map(headers::without_ours), findings));
@@ -127,7 +130,7 @@ impl Redactor {
         &self,
         headers: &mut HeaderMap,
         body: Body,
-        findings: &Findings,
+        findings: &RedactionReport,
     ) -> Result<Body, Rejection> {
         self.check_readable(headers)?;
         let codings = codings(headers).map_err(|error| self.unreadable(error.to_string()))?;
@@ -144,19 +147,19 @@ impl Redactor {
             rest: Some(body),
             trailers: HeaderMap::new(),
             messages: is_kind(headers, b"application/grpc").then(Messages::default),
-            scrubber: Scrubber::new(self.patterns.clone(), unit(headers)),
+            scrubber: StreamRedactor::new(self.patterns.clone(), unit(headers)),
             patterns: self.patterns.clone(),
             findings: findings.clone(),
             announced: false,
             still: None,
         };
         if !flows(headers) {
-            let small = size.is_some_and(|size| size <= SMALL as u64);
+            let small = size.is_some_and(|size| size <= MAX_BUFFERED as u64);
             let gathering = clean.gather();
             let gathered = if small {
                 gathering.await
             } else {
-                tokio::time::timeout(PATIENCE, gathering).await.unwrap_or(Ok(()))
+                tokio::time::timeout(FLUSH_TIMEOUT, gathering).await.unwrap_or(Ok(()))
             };
             gathered.map_err(|error| self.broken(&error))?;
         }
@@ -272,9 +275,9 @@ struct Clean {
     trailers: HeaderMap,
     /// The frames of a gRPC stream.
     messages: Option<Messages>,
-    scrubber: Scrubber,
+    scrubber: StreamRedactor,
     patterns: Arc<Patterns>,
-    findings: Findings,
+    findings: RedactionReport,
     /// Whether it was said already that something was taken out.
     announced: bool,
     /// Ends when nothing has come for so long that whole lines may leave.
@@ -285,7 +288,7 @@ impl Clean {
     /// Reads until the end, or until the answer is not small any more. May be dropped at any time.
     async fn gather(&mut self) -> Result<(), BodyError> {
         let mut size = 0;
-        while size <= SMALL {
+        while size <= MAX_BUFFERED {
             let Some(data) = std::future::poll_fn(|cx| self.poll_clean(cx)).await else { break };
             let data = data?;
             size += data.len();

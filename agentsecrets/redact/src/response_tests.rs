@@ -51,7 +51,7 @@ struct Seen {
 }
 
 async fn seen(method: Method, response: Response<Body>) -> Result<Seen, Rejection> {
-    let (response, findings) = redactor(method).answer(response).await?;
+    let (response, findings) = redactor(method).redact(response).await?;
     let (parts, body) = response.into_parts();
     let collected = body
         .collect()
@@ -113,7 +113,7 @@ fn without_secrets_nothing_is_touched() {
     let redactor = Redactor::new(Patterns::build([]), Method::GET, "api.example.com");
     let answer =
         response(&[("content-encoding", "whatever"), ("content-length", "2")], full(&b"\x01\x02"[..]));
-    let (answer, findings) = runtime().block_on(redactor.answer(answer)).unwrap();
+    let (answer, findings) = runtime().block_on(redactor.redact(answer)).unwrap();
     assert_eq!(answer.headers()["content-encoding"], "whatever");
     assert!(!findings.redacted());
 }
@@ -215,7 +215,7 @@ fn trailers_are_kept_and_searched() {
 fn a_reason_phrase_is_searched_too() {
     let mut answer = response(&[], empty());
     answer.extensions_mut().insert(ReasonPhrase::try_from(SECRET.to_vec()).unwrap());
-    let (answer, findings) = runtime().block_on(redactor(Method::GET).answer(answer)).unwrap();
+    let (answer, findings) = runtime().block_on(redactor(Method::GET).redact(answer)).unwrap();
     assert!(answer.extensions().get::<ReasonPhrase>().is_none() && findings.redacted());
 }
 
@@ -228,7 +228,7 @@ fn an_event_reaches_the_agent_before_the_next_one_is_sent() {
             headers.extend(coding.map(|coding| ("content-encoding", coding)));
             // The headers come although there is no byte of the body yet.
             let answer = response(&headers, body);
-            let (answer, findings) = redactor(Method::GET).answer(answer).await.unwrap();
+            let (answer, findings) = redactor(Method::GET).redact(answer).await.unwrap();
             let mut body = answer.into_body();
             let events = [&b"data: hello\n\n"[..], b"data: hunter2/hunter2\n\n"];
             let flushed: Vec<Vec<u8>> = match coding {
@@ -264,7 +264,7 @@ fn an_event_reaches_the_agent_before_the_next_one_is_sent() {
 fn a_line_of_any_answer_reaches_the_agent_although_nothing_follows() {
     runtime().block_on(async {
         let (send, body) = pipe();
-        let (answer, _) = redactor(Method::GET).answer(response(&[], body)).await.unwrap();
+        let (answer, _) = redactor(Method::GET).redact(response(&[], body)).await.unwrap();
         let mut body = answer.into_body();
         for line in ["one\n", "two\n"] {
             send.send(Bytes::from_static(line.as_bytes())).unwrap();
@@ -277,7 +277,7 @@ fn a_line_of_any_answer_reaches_the_agent_although_nothing_follows() {
 fn a_part_of_an_answer_is_refused_and_the_offer_of_parts_is_taken_off() {
     let mut part = response(&[("content-range", "bytes 0-0/9")], full(&b"h"[..]));
     *part.status_mut() = StatusCode::PARTIAL_CONTENT;
-    let refusal = runtime().block_on(redactor(Method::GET).answer(part)).err().unwrap();
+    let refusal = runtime().block_on(redactor(Method::GET).redact(part)).err().unwrap();
     assert_eq!(refusal.code, ErrorCode::UnreadableAnswer);
     assert!(
         get(&[("accept-ranges", "bytes")], full(&b"hello"[..]))
@@ -293,7 +293,7 @@ fn a_grpc_message_reaches_the_agent_when_it_is_whole() {
     runtime().block_on(async {
         let (send, body) = pipe();
         let answer = response(&[("content-type", "application/grpc+proto")], body);
-        let (answer, _) = redactor(Method::POST).answer(answer).await.unwrap();
+        let (answer, _) = redactor(Method::POST).redact(answer).await.unwrap();
         let mut body = answer.into_body();
         for message in [&b"\0\0\0\0\x05hello"[..], b"\0\0\0\0\x02ok"] {
             send.send(Bytes::from_static(message)).unwrap();
@@ -313,7 +313,7 @@ fn a_secret_is_not_cut_in_two_by_frames_that_lie() {
             let parts = text.chunks(size).map(Bytes::copy_from_slice).collect();
             let answer = response(&[("content-type", "application/grpc")], chunks(parts, None));
             let (left, ended) = runtime().block_on(async {
-                let mut body = redactor(Method::POST).answer(answer).await.unwrap().0.into_body();
+                let mut body = redactor(Method::POST).redact(answer).await.unwrap().0.into_body();
                 let mut left = Vec::new();
                 loop {
                     match body.frame().await {
@@ -334,7 +334,7 @@ fn a_secret_is_not_cut_in_two_by_frames_that_lie() {
 fn an_answer_that_keeps_still_does_not_keep_its_headers() {
     runtime().block_on(async {
         let (send, body) = pipe();
-        let (answer, _) = redactor(Method::GET).answer(response(&[], body)).await.unwrap();
+        let (answer, _) = redactor(Method::GET).redact(response(&[], body)).await.unwrap();
         send.send(Bytes::from_static(b"late\n")).unwrap();
         drop(send);
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "late\n");

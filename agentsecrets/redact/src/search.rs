@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use super::unescape::Sink;
 use crate::canonical::fold_with_places;
-use crate::encodings::{Form, forms};
-use crate::fragments::parts;
-use crate::prefilter::Gate;
+use crate::encodings::{Encoding, encodings};
+use crate::fragments::fragments;
+use crate::prefilter::Prefilter;
 use agentsecrets_types::secret::Secret;
 
 /// A match stretches over at most so many bytes of an answer, escapes and line breaks included.
@@ -18,7 +18,7 @@ pub(super) const SPAN: usize = 448;
 
 /// What was found in a text.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct Match {
     /// What belongs to a secret, or to a piece of one; in any order.
     pub(super) runs: Vec<Range<usize>>,
     /// What is certainly no more than a piece.
@@ -30,7 +30,7 @@ pub(super) struct Found {
 /// Whether the first and the last byte of a text are the first and last of all there is: what is cut off there is no more
 /// than a piece.
 #[derive(Clone, Copy)]
-pub(super) struct Ends {
+pub(super) struct MatchBounds {
     pub(super) first: bool,
     pub(super) last: bool,
 }
@@ -95,18 +95,18 @@ pub(super) enum Search {
 /// A set of secrets.
 pub(super) struct Known {
     /// None where some seed is too short for it.
-    gate: Option<Gate>,
+    gate: Option<Prefilter>,
     seeds: AhoCorasick,
     /// Of each of its patterns, the form and where in it the seed is.
     origins: Vec<(usize, usize)>,
-    forms: Vec<Form>,
+    forms: Vec<Encoding>,
 }
 
 impl Search {
     /// For all `values`.
     pub(super) fn of<'a>(values: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let parts = values.into_iter().flat_map(|value| parts(value.expose()));
-        let forms: Vec<Form> = parts.flat_map(|part| forms(&part)).collect();
+        let parts = values.into_iter().flat_map(|value| fragments(value.expose()));
+        let forms: Vec<Encoding> = parts.flat_map(|part| encodings(&part)).collect();
         if forms.is_empty() {
             return Self::Nothing;
         }
@@ -116,7 +116,7 @@ impl Search {
                 form.seeds.iter().map(move |seed| (number, seed.start, cut(seed)))
             })
         };
-        let gate = Gate::of(seeds().map(|(_, _, seed)| seed));
+        let gate = Prefilter::of(seeds().map(|(_, _, seed)| seed));
         // Without a gate it sees every byte.
         let kind = if gate.is_some() { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
         let automaton = AhoCorasick::builder()
@@ -145,7 +145,7 @@ impl Search {
     }
 
     /// Adds to `found` what there is in `layer`.
-    pub(super) fn find(&self, layer: &Layer, ends: Ends, found: &mut Found) {
+    pub(super) fn find(&self, layer: &Layer, ends: MatchBounds, found: &mut Match) {
         match self {
             Self::Nothing => {}
             Self::For(known) => known.find(layer, ends, found),
@@ -158,12 +158,12 @@ impl Search {
         let Self::For(known) = self else { return 0 };
         let forms: usize =
             known.forms.iter().map(|form| form.bytes.len() + form.seeds.len() * 16 + 160).sum();
-        known.seeds.memory_usage() + forms + known.origins.len() * 32 + size_of::<Gate>() + (32 << 10)
+        known.seeds.memory_usage() + forms + known.origins.len() * 32 + size_of::<Prefilter>() + (32 << 10)
     }
 }
 
 impl Known {
-    fn find(&self, layer: &Layer, ends: Ends, found: &mut Found) {
+    fn find(&self, layer: &Layer, ends: MatchBounds, found: &mut Match) {
         let (folded, places) = fold_with_places(&layer.bytes);
         let text = Text { layer, ends, folded: Zeroizing::new(folded), places };
         for seed in self.seeds.find_overlapping_iter(&*text.folded) {
@@ -180,7 +180,7 @@ impl Known {
 /// A layer that is searched.
 struct Text<'l> {
     layer: &'l Layer,
-    ends: Ends,
+    ends: MatchBounds,
     folded: Zeroizing<Vec<u8>>,
     /// Where in the layer each folded byte stood.
     places: Vec<usize>,
@@ -198,7 +198,7 @@ struct Stretch {
 
 impl Text<'_> {
     /// How far the text around a seed, which is at `offset` of `form`, is the form.
-    fn compare(&self, form: &Form, seed: Range<usize>, offset: usize) -> Stretch {
+    fn compare(&self, form: &Encoding, seed: Range<usize>, offset: usize) -> Stretch {
         // Farther than any piece, so that one is told from a whole.
         let most = SPAN.min(form.bytes.len());
         let before = self.folded.get(..seed.start).unwrap_or_default().iter().rev();
@@ -224,7 +224,7 @@ impl Text<'_> {
 
     /// Adds to `found` what of `stretch` must not pass: the whole, and the pieces that have `seed` in them, since
     /// every other piece has another.
-    fn judge(&self, form: &Form, stretch: &Stretch, seed: Range<usize>, found: &mut Found) {
+    fn judge(&self, form: &Encoding, stretch: &Stretch, seed: Range<usize>, found: &mut Match) {
         let (from, to) = (stretch.offset, stretch.offset + stretch.end - stretch.start);
         let mut cover = |piece: Range<usize>| {
             let start = stretch.start + piece.start - from;
@@ -256,7 +256,7 @@ impl Text<'_> {
         }
     }
 
-    fn is_exact(&self, form: &Form, run: &Range<usize>) -> bool {
+    fn is_exact(&self, form: &Encoding, run: &Range<usize>) -> bool {
         let Some(exactly) = &form.exactly else { return true };
         let Some(start) = self.places.get(run.start).copied() else { return false };
         self.layer
@@ -267,7 +267,7 @@ impl Text<'_> {
 
     /// Where `run`, which is `piece` of `form`, stood in the answer; nothing if it stretches too far to be
     /// one.
-    fn place(&self, form: &Form, piece: &Range<usize>, run: Range<usize>) -> Option<Range<usize>> {
+    fn place(&self, form: &Encoding, piece: &Range<usize>, run: Range<usize>) -> Option<Range<usize>> {
         let bytes = &*self.layer.bytes;
         let mut start = *self.places.get(run.start)?;
         let mut end = self.places.get(run.end.checked_sub(1)?)? + 1;

@@ -16,16 +16,16 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::patterns::{Cover, MARKER, Patterns};
-use super::search::{Ends, SPAN};
-use crate::guess_detector::Findings;
+use super::search::{MatchBounds, SPAN};
+use crate::guess_detector::RedactionReport;
 
 /// How many bytes wait: a match stretches over at most [`SPAN`], and beyond its end some must be known to tell how it
 /// is to be read.
-pub(super) const HOLD: usize = SPAN + 192;
+pub(super) const MAX_HELD: usize = SPAN + 192;
 /// How many bytes leave at a time, at the least, where they are no unit.
 const STEP: usize = 256;
 /// How many bytes that have left are remembered, for the same reasons.
-const CONTEXT: usize = HOLD;
+const CONTEXT: usize = MAX_HELD;
 
 /// What of an answer leaves at once, because it means something by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Unit {
 }
 
 /// Takes secrets out of one stream of bytes.
-pub struct Scrubber {
+pub struct StreamRedactor {
     patterns: Arc<Patterns>,
     unit: Unit,
     /// What has left, then what waits for the bytes that follow.
@@ -55,7 +55,7 @@ pub struct Scrubber {
     has_piece: bool,
 }
 
-impl Scrubber {
+impl StreamRedactor {
     /// A scrubber at the start of a stream.
     pub fn new(patterns: Arc<Patterns>, unit: Unit) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Scrubber {
             return chunk;
         }
         let bytes = if self.window.is_empty() { chunk } else { join(&self.window, &chunk) };
-        let tail = bytes.len().saturating_sub(HOLD).max(self.gone);
+        let tail = bytes.len().saturating_sub(MAX_HELD).max(self.gone);
         let cut = match self.units(bytes.get(tail..).unwrap_or_default()) {
             // Bytes that drip leave some at a time.
             0 if tail - self.gone < STEP => self.gone,
@@ -125,7 +125,7 @@ impl Scrubber {
     }
 
     /// Notes in `findings` what was removed since it was last told.
-    pub(super) fn tell(&mut self, findings: &Findings) {
+    pub(super) fn tell(&mut self, findings: &RedactionReport) {
         if std::mem::take(&mut self.found) {
             findings.found(std::mem::take(&mut self.has_piece));
         }
@@ -148,7 +148,7 @@ impl Scrubber {
     fn leave(&mut self, bytes: &Bytes, cut: usize, is_last: bool) -> Bytes {
         let clean = if cut > self.gone {
             let Cover { runs, pieces } =
-                self.patterns.cover(bytes, Ends { first: self.is_first, last: is_last });
+                self.patterns.cover(bytes, MatchBounds { first: self.is_first, last: is_last });
             let leaves = |piece: &Range<usize>| piece.end > self.gone && piece.start < cut;
             self.has_piece |= pieces.iter().any(leaves);
             if runs.is_empty() {

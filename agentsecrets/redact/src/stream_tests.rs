@@ -8,7 +8,7 @@ use crate::test_encoders::ECHOES;
 
 /// The output when the stream comes cut at `cuts`.
 fn stream(patterns: &Arc<Patterns>, text: &[u8], cuts: &[usize]) -> Vec<u8> {
-    let mut scrubber = Scrubber::new(patterns.clone(), Unit::Whole);
+    let mut scrubber = StreamRedactor::new(patterns.clone(), Unit::Whole);
     let mut out = Vec::new();
     let mut at = 0;
     for cut in cuts {
@@ -39,7 +39,7 @@ fn a_secret_cut_anywhere_is_found() {
 fn a_whole_event_or_line_leaves_at_once_where_that_is_what_an_answer_is_made_of() {
     let patterns = patterns(&[b"hunter2hunter2"]);
     let said = |unit, text: &'static str| {
-        let mut scrubber = Scrubber::new(patterns.clone(), unit);
+        let mut scrubber = StreamRedactor::new(patterns.clone(), unit);
         String::from_utf8(scrubber.push(Bytes::from_static(text.as_bytes())).to_vec()).unwrap()
     };
     assert_eq!(said(Unit::Event, "data: a\ndata: b\n\ndata: c\n"), "data: a\ndata: b\n\n");
@@ -50,7 +50,7 @@ fn a_whole_event_or_line_leaves_at_once_where_that_is_what_an_answer_is_made_of(
 
 #[test]
 fn lines_leave_when_nothing_has_come_for_a_while() {
-    let mut scrubber = Scrubber::new(patterns(&[b"hunter2hunter2"]), Unit::Whole);
+    let mut scrubber = StreamRedactor::new(patterns(&[b"hunter2hunter2"]), Unit::Whole);
     assert_eq!(scrubber.push(Bytes::from_static(b"no line")), "");
     assert!(!scrubber.has_line());
     assert_eq!(scrubber.push(Bytes::from_static(b", then one\nand hunter2")), "");
@@ -66,7 +66,7 @@ fn lines_leave_when_nothing_has_come_for_a_while() {
 fn a_secret_whose_lines_are_sent_one_by_one_is_taken_out_from_the_second_on() {
     let secret: Vec<u8> = (0..60).map(|at: usize| b'0' + (at * at * 31 % 75) as u8).collect();
     let patterns = patterns(&[&secret]);
-    let mut scrubber = Scrubber::new(patterns, Unit::Whole);
+    let mut scrubber = StreamRedactor::new(patterns, Unit::Whole);
     let mut out = Vec::new();
     for line in secret.chunks(20) {
         out.extend_from_slice(&scrubber.push([line, b"\n"].concat().into()));
@@ -96,7 +96,7 @@ fn what_is_held_back_and_let_go_does_not_depend_on_how_much_of_a_guess_is_right(
         for size in [1, 7, 100, 1000] {
             let sizes = |guess: &[u8]| {
                 let text = [b"say \n", guess, b"\n and say ", guess, b"\n\n", &[b'x'; 2000], guess].concat();
-                let mut scrubber = Scrubber::new(patterns.clone(), unit);
+                let mut scrubber = StreamRedactor::new(patterns.clone(), unit);
                 let mut sizes = Vec::new();
                 for chunk in text.chunks(size) {
                     sizes.push(scrubber.push(Bytes::copy_from_slice(chunk)).len());
@@ -126,7 +126,7 @@ fn the_time_that_a_search_takes_does_not_tell_how_much_of_a_guess_is_right() {
     let mut least = vec![std::time::Duration::MAX; texts.len()];
     for round in 0..100 {
         for (least, text) in least.iter_mut().zip(&texts) {
-            let mut scrubber = Scrubber::new(gates[round % gates.len()].clone(), Unit::Whole);
+            let mut scrubber = StreamRedactor::new(gates[round % gates.len()].clone(), Unit::Whole);
             let started = std::time::Instant::now();
             std::hint::black_box(scrubber.push(text.clone()));
             *least = started.elapsed().min(*least);

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::patterns::Patterns;
-use super::stream::{Scrubber, Unit};
-use crate::guess_detector::Findings;
+use super::stream::{StreamRedactor, Unit};
+use crate::guess_detector::RedactionReport;
 
 /// Takes the agent's secrets out of the messages of one conversation.
 pub struct Conversation {
-    scrubber: Scrubber,
+    scrubber: StreamRedactor,
     patterns: Arc<Patterns>,
-    findings: Findings,
+    findings: RedactionReport,
 }
 
 impl Conversation {
-    pub(super) fn new(patterns: Arc<Patterns>, findings: Findings) -> Self {
-        Self { scrubber: Scrubber::new(patterns.clone(), Unit::Whole), patterns, findings }
+    pub(super) fn new(patterns: Arc<Patterns>, findings: RedactionReport) -> Self {
+        Self { scrubber: StreamRedactor::new(patterns.clone(), Unit::Whole), patterns, findings }
     }
 
     /// Takes the next part of a message, and gives what may leave of it, perhaps nothing. With the last part
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_secret_in_parts_of_a_message_is_found() {
         let patterns = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
-        let findings = Findings::default();
+        let findings = RedactionReport::default();
         let mut conversation = Conversation::new(patterns, findings.clone());
         let mut say =
             |text: &'static str, is_last| conversation.part(Bytes::from_static(text.as_bytes()), is_last);
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_secret_that_is_cut_by_the_ends_of_messages_is_taken_out_as_soon_as_it_is_known() {
         let patterns = Patterns::build(&[Secret::new(b"correct-horse-battery".to_vec())]);
-        let findings = Findings::default();
+        let findings = RedactionReport::default();
         let mut conversation = Conversation::new(patterns, findings.clone());
         let mut say = |text: &'static str| conversation.part(Bytes::from_static(text.as_bytes()), true);
         assert_eq!(say("it is corr"), "it is corr");

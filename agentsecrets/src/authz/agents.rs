@@ -9,10 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::clock::{Lease, Now};
-use super::registry::{self, Kept, RegistryError, VERSION};
+use super::clock::{ClockReading, Lease};
+use super::registry::{self, RegistryContent, RegistryError, VERSION};
 use super::token::{Digest, is_id};
-use crate::sys::watched_file::Reading;
+use crate::sys::watched_file::FileSource;
 use crate::types::name::{AgentName, Environment, Project, SecretName};
 
 /// The file.
@@ -73,7 +73,7 @@ impl Default for Agents {
     }
 }
 
-impl Kept for Agents {
+impl RegistryContent for Agents {
     fn version(&self) -> u32 {
         self.version
     }
@@ -103,9 +103,9 @@ impl Agents {
 
 /// The file as requests are judged by it: each question costs the same, however many agents there are.
 #[derive(Default)]
-pub(super) struct Roster {
+pub(super) struct AgentIndex {
     limits: HashMap<AgentName, Limits>,
-    tokens: HashMap<Arc<str>, Held>,
+    tokens: HashMap<Arc<str>, AgentEntry>,
 }
 
 /// What an agent may spend at most.
@@ -115,7 +115,7 @@ struct Limits {
 }
 
 /// A token as it is judged.
-pub(super) struct Held {
+pub(super) struct AgentEntry {
     pub(super) id: Arc<str>,
     pub(super) agent: AgentName,
     pub(super) digest: Digest,
@@ -125,15 +125,15 @@ pub(super) struct Held {
     pub(super) is_revoked: bool,
 }
 
-impl Roster {
-    pub(super) fn new(agents: Agents, last: Option<&Self>, now: Now) -> Self {
+impl AgentIndex {
+    pub(super) fn new(agents: Agents, last: Option<&Self>, now: ClockReading) -> Self {
         let mut roster = Self::default();
         for agent in agents.agents {
             for token in agent.tokens {
                 let id: Arc<str> = token.id.into();
                 let before = last.and_then(|last| last.tokens.get(&id)).and_then(|held| held.lease);
                 let lease = token.expires.map(|end| Lease::begin(token.issued, end, Duration::ZERO, now));
-                let held = Held {
+                let held = AgentEntry {
                     id: id.clone(),
                     agent: agent.name.clone(),
                     digest: token.sha256,
@@ -151,7 +151,7 @@ impl Roster {
     }
 
     /// The token with this id.
-    pub(super) fn token(&self, id: &str) -> Option<&Held> {
+    pub(super) fn token(&self, id: &str) -> Option<&AgentEntry> {
         self.tokens.get(id)
     }
 
@@ -166,19 +166,19 @@ impl Roster {
 /// The file, followed.
 pub(super) struct AgentsFile(pub(super) PathBuf);
 
-impl Reading for AgentsFile {
-    type Content = Roster;
+impl FileSource for AgentsFile {
+    type Content = AgentIndex;
     type Error = RegistryError;
 
-    const WHAT: &'static str = "agents";
+    const NAME: &'static str = "agents";
 
     fn text(&self) -> Result<Option<String>, RegistryError> {
         registry::text(&self.0)
     }
 
-    fn understand(&self, text: Option<&str>, last: Option<&Roster>) -> Result<Roster, RegistryError> {
+    fn parse(&self, text: Option<&str>, last: Option<&AgentIndex>) -> Result<AgentIndex, RegistryError> {
         let had = last.is_some_and(|last| !last.limits.is_empty());
-        Ok(Roster::new(registry::follow(text, &self.0, had)?, last, Now::read()))
+        Ok(AgentIndex::new(registry::follow(text, &self.0, had)?, last, ClockReading::read()))
     }
 }
 
@@ -193,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn deny_wins_and_what_is_not_registered_is_not_bounded() {
+    fn deny_wins_and_unregistered_agent_is_unbounded() {
         let text = r#"{"version":1,"agents":[
             {"name":"both","registered":"2026-01-01T00:00:00Z","allow":["A","B"],"deny":["B"]},
             {"name":"none","registered":"2026-01-01T00:00:00Z","allow":[]},
             {"name":"denied","registered":"2026-01-01T00:00:00Z","deny":["A"]}]}"#;
-        let roster = Roster::new(parsed(text).unwrap(), None, Now::read());
+        let roster = AgentIndex::new(parsed(text).unwrap(), None, ClockReading::read());
         let allows = |agent: &str| {
             ["A", "B", "C"].map(|secret| roster.allows(&agent.parse().unwrap(), &secret.parse().unwrap()))
         };
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_doubled_or_no_value_is_a_mistake_with_its_line() {
+    fn invalid_file_names_line() {
         let agent = |more: &str| {
             format!(
                 "{{\"version\":1,\"agents\":[\n{{\"name\":\"a\",\"registered\":\"2026-01-01T00:00:00Z\"{more}}}]}}"

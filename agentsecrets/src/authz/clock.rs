@@ -8,14 +8,14 @@ use jiff::Timestamp;
 
 /// One moment, on both clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Now {
+pub struct ClockReading {
     /// The wall's.
     pub wall: Timestamp,
     /// The other.
     pub steady: Instant,
 }
 
-impl Now {
+impl ClockReading {
     /// This moment.
     pub fn read() -> Self {
         Self { wall: Timestamp::now(), steady: Instant::now() }
@@ -32,7 +32,7 @@ pub struct Lease {
 impl Lease {
     /// The end of what was given at `issued` until `expires`, read of now; `passed` is how long ago that was at
     /// least, where something other than the wall's clock can tell.
-    pub fn begin(issued: Timestamp, expires: Timestamp, passed: Duration, now: Now) -> Self {
+    pub fn begin(issued: Timestamp, expires: Timestamp, passed: Duration, now: ClockReading) -> Self {
         let whole = between(issued, expires);
         let left = between(now.wall, expires).min(whole.saturating_sub(passed));
         // Beyond what the clock can show, the wall's decides alone.
@@ -48,7 +48,7 @@ impl Lease {
     }
 
     /// Whether it has ended.
-    pub fn is_over(&self, now: Now) -> bool {
+    pub fn is_over(&self, now: ClockReading) -> bool {
         now.wall >= self.expires || now.steady >= self.deadline
     }
 }
@@ -83,13 +83,13 @@ mod tests {
     proptest! {
         /// However the wall's clock is set, and however often the file is read again, nothing outlasts its ttl.
         #[test]
-        fn no_step_of_the_clock_makes_it_last_longer(
+        fn clock_step_does_not_extend_lease(
             ttl in 1_i64..5000,
             steps in prop::collection::vec((0_u64..500, -4000_i64..4000), 1..40),
         ) {
             let begin = Instant::now();
             let (mut wall, mut passed) = (0_i64, 0_u64);
-            let now = |wall: i64, passed: u64| Now { wall: at(wall), steady: begin + Duration::from_secs(passed) };
+            let now = |wall: i64, passed: u64| ClockReading { wall: at(wall), steady: begin + Duration::from_secs(passed) };
             let read = |now| Lease::begin(at(0), at(ttl), Duration::ZERO, now);
             let mut lease = read(now(0, 0));
             for (goes, step) in steps {
@@ -104,9 +104,9 @@ mod tests {
 
         /// Without steps it lasts as long as was meant, to the second.
         #[test]
-        fn it_lasts_as_long_as_was_meant(ttl in 1_u64..5000, late in 0_u64..5000, after in 0_u64..6000) {
+        fn lease_lasts_as_requested(ttl in 1_u64..5000, late in 0_u64..5000, after in 0_u64..6000) {
             let begin = Instant::now();
-            let now = |second: u64| Now { wall: at(second as i64), steady: begin + Duration::from_secs(second) };
+            let now = |second: u64| ClockReading { wall: at(second as i64), steady: begin + Duration::from_secs(second) };
             let lease = Lease::begin(at(0), at(ttl as i64), Duration::ZERO, now(late));
             let moment = late.max(after);
             prop_assert_eq!(lease.is_over(now(moment)), moment >= ttl);
@@ -114,10 +114,10 @@ mod tests {
 
         /// A process that reads of it after the clock was set back still knows how long ago it began.
         #[test]
-        fn what_is_known_to_have_passed_is_not_given_again(ttl in 1_u64..5000, passed in 0_u64..6000, back in 0_i64..9000) {
-            let now = Now { wall: at(passed as i64 - back), steady: Instant::now() };
+        fn elapsed_time_is_not_granted_again(ttl in 1_u64..5000, passed in 0_u64..6000, back in 0_i64..9000) {
+            let now = ClockReading { wall: at(passed as i64 - back), steady: Instant::now() };
             let lease = Lease::begin(at(0), at(ttl as i64), Duration::from_secs(passed), now);
-            let later = Now { wall: now.wall, steady: now.steady + Duration::from_secs(ttl.saturating_sub(passed)) };
+            let later = ClockReading { wall: now.wall, steady: now.steady + Duration::from_secs(ttl.saturating_sub(passed)) };
             prop_assert!(lease.is_over(later));
         }
     }

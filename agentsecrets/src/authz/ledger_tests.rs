@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::agents::{Agents, Issued, Registered};
-use super::sessions::{Session, Sessions, Who};
+use super::sessions::{Holder, Session, Sessions};
 use crate::authz::Admitted;
 use crate::authz::Capabilities;
 use crate::authz::Refused;
@@ -21,7 +21,7 @@ use crate::policy::capability_check::CapabilityCheck;
 use crate::policy::injection::{InjectionStyle, SecretUse};
 use crate::sys::home::Home;
 use crate::types::name::AgentName;
-use crate::types::presented::{self, Shown};
+use crate::types::presented::{self, PresentedCredentials};
 use crate::types::rejection::ErrorCode;
 use crate::types::target::{Scheme, Target};
 
@@ -36,7 +36,7 @@ fn caller(agent: Option<&str>, session: &str, cgroup: &str) -> Result<Caller, Id
 }
 
 fn in_cgroup(path: &str) -> Session {
-    Session::begin(token::new_id().unwrap(), Who::Cgroup { path: path.into() }, None, None)
+    Session::begin(token::new_id().unwrap(), Holder::Cgroup { path: path.into() }, None, None)
 }
 
 fn capabilities(agents: Agents, sessions: Vec<Session>) -> (Capabilities, tempfile::TempDir) {
@@ -74,14 +74,17 @@ fn slug(admitted: Result<Admitted, Box<Refused>>) -> Option<ErrorCode> {
 fn where_the_system_cannot_tell_a_token_does_and_nothing_else() {
     let (agents, text) = registered("coder", |_| {});
     let (capabilities, _folder) = capabilities(agents, Vec::new());
-    let shown = Shown::default().and_token(&text);
+    let shown = PresentedCredentials::default().with_token(&text);
     for error in [IdentityError::Unsupported, IdentityError::Nobody] {
         let unknown = Err(error);
         let admitted = capabilities.admit(&unknown, &shown).unwrap();
         assert_eq!(admitted.caller.agent, Some(name("coder")));
-        assert!(admitted.caller.standing.is_issued && admitted.caller.standing.token.is_some());
-        assert_eq!(slug(capabilities.admit(&unknown, &Shown::default())), Some(ErrorCode::CapabilityDenied));
-        let forged = Shown::default().and_token(&format!("{text}x"));
+        assert!(admitted.caller.attributes.is_issued && admitted.caller.attributes.token.is_some());
+        assert_eq!(
+            slug(capabilities.admit(&unknown, &PresentedCredentials::default())),
+            Some(ErrorCode::CapabilityDenied)
+        );
+        let forged = PresentedCredentials::default().with_token(&format!("{text}x"));
         assert_eq!(slug(capabilities.admit(&unknown, &forged)), Some(ErrorCode::CapabilityDenied));
     }
     // Whom the system knows for another's program, or for several, no token helps.
@@ -98,14 +101,14 @@ fn where_the_system_cannot_tell_a_token_does_and_nothing_else() {
 fn a_token_is_its_agents_and_no_other_programs() {
     let (agents, text) = registered("coder", |_| {});
     let (capabilities, _folder) = capabilities(agents, Vec::new());
-    let shown = || Shown::default().and_token(&text);
-    let admit = |agent, shown: &Shown| capabilities.admit(&caller(agent, "", "/"), shown);
+    let shown = || PresentedCredentials::default().with_token(&text);
+    let admit = |agent, shown: &PresentedCredentials| capabilities.admit(&caller(agent, "", "/"), shown);
     assert_eq!(admit(None, &shown()).unwrap().caller.agent, Some(name("coder")));
     assert!(admit(Some("coder"), &shown()).is_ok());
     assert_eq!(slug(admit(Some("other"), &shown())), Some(ErrorCode::CapabilityDenied));
-    assert_eq!(slug(admit(None, &shown().and_name("other"))), Some(ErrorCode::CapabilityDenied));
+    assert_eq!(slug(admit(None, &shown().with_name("other"))), Some(ErrorCode::CapabilityDenied));
     // Without a token a name is only said.
-    assert!(admit(None, &Shown::default().and_name("other")).unwrap().caller.agent.is_none());
+    assert!(admit(None, &PresentedCredentials::default().with_name("other")).unwrap().caller.agent.is_none());
 }
 
 #[test]
@@ -120,8 +123,10 @@ fn a_token_that_is_over_is_refused_by_its_own_name() {
     for (change, expected) in changes {
         let (agents, text) = registered("coder", change);
         let (capabilities, _folder) = capabilities(agents, Vec::new());
-        let refused =
-            capabilities.admit(&caller(None, "", "/"), &Shown::default().and_token(&text)).err().unwrap();
+        let refused = capabilities
+            .admit(&caller(None, "", "/"), &PresentedCredentials::default().with_token(&text))
+            .err()
+            .unwrap();
         assert_eq!(refused.refusal.code, expected);
         assert!(text.contains(&**refused.token.as_ref().unwrap()), "the record says which");
     }
@@ -132,22 +137,25 @@ fn who_was_in_a_session_that_ended_is_not_free_of_it() {
     let ended = Session { ended: Some(Timestamp::now()), ..in_cgroup("/a") };
     let (capabilities, _folder) = capabilities(Agents::default(), vec![ended.clone(), in_cgroup("/a/b")]);
     assert_eq!(
-        slug(capabilities.admit(&caller(None, "", "/a"), &Shown::default())),
+        slug(capabilities.admit(&caller(None, "", "/a"), &PresentedCredentials::default())),
         Some(ErrorCode::CapabilityDenied)
     );
     assert_eq!(
-        slug(capabilities.admit(&caller(None, "", "/a/c"), &Shown::default())),
+        slug(capabilities.admit(&caller(None, "", "/a/c"), &PresentedCredentials::default())),
         Some(ErrorCode::CapabilityDenied)
     );
     assert!(
-        capabilities.admit(&caller(None, "", "/a/b/c"), &Shown::default()).is_ok(),
+        capabilities.admit(&caller(None, "", "/a/b/c"), &PresentedCredentials::default()).is_ok(),
         "another holds there"
     );
-    assert!(capabilities.admit(&caller(None, "", "/ab"), &Shown::default()).is_ok(), "it was never in it");
+    assert!(
+        capabilities.admit(&caller(None, "", "/ab"), &PresentedCredentials::default()).is_ok(),
+        "it was never in it"
+    );
     // A run that was ended stays ended, whatever else was given to its programs.
     let run = &ended.id;
     assert_eq!(
-        slug(capabilities.admit(&caller(None, run, "/a/b"), &Shown::default())),
+        slug(capabilities.admit(&caller(None, run, "/a/b"), &PresentedCredentials::default())),
         Some(ErrorCode::CapabilityDenied)
     );
 }
@@ -157,7 +165,7 @@ fn a_session_of_an_earlier_boot_is_over() {
     let earlier = Session { boot: "another".into(), ..in_cgroup("/a") };
     let (capabilities, _folder) = capabilities(Agents::default(), vec![earlier]);
     assert_eq!(
-        slug(capabilities.admit(&caller(None, "", "/a"), &Shown::default())),
+        slug(capabilities.admit(&caller(None, "", "/a"), &PresentedCredentials::default())),
         Some(ErrorCode::CapabilityDenied)
     );
     assert!(!clock::boot().is_empty());
@@ -167,23 +175,23 @@ fn a_session_of_an_earlier_boot_is_over() {
 fn two_sessions_for_two_agents_make_no_caller_both() {
     let of = |agent: &str| Session { agent: Some(name(agent)), ..in_cgroup("/a") };
     let (one, _folder) = capabilities(Agents::default(), vec![of("coder")]);
-    let admitted = one.admit(&caller(None, "", "/a"), &Shown::default()).unwrap();
+    let admitted = one.admit(&caller(None, "", "/a"), &PresentedCredentials::default()).unwrap();
     assert_eq!(admitted.caller.agent, Some(name("coder")));
-    assert!(one.admit(&caller(Some("other"), "", "/a"), &Shown::default()).is_err());
+    assert!(one.admit(&caller(Some("other"), "", "/a"), &PresentedCredentials::default()).is_err());
     let (both, _folder) = capabilities(Agents::default(), vec![of("coder"), of("other")]);
-    assert!(both.admit(&caller(None, "", "/a"), &Shown::default()).is_err());
+    assert!(both.admit(&caller(None, "", "/a"), &PresentedCredentials::default()).is_err());
 }
 
 #[tokio::test]
 async fn uses_are_counted_for_every_session_that_counts_them() {
     let session = Session { uses: Some(2), ..in_cgroup("/a") };
     let (capabilities, folder) = capabilities(Agents::default(), vec![session.clone(), in_cgroup("/a")]);
-    let admit = || capabilities.admit(&caller(None, "", "/a"), &Shown::default());
+    let admit = || capabilities.admit(&caller(None, "", "/a"), &PresentedCredentials::default());
     // A count that is not there is none that is left.
     assert!(admit().is_ok(), "the other session holds");
     session_uses::begin(&Home::at(folder.path()).session_uses(&session.id)).unwrap();
     let admitted = admit().unwrap().caller;
-    assert_eq!(admitted.standing.sessions.len(), 2);
+    assert_eq!(admitted.attributes.sessions.len(), 2);
     for may in [true, true, false] {
         assert_eq!(capabilities.charge(&admitted).await.is_ok(), may);
     }
@@ -219,7 +227,7 @@ proptest! {
         let target = Target { scheme: Scheme::Https, host: HOSTS[host].parse().unwrap(), port: 443 };
         let ask = AccessRequest { target: &target, method: &Method::GET, path: "/", websocket: false, references: &[] };
         let spends = [SecretUse { name: SECRETS[secret].parse().unwrap(), style: InjectionStyle::Bearer }];
-        let allowed = capabilities.admit(&caller(None, "", "/a/b"), &Shown::default())
+        let allowed = capabilities.admit(&caller(None, "", "/a/b"), &PresentedCredentials::default())
             .is_ok_and(|admitted| capabilities.rejection(&admitted.caller, &ask, &spends).is_none());
         prop_assert_eq!(allowed, expected);
     }
@@ -235,7 +243,7 @@ proptest! {
         let (capabilities, _folder) = capabilities(Agents::default(), sessions);
         // Near the end either may be.
         prop_assume!(ages.iter().all(|age| !(98..=101).contains(age)));
-        let admitted = capabilities.admit(&caller(None, "", "/a"), &Shown::default());
+        let admitted = capabilities.admit(&caller(None, "", "/a"), &PresentedCredentials::default());
         prop_assert_eq!(admitted.is_ok(), ages.iter().any(|age| *age < 100));
     }
 }

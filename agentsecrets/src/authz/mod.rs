@@ -23,21 +23,21 @@ use crate::policy::capability_check::CapabilityCheck;
 use crate::policy::injection::SecretUse;
 use crate::sys::home::Home;
 use crate::types::name::{Environment, Project};
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 use crate::types::rejection::Rejection;
 
-pub use revocation::Held;
+pub use revocation::RevocationGuard;
 pub use state::{Admitted, Refused};
 
 use registry::RegistryError;
-use state::Ledger;
+use state::AuthzState;
 use trust::Trust;
 
 /// Everything that bounds the callers of one home. What is made by `default` bounds nobody, and lets in nobody
 /// who shows a token.
 #[derive(Default)]
 pub struct Capabilities {
-    ledger: Option<Arc<Ledger>>,
+    ledger: Option<Arc<AuthzState>>,
     trust: Option<Arc<Trust>>,
     bounds: Vec<Box<dyn CapabilityCheck>>,
 }
@@ -54,7 +54,7 @@ impl Capabilities {
         environment: &Environment,
         run: Option<Arc<str>>,
     ) -> Result<Self, RegistryError> {
-        let ledger = Ledger::open(home, project, environment, run)?;
+        let ledger = AuthzState::open(home, project, environment, run)?;
         Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
@@ -67,7 +67,7 @@ impl Capabilities {
         agents: agents::Agents,
         sessions: sessions::Sessions,
     ) -> Result<Self, RegistryError> {
-        let ledger = Arc::new(Ledger::fixed(home, agents, sessions)?);
+        let ledger = Arc::new(AuthzState::fixed(home, agents, sessions)?);
         Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
@@ -84,13 +84,13 @@ impl Capabilities {
     }
 
     /// `caller`, with what is known of it now beside what the kernel says: whether a pin holds.
-    pub fn know<'a>(&self, caller: &'a Caller) -> Cow<'a, Caller> {
+    pub fn capability_check<'a>(&self, caller: &'a Caller) -> Cow<'a, Caller> {
         let trusted = self.trust.as_ref().is_some_and(|trust| trust.holds(caller));
-        if trusted == caller.standing.trusted {
+        if trusted == caller.attributes.trusted {
             return Cow::Borrowed(caller);
         }
         let mut caller = caller.clone();
-        caller.standing.trusted = trusted;
+        caller.attributes.trusted = trusted;
         Cow::Owned(caller)
     }
 
@@ -109,19 +109,19 @@ impl Capabilities {
     pub fn admit(
         &self,
         known: &Result<Caller, IdentityError>,
-        shown: &Shown,
+        shown: &PresentedCredentials,
     ) -> Result<Admitted, Box<Refused>> {
         let mut admitted = match (&self.ledger, known) {
             (Some(ledger), _) => ledger.admit(known, shown)?,
-            (None, _) if !shown.is_nothing() => {
+            (None, _) if !shown.is_empty() => {
                 return Err(Refused::denied("tokens cannot be verified here"));
             }
-            (None, Ok(caller)) => Admitted { caller: caller.clone(), held: Held::default() },
+            (None, Ok(caller)) => Admitted { caller: caller.clone(), held: RevocationGuard::default() },
             (None, Err(error)) => {
                 return Err(Refused::denied(format!("the caller cannot be proven: {error}")));
             }
         };
-        if let Cow::Owned(known) = self.know(&admitted.caller) {
+        if let Cow::Owned(known) = self.capability_check(&admitted.caller) {
             admitted.caller = known;
         }
         Ok(admitted)
@@ -143,7 +143,7 @@ impl Capabilities {
 
     /// Why the session of the run that is served is over, if it is.
     pub fn run_over(&self) -> Option<String> {
-        self.ledger.as_ref()?.run_over()
+        self.ledger.as_ref()?.run_end_reason()
     }
 }
 

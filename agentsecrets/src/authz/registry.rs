@@ -15,14 +15,14 @@ use crate::types::failure::{Exit, Failure};
 /// The version of every file.
 pub const VERSION: u32 = 1;
 /// The largest file that is read or written, in bytes.
-const LARGEST: u64 = 16 << 20;
+const MAX_SIZE: u64 = 16 << 20;
 /// How long another process may keep it to itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is asked for.
-const TRY: Duration = Duration::from_millis(10);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a file holds.
-pub trait Kept: Serialize + DeserializeOwned + Default {
+pub trait RegistryContent: Serialize + DeserializeOwned + Default {
     /// The version that it says it has.
     fn version(&self) -> u32;
 
@@ -76,13 +76,13 @@ pub fn text(path: &Path) -> Result<Option<String>, RegistryError> {
         file => file.map_err(failed(path))?,
     };
     let mut text = String::new();
-    let length = file.take(LARGEST + 1).read_to_string(&mut text).map_err(failed(path))?;
+    let length = file.take(MAX_SIZE + 1).read_to_string(&mut text).map_err(failed(path))?;
     check_size(length, path)?;
     Ok(Some(text))
 }
 
 /// What `text`, of the file at `path`, says.
-pub fn parse<K: Kept>(text: Option<&str>, path: &Path) -> Result<K, RegistryError> {
+pub fn parse<K: RegistryContent>(text: Option<&str>, path: &Path) -> Result<K, RegistryError> {
     let Some(text) = text else { return Ok(K::default()) };
     let invalid = |line, what: String| RegistryError::Invalid { path: path.to_path_buf(), line, what };
     let kept: K = serde_json::from_str(text).map_err(|error| invalid(error.line(), error.to_string()))?;
@@ -96,7 +96,7 @@ pub fn parse<K: Kept>(text: Option<&str>, path: &Path) -> Result<K, RegistryErro
 
 /// The same of a file that is followed: `had` is whether it said something before. One that was removed then says
 /// nothing any longer of those whom it bounded.
-pub fn follow<K: Kept>(text: Option<&str>, path: &Path, had: bool) -> Result<K, RegistryError> {
+pub fn follow<K: RegistryContent>(text: Option<&str>, path: &Path, had: bool) -> Result<K, RegistryError> {
     if text.is_none() && had {
         let what = "it was removed: put it back, or start anew what serves".to_owned();
         return Err(RegistryError::Invalid { path: path.to_path_buf(), line: 0, what });
@@ -105,12 +105,12 @@ pub fn follow<K: Kept>(text: Option<&str>, path: &Path, had: bool) -> Result<K, 
 }
 
 /// What the file at `path` says now.
-pub fn read<K: Kept>(path: &Path) -> Result<K, RegistryError> {
+pub fn read<K: RegistryContent>(path: &Path) -> Result<K, RegistryError> {
     parse(text(path)?.as_deref(), path)
 }
 
 /// Changes the file at `path` by `change`, while no other process does. Where that fails, it stays as it is.
-pub fn change<K: Kept, T, E: From<RegistryError>>(
+pub fn change<K: RegistryContent, T, E: From<RegistryError>>(
     path: &Path,
     change: impl FnOnce(&mut K) -> Result<T, E>,
 ) -> Result<T, E> {
@@ -127,7 +127,7 @@ pub fn change<K: Kept, T, E: From<RegistryError>>(
 /// Held by whoever changes the file at `path`.
 fn lock(path: &Path) -> Result<File, RegistryError> {
     let file = files::append(&path.with_extension("lock")).map_err(failed(path))?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LOCK_TIMEOUT;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -135,17 +135,17 @@ fn lock(path: &Path) -> Result<File, RegistryError> {
             Err(TryLockError::WouldBlock) if Instant::now() > end => {
                 return Err(RegistryError::Busy(path.to_path_buf()));
             }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(TRY),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY_INTERVAL),
         }
     }
 }
 
 /// Refuses more than is read: what were written would be lost to whoever reads it.
 fn check_size(bytes: usize, path: &Path) -> Result<(), RegistryError> {
-    if bytes as u64 <= LARGEST {
+    if bytes as u64 <= MAX_SIZE {
         return Ok(());
     }
-    Err(failed(path)(io::Error::other(format!("it has more than {} MiB", LARGEST >> 20))))
+    Err(failed(path)(io::Error::other(format!("it has more than {} MiB", MAX_SIZE >> 20))))
 }
 
 /// What the system says of the file at `path`, as an error.
@@ -162,7 +162,7 @@ mod tests {
     #[derive(Default, Serialize, Deserialize)]
     struct Words(String);
 
-    impl Kept for Words {
+    impl RegistryContent for Words {
         fn version(&self) -> u32 {
             VERSION
         }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_large_is_neither_written_nor_read() {
+    fn oversized_file_is_neither_written_nor_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("words.json");
         let fill = |length: usize| {
@@ -183,9 +183,9 @@ mod tests {
             })
         };
         fill(3).unwrap();
-        assert!(fill(LARGEST as usize).unwrap_err().to_string().contains("more than 16 MiB"));
+        assert!(fill(MAX_SIZE as usize).unwrap_err().to_string().contains("more than 16 MiB"));
         assert_eq!(read::<Words>(&path).unwrap().0, "aaa");
-        File::create(&path).unwrap().set_len(LARGEST + 1).unwrap();
+        File::create(&path).unwrap().set_len(MAX_SIZE + 1).unwrap();
         assert!(text(&path).unwrap_err().to_string().contains("more than 16 MiB"));
     }
 }

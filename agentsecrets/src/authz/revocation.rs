@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What something is under way because of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Right {
+pub(super) enum RevocationSource {
     /// The session with this id.
     Session(Arc<str>),
     /// The agent token with this id.
@@ -17,40 +17,40 @@ pub(super) enum Right {
 }
 
 /// A right that is held.
-struct Hold {
+struct Revocation {
     over: CancellationToken,
     why: OnceLock<String>,
 }
 
 /// Every right that is held by somebody.
 #[derive(Default)]
-pub(super) struct Holds(Mutex<HashMap<Right, Weak<Hold>>>);
+pub(super) struct Revocations(Mutex<HashMap<RevocationSource, Weak<Revocation>>>);
 
 /// The rights because of which one thing is under way.
 #[derive(Clone, Default)]
-pub struct Held(Vec<Arc<Hold>>);
+pub struct RevocationGuard(Vec<Arc<Revocation>>);
 
-impl Holds {
+impl Revocations {
     /// Holds `rights`.
-    pub(super) fn hold(&self, rights: impl IntoIterator<Item = Right>) -> Held {
+    pub(super) fn hold(&self, rights: impl IntoIterator<Item = RevocationSource>) -> RevocationGuard {
         let mut rights = rights.into_iter().peekable();
         if rights.peek().is_none() {
-            return Held::default();
+            return RevocationGuard::default();
         }
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let hold = |right| {
             let place = held.entry(right).or_default();
             place.upgrade().filter(|hold| !hold.over.is_cancelled()).unwrap_or_else(|| {
-                let hold = Arc::new(Hold { over: CancellationToken::new(), why: OnceLock::new() });
+                let hold = Arc::new(Revocation { over: CancellationToken::new(), why: OnceLock::new() });
                 *place = Arc::downgrade(&hold);
                 hold
             })
         };
-        Held(rights.map(hold).collect())
+        RevocationGuard(rights.map(hold).collect())
     }
 
     /// Ends those of which `over` says why they are over.
-    pub(super) fn look(&self, over: impl Fn(&Right) -> Option<String>) {
+    pub(super) fn poll(&self, over: impl Fn(&RevocationSource) -> Option<String>) {
         let held = {
             let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             held.retain(|_, hold| hold.strong_count() > 0);
@@ -66,14 +66,14 @@ impl Holds {
     }
 }
 
-impl Held {
+impl RevocationGuard {
     /// Whether nothing of it can end.
-    pub fn is_nothing(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Why it is over, if it is.
-    pub fn over(&self) -> Option<&str> {
+    pub fn reason(&self) -> Option<&str> {
         let over = self.0.iter().find(|hold| hold.over.is_cancelled())?;
         Some(over.why.get().map_or("", String::as_str))
     }
@@ -85,7 +85,7 @@ impl Held {
         }
         let over = self.0.iter().map(|hold| Box::pin(hold.over.cancelled()));
         select_all(over).await;
-        self.over().unwrap_or_default().to_owned()
+        self.reason().unwrap_or_default().to_owned()
     }
 }
 
@@ -93,25 +93,25 @@ impl Held {
 mod tests {
     use super::*;
 
-    fn session(id: &str) -> Right {
-        Right::Session(id.into())
+    fn session(id: &str) -> RevocationSource {
+        RevocationSource::Session(id.into())
     }
 
     #[tokio::test]
-    async fn whoever_holds_what_ends_hears_why_and_others_nothing() {
-        let holds = Holds::default();
+    async fn guards_of_an_ended_session_learn_the_reason() {
+        let holds = Revocations::default();
         let (one, both) = (holds.hold([session("a")]), holds.hold([session("a"), session("b")]));
-        holds.look(|right| (*right == session("b")).then(|| "b is over".to_owned()));
+        holds.poll(|right| (*right == session("b")).then(|| "b is over".to_owned()));
         assert_eq!(both.ended().await, "b is over");
-        assert_eq!((one.over(), both.over()), (None, Some("b is over")));
-        assert!(holds.hold([]).is_nothing());
+        assert_eq!((one.reason(), both.reason()), (None, Some("b is over")));
+        assert!(holds.hold([]).is_empty());
     }
 
     #[test]
-    fn what_nobody_holds_is_not_looked_at() {
-        let holds = Holds::default();
+    fn unheld_source_is_not_polled() {
+        let holds = Revocations::default();
         drop(holds.hold([session("a")]));
-        holds.look(|_| panic!("nobody holds it"));
+        holds.poll(|_| panic!("nobody holds it"));
         assert!(holds.0.lock().unwrap().is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::sys::files;
 
 /// The most uses that can be counted.
-pub const MOST: u64 = 1_000_000;
+pub const MAX_USES: u64 = 1_000_000;
 
 /// Begins to count.
 pub fn begin(path: &Path) -> io::Result<()> {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_who_use_it_at_once_as_many_may_as_was_meant() {
+    fn concurrent_uses_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("uses");
         begin(&path).unwrap();
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_is_gone_is_no_new_one() {
+    fn missing_count_file_is_not_a_new_count() {
         let folder = tempfile::tempdir().unwrap();
         assert!(charge(&folder.path().join("uses"), 7).is_err());
     }

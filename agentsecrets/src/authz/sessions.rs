@@ -10,19 +10,19 @@ use http::Method;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::clock::{self, Lease, Now};
-use super::registry::{self, Kept, RegistryError, VERSION};
+use super::clock::{self, ClockReading, Lease};
+use super::registry::{self, RegistryContent, RegistryError, VERSION};
 use super::token::{Digest, is_id};
 use crate::authz::session_uses;
-use crate::identity::ancestry::{self, Born, Lineage};
+use crate::identity::ancestry::{self, Ancestry, ProcessStart};
 use crate::identity::{Caller, Process};
 use crate::policy::HostList;
 use crate::sys::home::Home;
-use crate::sys::watched_file::Reading;
+use crate::sys::watched_file::FileSource;
 use crate::types::name::{AgentName, SecretName};
 
 /// How long a session for a token is known after its end.
-const REMEMBERED: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+const ENDED_RETENTION: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 /// The file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Session {
     /// Its id.
     pub id: String,
     /// Whom it is for.
-    pub who: Who,
+    pub who: Holder,
     /// The agent entry that they act under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentName>,
@@ -73,7 +73,7 @@ pub struct Session {
 /// Whom a session is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Who {
+pub enum Holder {
     /// A process and those that descend from it.
     Tree {
         /// Its id.
@@ -112,7 +112,7 @@ impl Default for Sessions {
     }
 }
 
-impl Kept for Sessions {
+impl RegistryContent for Sessions {
     fn version(&self) -> u32 {
         self.version
     }
@@ -132,11 +132,11 @@ impl Kept for Sessions {
 
 impl Sessions {
     /// Forgets those whom nobody is left to be bounded by: of an earlier boot, or for what is gone.
-    pub fn forget_gone(&mut self, home: &Home) {
+    pub fn remove_expired(&mut self, home: &Home) {
         let boot = clock::boot();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sessions)
             .into_iter()
-            .partition(|session| session.boot == boot && session.who.is_there() && !session.is_long_over());
+            .partition(|session| session.boot == boot && session.who.is_alive() && !session.is_long_over());
         self.sessions = kept;
         for session in gone.into_iter().filter(|session| session.uses.is_some()) {
             let _ = std::fs::remove_file(home.session_uses(&session.id));
@@ -146,7 +146,7 @@ impl Sessions {
 
 impl Session {
     /// One that begins now, and bounds nothing yet.
-    pub fn begin(id: String, who: Who, agent: Option<AgentName>, ttl: Option<Duration>) -> Self {
+    pub fn begin(id: String, who: Holder, agent: Option<AgentName>, ttl: Option<Duration>) -> Self {
         let started = Timestamp::now();
         let expires = ttl.map(|ttl| started.saturating_add(ttl).unwrap_or(Timestamp::MAX));
         Self {
@@ -169,8 +169,8 @@ impl Session {
     fn is_long_over(&self) -> bool {
         let over = [self.ended, self.expires].into_iter().flatten().min();
         let now = Timestamp::now();
-        matches!(self.who, Who::Token { .. })
-            && over.is_some_and(|over| now.duration_since(over) > REMEMBERED)
+        matches!(self.who, Holder::Token { .. })
+            && over.is_some_and(|over| now.duration_since(over) > ENDED_RETENTION)
     }
 
     /// Why it makes no sense.
@@ -181,10 +181,10 @@ impl Session {
         for method in self.methods.iter().flatten() {
             method.parse::<Method>().map_err(|_| format!("'{}' is no method", method.escape_debug()))?;
         }
-        if self.uses.is_some_and(|uses| uses == 0 || uses > session_uses::MOST) {
-            return Err(format!("from 1 to {} uses can be counted", session_uses::MOST));
+        if self.uses.is_some_and(|uses| uses == 0 || uses > session_uses::MAX_USES) {
+            return Err(format!("from 1 to {} uses can be counted", session_uses::MAX_USES));
         }
-        if let Who::Cgroup { path } | Who::Run { cgroup: path } = &self.who
+        if let Holder::Cgroup { path } | Holder::Run { cgroup: path } = &self.who
             && !(path.len() > 1 && path.starts_with('/') && !path.ends_with('/'))
         {
             return Err("a cgroup is a path such as /agents.slice".to_owned());
@@ -193,15 +193,15 @@ impl Session {
     }
 }
 
-impl Who {
+impl Holder {
     /// Whether those are there, as far as can be seen.
-    pub fn is_there(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         match self {
-            Who::Tree { pid, start_time, .. } => ancestry::lives((*pid, *start_time)),
-            Who::Run { cgroup } | Who::Cgroup { path: cgroup } => {
+            Holder::Tree { pid, start_time, .. } => ancestry::lives((*pid, *start_time)),
+            Holder::Run { cgroup } | Holder::Cgroup { path: cgroup } => {
                 hierarchy().is_none_or(|root| root.join(cgroup.trim_start_matches('/')).is_dir())
             }
-            Who::Container { .. } | Who::Token { .. } => true,
+            Holder::Container { .. } | Holder::Token { .. } => true,
         }
     }
 }
@@ -220,10 +220,10 @@ pub fn hierarchy() -> Option<PathBuf> {
 
 /// The file as requests are judged by it: each question costs the same, however many sessions there are.
 #[derive(Default)]
-pub(super) struct Roll {
+pub(super) struct SessionIndex {
     boot: String,
     by_id: HashMap<Arc<str>, Arc<Entry>>,
-    trees: HashMap<Born, Vec<Arc<Entry>>>,
+    trees: HashMap<ProcessStart, Vec<Arc<Entry>>>,
     cgroups: HashMap<String, Vec<Arc<Entry>>>,
     containers: HashMap<String, Vec<Arc<Entry>>>,
 }
@@ -237,11 +237,11 @@ pub(super) struct Entry {
     lease: Option<Lease>,
 }
 
-impl Roll {
+impl SessionIndex {
     ///
     /// # Errors
     /// When a session names hosts that are none.
-    pub(super) fn new(sessions: Sessions, last: Option<&Self>, now: Now) -> Result<Self, String> {
+    pub(super) fn new(sessions: Sessions, last: Option<&Self>, now: ClockReading) -> Result<Self, String> {
         let mut roll = Self { boot: clock::boot(), ..Self::default() };
         let uptime = clock::uptime();
         for session in sessions.sessions {
@@ -258,14 +258,16 @@ impl Roll {
                 session,
             });
             match &entry.session.who {
-                Who::Tree { pid, start_time, .. } => {
+                Holder::Tree { pid, start_time, .. } => {
                     roll.trees.entry((*pid, *start_time)).or_default().push(entry.clone());
                 }
-                Who::Cgroup { path } | Who::Run { cgroup: path } => {
+                Holder::Cgroup { path } | Holder::Run { cgroup: path } => {
                     roll.cgroups.entry(path.clone()).or_default().push(entry.clone());
                 }
-                Who::Container { id } => roll.containers.entry(id.clone()).or_default().push(entry.clone()),
-                Who::Token { .. } => {}
+                Holder::Container { id } => {
+                    roll.containers.entry(id.clone()).or_default().push(entry.clone())
+                }
+                Holder::Token { .. } => {}
             }
             roll.by_id.insert(entry.id.clone(), entry);
         }
@@ -282,10 +284,10 @@ impl Roll {
         let process = &caller.process;
         let mut found = Vec::new();
         if !self.trees.is_empty() {
-            let standing = &caller.standing;
-            let line = standing.lineage.get_or_init(|| Lineage::of(process).then(standing.asked_by));
+            let standing = &caller.attributes;
+            let line = standing.lineage.get_or_init(|| Ancestry::of(process).then(standing.asked_by));
             found.extend(line.iter().filter_map(|born| self.trees.get(born)).flatten());
-            found.retain(|entry| entry.is_in_its_container(process));
+            found.retain(|entry| entry.is_in_container(process));
         }
         if !self.cgroups.is_empty() {
             let mut path = process.cgroup.as_str();
@@ -303,7 +305,7 @@ impl Roll {
     }
 
     /// Why `entry` does not hold any longer.
-    pub(super) fn over(&self, entry: &Entry, now: Now) -> Option<&'static str> {
+    pub(super) fn over(&self, entry: &Entry, now: ClockReading) -> Option<&'static str> {
         let session = &entry.session;
         if session.ended.is_some() {
             Some("somebody ended it")
@@ -311,7 +313,7 @@ impl Roll {
             Some("its time is over")
         } else if session.boot != self.boot {
             Some("the machine was started anew")
-        } else if let Who::Tree { pid, start_time, .. } = session.who
+        } else if let Holder::Tree { pid, start_time, .. } = session.who
             && !ancestry::lives((pid, start_time))
         {
             Some("the process that it was for has ended")
@@ -322,9 +324,9 @@ impl Roll {
 }
 
 impl Entry {
-    fn is_in_its_container(&self, process: &Process) -> bool {
+    fn is_in_container(&self, process: &Process) -> bool {
         match &self.session.who {
-            Who::Tree { container: Some(own), .. } => {
+            Holder::Tree { container: Some(own), .. } => {
                 process.container().is_some_and(|container| container.id == own)
             }
             _ => true,
@@ -335,19 +337,19 @@ impl Entry {
 /// The file, followed.
 pub(super) struct SessionsFile(pub(super) PathBuf);
 
-impl Reading for SessionsFile {
-    type Content = Roll;
+impl FileSource for SessionsFile {
+    type Content = SessionIndex;
     type Error = RegistryError;
 
-    const WHAT: &'static str = "sessions";
+    const NAME: &'static str = "sessions";
 
     fn text(&self) -> Result<Option<String>, RegistryError> {
         registry::text(&self.0)
     }
 
-    fn understand(&self, text: Option<&str>, last: Option<&Roll>) -> Result<Roll, RegistryError> {
+    fn parse(&self, text: Option<&str>, last: Option<&SessionIndex>) -> Result<SessionIndex, RegistryError> {
         let had = last.is_some_and(|last| !last.by_id.is_empty());
-        let roll = Roll::new(registry::follow(text, &self.0, had)?, last, Now::read());
+        let roll = SessionIndex::new(registry::follow(text, &self.0, had)?, last, ClockReading::read());
         roll.map_err(|what| RegistryError::Invalid { path: self.0.clone(), line: 0, what })
     }
 }

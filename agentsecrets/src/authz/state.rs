@@ -4,11 +4,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::agents::{AgentsFile, Held as Token, Roster};
-use super::clock::Now;
+use super::agents::{AgentEntry as Token, AgentIndex, AgentsFile};
+use super::clock::ClockReading;
 use super::registry::RegistryError;
-use super::sessions::{Entry, Roll, SessionsFile, Who};
-use crate::authz::revocation::{Held, Holds, Right};
+use super::sessions::{Entry, Holder, SessionIndex, SessionsFile};
+use crate::authz::revocation::{RevocationGuard, RevocationSource, Revocations};
 use crate::authz::session_uses;
 use crate::authz::token;
 use crate::identity::{Caller, IdentityError};
@@ -16,24 +16,24 @@ use crate::policy::access_request::AccessRequest;
 use crate::policy::injection::SecretUse;
 use crate::sys::files::private_folder;
 use crate::sys::home::Home;
-use crate::sys::watched_file::Followed;
+use crate::sys::watched_file::WatchedFile;
 use crate::types::name::{AgentName, Environment, Project};
-use crate::types::presented::{self, Shown};
+use crate::types::presented::{self, PresentedCredentials};
 use crate::types::rejection::{ErrorCode, Rejection};
 
 /// How often what is under way is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The files of one home, and for which project and environment they are asked.
-pub(super) struct Ledger {
-    agents: Followed<AgentsFile>,
-    sessions: Followed<SessionsFile>,
+pub(super) struct AuthzState {
+    agents: WatchedFile<AgentsFile>,
+    sessions: WatchedFile<SessionsFile>,
     home: Home,
     project: Project,
     environment: Environment,
     /// The session of the run that is served: without it nobody is.
     run: Option<Arc<str>>,
-    holds: Holds,
+    holds: Revocations,
 }
 
 /// A caller with everything that it was given.
@@ -41,7 +41,7 @@ pub struct Admitted {
     /// Who it is.
     pub caller: Caller,
     /// What ends when what it was given does.
-    pub held: Held,
+    pub held: RevocationGuard,
 }
 
 /// Why a caller is not let in.
@@ -75,7 +75,7 @@ impl Refused {
     }
 }
 
-impl Ledger {
+impl AuthzState {
     /// Reads the files of `home` and follows them.
     pub(super) fn open(
         home: &Home,
@@ -89,16 +89,16 @@ impl Ledger {
             tracing::warn!(%error, "the folder of agents and sessions cannot be made");
         }
         let ledger = Arc::new(Self {
-            agents: Followed::open(&agents, AgentsFile(agents.clone()))?,
-            sessions: Followed::open(&sessions, SessionsFile(sessions.clone()))?,
+            agents: WatchedFile::open(&agents, AgentsFile(agents.clone()))?,
+            sessions: WatchedFile::open(&sessions, SessionsFile(sessions.clone()))?,
             home: home.clone(),
             project: project.clone(),
             environment: environment.clone(),
             run,
-            holds: Holds::default(),
+            holds: Revocations::default(),
         });
         let weak = Arc::downgrade(&ledger);
-        std::thread::Builder::new().name("sessions".to_owned()).spawn(move || keep_looking(&weak))?;
+        std::thread::Builder::new().name("sessions".to_owned()).spawn(move || poll_revocations(&weak))?;
         Ok(ledger)
     }
 
@@ -108,27 +108,27 @@ impl Ledger {
         agents: super::agents::Agents,
         sessions: super::sessions::Sessions,
     ) -> Result<Self, RegistryError> {
-        let now = Now::read();
-        let roll = Roll::new(sessions, None, now);
+        let now = ClockReading::read();
+        let roll = SessionIndex::new(sessions, None, now);
         let invalid = |what| RegistryError::Invalid { path: home.sessions(), line: 0, what };
         Ok(Self {
-            agents: Followed::fixed(Roster::new(agents, None, now)),
-            sessions: Followed::fixed(roll.map_err(invalid)?),
+            agents: WatchedFile::fixed(AgentIndex::new(agents, None, now)),
+            sessions: WatchedFile::fixed(roll.map_err(invalid)?),
             home: home.clone(),
             project: Project::default(),
             environment: Environment::default(),
             run: None,
-            holds: Holds::default(),
+            holds: Revocations::default(),
         })
     }
 
-    fn roster(&self) -> Result<Arc<Roster>, String> {
+    fn agents(&self) -> Result<Arc<AgentIndex>, String> {
         let mistake = self.agents.last_error();
         mistake
             .map_or_else(|| Ok(self.agents.get()), |error| Err(format!("the agents cannot be read: {error}")))
     }
 
-    fn roll(&self) -> Result<Arc<Roll>, String> {
+    fn sessions(&self) -> Result<Arc<SessionIndex>, String> {
         let mistake = self.sessions.last_error();
         mistake.map_or_else(
             || Ok(self.sessions.get()),
@@ -140,47 +140,47 @@ impl Ledger {
     pub(super) fn admit(
         &self,
         known: &Result<Caller, IdentityError>,
-        shown: &Shown,
+        shown: &PresentedCredentials,
     ) -> Result<Admitted, Box<Refused>> {
         if shown.is_bad {
             return Err(Refused::denied("what was shown is no token of AgentSecrets, or more than one"));
         }
-        let now = Now::read();
-        let roll = self.roll().map_err(Refused::denied)?;
+        let now = ClockReading::read();
+        let roll = self.sessions().map_err(Refused::denied)?;
         let session = shown.session.as_ref().map(|text| self.session_of(&roll, text, now)).transpose()?;
         let (caller, agent, token) = match &shown.agent {
-            None => (vouched(known, session.is_some())?, None, None),
+            None => (authenticate(known, session.is_some())?, None, None),
             Some(text) => {
-                let roster = self.roster().map_err(Refused::denied)?;
+                let roster = self.agents().map_err(Refused::denied)?;
                 let token = self.token_of(&roster, text, now)?;
-                let caller = vouched(known, true).map_err(|refused| refused.of_token(&token.id))?;
+                let caller = authenticate(known, true).map_err(|refused| refused.of_token(&token.id))?;
                 (caller, Some(token.agent.clone()), Some(token.id.clone()))
             }
         };
         let mut admitted =
-            self.seat(&roll, caller, session, agent, token.as_ref(), shown, now).map_err(|refused| {
+            self.attach(&roll, caller, session, agent, token.as_ref(), shown, now).map_err(|refused| {
                 match &token {
                     Some(id) => refused.of_token(id),
                     None => refused,
                 }
             })?;
-        let sessions = admitted.caller.standing.sessions.iter().cloned().map(Right::Session);
-        admitted.held = self.holds.hold(sessions.chain(token.clone().map(Right::Token)));
-        admitted.caller.standing.token = token;
+        let sessions = admitted.caller.attributes.sessions.iter().cloned().map(RevocationSource::Session);
+        admitted.held = self.holds.hold(sessions.chain(token.clone().map(RevocationSource::Token)));
+        admitted.caller.attributes.token = token;
         Ok(admitted)
     }
 
     /// Puts `caller` into its sessions, of which `session` is the one whose token it showed.
     #[expect(clippy::too_many_arguments, reason = "one step of `admit`, which has found all of them")]
-    fn seat(
+    fn attach(
         &self,
-        roll: &Roll,
+        roll: &SessionIndex,
         mut caller: Caller,
         session: Option<Arc<Entry>>,
         agent: Option<AgentName>,
         token: Option<&Arc<str>>,
-        shown: &Shown,
-        now: Now,
+        shown: &PresentedCredentials,
+        now: ClockReading,
     ) -> Result<Admitted, Box<Refused>> {
         if let Some(run) = &self.run
             && roll.get(run).is_none()
@@ -194,7 +194,7 @@ impl Ledger {
             let name: AgentName = name.parse().map_err(|_| Refused::denied("there is no such agent"))?;
             act_as(&mut caller, &name, "what was said")?;
         }
-        let own = if caller.standing.is_issued { Vec::new() } else { roll.of(&caller) };
+        let own = if caller.attributes.is_issued { Vec::new() } else { roll.of(&caller) };
         let mut live: Vec<Arc<Entry>> = Vec::with_capacity(own.len());
         let mut ended = None;
         for entry in own.into_iter().chain(session) {
@@ -220,12 +220,17 @@ impl Ledger {
         {
             caller.session = newest.id.clone();
         }
-        caller.standing.sessions = live.into_iter().map(|entry| entry.id.clone()).collect();
-        Ok(Admitted { caller, held: Held::default() })
+        caller.attributes.sessions = live.into_iter().map(|entry| entry.id.clone()).collect();
+        Ok(Admitted { caller, held: RevocationGuard::default() })
     }
 
     /// The good token that `text` is.
-    fn token_of<'r>(&self, roster: &'r Roster, text: &str, now: Now) -> Result<&'r Token, Box<Refused>> {
+    fn token_of<'r>(
+        &self,
+        roster: &'r AgentIndex,
+        text: &str,
+        now: ClockReading,
+    ) -> Result<&'r Token, Box<Refused>> {
         let token = token::id(text, presented::AGENT).and_then(|id| roster.token(id));
         // Which part of it is wrong is nobody's business.
         let token = token
@@ -252,10 +257,15 @@ impl Ledger {
     }
 
     /// The live session whose token `text` is.
-    fn session_of(&self, roll: &Roll, text: &str, now: Now) -> Result<Arc<Entry>, Box<Refused>> {
+    fn session_of(
+        &self,
+        roll: &SessionIndex,
+        text: &str,
+        now: ClockReading,
+    ) -> Result<Arc<Entry>, Box<Refused>> {
         let entry = token::id(text, presented::SESSION)
             .and_then(|id| roll.get(id))
-            .filter(|entry| matches!(&entry.session.who, Who::Token { sha256 } if sha256.is_of(text)));
+            .filter(|entry| matches!(&entry.session.who, Holder::Token { sha256 } if sha256.is_of(text)));
         let entry = entry.ok_or_else(|| Refused::denied("this is no session token that was issued here"))?;
         match roll.over(entry, now).or_else(|| self.used_up(entry)) {
             Some(why) => Err(over(entry, why)),
@@ -281,7 +291,7 @@ impl Ledger {
     ) -> Option<Rejection> {
         let denied = |message: String| Some(Rejection::new(ErrorCode::CapabilityDenied, message));
         if let (Some(agent), false) = (&caller.agent, spends.is_empty()) {
-            let roster = match self.roster() {
+            let roster = match self.agents() {
                 Ok(roster) => roster,
                 Err(why) => return denied(why),
             };
@@ -292,14 +302,14 @@ impl Ledger {
                 ));
             }
         }
-        if caller.standing.sessions.is_empty() {
+        if caller.attributes.sessions.is_empty() {
             return None;
         }
-        let roll = match self.roll() {
+        let roll = match self.sessions() {
             Ok(roll) => roll,
             Err(why) => return denied(why),
         };
-        for id in &caller.standing.sessions {
+        for id in &caller.attributes.sessions {
             let Some(entry) = roll.get(id) else { return denied(format!("session {id} has ended")) };
             let bounded = |what: String| denied(format!("session {id} does not include {what}"));
             if entry.hosts.as_ref().is_some_and(|hosts| !hosts.covers(&ask.target.host)) {
@@ -322,8 +332,8 @@ impl Ledger {
     /// Counts a use of every session of `caller` whose uses are counted. Blocks.
     pub(super) fn charge(&self, caller: &Caller) -> Result<(), Rejection> {
         let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, message);
-        for id in &caller.standing.sessions {
-            let roll = self.roll().map_err(denied)?;
+        for id in &caller.attributes.sessions {
+            let roll = self.sessions().map_err(denied)?;
             let entry = roll.get(id).ok_or_else(|| denied(format!("session {id} has ended")))?;
             let Some(most) = entry.session.uses else { continue };
             match session_uses::charge(&self.home.session_uses(id), most) {
@@ -343,22 +353,22 @@ impl Ledger {
     pub(super) fn counts(&self, caller: &Caller) -> bool {
         let roll = self.sessions.get();
         let counts = |id: &Arc<str>| roll.get(id).is_none_or(|entry| entry.session.uses.is_some());
-        caller.standing.sessions.iter().any(counts)
+        caller.attributes.sessions.iter().any(counts)
     }
 
     /// Whether the session of the run that is served is over, and why.
-    pub(super) fn run_over(&self) -> Option<String> {
+    pub(super) fn run_end_reason(&self) -> Option<String> {
         // A file that cannot be read refuses everything, and does not say that the run is to end.
-        self.roll().ok()?;
-        self.over(&Right::Session(self.run.clone()?))
+        self.sessions().ok()?;
+        self.over(&RevocationSource::Session(self.run.clone()?))
     }
 
     /// Why a right is over.
-    fn over(&self, right: &Right) -> Option<String> {
-        let now = Now::read();
+    fn over(&self, right: &RevocationSource) -> Option<String> {
+        let now = ClockReading::read();
         match right {
-            Right::Session(id) => {
-                let why = match self.roll() {
+            RevocationSource::Session(id) => {
+                let why = match self.sessions() {
                     Ok(roll) => roll
                         .get(id)
                         .map_or(Some("it is not known any longer"), |entry| roll.over(entry, now))?
@@ -367,7 +377,7 @@ impl Ledger {
                 };
                 Some(format!("session_ended: session {id}: {why}"))
             }
-            Right::Token(id) => match self.roster() {
+            RevocationSource::Token(id) => match self.agents() {
                 Ok(roster) => match roster.token(id) {
                     Some(token) => token_over(token, now)
                         .map(|refusal| format!("{}: {}", refusal.code.as_str(), refusal.message)),
@@ -380,7 +390,7 @@ impl Ledger {
 }
 
 /// `known`, or whom a token makes known where the system cannot.
-fn vouched(known: &Result<Caller, IdentityError>, by_token: bool) -> Result<Caller, Box<Refused>> {
+fn authenticate(known: &Result<Caller, IdentityError>, by_token: bool) -> Result<Caller, Box<Refused>> {
     match known {
         Ok(caller) => Ok(caller.clone()),
         Err(IdentityError::Nobody | IdentityError::Unsupported) if by_token => Ok(Caller::issued()),
@@ -405,7 +415,7 @@ fn over(entry: &Entry, why: &str) -> Box<Refused> {
     Refused::denied(format!("session {} has ended: {why}", entry.id)).of_session(&entry.id)
 }
 
-fn token_over(token: &Token, now: Now) -> Option<Rejection> {
+fn token_over(token: &Token, now: ClockReading) -> Option<Rejection> {
     let id = &token.id;
     if token.is_revoked {
         return Some(Rejection::new(ErrorCode::TokenRevoked, format!("token {id} was revoked")));
@@ -414,10 +424,10 @@ fn token_over(token: &Token, now: Now) -> Option<Rejection> {
     is_over.then(|| Rejection::new(ErrorCode::CapabilityDenied, format!("token {id} has expired")))
 }
 
-fn keep_looking(ledger: &Weak<Ledger>) {
+fn poll_revocations(ledger: &Weak<AuthzState>) {
     while let Some(ledger) = ledger.upgrade() {
-        ledger.holds.look(|right| ledger.over(right));
+        ledger.holds.poll(|right| ledger.over(right));
         drop(ledger);
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

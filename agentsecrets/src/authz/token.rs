@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_names_its_id_and_only_its_whole_text_is_it() {
+    fn token_names_its_id_and_only_whole_text_matches() {
         let minted = mint("as_agent_").unwrap();
         assert_eq!(id(&minted.text, "as_agent_"), Some(&*minted.id));
         assert_eq!(id(&minted.text, "as_sess_"), None);
@@ -131,14 +131,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_else_is_a_token(text in "(as_agent_)?[0-9a-f]{0,17}_?[ -~]{0,50}") {
+        fn other_text_is_not_a_token(text in "(as_agent_)?[0-9a-f]{0,17}_?[ -~]{0,50}") {
             let minted = mint("as_agent_").unwrap();
             prop_assert!(!minted.digest.is_of(&text));
             prop_assert!(id(&text, "as_agent_").is_none_or(is_id));
         }
 
         #[test]
-        fn a_digest_is_64_digits_of_hex(text in prop_oneof!["[0-9a-f]{64}", "[0-9a-gA-F]{62,66}"]) {
+        fn digest_is_64_hex_digits(text in prop_oneof!["[0-9a-f]{64}", "[0-9a-gA-F]{62,66}"]) {
             let good = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             prop_assert_eq!(Digest::try_from(text).is_ok(), good);
         }

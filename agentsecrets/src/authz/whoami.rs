@@ -4,15 +4,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::Capabilities;
-use crate::identity::process_details::{Ancestor, Look};
-use crate::identity::{Caller, IdentityError, Process, ProcessFacts, Standing};
+use crate::identity::process_details::{Ancestor, ProcessDetails};
+use crate::identity::{Caller, CallerAttributes, IdentityError, Process, ProcessFacts};
 use crate::policy::Policy;
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 
 /// A program, as we know it. To the program itself nothing of this is a secret: it names no rule, no secret
 /// but those of its own pins, and no other agent.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Known {
+pub struct CallerReport {
     /// What the kernel says of it.
     #[serde(flatten)]
     pub process: ProcessFacts,
@@ -37,33 +37,34 @@ pub struct Known {
 ///
 /// # Errors
 /// When it cannot be looked at.
-pub fn known(
+pub fn report(
     process: Process,
     caller: &Caller,
     policy: &Policy,
     capabilities: &Capabilities,
-    look: &dyn Look,
+    look: &dyn ProcessDetails,
     within: impl Fn(&Ancestor) -> bool,
-) -> Result<Known, IdentityError> {
+) -> Result<CallerReport, IdentityError> {
     let ancestry = look.ancestry(&process)?.into_iter().take_while(within).collect();
-    let (pod, spiffe) = (caller.standing.pod.clone(), caller.standing.spiffe.clone());
-    let standing = Standing { pod, spiffe, asked_by: caller.standing.asked_by, ..Standing::default() };
-    let caller = Caller { process: process.into(), standing, ..caller.clone() };
-    let admitted = capabilities.admit(&Ok(caller.clone()), &Shown::default());
+    let (pod, spiffe) = (caller.attributes.pod.clone(), caller.attributes.spiffe.clone());
+    let standing =
+        CallerAttributes { pod, spiffe, asked_by: caller.attributes.asked_by, ..CallerAttributes::default() };
+    let caller = Caller { process: process.into(), attributes: standing, ..caller.clone() };
+    let admitted = capabilities.admit(&Ok(caller.clone()), &PresentedCredentials::default());
     let (caller, refused) = match admitted {
         Ok(admitted) => (admitted.caller, None),
         Err(refused) => (caller, Some(refused.refusal)),
     };
-    let trust = capabilities.trust().map(|trust| trust.standing(&caller));
+    let trust = capabilities.trust().map(|trust| trust.verdict(&caller));
     let agent = refused.map_or_else(|| policy.agent_for(&caller), Err);
-    Ok(Known {
+    Ok(CallerReport {
         process: (&caller).into(),
         ancestry,
         agent: agent.as_ref().ok().map(|agent| agent.name().to_string()),
         no_agent: agent.err().map(|refusal| refusal.message),
-        trusted: caller.standing.trusted,
+        trusted: caller.attributes.trusted,
         trust: trust.map_or_else(String::new, |standing| standing.why()),
-        sessions: caller.standing.sessions.iter().map(ToString::to_string).collect(),
+        sessions: caller.attributes.sessions.iter().map(ToString::to_string).collect(),
         session: Some(caller.session.to_string()).filter(|session| !session.is_empty()),
     })
 }

@@ -14,34 +14,34 @@ use crate::pipeline::{CallerResult, ConnectionContext, Pipeline};
 use crate::server::builder::{PipelineBuilder, watch};
 use crate::types::body::Body;
 use crate::types::failure::{Exit, Failure};
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 use crate::types::target::Claim;
 
 /// The pipeline, with the caller of its requests.
 pub(crate) struct LocalSender {
     pipeline: Arc<Pipeline>,
     caller: CallerResult,
-    shown: Shown,
+    shown: PresentedCredentials,
 }
 
 impl LocalSender {
     /// A sender for a single request of `caller`.
     pub(crate) fn for_one_request(builder: &PipelineBuilder, caller: Result<Caller, IdentityError>) -> Self {
         let (pipeline, _) = builder.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
-        Self { pipeline, caller: Arc::new(caller), shown: Shown::default() }
+        Self { pipeline, caller: Arc::new(caller), shown: PresentedCredentials::default() }
     }
 
     /// A sender that follows changes of policy and store. It must be created inside the runtime.
     pub(crate) fn long_lived(builder: &PipelineBuilder, caller: Result<Caller, IdentityError>) -> Self {
         let (pipeline, wallets) = builder.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
         watch(&builder.policy, builder.store.clone(), &wallets);
-        Self { pipeline, caller: Arc::new(caller), shown: Shown::default() }
+        Self { pipeline, caller: Arc::new(caller), shown: PresentedCredentials::default() }
     }
 
     /// The same sender, with an agent token.
     #[must_use]
     pub(crate) fn with_token(mut self, token: &str) -> Self {
-        self.shown = self.shown.and_token(token);
+        self.shown = self.shown.with_token(token);
         self
     }
 

@@ -137,7 +137,7 @@ mod tests {
             wire.extensions_mut().clear();
             let (here, wire) = (read(here, 4096), read(wire, 4096).with_remote_rejection());
             let (one, other) = (here.failure.unwrap(), wire.failure.unwrap());
-            assert_eq!((one.what(), one.exit()), (other.what(), other.exit()));
+            assert_eq!((one.message(), one.exit()), (other.message(), other.exit()));
             assert_eq!(here.rejection.unwrap().code, wire.rejection.unwrap().code);
         }
     }

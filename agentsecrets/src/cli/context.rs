@@ -8,9 +8,9 @@ use super::scope::Scope;
 use super::scope::project_file::ProjectFile;
 use crate::config::Config;
 #[cfg(target_os = "linux")]
-use crate::identity::started_us_as;
+use crate::identity::parent_caller;
 use crate::identity::{Caller, IdentityError, Process};
-use crate::identity::{who_started_us, who_started_us_as};
+use crate::identity::{parent_process, parent_process_with};
 #[cfg(target_os = "linux")]
 use crate::operator::invocation::Invocation;
 use crate::store::Key;
@@ -129,16 +129,16 @@ impl Context {
         match &self.invocation {
             Some(invocation) => {
                 let started_by = invocation.parent.clone().ok_or(IdentityError::Nobody)?;
-                started_us_as(started_by, invocation.uid, agent)
+                parent_caller(started_by, invocation.uid, agent)
             }
-            None => who_started_us_as(agent).await,
+            None => parent_process_with(agent).await,
         }
     }
 
     /// The process that started this command, as a caller that selects the policy entry `agent`.
     #[cfg(not(target_os = "linux"))]
     pub(super) async fn caller_as_agent(&self, agent: Option<AgentName>) -> Result<Caller, IdentityError> {
-        who_started_us_as(agent).await
+        parent_process_with(agent).await
     }
 
     /// The store key of the secret `name` in this project and environment.
@@ -185,5 +185,5 @@ impl Context {
 /// The process that started us, as the kernel reports it.
 fn calling_process() -> Option<Arc<Process>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
-    runtime.block_on(who_started_us()).ok().map(Arc::new)
+    runtime.block_on(parent_process()).ok().map(Arc::new)
 }

@@ -12,7 +12,7 @@ use crate::cli::output::table;
 use crate::cli::output::{print_bytes, print_json};
 use crate::cli::records;
 use crate::cli::stores::open_store_to_write;
-use crate::store::{Entry, Key, Store, StoreError, Stores};
+use crate::store::{ChainedStore, Entry, Key, Store, StoreError};
 use crate::types::failure::{Exit, Failure};
 use crate::types::name::{Environment, SecretName};
 
@@ -167,14 +167,14 @@ fn transfer_all(transfer: &Transfer, merge: bool, context: &Context) -> Result<E
 
 /// Copies each secret from its first key to its second, and returns their number.
 pub(super) fn copy(
-    stores: &Stores,
+    stores: &ChainedStore,
     keys: impl Iterator<Item = (Key, Key, Option<String>)>,
 ) -> Result<usize, StoreError> {
     let mut count = 0;
     for (from, to, placeholder) in keys {
         // It was removed after it was listed.
         let Some(value) = stores.get(&from)? else { continue };
-        stores.put(&to, value, placeholder.as_deref())?;
+        stores.set_in_first(&to, value, placeholder.as_deref())?;
         count += 1;
     }
     Ok(count)

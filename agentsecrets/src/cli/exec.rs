@@ -16,7 +16,7 @@ use crate::cli::records;
 use crate::cli::stores::open_store;
 use crate::config::Config;
 use crate::identity::Caller;
-use crate::identity::look_closer;
+use crate::identity::process_details;
 use crate::store::{Key, Store};
 use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::SecretName;
@@ -74,7 +74,7 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
     let (values, errors) = match look_up(&request, context) {
         Ok(found) => found,
         Err(failure) => {
-            let written = pending.finish(records::export_failed(Status::Error, failure.what()));
+            let written = pending.finish(records::export_failed(Status::Error, failure.message()));
             return Err(written
                 .context("this is not recorded")
                 .map_or_else(|unrecorded| unrecorded, |()| failure));
@@ -87,13 +87,13 @@ pub(super) fn run(_args: Args, context: &Context) -> Result<ExitCode, Failure> {
         pending.finish(ended).context("this is not recorded")?;
         return write_response(&[], errors);
     }
-    pending.handed_over(values.iter().map(|(name, _)| name), "exec_provider");
+    pending.exports(values.iter().map(|(name, _)| name), "exec_provider");
     denied().for_each(|name| pending.note(format!("{name} was not given")));
     pending.intent().context("no value is given")?;
     let answered = write_response(&values, errors);
     let outcome = match &answered {
         Ok(_) => records::export_done(),
-        Err(failure) => records::export_failed(Status::Error, failure.what()),
+        Err(failure) => records::export_failed(Status::Error, failure.message()),
     };
     pending.finish(outcome).context("the end of this is not recorded")?;
     answered
@@ -169,7 +169,7 @@ fn open_trust(context: &Context) -> Result<Trust, Failure> {
     let config = Config::load(&context.home.config())
         .context("the configuration is not valid")
         .map_err(|failure| failure.hint("agentsecrets doctor"))?;
-    let trust = Trust::open(&context.home.trust(), config.require_trust, look_closer());
+    let trust = Trust::open(&context.home.trust(), config.require_trust, process_details());
     trust.map_err(|error| Failure::from_error(error).hint("agentsecrets trust list"))
 }
 

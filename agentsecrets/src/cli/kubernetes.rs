@@ -18,8 +18,8 @@ use crate::kubernetes::certificate_rotation::{self, CertificateTargets};
 use crate::kubernetes::sidecar_template::TemplateFile;
 use crate::kubernetes::webhook::Webhook;
 use crate::launch::node::{self, NodeConfig, NodeStatus};
-use crate::sys::Ending;
-use crate::sys::watched_file::Followed;
+use crate::sys::ShutdownListener;
+use crate::sys::watched_file::WatchedFile;
 use crate::tls;
 use crate::types::failure::{ErrorContext, Exit, Failure};
 
@@ -187,7 +187,7 @@ fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
 }
 
 async fn webhook(args: WebhookArgs) -> Result<(), Failure> {
-    let sidecar = Followed::open(&args.sidecar, TemplateFile(args.sidecar.clone()))
+    let sidecar = WatchedFile::open(&args.sidecar, TemplateFile(args.sidecar.clone()))
         .context("the sidecar template is not valid")?;
     let listener = tokio::net::TcpListener::bind(args.listen).await;
     let listener = listener.context(format!("cannot listen on {}", args.listen))?;
@@ -210,7 +210,7 @@ async fn webhook(args: WebhookArgs) -> Result<(), Failure> {
         _ => return Err(Failure::new(Exit::Usage, "--certificate and --key, or --secret, are required")),
     }
     let stop = CancellationToken::new();
-    let mut ending = Ending::listen().context("cannot wait for signals")?;
+    let mut ending = ShutdownListener::listen().context("cannot wait for signals")?;
     let cancelled = stop.clone();
     tokio::spawn(async move {
         ending.asked().await;

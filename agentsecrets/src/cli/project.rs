@@ -16,7 +16,7 @@ use crate::cli::output::table;
 use crate::cli::output::{print_bytes, print_json};
 use crate::cli::records;
 use crate::cli::stores::open_store_to_write;
-use crate::store::{Key, Store, Stores};
+use crate::store::{ChainedStore, Key, Store};
 use crate::types::failure::{Exit, Failure};
 use crate::types::name::{Project, SecretName};
 
@@ -218,7 +218,11 @@ fn delete(name: &Project, force: bool, context: &Context) -> Result<ExitCode, Fa
 }
 
 /// Every secret of a project in all known environments, with its placeholder.
-fn keys(stores: &Stores, project: &Project, user: &UserScope) -> Result<Vec<(Key, Option<String>)>, Failure> {
+fn keys(
+    stores: &ChainedStore,
+    project: &Project,
+    user: &UserScope,
+) -> Result<Vec<(Key, Option<String>)>, Failure> {
     let mut keys = Vec::new();
     // Mounted secrets and those of a command cannot be moved or deleted.
     let own: Vec<&str> = stores.writable().map(Store::name).collect();
@@ -240,7 +244,7 @@ fn names(keys: &[(Key, Option<String>)]) -> Vec<SecretName> {
     names.into_iter().cloned().collect()
 }
 
-fn remove(stores: &Stores, keys: &[(Key, Option<String>)]) -> Result<(), Failure> {
+fn remove(stores: &ChainedStore, keys: &[(Key, Option<String>)]) -> Result<(), Failure> {
     keys.iter().try_for_each(|(key, _)| stores.remove(key).map(drop).map_err(Failure::from))
 }
 

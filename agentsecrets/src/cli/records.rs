@@ -2,7 +2,7 @@
 //! it, before it is done; without a record it is not done.
 
 use super::context::Context;
-use crate::audit::{Act, IdentityLevel, Log, Opening, Outcome, Pending, Status};
+use crate::audit::{AdminAct, IdentityLevel, Log, Opening, Outcome, Pending, Status};
 use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::{AgentName, SecretName};
 
@@ -22,7 +22,7 @@ pub(super) fn record_act(
     let unrecorded = "nothing was done, since it cannot be recorded";
     let log = Log::open(&context.home.audit()).context(unrecorded)?;
     let (environment, process) = (&context.environment, context.caller().map(|process| (&*process).into()));
-    let act = Act { environment, act, agent, secrets, process, status: Status::Ok, reason: None, notes };
+    let act = AdminAct { environment, act, agent, secrets, process, status: Status::Ok, reason: None, notes };
     log.administrative(act).context(unrecorded)
 }
 

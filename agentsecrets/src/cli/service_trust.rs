@@ -23,9 +23,9 @@ pub(super) fn is_service(home: &Home, process: &Process, secrets: &[SecretName])
         agent: None,
         session: "".into(),
         is_ours: false,
-        standing: Default::default(),
+        attributes: Default::default(),
     };
-    let standing = trust.standing(&caller);
+    let standing = trust.verdict(&caller);
     let holds = |pin: &Pin| pin.cgroup.is_some() && pin.interpreter.is_none() && pin.script.is_none();
     let pins: Vec<_> = standing.holding().iter().filter(|pin| holds(pin)).collect();
     !pins.is_empty() && secrets.iter().all(|secret| pins.iter().any(|pin| pin.secrets.contains(secret)))

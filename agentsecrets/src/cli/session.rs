@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::authz::clock;
 use crate::authz::registry;
 use crate::authz::session_uses;
-use crate::authz::sessions::{Session, Sessions, Who, hierarchy};
+use crate::authz::sessions::{Holder, Session, Sessions, hierarchy};
 use crate::authz::token;
 use crate::cli::context::Context;
 use crate::cli::output::table;
@@ -108,7 +108,7 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
     let minted =
         start.token.then(|| token::mint(presented::SESSION)).transpose().map_err(Failure::from_error)?;
     let (id, who) = match &minted {
-        Some(minted) => (minted.id.clone(), Who::Token { sha256: minted.digest.clone() }),
+        Some(minted) => (minted.id.clone(), Holder::Token { sha256: minted.digest.clone() }),
         None => (token::new_id().map_err(Failure::from_error)?, session_subject(&start, context)?),
     };
     let methods =
@@ -128,7 +128,7 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
         if session.uses.is_some() {
             session_uses::begin(&context.home.session_uses(&id)).map_err(Failure::from_error)?;
         }
-        sessions.forget_gone(&context.home);
+        sessions.remove_expired(&context.home);
         sessions.sessions.push(session.clone());
         Ok::<_, Failure>(())
     })?;
@@ -144,19 +144,19 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
 }
 
 /// The processes or the token that the session applies to.
-fn session_subject(start: &Start, context: &Context) -> Result<Who, Failure> {
+fn session_subject(start: &Start, context: &Context) -> Result<Holder, Failure> {
     if let Some(path) = &start.cgroup {
         let path = format!("/{}", path.trim_matches('/'));
         let is_there = hierarchy().is_none_or(|root| root.join(path.trim_start_matches('/')).is_dir());
         return match is_there {
-            true => Ok(Who::Cgroup { path }),
+            true => Ok(Holder::Cgroup { path }),
             false => Err(Failure::new(Exit::NotFound, format!("there is no cgroup {path}"))),
         };
     }
     if let Some(id) = &start.container {
         let invalid =
             || Failure::new(Exit::Usage, "a container is named by its full id, 64 hexadecimal digits");
-        return is_whole_id(id).then(|| Who::Container { id: id.clone() }).ok_or_else(invalid);
+        return is_whole_id(id).then(|| Holder::Container { id: id.clone() }).ok_or_else(invalid);
     }
     let asked = || match context.parent_process() {
         Some(process) => Ok(process.pid),
@@ -167,7 +167,7 @@ fn session_subject(start: &Start, context: &Context) -> Result<Who, Failure> {
         .ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no process {pid}")))?;
     let cgroup = container::cgroup_of(pid).ok().flatten().unwrap_or_default();
     let container = Container::of(&cgroup).map(|container| container.id.to_owned());
-    Ok(Who::Tree { pid, start_time, container })
+    Ok(Holder::Tree { pid, start_time, container })
 }
 
 /// The state of a session, for display.
@@ -175,7 +175,7 @@ fn session_state(session: &Session, context: &Context) -> &'static str {
     let used = session
         .uses
         .map(|limit| session_uses::used(&context.home.session_uses(&session.id)).is_ok_and(|n| n < limit));
-    if session.boot != clock::boot() || !session.who.is_there() {
+    if session.boot != clock::boot() || !session.who.is_alive() {
         "gone"
     } else if session.ended.is_some() {
         "ended"
@@ -227,7 +227,7 @@ fn list(context: &Context) -> Result<ExitCode, Failure> {
 fn end(id: Option<&str>, context: &Context) -> Result<ExitCode, Failure> {
     let what = id.map_or("every session".to_owned(), |id| format!("session {id}"));
     let count = registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
-        sessions.forget_gone(&context.home);
+        sessions.remove_expired(&context.home);
         let selected = |session: &&mut Session| id.is_none_or(|id| session.id == id);
         let selected: Vec<&mut Session> = sessions.sessions.iter_mut().filter(selected).collect();
         if let Some(id) = id.filter(|_| selected.is_empty()) {
@@ -246,14 +246,16 @@ fn end(id: Option<&str>, context: &Context) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe_subject(who: &Who) -> String {
+fn describe_subject(who: &Holder) -> String {
     match who {
-        Who::Tree { pid, container: None, .. } => format!("process {pid}"),
-        Who::Tree { pid, container: Some(id), .. } => format!("process {pid} in container {}", short_id(id)),
-        Who::Cgroup { path } => format!("cgroup {path}"),
-        Who::Container { id } => format!("container {}", short_id(id)),
-        Who::Run { .. } => "run".to_owned(),
-        Who::Token { .. } => "token".to_owned(),
+        Holder::Tree { pid, container: None, .. } => format!("process {pid}"),
+        Holder::Tree { pid, container: Some(id), .. } => {
+            format!("process {pid} in container {}", short_id(id))
+        }
+        Holder::Cgroup { path } => format!("cgroup {path}"),
+        Holder::Container { id } => format!("container {}", short_id(id)),
+        Holder::Run { .. } => "run".to_owned(),
+        Holder::Token { .. } => "token".to_owned(),
     }
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::stores;
 use crate::cli::context::Context;
 use crate::policy::Policy;
-use crate::store::Choice;
-use crate::store::Kind;
+use crate::store::StoreConfig;
+use crate::store::StoreKind;
 use crate::store::keychain;
 use crate::types::failure::Failure;
 use crate::vault;
@@ -130,15 +130,15 @@ fn policy_status(context: &Context) -> PolicyStatus {
 }
 
 /// The state of a store, without unlocking it or starting a program.
-fn store_status(choice: &Choice, context: &Context) -> StoreStatus {
+fn store_status(choice: &StoreConfig, context: &Context) -> StoreStatus {
     let state = match &choice.kind {
-        Kind::Vault => vault_state(context).to_owned(),
-        Kind::Keychain(_) => match keychain::look() {
+        StoreKind::Vault => vault_state(context).to_owned(),
+        StoreKind::Keychain(_) => match keychain::look() {
             Ok(()) => "available, unlocked when it is needed".to_owned(),
             Err(error) => error.to_string(),
         },
-        Kind::Mounted(mounted) => format!("the files in {}", mounted.path),
-        Kind::Command(command) => {
+        StoreKind::Mounted(mounted) => format!("the files in {}", mounted.path),
+        StoreKind::Command(command) => {
             let programs = command.run.first().into_iter();
             let programs = programs.chain(command.names.values().filter_map(|words| words.first()));
             let mut programs: Vec<&str> = programs.map(String::as_str).collect();

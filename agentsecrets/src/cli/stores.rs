@@ -3,18 +3,18 @@
 use super::context::Context;
 use crate::config::Config;
 use crate::store;
-use crate::store::Choice;
-use crate::store::Kind;
+use crate::store::ChainedStore;
+use crate::store::StoreConfig;
 use crate::store::StoreError;
-use crate::store::Stores;
+use crate::store::StoreKind;
 use crate::types::failure::{ErrorContext, Failure};
 use crate::vault;
 
 /// Opens the stores for reading; without a vault and any other store this fails.
-pub(crate) fn open_store(context: &Context) -> Result<Stores, Failure> {
+pub(crate) fn open_store(context: &Context) -> Result<ChainedStore, Failure> {
     let choices = store_choices(context)?;
     let path = context.home.vault();
-    if choices.iter().all(|choice| choice.kind == Kind::Vault) && !vault::exists(&path) {
+    if choices.iter().all(|choice| choice.kind == StoreKind::Vault) && !vault::exists(&path) {
         let missing = StoreError::Locked(format!("there is no vault at {} yet", path.display()));
         return Err(Failure::from(missing).hint("to make one, run: agentsecrets secrets set NAME"));
     }
@@ -22,12 +22,12 @@ pub(crate) fn open_store(context: &Context) -> Result<Stores, Failure> {
 }
 
 /// Opens the stores for writing; a missing vault is created by the first write.
-pub(crate) fn open_store_to_write(context: &Context) -> Result<Stores, Failure> {
+pub(crate) fn open_store_to_write(context: &Context) -> Result<ChainedStore, Failure> {
     Ok(store::open(&store_choices(context)?, &context.home))
 }
 
 /// The stores of the configuration, in their order.
-pub(crate) fn store_choices(context: &Context) -> Result<Vec<Choice>, Failure> {
+pub(crate) fn store_choices(context: &Context) -> Result<Vec<StoreConfig>, Failure> {
     let config = Config::load(&context.home.config())
         .context("the configuration is not valid")
         .map_err(|failure| failure.hint("agentsecrets doctor"))?;

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::audit::visible;
 use crate::authz::registry;
-use crate::authz::trust::interpreter::{kind, obliges};
+use crate::authz::trust::interpreter::{kind, runs_other_programs};
 use crate::authz::trust::package::{owner, vouch};
-use crate::authz::trust::pins::{Pin, Pinned, Pins, short};
+use crate::authz::trust::pins::{Pin, PinnedFile, Pins, short};
 use crate::cli::context::Context;
 use crate::cli::output::table;
 use crate::cli::output::{print_bytes, print_json, warn};
@@ -172,7 +172,7 @@ fn warn_if_weak(pin: &Pin) {
         None if pin.script.is_some() => {
             warn(&format!("{path} is not a known interpreter: its first argument must name the script"));
         }
-        None if obliges(&pin.program.path) => warn(&format!(
+        None if runs_other_programs(&pin.program.path) => warn(&format!(
             "{path} does what its arguments say: anyone who may start it can use its secrets; add \
              --session or --cgroup GLOB, which limit who starts it"
         )),
@@ -188,7 +188,7 @@ struct PinRow<'a> {
     size: u64,
     modified: String,
     secrets: &'a BTreeSet<SecretName>,
-    script: Option<&'a Pinned>,
+    script: Option<&'a PinnedFile>,
     cgroup: Option<&'a str>,
     session: bool,
     interpreter: Option<&'a str>,
@@ -257,7 +257,7 @@ pub(super) fn pin_state(pin: &Pin) -> (&'static str, Option<String>) {
     let program = visible_path(&pin.program.path);
     for file in pin.files() {
         let path = visible_path(&file.path);
-        match Pinned::now(&file.path) {
+        match PinnedFile::now(&file.path) {
             Err(error) => return ("missing", Some(format!("{path} cannot be read: {error}"))),
             // It was replaced by a link.
             Ok(now) if now.path != file.path => {
@@ -323,7 +323,7 @@ fn update(program: Option<&Path>, from_package: bool, context: &Context) -> Resu
                 Ok(None) => {}
                 // Programs without a package keep their old pin and are refused.
                 Err(failure) if program.is_none() => {
-                    warn(failure.what());
+                    warn(failure.message());
                     skipped += 1;
                 }
                 Err(failure) => return Err(failure),
@@ -405,8 +405,8 @@ fn package_voucher(path: &Path) -> Result<String, Failure> {
 }
 
 /// The current content of the file at `path`.
-fn pin_file(path: &Path) -> Result<Pinned, Failure> {
-    Pinned::now(path).map_err(|error| {
+fn pin_file(path: &Path) -> Result<PinnedFile, Failure> {
+    PinnedFile::now(path).map_err(|error| {
         let exit = if error.kind() == ErrorKind::NotFound { Exit::NotFound } else { Exit::Failure };
         let failure = Failure::new(exit, format!("{} cannot be read: {error}", visible_path(path)));
         match error.kind() {

@@ -12,12 +12,12 @@ use http_body_util::BodyExt;
 use crate::audit::visible;
 use crate::authz::Capabilities;
 use crate::authz::trust::Trust;
-use crate::authz::whoami::{Known, known};
+use crate::authz::whoami::{CallerReport, report};
 use crate::call::send;
 use crate::cli::context::Context;
 use crate::config::Config;
-use crate::identity::inspector::Witness;
-use crate::identity::process_details::Look;
+use crate::identity::inspector::ProcessInspector;
+use crate::identity::process_details::ProcessDetails;
 use crate::identity::{Caller, IdentityError};
 use crate::pipeline::value_export;
 use crate::pipeline::whoami;
@@ -57,7 +57,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn query_interceptor(args: &Args) -> Result<Known, Failure> {
+fn query_interceptor(args: &Args) -> Result<CallerReport, Failure> {
     let unclear = || Failure::new(Exit::Failure, "the interceptor's response is not valid");
     let query = args.pid.map(|pid| format!("?pid={pid}")).unwrap_or_default();
     let url = format!("https://{}{}{query}", value_export::HOST, whoami::PATH);
@@ -79,7 +79,7 @@ fn query_interceptor(args: &Args) -> Result<Known, Failure> {
 }
 
 /// Inspects the process as the explicit proxy would.
-fn inspect_locally(args: &Args, context: &Context) -> Result<Known, Failure> {
+fn inspect_locally(args: &Args, context: &Context) -> Result<CallerReport, Failure> {
     let unseen = |error: IdentityError| {
         let what = match error {
             IdentityError::Gone => "there is no such process".to_owned(),
@@ -90,12 +90,14 @@ fn inspect_locally(args: &Args, context: &Context) -> Result<Known, Failure> {
     let config = Config::load(&context.home.config()).map_err(Failure::from_error)?;
     let policy = Policy::load(&context.home.policy()).map_err(Failure::from_error)?;
     let policy = policy.restricted_to(&context.scope.restriction);
-    let trust = Trust::open(&context.home.trust(), config.require_trust, Some(Arc::new(Witness::Here)));
+    let trust =
+        Trust::open(&context.home.trust(), config.require_trust, Some(Arc::new(ProcessInspector::Here)));
     let trust = trust.map_err(Failure::from_error)?;
     let capabilities = Capabilities::open(&context.home, &context.project, &context.environment, None);
     let capabilities = capabilities.map_err(Failure::from_error)?.trusting(Arc::new(trust));
-    let process =
-        Witness::Here.process(args.pid.unwrap_or_else(std::os::unix::process::parent_id)).map_err(unseen)?;
+    let process = ProcessInspector::Here
+        .process(args.pid.unwrap_or_else(std::os::unix::process::parent_id))
+        .map_err(unseen)?;
     let own = nix::unistd::getuid().as_raw();
     if process.uid != own {
         let uid = process.uid;
@@ -107,12 +109,12 @@ fn inspect_locally(args: &Args, context: &Context) -> Result<Known, Failure> {
         agent,
         session,
         is_ours: true,
-        standing: Default::default(),
+        attributes: Default::default(),
     };
-    known(process, &like, &policy, &capabilities, &Witness::Here, |_| true).map_err(unseen)
+    report(process, &like, &policy, &capabilities, &ProcessInspector::Here, |_| true).map_err(unseen)
 }
 
-fn print(known: &Known) {
+fn print(known: &CallerReport) {
     let bold = Style::new().bold();
     let row = |name: &str, text: &str| println!("{bold}{name:<10}{bold:#} {}", visible(text));
     row("process", &format!("{}, started at tick {}", known.process.pid, known.process.start_time));

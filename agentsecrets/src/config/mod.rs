@@ -13,7 +13,7 @@ use stores::required_value;
 
 use crate::policy::parse_duration;
 use crate::policy::{LoadError, Problem, read_file, yaml_error_message};
-use crate::store::Choice;
+use crate::store::StoreConfig;
 use crate::types::timeouts::Timeouts;
 
 /// The configuration in force.
@@ -22,7 +22,7 @@ pub struct Config {
     /// Time limits for clients and upstream servers.
     pub timeouts: Timeouts,
     /// Secret stores, in the order in which they are searched.
-    pub stores: Vec<Choice>,
+    pub stores: Vec<StoreConfig>,
     /// Whether only the daemon shows values or gives rights.
     pub strict: bool,
     /// Whether only trusted programs may use secrets.
@@ -66,7 +66,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             timeouts: Timeouts::default(),
-            stores: Choice::default_order(),
+            stores: StoreConfig::default_order(),
             strict: false,
             require_trust: false,
         }

@@ -12,7 +12,7 @@ use serde_yaml::Spanned;
 
 use crate::policy::Problem;
 use crate::policy::parse_duration;
-use crate::store::config::{Choice, Command, Keychain, Kind, Mounted};
+use crate::store::config::{CommandConfig, FileConfig, KeychainConfig, StoreConfig, StoreKind};
 
 /// Folders of the system, which cannot be masked from an agent.
 const SYSTEM_FOLDERS: &[&str] = &[
@@ -118,7 +118,7 @@ impl<'de> Deserialize<'de> for StoreItem {
 pub(super) fn parse_stores(
     written: Spanned<Vec<Spanned<StoreItem>>>,
     problems: &mut Vec<Problem>,
-) -> Vec<Choice> {
+) -> Vec<StoreConfig> {
     let mut problem = |line, message: String| problems.push(Problem { line, message });
     if written.value.is_empty() {
         problem(
@@ -126,7 +126,7 @@ pub(super) fn parse_stores(
             "the list is empty: name at least one store, such as vault".into(),
         );
     }
-    let mut choices: Vec<Choice> = Vec::new();
+    let mut choices: Vec<StoreConfig> = Vec::new();
     for entry in written.value {
         let line = entry.referenced.line();
         let choice = match entry.value {
@@ -139,7 +139,7 @@ pub(super) fn parse_stores(
                 let is_duplicate = choices.iter().any(|other| {
                     other.kind == choice.kind
                         || (other.kind.name() == choice.kind.name()
-                            && matches!(choice.kind, Kind::Vault | Kind::Keychain(_)))
+                            && matches!(choice.kind, StoreKind::Vault | StoreKind::Keychain(_)))
                 });
                 if is_duplicate {
                     problem(line, format!("the store '{}' stands twice", choice.kind.name()));
@@ -151,10 +151,10 @@ pub(super) fn parse_stores(
     choices
 }
 
-fn parse_name(name: &str) -> Result<Choice, String> {
+fn parse_name(name: &str) -> Result<StoreConfig, String> {
     let kind = match name {
-        "keychain" => Kind::Keychain(Keychain::default()),
-        "vault" => Kind::Vault,
+        "keychain" => StoreKind::Keychain(KeychainConfig::default()),
+        "vault" => StoreKind::Vault,
         "mounted" => return Err("'mounted' needs a folder: { mounted: { path: /run/secrets } }".into()),
         "command" => {
             return Err(
@@ -166,19 +166,25 @@ fn parse_name(name: &str) -> Result<Choice, String> {
             return Err(format!("'{shown}' is no store: keychain, vault, mounted and command are"));
         }
     };
-    Ok(Choice { kind, optional: false })
+    Ok(StoreConfig { kind, optional: false })
 }
 
-fn parse_settings(settings: StoreSettings, problem: &mut impl FnMut(u64, String)) -> Result<Choice, String> {
+fn parse_settings(
+    settings: StoreSettings,
+    problem: &mut impl FnMut(u64, String),
+) -> Result<StoreConfig, String> {
     let StoreSettings { keychain, vault, mounted, command } = settings;
     match (keychain, vault, mounted, command) {
         (Some(it), None, None, None) => {
-            let default = Keychain::default();
+            let default = KeychainConfig::default();
             let timeout = duration_or_default(it.timeout, default.timeout, problem);
             let cache = duration_or_default(it.cache, default.cache, problem);
-            Ok(Choice { kind: Kind::Keychain(Keychain { timeout, cache }), optional: it.optional })
+            Ok(StoreConfig {
+                kind: StoreKind::Keychain(KeychainConfig { timeout, cache }),
+                optional: it.optional,
+            })
         }
-        (None, Some(it), None, None) => Ok(Choice { kind: Kind::Vault, optional: it.optional }),
+        (None, Some(it), None, None) => Ok(StoreConfig { kind: StoreKind::Vault, optional: it.optional }),
         (None, None, Some(it), None) => {
             if !it.path.value.starts_with('/') {
                 problem(it.path.referenced.line(), "the path of a mounted folder begins with '/'".into());
@@ -186,7 +192,7 @@ fn parse_settings(settings: StoreSettings, problem: &mut impl FnMut(u64, String)
             let line = it.path.referenced.line();
             let project = parse_optional_name(it.project, problem);
             let environment = parse_optional_name(it.environment, problem);
-            let kind = Kind::Mounted(Mounted { path: it.path.value, project, environment });
+            let kind = StoreKind::Mounted(FileConfig { path: it.path.value, project, environment });
             if let Some(folder) =
                 kind.folder().filter(|folder| SYSTEM_FOLDERS.iter().any(|shared| folder == Path::new(shared)))
             {
@@ -196,17 +202,21 @@ fn parse_settings(settings: StoreSettings, problem: &mut impl FnMut(u64, String)
                 );
                 problem(line, what);
             }
-            Ok(Choice { kind, optional: it.optional })
+            Ok(StoreConfig { kind, optional: it.optional })
         }
         (None, None, None, Some(it)) => {
             let optional = it.optional;
-            self::parse_command(it, problem).map(|command| Choice { kind: Kind::Command(command), optional })
+            self::parse_command(it, problem)
+                .map(|command| StoreConfig { kind: StoreKind::Command(command), optional })
         }
         _ => Err("an entry names one store, such as { mounted: { path: /run/secrets } }".into()),
     }
 }
 
-fn parse_command(written: CommandSettings, problem: &mut impl FnMut(u64, String)) -> Result<Command, String> {
+fn parse_command(
+    written: CommandSettings,
+    problem: &mut impl FnMut(u64, String),
+) -> Result<CommandConfig, String> {
     let mut names = BTreeMap::new();
     for (name, arguments) in written.names {
         let line = arguments.referenced.line();
@@ -229,7 +239,7 @@ fn parse_command(written: CommandSettings, problem: &mut impl FnMut(u64, String)
     if let Some(ours) = written.env.iter().find(|name| name.starts_with("AGENTSECRETS_")) {
         return Err(format!("{ours} leads to our own stores, and is passed to no program"));
     }
-    Ok(Command {
+    Ok(CommandConfig {
         run: written.run,
         names,
         timeout: duration_or_default(written.timeout, Duration::from_secs(10), problem),
@@ -273,15 +283,15 @@ mod tests {
     use super::super::Config;
     use super::*;
 
-    fn parsed(text: &str) -> Result<Vec<Choice>, String> {
+    fn parsed(text: &str) -> Result<Vec<StoreConfig>, String> {
         let config = Config::parse(text, Path::new("/home/config.yaml"));
         config.map(|config| config.stores).map_err(|error| error.to_string())
     }
 
     #[test]
     fn vault_is_the_default_store() {
-        assert_eq!(parsed("timeouts: {}\n").unwrap(), Choice::default_order());
-        assert_eq!(parsed("").unwrap(), Choice::default_order());
+        assert_eq!(parsed("timeouts: {}\n").unwrap(), StoreConfig::default_order());
+        assert_eq!(parsed("").unwrap(), StoreConfig::default_order());
     }
 
     #[test]
@@ -294,7 +304,7 @@ mod tests {
         let names: Vec<_> = choices.iter().map(|choice| (choice.kind.name(), choice.optional)).collect();
         assert_eq!(names, [("keychain", true), ("vault", false), ("mounted", false), ("command", false)]);
         assert_eq!(choices[0].kind.patience(), Duration::from_secs(5));
-        let Kind::Command(command) = &choices[3].kind else { panic!() };
+        let StoreKind::Command(command) = &choices[3].kind else { panic!() };
         assert_eq!(
             (&*command.run[2], command.cache, &*command.missing),
             ("op://dev/{name}", Duration::from_secs(120), &[1][..])

@@ -8,19 +8,19 @@ use serde_json::{Map, Value, json};
 use url::form_urlencoded::Serializer;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::oauth::{Granted, is_token};
-use crate::credentials::token_request::Reply;
+use super::oauth::{GrantedToken, is_token};
+use crate::credentials::token_request::TokenResponse;
 use crate::policy::minted_credentials::{GithubApp, Google, Jwt};
 use crate::types::secret::Secret;
 
 /// How long what we sign for an endpoint is good: it is used at once.
-const FOR_GITHUB: u64 = 540;
-const FOR_GOOGLE: u64 = 3600;
+const GITHUB_LIFETIME: u64 = 540;
+const GOOGLE_LIFETIME: u64 = 3600;
 /// Clocks differ: GitHub refuses what was made in its future.
-const BACK: u64 = 60;
+const CLOCK_SKEW: u64 = 60;
 
 /// A JWT as the policy describes it, made now.
-pub(super) fn sign(jwt: &Jwt, key: &Secret) -> Result<Granted, String> {
+pub(super) fn sign(jwt: &Jwt, key: &Secret) -> Result<GrantedToken, String> {
     let now = now();
     let mut claims: Map<String, Value> = jwt.claims.clone().into_iter().collect();
     claims.insert("iat".to_owned(), now.into());
@@ -29,13 +29,13 @@ pub(super) fn sign(jwt: &Jwt, key: &Secret) -> Result<Granted, String> {
     let mut header = Header::new(algorithm);
     header.kid.clone_from(&jwt.key_id);
     let token = encode(&header, &claims, key)?;
-    Ok(Granted { token: secret(&token), lifetime: jwt.lifetime, refresh: None })
+    Ok(GrantedToken { token: secret(&token), lifetime: jwt.lifetime, refresh: None })
 }
 
 /// What proves to GitHub that we are the app.
 pub(super) fn for_github(app: &GithubApp, key: &Secret) -> Result<Zeroizing<String>, String> {
     let now = now();
-    let claims = json!({ "iat": now - BACK, "exp": now + FOR_GITHUB, "iss": app.app });
+    let claims = json!({ "iat": now - CLOCK_SKEW, "exp": now + GITHUB_LIFETIME, "iss": app.app });
     encode(&Header::new(Algorithm::RS256), &claims, key)
 }
 
@@ -58,7 +58,7 @@ struct Installation {
 }
 
 /// The token in GitHub's answer.
-pub(super) fn read_github(reply: &Reply) -> Result<Granted, String> {
+pub(super) fn read_github(reply: &TokenResponse) -> Result<GrantedToken, String> {
     if reply.status != 201 {
         return Err(match reply.status {
             401 => "GitHub answers 401: the private key is not this app's, or our clock is wrong".to_owned(),
@@ -77,7 +77,7 @@ pub(super) fn read_github(reply: &Reply) -> Result<Granted, String> {
     let lifetime =
         u64::try_from(left).ok().filter(|left| *left > 0).ok_or("its token has expired already")?;
     is_token(&token).then_some(()).ok_or("its answer has no usable token")?;
-    Ok(Granted { token: secret(&token), lifetime: Duration::from_secs(lifetime), refresh: None })
+    Ok(GrantedToken { token: secret(&token), lifetime: Duration::from_secs(lifetime), refresh: None })
 }
 
 /// What Google is asked, by the account in `key`.
@@ -91,7 +91,7 @@ pub(super) fn for_google(google: &Google, key: &Secret) -> Result<Zeroizing<Vec<
         "scope": google.scopes.join(" "),
         "aud": google.endpoint.url,
         "iat": now,
-        "exp": now + FOR_GOOGLE,
+        "exp": now + GOOGLE_LIFETIME,
     });
     if let Some(subject) = &google.subject {
         claims["sub"] = json!(subject);

@@ -10,28 +10,28 @@ use http::HeaderValue;
 use tokio::sync::OwnedMutexGuard;
 use zeroize::Zeroizing;
 
-use super::oauth::{self, Granted};
+use super::oauth::{self, GrantedToken};
 use super::{Values, jwt, missing};
-use crate::credentials::token_request::{Fetch, Question};
+use crate::credentials::token_request::{TokenFetch, TokenRequest};
 use crate::policy::grant::Grant;
 use crate::policy::minted_credentials::{MintMethod, MintedCredential};
-use crate::store::refresh_tokens::{Rotated, Turn};
+use crate::store::refresh_tokens::{RefreshTokenStore, RotationLock};
 use crate::store::{Key, StoreError};
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 /// How long another process's exchange of the same refresh token is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_millis(20);
+const MINT_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long an endpoint that failed is left alone at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A token that was doubted is made anew only if it is at least this old.
-const YOUNG: Duration = Duration::from_secs(10);
+const MIN_RENEWAL_AGE: Duration = Duration::from_secs(10);
 
 /// Makes and keeps credentials.
 pub struct Minter {
-    rotated: Rotated,
+    rotated: RefreshTokenStore,
     project: Project,
     environment: Environment,
     slots: Mutex<HashMap<SecretName, Arc<Slot>>>,
@@ -92,7 +92,7 @@ impl PartialEq for Made {
 
 impl Minter {
     /// Makes credentials of a project and environment; what replaces a stored secret is kept in `rotated`.
-    pub fn new(rotated: Rotated, project: Project, environment: Environment) -> Self {
+    pub fn new(rotated: RefreshTokenStore, project: Project, environment: Environment) -> Self {
         Self { rotated, project, environment, slots: Mutex::default() }
     }
 
@@ -101,7 +101,7 @@ impl Minter {
         self: &Arc<Self>,
         derived: &Arc<MintedCredential>,
         values: &Values,
-        fetch: &Arc<dyn Fetch>,
+        fetch: &Arc<dyn TokenFetch>,
     ) -> Result<Minted, Rejection> {
         let sources =
             derived.source_secrets().into_iter().map(|name| values.get(name).ok_or_else(|| missing(name)));
@@ -130,19 +130,20 @@ impl Minter {
         // In a task of its own: who asked may go away, and what the endpoint gave must be kept all the same.
         let (minter, fetch) = (self.clone(), fetch.clone());
         let minting = tokio::spawn(async move { minter.renew(&slot, turn, made, &*fetch).await });
-        let minted = minting.await.unwrap_or_else(|_| Err(unmade(derived, "it was broken off")));
+        let minted = minting.await.unwrap_or_else(|_| Err(mint_failed(derived, "it was broken off")));
         minted.or_else(|refusal| old.ok_or(refusal))
     }
 
     /// Notes that a server refused what was `made` for `grant`: the next request gets it anew.
-    pub fn doubt(&self, grant: &Grant, made: &[(SecretName, Arc<Secret>)]) {
+    pub fn invalidate(&self, grant: &Grant, made: &[(SecretName, Arc<Secret>)]) {
         for (name, value) in made
             .iter()
             .filter(|(name, _)| grant.minted_credentials().iter().any(|derived| derived.name == *name))
         {
             let slot = self.slot(name);
-            let doubted =
-                |ready: &Arc<Ready>| *ready.minted.value == **value && ready.since.elapsed() >= YOUNG;
+            let doubted = |ready: &Arc<Ready>| {
+                *ready.minted.value == **value && ready.since.elapsed() >= MIN_RENEWAL_AGE
+            };
             if slot.ready.load().as_ref().is_some_and(doubted) {
                 slot.ready.store(None);
             }
@@ -159,7 +160,7 @@ impl Minter {
         slot: &Slot,
         mut turn: OwnedMutexGuard<Attempts>,
         made: Made,
-        fetch: &dyn Fetch,
+        fetch: &dyn TokenFetch,
     ) -> Result<Minted, Rejection> {
         let granted = match self.make(&made, &mut turn, fetch).await {
             Ok(granted) => granted,
@@ -170,7 +171,7 @@ impl Minter {
                     .as_ref()
                     .filter(|failed| failed.made == made)
                     .map_or(0, |failed| failed.times);
-                let pause = Duration::from_secs(1 << times.min(6)).min(LONGEST_PAUSE);
+                let pause = Duration::from_secs(1 << times.min(6)).min(MAX_BACKOFF);
                 let until = Instant::now() + pause;
                 turn.failed = Some(Failed { made, refusal: refusal.clone(), times: times + 1, until });
                 return Err(refusal);
@@ -188,47 +189,55 @@ impl Minter {
         Ok(minted)
     }
 
-    async fn make(&self, made: &Made, turn: &mut Attempts, fetch: &dyn Fetch) -> Result<Granted, Rejection> {
+    async fn make(
+        &self,
+        made: &Made,
+        turn: &mut Attempts,
+        fetch: &dyn TokenFetch,
+    ) -> Result<GrantedToken, Rejection> {
         let derived = &made.derived;
-        let wrong = |why: String| unmade(derived, &why);
+        let wrong = |why: String| mint_failed(derived, &why);
         let first = made.sources.first();
         let spends = derived.source_secrets().into_iter().cloned().collect();
         let ask = |authorization, content_type, body| {
-            fetch.ask(Question { derived: derived.clone(), spends, authorization, content_type, body })
+            fetch.ask(TokenRequest { derived: derived.clone(), spends, authorization, content_type, body })
         };
-        let key = || first.map(|key| &**key).ok_or_else(|| unmade(derived, "it is made from nothing"));
+        let key = || first.map(|key| &**key).ok_or_else(|| mint_failed(derived, "it is made from nothing"));
         match &derived.method {
             MintMethod::Jwt(how) => jwt::sign(how, key()?).map_err(wrong),
             MintMethod::GithubApp(app) => {
                 let proof =
                     Zeroizing::new(format!("Bearer {}", *jwt::for_github(app, key()?).map_err(wrong)?));
-                let mut proof =
-                    HeaderValue::from_str(&proof).map_err(|_| unmade(derived, "its proof is damaged"))?;
+                let mut proof = HeaderValue::from_str(&proof)
+                    .map_err(|_| mint_failed(derived, "its proof is damaged"))?;
                 proof.set_sensitive(true);
                 let reply = ask(Some(proof), "application/json", jwt::github_body(app)).await;
-                jwt::read_github(&reply.map_err(|refusal| unreached(derived, refusal))?).map_err(wrong)
+                jwt::read_github(&reply.map_err(|refusal| endpoint_unreachable(derived, refusal))?)
+                    .map_err(wrong)
             }
             MintMethod::Google(google) => {
                 let body = jwt::for_google(google, key()?).map_err(wrong)?;
-                let reply =
-                    ask(None, oauth::FORM, body).await.map_err(|refusal| unreached(derived, refusal))?;
+                let reply = ask(None, oauth::FORM, body)
+                    .await
+                    .map_err(|refusal| endpoint_unreachable(derived, refusal))?;
                 oauth::read(&reply).map_err(wrong)
             }
             MintMethod::OAuth(how) => {
                 let secret = how.client_secret.as_ref().and(first).map(|secret| &**secret);
                 let Some(name) = &how.refresh_token else {
-                    let (body, authorization) = oauth::question(how, secret, None).map_err(wrong)?;
+                    let (body, authorization) = oauth::request(how, secret, None).map_err(wrong)?;
                     let reply = ask(authorization, oauth::FORM, body).await;
-                    return oauth::read(&reply.map_err(|refusal| unreached(derived, refusal))?)
+                    return oauth::read(&reply.map_err(|refusal| endpoint_unreachable(derived, refusal))?)
                         .map_err(wrong);
                 };
-                let stored = made.sources.last().ok_or_else(|| unmade(derived, "it is made from nothing"))?;
+                let stored =
+                    made.sources.last().ok_or_else(|| mint_failed(derived, "it is made from nothing"))?;
                 let (project, environment) = (self.project.clone(), self.environment.clone());
                 let at = Key { project, environment, name: name.clone() };
                 let unkept =
                     |error: StoreError| Rejection::new(ErrorCode::StoreUnavailable, error.to_string());
                 let _turn = self.turn(&at).await.map_err(unkept)?.ok_or_else(|| {
-                    unmade(
+                    mint_failed(
                         derived,
                         "another process is exchanging its refresh token, and does not come to an end",
                     )
@@ -241,10 +250,10 @@ impl Minter {
                 }
                 let rotated = self.rotated.get(&at, stored).map_err(unkept)?;
                 let current = rotated.as_ref().unwrap_or(stored);
-                let (body, authorization) = oauth::question(how, secret, Some(current)).map_err(wrong)?;
+                let (body, authorization) = oauth::request(how, secret, Some(current)).map_err(wrong)?;
                 let reply = ask(authorization, oauth::FORM, body).await;
-                let granted =
-                    oauth::read(&reply.map_err(|refusal| unreached(derived, refusal))?).map_err(wrong)?;
+                let granted = oauth::read(&reply.map_err(|refusal| endpoint_unreachable(derived, refusal))?)
+                    .map_err(wrong)?;
                 // Kept before anything is spent: the one before may be good no more.
                 if let Some(next) = granted.refresh.as_ref().filter(|next| **next != *current)
                     && let Err(error) = self.rotated.set(&at, stored, next)
@@ -258,11 +267,11 @@ impl Minter {
     }
 
     /// A turn at exchanging a refresh token, which every process of ours may want.
-    async fn turn(&self, key: &Key) -> Result<Option<Turn>, StoreError> {
-        let end = Instant::now() + PATIENCE;
+    async fn turn(&self, key: &Key) -> Result<Option<RotationLock>, StoreError> {
+        let end = Instant::now() + MINT_TIMEOUT;
         loop {
-            match self.rotated.turn(key)? {
-                None if Instant::now() < end => tokio::time::sleep(LOOK).await,
+            match self.rotated.lock(key)? {
+                None if Instant::now() < end => tokio::time::sleep(POLL_INTERVAL).await,
                 turn => return Ok(turn),
             }
         }
@@ -288,7 +297,7 @@ impl Failed {
     }
 }
 
-fn unmade(derived: &MintedCredential, why: &str) -> Rejection {
+fn mint_failed(derived: &MintedCredential, why: &str) -> Rejection {
     let MintedCredential { name, defined_at: place, .. } = derived;
     let whose =
         derived.endpoint().map(|endpoint| format!(" at '{}'", endpoint.target.host)).unwrap_or_default();
@@ -297,10 +306,10 @@ fn unmade(derived: &MintedCredential, why: &str) -> Rejection {
 }
 
 /// The endpoint could not be asked.
-fn unreached(derived: &MintedCredential, refusal: Rejection) -> Rejection {
+fn endpoint_unreachable(derived: &MintedCredential, refusal: Rejection) -> Rejection {
     let slug = match refusal.code {
         ErrorCode::UpstreamTimeout | ErrorCode::AuditUnavailable => refusal.code,
         _ => ErrorCode::CredentialUnavailable,
     };
-    Rejection { code: slug, ..unmade(derived, &refusal.message) }
+    Rejection { code: slug, ..mint_failed(derived, &refusal.message) }
 }

@@ -10,21 +10,21 @@ use serde::Deserialize;
 use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
 
-use crate::credentials::token_request::Reply;
+use crate::credentials::token_request::TokenResponse;
 use crate::policy::minted_credentials::OAuth;
 use crate::types::secret::Secret;
 
 /// The kind of body that is sent.
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 /// The longest token, in bytes.
-const LONGEST: usize = 16 << 10;
+const MAX_LIFETIME: usize = 16 << 10;
 /// How long a token is taken to be good whose answer does not say.
-const UNSAID: Duration = Duration::from_secs(300);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 /// How long one is kept at most.
-const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_TOKEN_LEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A token, as an endpoint gave it.
-pub(super) struct Granted {
+pub(super) struct GrantedToken {
     pub(super) token: Secret,
     pub(super) lifetime: Duration,
     /// What takes the place of the refresh token.
@@ -32,7 +32,7 @@ pub(super) struct Granted {
 }
 
 /// The body of the question, and its `Authorization`.
-pub(super) fn question(
+pub(super) fn request(
     oauth: &OAuth,
     secret: Option<&Secret>,
     refresh: Option<&Secret>,
@@ -91,7 +91,7 @@ struct Answer {
 }
 
 /// The token in `reply`, or why there is none.
-pub(super) fn read(reply: &Reply) -> Result<Granted, String> {
+pub(super) fn read(reply: &TokenResponse) -> Result<GrantedToken, String> {
     if (300..400).contains(&reply.status) {
         return Err("it redirects, which is not followed: name the final URL in 'token_url'".to_owned());
     }
@@ -112,15 +112,15 @@ pub(super) fn read(reply: &Reply) -> Result<Granted, String> {
         serde_json::Value::String(text) => text.parse().ok(),
         _ => None,
     });
-    let lifetime = seconds
-        .filter(|seconds| *seconds >= 1.0)
-        .map_or(UNSAID, |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(MOST).min(MOST));
-    Ok(Granted { token, lifetime, refresh: secret(answer.refresh_token) })
+    let lifetime = seconds.filter(|seconds| *seconds >= 1.0).map_or(DEFAULT_LIFETIME, |seconds| {
+        Duration::try_from_secs_f64(seconds).unwrap_or(MAX_TOKEN_LEN).min(MAX_TOKEN_LEN)
+    });
+    Ok(GrantedToken { token, lifetime, refresh: secret(answer.refresh_token) })
 }
 
 /// Whether `text` can stand in a header.
 pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty() && text.len() <= MAX_LIFETIME && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The standard's error codes, and what to do.
@@ -143,12 +143,12 @@ fn known(code: &str) -> Option<(&'static str, &'static str)> {
 mod tests {
     use super::*;
 
-    fn reply(status: u16, body: &str) -> Result<Granted, String> {
-        read(&Reply { status, body: Zeroizing::new(body.as_bytes().to_vec()) })
+    fn reply(status: u16, body: &str) -> Result<GrantedToken, String> {
+        read(&TokenResponse { status, body: Zeroizing::new(body.as_bytes().to_vec()) })
     }
 
     #[test]
-    fn a_token_is_read_with_its_lifetime_and_what_replaces_its_refresh_token() {
+    fn token_lifetime_and_new_refresh_token_are_read() {
         let granted = reply(200, r#"{"access_token":"at","expires_in":3600,"refresh_token":"rt"}"#).unwrap();
         assert_eq!((granted.token.expose(), granted.lifetime.as_secs()), (&b"at"[..], 3600));
         assert_eq!(granted.refresh.unwrap().expose(), b"rt");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_told_without_a_word_of_the_answer() {
+    fn invalid_response_error_repeats_nothing_of_it() {
         for (status, body, told) in [
             (200, "<html>hunter2</html>", "no token of OAuth 2"),
             (200, r#"{"access_token":"two words"}"#, "no usable access_token"),

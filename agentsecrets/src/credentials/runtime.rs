@@ -6,33 +6,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::credentials::minter::Minted;
-use crate::redact::dynamic_patterns::Additions;
+use crate::redact::dynamic_patterns::DynamicPatterns;
 use crate::types::host::Host;
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
 /// How long what has expired is still searched for: clocks differ, and servers are lenient.
-const GRACE: Duration = Duration::from_secs(600);
+const EXPIRY_GRACE: Duration = Duration::from_secs(600);
 /// How long a refresh token, or a stored value, is searched for once another took its place.
-const REPLACED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const REPLACED_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How many replaced values are searched for: the oldest goes for a new one.
-const MOST_REPLACED: usize = 64;
+const MAX_REPLACED: usize = 64;
 /// How many captured values are kept, in all and of one name: the oldest goes for a new one.
-const MOST_CAPTURED: usize = 64;
-const MOST_OF_ONE: usize = 4;
+const MAX_CAPTURED: usize = 64;
+const MAX_CAPTURED_PER_NAME: usize = 4;
 /// Shorter ones are spent, but not searched for: that would mangle answers.
-const SHORTEST: usize = 8;
+const MIN_SEARCHED_LEN: usize = 8;
 
 /// One agent's purse. It outlives the wallet.
 #[derive(Default)]
-pub struct Purse {
-    additions: Arc<Additions>,
-    held: Mutex<Held>,
+pub struct RuntimeCredentials {
+    additions: Arc<DynamicPatterns>,
+    held: Mutex<RuntimeValues>,
 }
 
 #[derive(Default)]
-struct Held {
+struct RuntimeValues {
     /// Until when each is searched for.
     minted: Vec<(Arc<Secret>, Instant)>,
     /// Stored once; the oldest first.
@@ -48,9 +48,9 @@ struct Captured {
     value: Arc<Secret>,
 }
 
-impl Purse {
+impl RuntimeCredentials {
     /// What its answers are searched for besides the stored secrets.
-    pub fn additions(&self) -> Arc<Additions> {
+    pub fn additions(&self) -> Arc<DynamicPatterns> {
         self.additions.clone()
     }
 
@@ -58,8 +58,8 @@ impl Purse {
     pub fn put(&self, minted: &Minted) -> Result<(), Rejection> {
         let mut held = self.held();
         let now = Instant::now();
-        let refresh = minted.refresh.as_ref().map(|refresh| (refresh, now + REPLACED));
-        let both = [(&minted.value, minted.expires + GRACE)].into_iter().chain(refresh);
+        let refresh = minted.refresh.as_ref().map(|refresh| (refresh, now + REPLACED_RETENTION));
+        let both = [(&minted.value, minted.expires + EXPIRY_GRACE)].into_iter().chain(refresh);
         let is_new = |value: &Arc<Secret>| !held.minted.iter().any(|(known, _)| Arc::ptr_eq(known, value));
         let new: Vec<_> =
             both.filter(|(value, _)| is_new(value)).map(|(value, until)| (value.clone(), until)).collect();
@@ -82,10 +82,10 @@ impl Purse {
         let now = Instant::now();
         held.minted.retain(|(_, until)| *until >= now);
         held.replaced.retain(|(known, until)| *until >= now && *known != value);
-        if held.replaced.len() >= MOST_REPLACED {
+        if held.replaced.len() >= MAX_REPLACED {
             held.replaced.pop_front();
         }
-        held.replaced.push_back((value.clone(), now + REPLACED));
+        held.replaced.push_back((value.clone(), now + REPLACED_RETENTION));
         self.forget(&held);
         self.search_for(value)
     }
@@ -103,16 +103,16 @@ impl Purse {
         let same = |it: &Captured| it.name == *name && it.session == *session && it.host == *host;
         let mut of_it =
             held.captured.iter().enumerate().rev().filter(|(_, it)| same(it)).map(|(at, it)| (at, &it.value));
-        match (of_it.next(), of_it.nth(MOST_OF_ONE - 2).map(|(at, _)| at)) {
+        match (of_it.next(), of_it.nth(MAX_CAPTURED_PER_NAME - 2).map(|(at, _)| at)) {
             (Some((_, latest)), _) if **latest == *value => return Ok(()),
             (_, Some(oldest)) => drop(held.captured.remove(oldest)),
-            _ if held.captured.len() >= MOST_CAPTURED => drop(held.captured.pop_front()),
+            _ if held.captured.len() >= MAX_CAPTURED => drop(held.captured.pop_front()),
             _ => {}
         }
         self.forget(&held);
         let (name, session, host) = (name.clone(), session.clone(), host.clone());
         held.captured.push_back(Captured { name, session, host, value: value.clone() });
-        if value.len() < SHORTEST { Ok(()) } else { self.search_for(value) }
+        if value.len() < MIN_SEARCHED_LEN { Ok(()) } else { self.search_for(value) }
     }
 
     /// What was captured last under `name` from `host` in `session`.
@@ -123,12 +123,12 @@ impl Purse {
         latest.find(is_it).map(|captured| captured.value.clone())
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, RuntimeValues> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the search for what is held no longer.
-    fn forget(&self, held: &Held) {
+    fn forget(&self, held: &RuntimeValues) {
         let captured = held.captured.iter().map(|captured| &captured.value);
         let until = held.minted.iter().chain(&held.replaced).map(|(value, _)| value);
         let kept: Vec<&Arc<Secret>> = until.chain(captured).collect();
@@ -150,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_captured_is_found_in_its_session_and_toward_its_host_alone() {
-        let purse = Purse::default();
+    fn captured_value_is_bound_to_session_and_host() {
+        let purse = RuntimeCredentials::default();
         let (name, host): (SecretName, Host) = ("SID".parse().unwrap(), "a.test".parse().unwrap());
         let session: Arc<str> = "one".into();
         purse.capture(&name, &session, &host, secret("first-value")).unwrap();
@@ -162,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_mints_without_end_fills_no_memory() {
-        let purse = Purse::default();
+    fn endless_minting_is_bounded() {
+        let purse = RuntimeCredentials::default();
         let (name, host): (SecretName, Host) = ("SID".parse().unwrap(), "a.test".parse().unwrap());
         for number in 0..20 {
             for _twice in 0..2 {
@@ -172,27 +172,27 @@ mod tests {
                     .unwrap();
             }
         }
-        assert_eq!(purse.held().captured.len(), MOST_OF_ONE);
+        assert_eq!(purse.held().captured.len(), MAX_CAPTURED_PER_NAME);
         assert_eq!(purse.captured(&name, "one", &host).unwrap().expose(), b"value-number-19");
-        for number in 0..2 * MOST_CAPTURED {
+        for number in 0..2 * MAX_CAPTURED {
             purse.capture(&name, &number.to_string().into(), &host, secret("short")).unwrap();
         }
-        assert_eq!(purse.held().captured.len(), MOST_CAPTURED);
+        assert_eq!(purse.held().captured.len(), MAX_CAPTURED);
     }
 
     #[test]
-    fn replaced_values_are_searched_for_and_do_not_pile_up() {
-        let purse = Purse::default();
-        for number in 0..2 * MOST_REPLACED {
+    fn replaced_values_are_searched_and_bounded() {
+        let purse = RuntimeCredentials::default();
+        for number in 0..2 * MAX_REPLACED {
             for _twice in 0..2 {
                 purse.retire(Arc::new(secret(&format!("replaced-value-{number}")))).unwrap();
             }
         }
-        assert_eq!(purse.held().replaced.len(), MOST_REPLACED);
+        assert_eq!(purse.held().replaced.len(), MAX_REPLACED);
         // What is put in later does not end the search for them.
         purse
             .capture(&"A".parse().unwrap(), &"s".into(), &"a.test".parse().unwrap(), secret("captured"))
             .unwrap();
-        assert_eq!(purse.held().replaced.len(), MOST_REPLACED);
+        assert_eq!(purse.held().replaced.len(), MAX_REPLACED);
     }
 }

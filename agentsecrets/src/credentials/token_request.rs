@@ -11,7 +11,7 @@ use crate::types::name::SecretName;
 use crate::types::rejection::Rejection;
 
 /// A POST to the endpoint of a credential.
-pub struct Question {
+pub struct TokenRequest {
     /// The credential that is to be made.
     pub derived: Arc<MintedCredential>,
     /// Those of its sources that the question carries.
@@ -25,7 +25,7 @@ pub struct Question {
 }
 
 /// What came back.
-pub struct Reply {
+pub struct TokenResponse {
     /// The status.
     pub status: u16,
     /// The body.
@@ -33,7 +33,7 @@ pub struct Reply {
 }
 
 /// The way to token endpoints.
-pub trait Fetch: Send + Sync {
+pub trait TokenFetch: Send + Sync {
     /// Asks, once, without following redirects.
-    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Rejection>>;
+    fn ask(&self, question: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, Rejection>>;
 }

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, StreamBody};
 use super::input::{Input, block_on, contains};
 use crate::redact::Redactor;
 use crate::redact::patterns::{MARKER, Patterns};
-use crate::redact::stream::{Scrubber, Unit};
+use crate::redact::stream::{StreamRedactor, Unit};
 use crate::redact::test_encoders::ECHOES;
 use crate::types::body::{Body, BodyError};
 use crate::types::secret::Secret;
@@ -79,7 +79,7 @@ fn text(set: &Set, input: &mut Input<'_>) -> Vec<u8> {
 
 /// Scrubs the text in chunks of these sizes, repeated.
 fn scrub(set: &Set, text: &[u8], sizes: &[u8]) -> (Vec<u8>, bool) {
-    let mut scrubber = Scrubber::new(set.patterns.clone(), Unit::Whole);
+    let mut scrubber = StreamRedactor::new(set.patterns.clone(), Unit::Whole);
     let mut out = Vec::new();
     for chunk in chunks(text, sizes) {
         out.extend_from_slice(&scrubber.push(chunk));
@@ -149,7 +149,7 @@ fn redacted(set: &Set, kind: &str, coding: &str, body: &[u8], cuts: &[u8]) -> Op
     }
     let redactor = Redactor::new(set.patterns.clone(), Method::GET, "api.test");
     block_on(async {
-        let (answer, _) = redactor.answer(answer.body(body).unwrap()).await.ok()?;
+        let (answer, _) = redactor.redact(answer.body(body).unwrap()).await.ok()?;
         assert!(!answer.headers().contains_key("content-encoding"));
         Some(answer.into_body().collect().await.ok()?.to_bytes().to_vec())
     })

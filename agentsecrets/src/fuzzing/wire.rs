@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::input::{Input, block_on};
 use crate::dns::server;
 use crate::http::server::serve;
-use crate::intercept::explicit::{Opening, opening};
-use crate::intercept::protocol_detection::{Speaks, sniff};
+use crate::intercept::explicit::{ProxyRequest, opening};
+use crate::intercept::protocol_detection::{Protocol, detect};
 use crate::tls;
 use crate::tls::authority::CertificateAuthority;
 use crate::tls::leaf::LeafCertCache;
@@ -47,14 +47,14 @@ pub(super) fn hello(bytes: &[u8]) {
     block_on(async {
         // A Unix stream socket works like TCP here and needs no port.
         let stream = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
-        let speaks = sniff(&stream, TIMEOUT).await.ok();
+        let speaks = detect(&stream, TIMEOUT).await.ok();
         let expected = bytes.first().map(|first| match first {
-            0x16 => Speaks::Tls,
-            b'A'..=b'Z' => Speaks::Http,
-            _ => Speaks::Unknown,
+            0x16 => Protocol::Tls,
+            b'A'..=b'Z' => Protocol::Http,
+            _ => Protocol::Unknown,
         });
         assert_eq!(speaks, expected);
-        if speaks == Some(Speaks::Tls) {
+        if speaks == Some(Protocol::Tls) {
             let Ok(hello) = PendingHello::read(stream, IpAddr::from([192, 0, 2, 1]).into(), TIMEOUT).await
             else {
                 return;
@@ -74,7 +74,7 @@ fn connect_head(bytes: &[u8]) {
     ours.set_nonblocking(true).unwrap();
     block_on(async {
         let mut stream = TcpStream::from_std(OwnedFd::from(ours).into()).unwrap();
-        let Ok(Opening::Tunnel(host, port, _)) = opening(&mut stream, TIMEOUT).await else { return };
+        let Ok(ProxyRequest::Tunnel(host, port, _)) = opening(&mut stream, TIMEOUT).await else { return };
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let mut rest = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.unwrap();

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Uri};
 
 use crate::http::header_case::INJECT_PREFIX;
 use crate::types::host::Host;
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 use crate::types::rejection::{ErrorCode, Rejection};
 
 const TARGET_URL: HeaderName = HeaderName::from_static("x-as-target-url");
@@ -19,19 +19,19 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Collects the tokens that a request presents. For a proxy request this includes `Proxy-Authorization`,
 /// which is removed.
-pub(crate) fn presented_credentials(headers: &mut HeaderMap, is_proxy_request: bool) -> Shown {
-    let mut presented = Shown::default();
+pub(crate) fn presented_credentials(headers: &mut HeaderMap, is_proxy_request: bool) -> PresentedCredentials {
+    let mut presented = PresentedCredentials::default();
     for value in TOKENS.iter().flat_map(|name| headers.get_all(name)) {
-        presented = presented.and_token(value.to_str().unwrap_or_default().trim());
+        presented = presented.with_token(value.to_str().unwrap_or_default().trim());
     }
     if is_proxy_request {
         for value in headers.get_all(PROXY_AUTHORIZATION) {
-            presented = presented.and_authorization(value.as_bytes());
+            presented = presented.with_authorization(value.as_bytes());
         }
         headers.remove(PROXY_AUTHORIZATION);
     }
     for value in headers.get_all(AGENT_ID).iter().filter(|value| !value.is_empty()) {
-        presented = presented.and_name(value.to_str().unwrap_or_default().trim());
+        presented = presented.with_name(value.to_str().unwrap_or_default().trim());
     }
     presented
 }

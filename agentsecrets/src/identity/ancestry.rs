@@ -5,36 +5,36 @@
 use super::Process;
 
 /// How far up a line is followed.
-const LONGEST: usize = 128;
+const MAX_DEPTH: usize = 128;
 
 /// A process for good: its id, and when it started, in clock ticks since boot.
-pub type Born = (u32, u64);
+pub type ProcessStart = (u32, u64);
 
 /// Processes, each the child of the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lineage(Vec<Born>);
+pub struct Ancestry(Vec<ProcessStart>);
 
-impl Lineage {
+impl Ancestry {
     /// That of `process`, as far as this process may see it. Empty where it is gone.
     pub fn of(process: &Process) -> Self {
         Self::since((process.pid, process.start_time))
     }
 
     /// That of the process which is known by id and start.
-    pub fn since(first: Born) -> Self {
+    pub fn since(first: ProcessStart) -> Self {
         Self::by(first, look)
     }
 
     /// Followed by that of the process which asked for what it is in, if there is one.
-    pub fn then(mut self, asked_by: Option<Born>) -> Self {
+    pub fn then(mut self, asked_by: Option<ProcessStart>) -> Self {
         self.0.extend(asked_by.map(Self::since).unwrap_or_default().0);
         self
     }
 
-    fn by(first: Born, look: impl Fn(u32) -> Option<(u32, u64)>) -> Self {
+    fn by(first: ProcessStart, look: impl Fn(u32) -> Option<(u32, u64)>) -> Self {
         let mut line = Vec::new();
         let mut current = first;
-        while line.len() < LONGEST {
+        while line.len() < MAX_DEPTH {
             let Some((parent, started)) = look(current.0) else { break };
             if started != current.1 {
                 break;
@@ -51,13 +51,13 @@ impl Lineage {
     }
 
     /// Itself first.
-    pub fn iter(&self) -> impl Iterator<Item = &Born> {
+    pub fn iter(&self) -> impl Iterator<Item = &ProcessStart> {
         self.0.iter()
     }
 }
 
 /// Whether the process lives.
-pub fn lives((pid, started): Born) -> bool {
+pub fn lives((pid, started): ProcessStart) -> bool {
     look(pid).is_some_and(|(_, start)| start == started)
 }
 
@@ -98,26 +98,26 @@ mod tests {
 
     use super::*;
 
-    fn line(first: Born, processes: &[(u32, u32, u64)]) -> Vec<u32> {
+    fn line(first: ProcessStart, processes: &[(u32, u32, u64)]) -> Vec<u32> {
         let known: HashMap<_, _> =
             processes.iter().map(|(pid, ppid, start)| (*pid, (*ppid, *start))).collect();
-        Lineage::by(first, |pid| known.get(&pid).copied()).iter().map(|(pid, _)| *pid).collect()
+        Ancestry::by(first, |pid| known.get(&pid).copied()).iter().map(|(pid, _)| *pid).collect()
     }
 
     #[test]
-    fn a_line_is_followed_to_its_first_process() {
+    fn ancestry_ends_at_first_process() {
         assert_eq!(line((30, 9), &[(1, 0, 1), (20, 1, 5), (30, 20, 9)]), [30, 20, 1]);
     }
 
     #[test]
-    fn a_process_whose_id_was_given_anew_is_nobodys_child_or_parent() {
+    fn reused_pid_breaks_ancestry() {
         assert!(line((30, 9), &[(1, 0, 1), (30, 1, 10)]).is_empty(), "it is another one than the caller");
         assert_eq!(line((30, 9), &[(1, 0, 1), (20, 1, 11), (30, 20, 9)]), [30], "its parent is younger");
     }
 
     #[test]
-    fn a_circle_ends() {
-        assert_eq!(line((2, 5), &[(2, 3, 5), (3, 2, 5)]).len(), LONGEST);
+    fn cycle_ends() {
+        assert_eq!(line((2, 5), &[(2, 3, 5), (3, 2, 5)]).len(), MAX_DEPTH);
     }
 
     #[cfg(target_os = "linux")]
@@ -128,6 +128,6 @@ mod tests {
         assert!(lives((pid, started)) && !lives((pid, started + 1)));
         let process = Process { pid, start_time: started, ..Process::for_test() };
         let parent = std::os::unix::process::parent_id();
-        assert_eq!(Lineage::of(&process).iter().nth(1).map(|(pid, _)| *pid), Some(parent));
+        assert_eq!(Ancestry::of(&process).iter().nth(1).map(|(pid, _)| *pid), Some(parent));
     }
 }

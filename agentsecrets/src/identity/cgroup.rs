@@ -11,22 +11,22 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 /// How many cgroups are remembered.
-const MOST_KNOWN: u64 = 4096;
+const MAX_CACHED: u64 = 4096;
 /// How many folders are looked at for one id.
-const MOST_LOOKED_AT: usize = 10_000;
+const MAX_SEARCHED: usize = 10_000;
 
 /// The part of the tree that is below one cgroup.
 #[derive(Clone)]
-pub struct Hierarchy {
+pub struct CgroupTree {
     root: PathBuf,
     below: String,
     known: Cache<u64, Arc<str>>,
 }
 
-impl Hierarchy {
+impl CgroupTree {
     /// What is below the cgroup `below`, a path such as `/agentsecrets.slice`, of the tree at `root`.
     pub fn new(root: PathBuf, below: String) -> Self {
-        Self { root, below, known: Cache::new(MOST_KNOWN) }
+        Self { root, below, known: Cache::new(MAX_CACHED) }
     }
 
     /// What is below the cgroup `below` of the same tree; both remember for each other.
@@ -71,7 +71,7 @@ pub fn search(top: &Path, id: u64) -> io::Result<Option<PathBuf>> {
                 return Ok(Some(entry.path()));
             }
             looked_at += 1;
-            if looked_at > MOST_LOOKED_AT {
+            if looked_at > MAX_SEARCHED {
                 return Err(io::Error::other("there are too many cgroups to look through"));
             }
             waiting.push_back(entry.path());
@@ -91,13 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_the_inode_of_a_folder_below_and_of_no_other() {
+    fn id_is_inode_of_folder_below() {
         let root = tempfile::tempdir().unwrap();
         for folder in ["ours/one", "ours/two/deep", "others/three"] {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
         let id = |folder: &str| fs::metadata(root.path().join(folder)).unwrap().ino();
-        let tree = Hierarchy::new(root.path().to_path_buf(), "/ours".to_owned());
+        let tree = CgroupTree::new(root.path().to_path_buf(), "/ours".to_owned());
         for folder in ["ours", "ours/one", "ours/two/deep"] {
             assert_eq!(tree.path(id(folder)).unwrap().as_deref(), Some(&*format!("/{folder}")));
         }

@@ -46,7 +46,7 @@ impl<'a> Container<'a> {
 
     /// The uid of its pod, as Kubernetes writes it.
     pub fn pod(&self) -> Option<String> {
-        self.pod.map(dashed)
+        self.pod.map(is_dashed_uid)
     }
 }
 
@@ -72,10 +72,10 @@ fn id(part: &str) -> Option<&str> {
 
 /// The uid of the pod that a folder of this name is the cgroup of, as Kubernetes writes it.
 pub fn pod_uid(folder: &str) -> Option<String> {
-    uid(folder).map(dashed)
+    uid(folder).map(is_dashed_uid)
 }
 
-fn dashed(uid: &str) -> String {
+fn is_dashed_uid(uid: &str) -> String {
     uid.replace('_', "-")
 }
 
@@ -103,7 +103,7 @@ mod tests {
     const POD: &str = "0f3c1a2b-4d5e-6f70-8192-a3b4c5d6e7f8";
 
     #[test]
-    fn every_engine_and_driver_names_its_container() {
+    fn container_of_each_engine_and_driver_is_found() {
         let under = POD.replace('-', "_");
         for (path, pod) in [
             (format!("/system.slice/docker-{A}.scope"), false),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_container_is_none() {
+    fn other_path_is_not_a_container() {
         let upper = A.to_uppercase();
         for path in [
             "/".to_owned(),
@@ -150,7 +150,7 @@ mod tests {
     proptest! {
         /// Whoever can make cgroups below a container's stays that container.
         #[test]
-        fn nothing_below_a_container_changes_which_it_is(below in "[-a-z0-9:@._/]{0,120}", other in "[0-9a-f]{64}") {
+        fn nested_cgroup_keeps_container(below in "[-a-z0-9:@._/]{0,120}", other in "[0-9a-f]{64}") {
             let pod = POD.replace('-', "_");
             let path = format!("/kubepods.slice/kubepods-pod{pod}.slice/crio-{A}.scope");
             for below in [below, format!("docker-{other}.scope"), format!("pod{POD}/{other}")] {
@@ -162,7 +162,7 @@ mod tests {
         }
 
         #[test]
-        fn any_path_is_read_without_fault(path in ".{0,200}") {
+        fn any_path_is_parsed_without_panic(path in ".{0,200}") {
             let _ = Container::of(&path);
         }
     }

@@ -22,24 +22,24 @@ use super::image::{Image, Name, is_digest};
 use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
 
 /// How long the engine may take over all that one container takes.
-const PATIENCE: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it is left alone after it failed: every agent's connection would wait for it otherwise.
-const REST: Duration = Duration::from_secs(5);
+const FAILURE_BACKOFF: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
-const LARGEST: u64 = 4 << 20;
+const MAX_RESPONSE_SIZE: u64 = 4 << 20;
 /// How many digests of one image are kept.
-const MOST_DIGESTS: usize = 32;
+const MAX_DIGESTS: usize = 32;
 /// How many containers are remembered.
-const MOST_KNOWN: u64 = 4096;
+const MAX_CACHED: u64 = 4096;
 
 /// An engine, by the process that asks it.
 pub struct Engine {
-    asker: Mutex<Asker>,
+    asker: Mutex<EngineClient>,
     /// A container is of one image all its life, and its id is never given again.
     known: Cache<Box<str>, Arc<Image>>,
 }
 
-struct Asker {
+struct EngineClient {
     line: RequestChannel,
     rests_until: Option<Instant>,
 }
@@ -49,12 +49,12 @@ impl Engine {
     /// The calling process must have one thread.
     pub fn start(socket: PathBuf, confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
         // It answers late rather than not at all.
-        let patience = PATIENCE + Duration::from_secs(1);
+        let patience = REQUEST_TIMEOUT + Duration::from_secs(1);
         Ok(Self::by(RequestChannel::fork(patience, confine, move |question| answer(&socket, question))?))
     }
 
     fn by(line: RequestChannel) -> Self {
-        Self { asker: Mutex::new(Asker { line, rests_until: None }), known: Cache::new(MOST_KNOWN) }
+        Self { asker: Mutex::new(EngineClient { line, rests_until: None }), known: Cache::new(MAX_CACHED) }
     }
 
     /// The image of the container with this id; none if the engine knows no such container. Blocks.
@@ -85,7 +85,7 @@ impl Engine {
                     "agentsecrets: the engine does not say which image container {id} is of, so that it is \
                      refused: {error}"
                 );
-                asker.rests_until = Some(Instant::now() + REST);
+                asker.rests_until = Some(Instant::now() + FAILURE_BACKOFF);
                 Err(error)
             }
         }
@@ -111,7 +111,7 @@ fn answer(engine: &Path, question: &[u8]) -> Response {
         Ok(Ok(None)) => b"-".to_vec(),
         Ok(Err(error)) => format!("!{error}").into_bytes(),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            format!("!it does not answer within {} s", PATIENCE.as_secs()).into_bytes()
+            format!("!it does not answer within {} s", REQUEST_TIMEOUT.as_secs()).into_bytes()
         }
         Err(error) => format!("!{error}").into_bytes(),
     };
@@ -144,7 +144,7 @@ struct InspectedImage {
 
 /// The image of the container `id`; none where the engine knows no such container.
 fn image(engine: &Path, id: &str) -> io::Result<Option<Image>> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + REQUEST_TIMEOUT;
     let Some(inspected) = get::<Inspected>(engine, &format!("/containers/{id}/json"), end)? else {
         return Ok(None);
     };
@@ -161,8 +161,8 @@ fn image(engine: &Path, id: &str) -> io::Result<Option<Image>> {
     // An image can be removed from under its container, and is then known by its own digest and name alone.
     let given = get::<InspectedImage>(engine, &format!("/images/{own}/json"), end)?;
     let given = given.and_then(|image| image.repo_digests).unwrap_or_default();
-    let digests = given.iter().filter_map(|text| text.parse().ok()).take(MOST_DIGESTS).collect();
-    Ok(Some(Image { id: own, name: Name::as_engines_read(&inspected.config.image), digests }))
+    let digests = given.iter().filter_map(|text| text.parse().ok()).take(MAX_DIGESTS).collect();
+    Ok(Some(Image { id: own, name: Name::normalize_name(&inspected.config.image), digests }))
 }
 
 /// What the engine has at `path`; none where it says that there is nothing.
@@ -200,7 +200,7 @@ fn connected(engine: &Path, end: Instant) -> io::Result<UnixStream> {
 }
 
 fn read(stream: UnixStream, end: Instant) -> io::Result<Vec<u8>> {
-    let (mut answer, mut stream) = (Vec::new(), stream.take(LARGEST + 1));
+    let (mut answer, mut stream) = (Vec::new(), stream.take(MAX_RESPONSE_SIZE + 1));
     let mut buffer = [0; 16 * 1024];
     loop {
         match stream.read(&mut buffer)? {
@@ -212,7 +212,11 @@ fn read(stream: UnixStream, end: Instant) -> io::Result<Vec<u8>> {
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
-    if answer.len() as u64 > LARGEST { Err(io::Error::other("its answer is too long")) } else { Ok(answer) }
+    if answer.len() as u64 > MAX_RESPONSE_SIZE {
+        Err(io::Error::other("its answer is too long"))
+    } else {
+        Ok(answer)
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_is_what_the_engine_says_of_the_container_and_it_is_asked_once() {
+    fn image_is_read_from_engine_once() {
         let given = format!("acme/agent@{IMAGE}");
         let (_folder, engine, paths) = engine(move |path| {
             let image = digests(json!([given, "<none>@<none>"]));
@@ -286,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_was_removed_from_under_its_container_has_its_name_and_digest() {
+    fn removed_image_keeps_name_and_digest() {
         let (_folder, engine, _) = engine(|path| {
             let found = path.starts_with("/containers");
             Some(if found {
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_the_engine_does_not_know_is_of_no_image_and_the_next_one_is_asked_for() {
+    fn unknown_container_has_no_image() {
         let (_folder, engine, paths) = engine(|_| Some(("404 Not Found", r#"{"message":"no"}"#.to_owned())));
         assert!(engine.image(ID).unwrap().is_none());
         assert!(engine.image(&ID.replace('3', "4")).unwrap().is_none());
@@ -308,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_is_gone_silent_or_mad_proves_nothing_and_is_left_alone_for_a_while() {
+    fn failing_engine_proves_nothing_and_is_not_retried_at_once() {
         let other = ID.replace('3', "4");
         let answers = [
             Some(("500 Internal Server Error", container(ID, IMAGE))),
@@ -316,7 +320,7 @@ mod tests {
             Some(("200 OK", container(ID, "sha256:1"))),
             Some(("200 OK", container(ID, IMAGE)[..40].to_owned())),
             Some(("200 OK", "{}".to_owned())),
-            Some(("200 OK", " ".repeat(LARGEST as usize + 1))),
+            Some(("200 OK", " ".repeat(MAX_RESPONSE_SIZE as usize + 1))),
             Some(("", String::new())),
             None,
         ];
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_not_asked_for() {
+    fn invalid_id_is_not_requested() {
         let (_folder, engine, paths) = engine(|_| Some(("200 OK", container(ID, IMAGE))));
         let longer = format!("{ID}0");
         for id in ["", "x/../../images/json?", &ID[..12], &longer, &ID.to_uppercase()] {

@@ -13,10 +13,10 @@ use crate::types::hex::hex;
 use crate::sys::{Version, last_change};
 
 /// How many file versions are remembered.
-const MOST_FILES: u64 = 4096;
+const MAX_CACHED_FILES: u64 = 4096;
 /// A file that changed more recently is hashed anew each time: file systems keep time in steps, and a
 /// second change within the same step would not show.
-const SETTLED: Duration = Duration::from_secs(2);
+const MIN_FILE_AGE: Duration = Duration::from_secs(2);
 
 /// Our own program, for a process whose callers are mostly that, and its children.
 static OWN: OnceLock<(Version, String)> = OnceLock::new();
@@ -29,7 +29,7 @@ pub struct Hashes {
 
 impl Default for Hashes {
     fn default() -> Self {
-        Self { known: Cache::new(MOST_FILES) }
+        Self { known: Cache::new(MAX_CACHED_FILES) }
     }
 }
 
@@ -54,12 +54,12 @@ impl Hashes {
 /// Whether the last change of a file, by a clock that nobody sets but root, is long enough ago.
 fn is_settled(metadata: &Metadata) -> bool {
     let age = last_change(metadata).and_then(|changed| SystemTime::now().duration_since(changed).ok());
-    age.is_some_and(|age| age > SETTLED)
+    age.is_some_and(|age| age > MIN_FILE_AGE)
 }
 
 /// Hashes our own program once, for `hash` in this process and in those that it forks.
 #[cfg(target_os = "linux")]
-pub fn remember_ourselves() -> io::Result<()> {
+pub fn cache_own_hash() -> io::Result<()> {
     let file = File::open("/proc/self/exe")?;
     let version = Version::of(&file)?;
     if is_settled(&file.metadata()?) {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_changed_file_has_another_hash() {
+    async fn changed_file_has_another_hash() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         let hashes = Hashes::default();

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::container::is_whole_id;
 
 /// Where Docker looks for what names no registry.
-const USUAL_REGISTRY: &str = "docker.io";
+const DEFAULT_REGISTRY: &str = "docker.io";
 /// The longest name, as registries have it.
-const LONGEST: usize = 255;
+const MAX_REFERENCE_LEN: usize = 255;
 
 /// The image that a container was made from, as its engine says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ enum Version {
 
 /// What a policy asks of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ImagePattern {
     /// `sha256:…`: that an engine keeps it by this digest.
     Id(String),
     /// `name:tag` or `name@sha256:…`.
@@ -52,7 +52,7 @@ pub enum Wanted {
     Any(String),
 }
 
-impl Wanted {
+impl ImagePattern {
     /// Whether it is asked for `image`.
     pub fn is(&self, image: &Image) -> bool {
         match self {
@@ -63,7 +63,7 @@ impl Wanted {
     }
 }
 
-impl FromStr for Wanted {
+impl FromStr for ImagePattern {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -71,7 +71,7 @@ impl FromStr for Wanted {
             return Ok(Self::Id(text.to_owned()));
         }
         match text.strip_suffix(":*") {
-            Some(repository) => written_out(repository).map(Self::Any).ok_or(NO_NAME),
+            Some(repository) => to_canonical(repository).map(Self::Any).ok_or(NO_NAME),
             None => text.parse().map(Self::Named),
         }
     }
@@ -85,7 +85,7 @@ impl FromStr for Name {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() > LONGEST + 200 || is_digest(text) {
+        if text.len() > MAX_REFERENCE_LEN + 200 || is_digest(text) {
             return Err(NO_NAME);
         }
         let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
@@ -97,7 +97,7 @@ impl FromStr for Name {
         if !tag.is_none_or(is_tag) || !digest.is_none_or(is_digest) {
             return Err(NO_NAME);
         }
-        let repository = written_out(name).ok_or(NO_NAME)?;
+        let repository = to_canonical(name).ok_or(NO_NAME)?;
         match (digest, tag) {
             (Some(digest), _) => Ok(Self { repository, version: Version::Digest(digest.to_owned()) }),
             (None, Some(tag)) => Ok(Self { repository, version: Version::Tag(tag.to_owned()) }),
@@ -109,7 +109,7 @@ impl FromStr for Name {
 impl Name {
     /// What an engine was given as the name of an image, which is the latest where no version is said. A digest
     /// alone is none.
-    pub fn as_engines_read(text: &str) -> Option<Self> {
+    pub fn normalize_name(text: &str) -> Option<Self> {
         match text.parse() {
             Err(NO_VERSION) if !is_whole_id(text) => format!("{text}:latest").parse().ok(),
             parsed => parsed.ok(),
@@ -141,14 +141,14 @@ impl TryFrom<String> for Name {
 }
 
 /// Registry and path of `name`, in full.
-fn written_out(name: &str) -> Option<String> {
+fn to_canonical(name: &str) -> Option<String> {
     let is_registry = |part: &str| part.contains(['.', ':']) || part == "localhost";
     let (registry, path) = match name.split_once('/') {
-        Some(("index.docker.io", path)) => (USUAL_REGISTRY, path),
+        Some(("index.docker.io", path)) => (DEFAULT_REGISTRY, path),
         Some((registry, path)) if is_registry(registry) => (registry, path),
-        _ => (USUAL_REGISTRY, name),
+        _ => (DEFAULT_REGISTRY, name),
     };
-    let official = registry == USUAL_REGISTRY && !path.contains('/');
+    let official = registry == DEFAULT_REGISTRY && !path.contains('/');
     let of_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
     let of_path = |byte: u8| is_lower(byte) || matches!(byte, b'.' | b'-' | b'_');
     let is_path = path.split('/').all(|part| {
@@ -156,7 +156,8 @@ fn written_out(name: &str) -> Option<String> {
             && part.bytes().next().is_some_and(is_lower)
             && part.bytes().last().is_some_and(is_lower)
     });
-    let valid = name.len() <= LONGEST && registry.bytes().all(of_host) && is_path && !is_whole_id(path);
+    let valid =
+        name.len() <= MAX_REFERENCE_LEN && registry.bytes().all(of_host) && is_path && !is_whole_id(path);
     valid.then(|| format!("{registry}/{}{path}", if official { "library/" } else { "" }))
 }
 
@@ -185,15 +186,15 @@ mod tests {
 
     fn image(name: &str, digests: &[&str]) -> Image {
         let digests = digests.iter().map(|digest| digest.parse().unwrap()).collect();
-        Image { id: A.to_owned(), name: Name::as_engines_read(name), digests }
+        Image { id: A.to_owned(), name: Name::normalize_name(name), digests }
     }
 
     fn is(wanted: &str, image: &Image) -> bool {
-        wanted.parse::<Wanted>().unwrap().is(image)
+        wanted.parse::<ImagePattern>().unwrap().is(image)
     }
 
     #[test]
-    fn a_name_is_the_same_image_short_or_in_full_and_no_other() {
+    fn short_and_full_name_are_the_same_image() {
         for (wanted, name) in [
             ("python:3.12", "docker.io/library/python:3.12"),
             ("index.docker.io/library/python:3.12", "python:3.12"),
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_of_the_image_or_of_a_registry_and_a_tag_beside_it_is_nothing() {
+    fn digest_decides_over_tag() {
         let given = image("acme/agent:1", &[&format!("acme/agent@{B}")]);
         assert!(is(A, &given) && !is(B, &given));
         assert!(is(&format!("acme/agent@{B}"), &given) && is(&format!("acme/agent:2@{B}"), &given));
@@ -233,9 +234,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_or_names_no_version_is_refused() {
+    fn invalid_name_or_missing_version_is_refused() {
         for text in ["python", "ghcr.io/acme/agent", "localhost:5000/agent"] {
-            assert_eq!(text.parse::<Wanted>(), Err(NO_VERSION), "{text}");
+            assert_eq!(text.parse::<ImagePattern>(), Err(NO_VERSION), "{text}");
         }
         let upper = A.to_uppercase();
         for text in [
@@ -260,19 +261,19 @@ mod tests {
             &upper,
             &A[7..],
         ]) {
-            assert!(text.parse::<Wanted>().is_err(), "{text}");
+            assert!(text.parse::<ImagePattern>().is_err(), "{text}");
         }
-        assert_eq!(Name::as_engines_read(A), None);
-        assert_eq!(Name::as_engines_read(&A[7..]), None);
+        assert_eq!(Name::normalize_name(A), None);
+        assert_eq!(Name::normalize_name(&A[7..]), None);
     }
 
     proptest! {
         #[test]
-        fn any_name_is_read_without_fault_and_what_is_written_out_is_the_same(text in "[-a-zA-Z0-9.:/@_*\\[\\]]{0,80}") {
-            if let Some(name) = Name::as_engines_read(&text) {
+        fn canonical_name_parses_to_itself(text in "[-a-zA-Z0-9.:/@_*\\[\\]]{0,80}") {
+            if let Some(name) = Name::normalize_name(&text) {
                 prop_assert_eq!(name.to_string().parse::<Name>(), Ok(name));
             }
-            let _ = text.parse::<Wanted>();
+            let _ = text.parse::<ImagePattern>();
         }
     }
 }

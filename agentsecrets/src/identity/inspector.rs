@@ -19,12 +19,12 @@ use super::container::cgroup_of;
 use crate::identity::IdentityError;
 use crate::identity::Process;
 use crate::identity::ancestry::start_of;
-use crate::identity::process_details::{self, Ancestor, Look, Looked, Script};
+use crate::identity::process_details::{self, Ancestor, ProcessDetails, Script, Timed};
 use crate::identity::socket_owner;
 use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is asked.
 const WHO: u8 = b'?';
@@ -34,7 +34,7 @@ const HOLDER: u8 = b'h';
 const HOLDS: u8 = b'o';
 
 /// What the kernel says of a process.
-pub struct Seen {
+pub struct InspectedProcess {
     /// When it started, in clock ticks since boot.
     pub start_time: u64,
     /// Where its executable is.
@@ -46,36 +46,40 @@ pub struct Seen {
 }
 
 /// Who looks at processes.
-pub enum Witness {
+pub enum ProcessInspector {
     /// This process itself.
     Here,
     /// The process at the other end.
-    There(Elsewhere),
+    There(RemoteInspector),
 }
 
 /// The line to a witness.
-pub struct Elsewhere(Mutex<RequestChannel>);
+pub struct RemoteInspector(Mutex<RequestChannel>);
 
-impl Witness {
+impl ProcessInspector {
     /// Forks the witness, which gives up by `confine` what it does not need. The calling process must have
     /// one thread; the witness ends when the last copy of the line closes.
     pub fn start(confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
-        Ok(Self::There(Elsewhere(Mutex::new(RequestChannel::fork(PATIENCE, confine, answered)?))))
+        Ok(Self::There(RemoteInspector(Mutex::new(RequestChannel::fork(
+            RESPONSE_TIMEOUT,
+            confine,
+            respond,
+        )?))))
     }
 
     /// Looks at the process `pid`. What it says holds for the process that had this id then.
-    pub fn see(&self, pid: u32) -> Result<Seen, IdentityError> {
+    pub fn inspect(&self, pid: u32) -> Result<InspectedProcess, IdentityError> {
         match self {
             Self::Here => look(pid),
             Self::There(line) => {
                 let (answer, file) = line.ask(WHO, pid, 0)?;
-                understood(&answer, file)
+                decode(&answer, file)
             }
         }
     }
 
     /// Looks for the process that holds the socket `inode`.
-    pub fn holder(&self, inode: u64) -> Result<u32, IdentityError> {
+    pub fn socket_owner(&self, inode: u64) -> Result<u32, IdentityError> {
         match self {
             Self::Here => socket_owner::holder(inode),
             Self::There(line) => holding(&line.ask(HOLDER, 0, inode)?.0),
@@ -83,18 +87,18 @@ impl Witness {
     }
 
     /// Fails unless the process `pid` holds the socket `inode` now.
-    pub fn holds(&self, pid: u32, inode: u64) -> Result<(), IdentityError> {
+    pub fn owns_socket(&self, pid: u32, inode: u64) -> Result<(), IdentityError> {
         match self {
             Self::Here => socket_owner::holds(pid, inode).then_some(()).ok_or(IdentityError::Gone),
             Self::There(line) => holding(&line.ask(HOLDS, pid, inode)?.0).map(drop),
         }
     }
 
-    fn closer<T: DeserializeOwned>(
+    fn details<T: DeserializeOwned>(
         &self,
         kind: u8,
         process: &Process,
-        here: impl FnOnce(u32) -> Result<Looked<T>, IdentityError>,
+        here: impl FnOnce(u32) -> Result<Timed<T>, IdentityError>,
     ) -> Result<T, IdentityError> {
         let (start_time, seen) = match self {
             Self::Here => here(process.pid)?,
@@ -107,9 +111,9 @@ impl Witness {
     }
 }
 
-impl Look for Witness {
+impl ProcessDetails for ProcessInspector {
     fn process(&self, pid: u32) -> Result<Process, IdentityError> {
-        super::process::look_now(self, pid)
+        super::process::inspect_now(self, pid)
     }
 
     fn inside(&self, pid: u32, who: &Process) -> Result<u32, IdentityError> {
@@ -118,15 +122,15 @@ impl Look for Witness {
     }
 
     fn script(&self, process: &Process) -> Result<Option<Script>, IdentityError> {
-        self.closer(SCRIPT, process, process_details::script)
+        self.details(SCRIPT, process, process_details::script)
     }
 
     fn ancestry(&self, process: &Process) -> Result<Vec<Ancestor>, IdentityError> {
-        self.closer(ANCESTRY, process, process_details::ancestry)
+        self.details(ANCESTRY, process, process_details::ancestry)
     }
 }
 
-impl Elsewhere {
+impl RemoteInspector {
     /// Asks about a process and a socket.
     fn ask(&self, kind: u8, pid: u32, inode: u64) -> Result<Response, IdentityError> {
         let question = [&[kind][..], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
@@ -138,15 +142,15 @@ impl Elsewhere {
 }
 
 /// The answer to a question, and a file that goes with it.
-fn answered(question: &[u8]) -> Response {
+fn respond(question: &[u8]) -> Response {
     let parts =
         question.split_first_chunk::<5>().and_then(|(head, rest)| Some((*head, rest.try_into().ok()?)));
     let Some(([kind, a, b, c, d], inode)) = parts else { return (b"-".to_vec(), None) };
     let (pid, inode) = (u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(inode));
     let held = |pid: u32| (pid.to_be_bytes().to_vec(), None);
     let answer = match kind {
-        SCRIPT => process_details::script(pid).and_then(written).map(|text| (text, None)),
-        ANCESTRY => process_details::ancestry(pid).and_then(written).map(|text| (text, None)),
+        SCRIPT => process_details::script(pid).and_then(encode).map(|text| (text, None)),
+        ANCESTRY => process_details::ancestry(pid).and_then(encode).map(|text| (text, None)),
         HOLDER => socket_owner::holder(inode).map(held),
         HOLDS => socket_owner::holds(pid, inode).then(|| held(pid)).ok_or(IdentityError::Gone),
         _ => look(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
@@ -163,11 +167,11 @@ fn answered(question: &[u8]) -> Response {
     }
 }
 
-fn written<T: Serialize>(seen: Looked<T>) -> Result<Vec<u8>, IdentityError> {
+fn encode<T: Serialize>(seen: Timed<T>) -> Result<Vec<u8>, IdentityError> {
     serde_json::to_vec(&seen).map_err(|error| io::Error::other(error).into())
 }
 
-fn who(seen: &Seen) -> Vec<u8> {
+fn who(seen: &InspectedProcess) -> Vec<u8> {
     let (exe, cgroup) = (seen.exe.as_os_str().as_bytes(), seen.cgroup.as_bytes());
     [&seen.start_time.to_be_bytes()[..], &(exe.len() as u64).to_be_bytes(), exe, cgroup].concat()
 }
@@ -189,12 +193,12 @@ fn holding(answer: &[u8]) -> Result<u32, IdentityError> {
 }
 
 /// What an answer says of who a process is.
-fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityError> {
+fn decode(answer: &[u8], file: Option<OwnedFd>) -> Result<InspectedProcess, IdentityError> {
     let (start_time, rest) = answer.split_first_chunk().ok_or_else(unclear)?;
     let (length, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
     let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| unclear())?;
     let (exe, cgroup) = rest.split_at_checked(length).ok_or_else(unclear)?;
-    Ok(Seen {
+    Ok(InspectedProcess {
         start_time: u64::from_be_bytes(*start_time),
         exe: std::ffi::OsString::from_vec(exe.to_vec()).into(),
         cgroup: String::from_utf8(cgroup.to_vec()).map_err(|_| unclear())?,
@@ -203,13 +207,13 @@ fn understood(answer: &[u8], file: Option<OwnedFd>) -> Result<Seen, IdentityErro
 }
 
 /// Looks at a process with the rights of this one.
-fn look(pid: u32) -> Result<Seen, IdentityError> {
+fn look(pid: u32) -> Result<InspectedProcess, IdentityError> {
     let start_time = start_of(pid).ok_or(IdentityError::Gone)?;
     let link = format!("/proc/{pid}/exe");
     let file = File::open(&link)?;
     let exe = std::fs::read_link(&link)?;
     let cgroup = cgroup_of(pid)?.ok_or(IdentityError::Elsewhere)?;
-    Ok(Seen { start_time, exe, cgroup, file })
+    Ok(InspectedProcess { start_time, exe, cgroup, file })
 }
 
 #[cfg(test)]
@@ -219,36 +223,36 @@ mod tests {
 
     use super::*;
 
-    fn witness() -> Witness {
-        Witness::There(Elsewhere(Mutex::new(RequestChannel::to_thread(answered).unwrap())))
+    fn witness() -> ProcessInspector {
+        ProcessInspector::There(RemoteInspector(Mutex::new(RequestChannel::to_thread(respond).unwrap())))
     }
 
     #[test]
-    fn what_is_seen_there_is_what_is_seen_here() {
+    fn helper_and_local_inspection_agree() {
         let (pid, witness) = (std::process::id(), witness());
         for _ in 0..3 {
-            let (there, here) = (witness.see(pid).unwrap(), Witness::Here.see(pid).unwrap());
+            let (there, here) = (witness.inspect(pid).unwrap(), ProcessInspector::Here.inspect(pid).unwrap());
             assert_eq!(there.start_time, here.start_time);
             assert_eq!((&there.exe, &there.cgroup), (&here.exe, &here.cgroup));
             assert_eq!(there.file.metadata().unwrap().ino(), here.file.metadata().unwrap().ino());
         }
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino();
-        assert_eq!(witness.holder(inode).unwrap(), pid);
-        assert!(witness.holds(pid, inode).is_ok() && witness.holds(1, inode).is_err());
+        assert_eq!(witness.socket_owner(inode).unwrap(), pid);
+        assert!(witness.owns_socket(pid, inode).is_ok() && witness.owns_socket(1, inode).is_err());
         drop(listener);
-        assert!(matches!(witness.holder(inode), Err(IdentityError::Nobody)));
+        assert!(matches!(witness.socket_owner(inode), Err(IdentityError::Nobody)));
         let process = Process { pid, start_time: start_of(pid).unwrap(), ..Process::for_test() };
-        assert_eq!(witness.ancestry(&process).unwrap(), Witness::Here.ancestry(&process).unwrap());
-        assert_eq!(witness.script(&process).unwrap(), Witness::Here.script(&process).unwrap());
+        assert_eq!(witness.ancestry(&process).unwrap(), ProcessInspector::Here.ancestry(&process).unwrap());
+        assert_eq!(witness.script(&process).unwrap(), ProcessInspector::Here.script(&process).unwrap());
         let recycled = Process { start_time: 1, ..process };
         assert!(matches!(witness.ancestry(&recycled), Err(IdentityError::Gone)));
     }
 
     #[test]
-    fn an_answer_that_makes_no_sense_is_a_refusal() {
+    fn malformed_response_is_refused() {
         for answer in [&b""[..], b"1234567812345678/exe", b"?", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
-            assert!(understood(answer, None).is_err() && holding(answer).is_err(), "{answer:?}");
+            assert!(decode(answer, None).is_err() && holding(answer).is_err(), "{answer:?}");
         }
         assert!(told(b"").is_err() && told(b"?").is_err());
         assert!(matches!(told(b"-"), Err(IdentityError::Gone)));

@@ -9,10 +9,10 @@ use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use tokio::runtime::Handle;
 
 use super::executable::Hashes;
-use super::process::look_by;
-use super::socket::{Ends, Neighbourhood};
+use super::process::inspect_by;
+use super::socket::{PeerLookup, SocketAddrs};
 use super::{IdentityError, Process};
-use crate::identity::inspector::{Seen, Witness};
+use crate::identity::inspector::{InspectedProcess, ProcessInspector};
 
 pub(super) use super::process::look;
 
@@ -22,8 +22,8 @@ pub(super) fn own_uid() -> u32 {
 }
 
 /// This process looks closer at others itself.
-pub fn look_closer() -> Option<Arc<dyn crate::identity::process_details::Look>> {
-    Some(Arc::new(Witness::Here))
+pub fn process_details() -> Option<Arc<dyn crate::identity::process_details::ProcessDetails>> {
+    Some(Arc::new(ProcessInspector::Here))
 }
 
 /// The process that started this one.
@@ -32,42 +32,42 @@ pub fn parent_id() -> std::io::Result<u32> {
 }
 
 /// This machine, as far as a witness may see it.
-pub(super) struct System {
-    witness: Arc<Witness>,
+pub(super) struct LinuxPeers {
+    witness: Arc<ProcessInspector>,
     hashes: Hashes,
     /// Our own program.
     own: fs::Metadata,
 }
 
-impl System {
+impl LinuxPeers {
     /// By what `witness` sees.
-    pub(super) fn seen_by(witness: Arc<Witness>) -> io::Result<Self> {
+    pub(super) fn seen_by(witness: Arc<ProcessInspector>) -> io::Result<Self> {
         Ok(Self { witness, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
     }
 }
 
-impl Neighbourhood for System {
-    fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
+impl PeerLookup for LinuxPeers {
+    fn process(&self, ends: SocketAddrs) -> Result<Process, IdentityError> {
         let TcpNetEntry { inode, uid, .. } = socket(ends)?;
         // Theirs are not even looked at.
         if uid != nix::unistd::geteuid().as_raw() {
             return Err(IdentityError::OtherUser);
         }
-        let pid = self.witness.holder(inode)?;
+        let pid = self.witness.socket_owner(inode)?;
         // None of our processes asks the proxy for itself: an interceptor does where a policy opens the proxy's
         // port to an agent, who would then spend what is the person's.
-        let is_right = |_: &Seen, exe: &fs::Metadata| {
+        let is_right = |_: &InspectedProcess, exe: &fs::Metadata| {
             let is_own = (exe.dev(), exe.ino()) == (self.own.dev(), self.own.ino());
             if is_own { Err(IdentityError::Ourselves) } else { Ok(()) }
         };
-        let process = Handle::current().block_on(look_by(&self.witness, pid, &self.hashes, is_right))?;
+        let process = Handle::current().block_on(inspect_by(&self.witness, pid, &self.hashes, is_right))?;
         // Between finding its id and looking at it the process may have ended, and another have got the id.
-        self.witness.holds(pid, inode).map(|()| process)
+        self.witness.owns_socket(pid, inode).map(|()| process)
     }
 }
 
 /// The caller's end.
-fn socket(ends: Ends) -> Result<TcpNetEntry, IdentityError> {
+fn socket(ends: SocketAddrs) -> Result<TcpNetEntry, IdentityError> {
     let is_it = |entry: &TcpNetEntry| {
         let same = |one: std::net::SocketAddr, other: std::net::SocketAddr| {
             one.ip().to_canonical() == other.ip().to_canonical() && one.port() == other.port()
@@ -93,16 +93,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_at_the_other_end_is_found_over_either_family_and_is_not_one_of_ours() {
+    fn peer_process_is_found_over_both_families() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let ends = Ends { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
-            assert_eq!(Witness::Here.holder(socket(ends).unwrap().inode).unwrap(), std::process::id());
+            let ends =
+                SocketAddrs { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
+            assert_eq!(
+                ProcessInspector::Here.socket_owner(socket(ends).unwrap().inode).unwrap(),
+                std::process::id()
+            );
             let process = runtime.block_on(async move {
                 tokio::task::spawn_blocking(move || {
-                    System::seen_by(Arc::new(Witness::Here)).unwrap().process(ends)
+                    LinuxPeers::seen_by(Arc::new(ProcessInspector::Here)).unwrap().process(ends)
                 })
                 .await
                 .unwrap()

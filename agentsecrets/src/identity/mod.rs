@@ -46,9 +46,9 @@ use macos as system;
 #[cfg(windows)]
 use windows as system;
 
-pub use parent_process::{started_us_as, who_started_us, who_started_us_as};
+pub use parent_process::{parent_caller, parent_process, parent_process_with};
 pub use process_facts::ProcessFacts;
-pub use system::{look_closer, parent_id};
+pub use system::{parent_id, process_details};
 
 /// A proven caller. Made by `identify` alone.
 #[derive(Debug, Clone)]
@@ -63,12 +63,12 @@ pub struct Caller {
     /// explicit proxy's own user.
     pub is_ours: bool,
     /// What it was given beside the policy's rules, as far as it was proven.
-    pub standing: Standing,
+    pub attributes: CallerAttributes,
 }
 
 /// What a caller was given: the live sessions that it is in, and the token that it showed.
 #[derive(Debug, Clone, Default)]
-pub struct Standing {
+pub struct CallerAttributes {
     /// The id of the agent token that it showed, which is good.
     pub token: Option<Arc<str>>,
     /// The ids of the live sessions that hold for it.
@@ -78,14 +78,14 @@ pub struct Standing {
     /// Whether a token alone says who it is, since the system cannot.
     pub is_issued: bool,
     /// The pod that it is in, where a cluster tells of it.
-    pub pod: Option<Arc<pod::Known>>,
+    pub pod: Option<Arc<pod::CurrentPod>>,
     /// The SPIFFE identities of the workload that it is part of, where a service asks for them.
-    pub spiffe: Option<Arc<spiffe::Known>>,
+    pub spiffe: Option<Arc<spiffe::CurrentIdentities>>,
     /// The process that asked the daemon for the run that it is in.
-    pub asked_by: Option<ancestry::Born>,
+    pub asked_by: Option<ancestry::ProcessStart>,
     /// Itself and the processes that it descends from, as they were when that was asked for first; then the one
     /// that asked for the run, and those that this one descends from.
-    pub lineage: Arc<OnceLock<ancestry::Lineage>>,
+    pub lineage: Arc<OnceLock<ancestry::Ancestry>>,
 }
 
 impl Caller {
@@ -101,22 +101,22 @@ impl Caller {
             image: None,
             here: false,
         };
-        let standing = Standing { is_issued: true, ..Standing::default() };
-        Self { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing }
+        let attributes = CallerAttributes { is_issued: true, ..CallerAttributes::default() };
+        Self { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, attributes }
     }
 
     /// Somebody in a run, for the tests of later stages.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn for_test() -> Self {
-        let (process, standing) = (Arc::new(Process::for_test()), Standing::default());
-        Self { process, agent: None, session: "s".into(), is_ours: true, standing }
+        let (process, attributes) = (Arc::new(Process::for_test()), CallerAttributes::default());
+        Self { process, agent: None, session: "s".into(), is_ours: true, attributes }
     }
 
     /// Whose connections to servers it may share: those of its session, or of its process, or of its user where
     /// no more is known.
     pub fn isolation(&self) -> Arc<str> {
-        match (&*self.session, &self.standing.token) {
-            ("", Some(token)) if self.standing.is_issued => token.clone(),
+        match (&*self.session, &self.attributes.token) {
+            ("", Some(token)) if self.attributes.is_issued => token.clone(),
             ("", _) if self.process.pid == 0 => format!("user {}", self.process.uid).into(),
             ("", _) => format!("{}@{}", self.process.pid, self.process.start_time).into(),
             _ => self.session.clone(),

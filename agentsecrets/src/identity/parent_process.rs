@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::executable::Hashes;
 use super::system::{look, own_uid, parent_id};
-use super::{Caller, IdentityError, Process, Standing};
+use super::{Caller, CallerAttributes, IdentityError, Process};
 use crate::types::name::AgentName;
 
 /// The program that started this one, where the system lets us look at it; else this one.
-pub async fn who_started_us() -> Result<Process, IdentityError> {
+pub async fn parent_process() -> Result<Process, IdentityError> {
     match our_parent().await {
         Ok(parent) => Ok(parent),
         Err(_) => look(std::process::id(), &Hashes::default()).await,
@@ -18,17 +18,17 @@ pub async fn who_started_us() -> Result<Process, IdentityError> {
 /// The program that started this one, as an agent: one of our own user's, or nobody that we know. It says
 /// which agent entry it means; whether that holds for it is the policy's to say. What it proves is who our
 /// parent is, and not who holds the other ends of our pipes.
-pub async fn who_started_us_as(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
-    started_us_as(our_parent().await?, own_uid(), agent)
+pub async fn parent_process_with(agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+    parent_caller(our_parent().await?, own_uid(), agent)
 }
 
 /// The same where `process` is known to have started us for the user `uid`.
-pub fn started_us_as(process: Process, uid: u32, agent: Option<AgentName>) -> Result<Caller, IdentityError> {
+pub fn parent_caller(process: Process, uid: u32, agent: Option<AgentName>) -> Result<Caller, IdentityError> {
     if process.uid != uid {
         return Err(IdentityError::OtherUser);
     }
     let process = Arc::new(process);
-    Ok(Caller { process, agent, session: "".into(), is_ours: true, standing: Standing::default() })
+    Ok(Caller { process, agent, session: "".into(), is_ours: true, attributes: CallerAttributes::default() })
 }
 
 async fn our_parent() -> Result<Process, IdentityError> {
@@ -43,8 +43,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_started_us_is_seen_as_the_system_sees_it() {
-        let process = who_started_us().await.unwrap();
+    async fn parent_process_matches_system_view() {
+        let process = parent_process().await.unwrap();
         assert!([parent_id().unwrap(), std::process::id()].contains(&process.pid));
         assert_eq!(process.uid, own_uid());
     }

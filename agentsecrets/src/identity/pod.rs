@@ -25,9 +25,9 @@ pub struct Pod {
 
 /// What is known of a pod now: who looks at it sees each change at once.
 #[derive(Debug, Default)]
-pub struct Known(ArcSwapOption<Pod>);
+pub struct CurrentPod(ArcSwapOption<Pod>);
 
-impl Known {
+impl CurrentPod {
     /// Known to be this one.
     pub fn new(pod: Pod) -> Self {
         Self(ArcSwapOption::from_pointee(pod))

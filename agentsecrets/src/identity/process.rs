@@ -16,13 +16,13 @@ use crate::types::name::AgentName;
 use super::container::Container;
 use super::executable::{Hashes, hash};
 use super::image::Image;
-use super::pod::Known;
-use super::socket::Ends;
-use super::{Caller, IdentityError, Process, Standing, spiffe};
-use crate::identity::ancestry::Born;
-use crate::identity::cgroup::{Hierarchy, is_below};
+use super::pod::CurrentPod;
+use super::socket::SocketAddrs;
+use super::{Caller, CallerAttributes, IdentityError, Process, spiffe};
+use crate::identity::ancestry::ProcessStart;
+use crate::identity::cgroup::{CgroupTree, is_below};
 use crate::identity::container_engine::Engine;
-use crate::identity::inspector::{Seen, Witness};
+use crate::identity::inspector::{InspectedProcess, ProcessInspector};
 use crate::identity::socket_user::user_of;
 
 /// Nanoseconds in a tick of `/proc/<pid>/stat`, whose unit (USER_HZ) is fixed at 100 a second.
@@ -30,21 +30,21 @@ const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// Identifies the callers of one run, or of the containers behind a service.
 pub struct Identifier {
-    sight: Sight,
+    sight: Inspection,
     hashes: Hashes,
     session: Arc<str>,
     agent: Option<AgentName>,
-    asked_by: Option<Born>,
-    pod: Option<Arc<Known>>,
-    spiffe: Option<Arc<spiffe::Known>>,
+    asked_by: Option<ProcessStart>,
+    pod: Option<Arc<CurrentPod>>,
+    spiffe: Option<Arc<spiffe::CurrentIdentities>>,
 }
 
 /// What can be seen of callers besides the kernel's snapshot.
-enum Sight {
+enum Inspection {
     /// The processes of a run, which are all below this cgroup.
-    Run(Arc<Witness>, String),
+    Run(Arc<ProcessInspector>, String),
     /// The host's tree of cgroups and, where they share our pid namespace, the processes.
-    Containers(Arc<Containers>, Option<Arc<Witness>>),
+    Containers(Arc<Containers>, Option<Arc<ProcessInspector>>),
     /// The sockets of our own network, which say whose user's they are.
     Sockets,
 }
@@ -53,7 +53,7 @@ enum Sight {
 #[derive(Clone)]
 pub struct Containers {
     /// The part of the host's tree that is hooked.
-    pub hierarchy: Hierarchy,
+    pub hierarchy: CgroupTree,
     /// Our own cgroup in it, if we are there.
     pub ours: Option<String>,
     /// Who says which images they are of.
@@ -63,34 +63,34 @@ pub struct Containers {
 impl Identifier {
     /// For the run whose processes are all below `cgroup`, by what `witness` sees.
     pub fn new(
-        witness: impl Into<Arc<Witness>>,
+        witness: impl Into<Arc<ProcessInspector>>,
         cgroup: String,
         session: Arc<str>,
         agent: Option<AgentName>,
     ) -> Self {
-        let (sight, hashes) = (Sight::Run(witness.into(), cgroup), Hashes::default());
+        let (sight, hashes) = (Inspection::Run(witness.into(), cgroup), Hashes::default());
         Self { sight, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
     }
 
     /// The same for a run that the daemon started because the process `asked_by` asked for it.
     #[must_use]
-    pub fn asked_by(self, asked_by: Option<Born>) -> Self {
+    pub fn with_pid_namespace(self, asked_by: Option<ProcessStart>) -> Self {
         Self { asked_by, ..self }
     }
 
     /// The same for callers that are part of the workload of which `known` says who it is.
     #[must_use]
-    pub fn of_workload(self, known: Option<Arc<spiffe::Known>>) -> Self {
+    pub fn of_workload(self, known: Option<Arc<spiffe::CurrentIdentities>>) -> Self {
         Self { spiffe: known, ..self }
     }
 
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
     pub fn of_containers(
         containers: Containers,
-        witness: Option<Arc<Witness>>,
+        witness: Option<Arc<ProcessInspector>>,
         agent: Option<AgentName>,
     ) -> Self {
-        let sight = Sight::Containers(Arc::new(containers), witness);
+        let sight = Inspection::Containers(Arc::new(containers), witness);
         Self {
             sight,
             hashes: Hashes::default(),
@@ -105,15 +105,15 @@ impl Identifier {
     /// For those of these containers that are in the cgroup `cgroup`, which is that of the pod of which `known`
     /// says what the cluster does.
     #[must_use]
-    pub fn for_pod(&self, cgroup: String, known: Arc<Known>) -> Self {
+    pub fn for_pod(&self, cgroup: String, known: Arc<CurrentPod>) -> Self {
         let sight = match &self.sight {
-            Sight::Containers(containers, witness) => {
+            Inspection::Containers(containers, witness) => {
                 let hierarchy = containers.hierarchy.part(cgroup);
                 let (ours, engine) = (containers.ours.clone(), containers.engine.clone());
-                Sight::Containers(Arc::new(Containers { hierarchy, ours, engine }), witness.clone())
+                Inspection::Containers(Arc::new(Containers { hierarchy, ours, engine }), witness.clone())
             }
-            Sight::Run(witness, _) => Sight::Run(witness.clone(), cgroup),
-            Sight::Sockets => Sight::Sockets,
+            Inspection::Run(witness, _) => Inspection::Run(witness.clone(), cgroup),
+            Inspection::Sockets => Inspection::Sockets,
         };
         let (hashes, session, agent) = (self.hashes.clone(), self.session.clone(), self.agent.clone());
         // What we are ourselves says nothing of another pod.
@@ -124,7 +124,7 @@ impl Identifier {
     /// is in a session.
     pub fn of_sockets(agent: Option<AgentName>) -> Self {
         let (hashes, session) = (Hashes::default(), "".into());
-        Self { sight: Sight::Sockets, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
+        Self { sight: Inspection::Sockets, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
     }
 
     /// Proves who made the connection of which the kernel kept `trace`.
@@ -132,14 +132,14 @@ impl Identifier {
         match *trace {
             Trace::Snapshot(snapshot) => self.identify(&snapshot).await,
             Trace::Ends { theirs, wanted } => {
-                let ends = Ends { theirs, ours: wanted };
+                let ends = SocketAddrs { theirs, ours: wanted };
                 let user = tokio::task::spawn_blocking(move || user_of(ends)).await;
                 let uid = user.map_err(std::io::Error::other)??;
                 // The kernel's tracker may take a connection of ours for an agent's that is over.
                 if uid == nix::unistd::geteuid().as_raw() {
                     return Err(IdentityError::Ourselves);
                 }
-                Ok(self.proven(unseen(&Snapshot { uid, ..Snapshot::default() })))
+                Ok(self.prove_snapshot(unseen(&Snapshot { uid, ..Snapshot::default() })))
             }
         }
     }
@@ -147,26 +147,26 @@ impl Identifier {
     /// Proves who made the connection of which the kernel kept `snapshot`.
     pub async fn identify(&self, snapshot: &Snapshot) -> Result<Caller, IdentityError> {
         let process = match &self.sight {
-            Sight::Run(witness, cgroup) => {
-                let below = |seen: &Seen| is_below(&seen.cgroup, cgroup);
-                self.look_at(witness, snapshot.tgid, snapshot, below).await?
+            Inspection::Run(witness, cgroup) => {
+                let below = |seen: &InspectedProcess| is_below(&seen.cgroup, cgroup);
+                self.inspect(witness, snapshot.tgid, snapshot, below).await?
             }
-            Sight::Containers(containers, witness) => {
+            Inspection::Containers(containers, witness) => {
                 let (containers, id) = (containers.clone(), snapshot.cgroup);
                 let found = tokio::task::spawn_blocking(move || containers.agent(id)).await;
                 let (cgroup, image) = found.map_err(std::io::Error::other)??;
                 let process = match (witness, snapshot.tgid_here) {
-                    (Some(witness), here @ 1..) => self.look_at(witness, here, snapshot, |_| true).await?,
+                    (Some(witness), here @ 1..) => self.inspect(witness, here, snapshot, |_| true).await?,
                     _ => unseen(snapshot),
                 };
                 Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), image, ..process }
             }
-            Sight::Sockets => return Err(IdentityError::Nobody),
+            Inspection::Sockets => return Err(IdentityError::Nobody),
         };
-        Ok(self.proven(process))
+        Ok(self.prove_snapshot(process))
     }
 
-    fn proven(&self, process: Process) -> Caller {
+    fn prove_snapshot(&self, process: Process) -> Caller {
         let pod = self.pod.as_ref().filter(|known| is_in(&process, known)).cloned();
         let spiffe = self.spiffe.clone();
         Caller {
@@ -174,7 +174,12 @@ impl Identifier {
             agent: self.agent.clone(),
             session: self.session.clone(),
             is_ours: true,
-            standing: Standing { pod, spiffe, asked_by: self.asked_by, ..Standing::default() },
+            attributes: CallerAttributes {
+                pod,
+                spiffe,
+                asked_by: self.asked_by,
+                ..CallerAttributes::default()
+            },
         }
     }
 
@@ -184,23 +189,23 @@ impl Identifier {
         let snapshot = match *trace {
             Trace::Snapshot(snapshot) => snapshot,
             Trace::Ends { theirs, wanted } => {
-                return user_of(Ends { theirs, ours: wanted }).is_ok_and(|user| user == 0);
+                return user_of(SocketAddrs { theirs, ours: wanted }).is_ok_and(|user| user == 0);
             }
         };
-        let Sight::Containers(containers, _) = &self.sight else { return false };
+        let Inspection::Containers(containers, _) = &self.sight else { return false };
         let path = containers.hierarchy.path(snapshot.cgroup);
         path.is_ok_and(|path| path.is_some_and(|path| containers.is_ours(&path)))
     }
 
     /// The process `pid`, if it is the one of `snapshot` and `is_there`.
-    async fn look_at(
+    async fn inspect(
         &self,
-        witness: &Witness,
+        witness: &ProcessInspector,
         pid: u32,
         snapshot: &Snapshot,
-        is_there: impl FnOnce(&Seen) -> bool,
+        is_there: impl FnOnce(&InspectedProcess) -> bool,
     ) -> Result<Process, IdentityError> {
-        let is_right = |seen: &Seen, exe: &Metadata| {
+        let is_right = |seen: &InspectedProcess, exe: &Metadata| {
             if seen.start_time != snapshot.start_boottime / NANOSECONDS_PER_TICK {
                 return Err(IdentityError::Gone);
             }
@@ -234,7 +239,7 @@ impl Containers {
 }
 
 /// Whether the path of the process's cgroup has the uid of the pod that is `known`.
-fn is_in(process: &Process, known: &Known) -> bool {
+fn is_in(process: &Process, known: &CurrentPod) -> bool {
     let uid = process.container().and_then(|container| container.pod());
     uid.is_some() && uid == known.get().map(|pod| pod.uid.clone())
 }
@@ -255,15 +260,15 @@ fn unseen(snapshot: &Snapshot) -> Process {
 
 /// What the kernel says of the process `pid` now.
 pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
-    look_by(&Witness::Here, pid, hashes, |_, _| Ok(())).await
+    inspect_by(&ProcessInspector::Here, pid, hashes, |_, _| Ok(())).await
 }
 
 /// The same by what `witness` sees, if `is_right` says that it may be it.
-pub(super) async fn look_by(
-    witness: &Witness,
+pub(super) async fn inspect_by(
+    witness: &ProcessInspector,
     pid: u32,
     hashes: &Hashes,
-    is_right: impl FnOnce(&Seen, &Metadata) -> Result<(), IdentityError>,
+    is_right: impl FnOnce(&InspectedProcess, &Metadata) -> Result<(), IdentityError>,
 ) -> Result<Process, IdentityError> {
     let uid = || real_user(pid);
     prove(witness, hashes, pid, uid, is_right).await
@@ -276,40 +281,40 @@ fn real_user(pid: u32) -> Result<u32, IdentityError> {
 }
 
 /// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
-pub fn look_now(witness: &Witness, pid: u32) -> Result<Process, IdentityError> {
+pub fn inspect_now(witness: &ProcessInspector, pid: u32) -> Result<Process, IdentityError> {
     let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
     let uid = real_user(pid)?;
-    let Seen { start_time, exe, cgroup, file } = witness.see(pid)?;
+    let InspectedProcess { start_time, exe, cgroup, file } = witness.inspect(pid)?;
     let metadata = file.metadata()?;
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
     let sha256 = hash(file)?;
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, image: None, here })
+    Ok(Process { pid, start_time, exe: strip_deleted_suffix(exe), sha256, uid, cgroup, image: None, here })
 }
 
 /// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
 async fn prove(
-    witness: &Witness,
+    witness: &ProcessInspector,
     hashes: &Hashes,
     pid: u32,
     uid: impl FnOnce() -> Result<u32, IdentityError>,
-    is_right: impl FnOnce(&Seen, &Metadata) -> Result<(), IdentityError>,
+    is_right: impl FnOnce(&InspectedProcess, &Metadata) -> Result<(), IdentityError>,
 ) -> Result<Process, IdentityError> {
     // The pidfd names one process for good: if it still lives at the end, nobody took over its id.
     let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
-    let seen = witness.see(pid)?;
+    let seen = witness.inspect(pid)?;
     let metadata = seen.file.metadata()?;
     is_right(&seen, &metadata)?;
-    let Seen { start_time, exe, cgroup, file } = seen;
+    let InspectedProcess { start_time, exe, cgroup, file } = seen;
     let uid = uid()?;
     let sha256 = hashes.of(file).await?.to_string();
     if !sys::pidfd_lives(&pidfd) {
         return Err(IdentityError::Gone);
     }
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    Ok(Process { pid, start_time, exe: undeleted(exe), sha256, uid, cgroup, image: None, here })
+    Ok(Process { pid, start_time, exe: strip_deleted_suffix(exe), sha256, uid, cgroup, image: None, here })
 }
 
 fn same_file(one: &Metadata, other: &Metadata) -> bool {
@@ -317,7 +322,7 @@ fn same_file(one: &Metadata, other: &Metadata) -> bool {
 }
 
 /// A file that was removed while it runs is shown with a mark; a rule's path must not match it.
-fn undeleted(path: PathBuf) -> PathBuf {
+fn strip_deleted_suffix(path: PathBuf) -> PathBuf {
     match path.to_str() {
         Some(text) if text.ends_with(" (deleted)") => PathBuf::from(format!("deleted:{text}")),
         _ => path,
@@ -331,7 +336,8 @@ mod tests {
     fn own_snapshot() -> Snapshot {
         let pid = std::process::id();
         Snapshot {
-            start_boottime: Witness::Here.see(pid).unwrap().start_time * NANOSECONDS_PER_TICK + 1,
+            start_boottime: ProcessInspector::Here.inspect(pid).unwrap().start_time * NANOSECONDS_PER_TICK
+                + 1,
             exe_inode: std::fs::metadata("/proc/self/exe").unwrap().ino(),
             tgid: pid,
             ..Snapshot::default()
@@ -339,18 +345,18 @@ mod tests {
     }
 
     fn identifier(cgroup: &str) -> Identifier {
-        Identifier::new(Witness::Here, cgroup.to_owned(), "session".into(), None)
+        Identifier::new(ProcessInspector::Here, cgroup.to_owned(), "session".into(), None)
     }
 
     #[tokio::test]
-    async fn the_process_of_the_snapshot_is_identified() {
+    async fn process_of_snapshot_is_identified() {
         let caller = identifier("").identify(&own_snapshot()).await.unwrap();
         assert_eq!(caller.process.exe, std::env::current_exe().unwrap());
         assert_eq!(caller.process.sha256.len(), 64);
     }
 
     #[tokio::test]
-    async fn our_own_connection_is_no_agents_where_sockets_are_all_that_is_seen() {
+    async fn own_connection_is_not_an_agents() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (theirs, wanted) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
@@ -359,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_program_process_or_cgroup_is_refused() {
+    async fn changed_program_process_or_cgroup_is_refused() {
         let own = own_snapshot();
         let other_program = Snapshot { exe_inode: own.exe_inode + 1, ..own };
         assert!(matches!(identifier("").identify(&other_program).await, Err(IdentityError::Changed)));

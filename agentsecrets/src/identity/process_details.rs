@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{IdentityError, Process};
 
 /// Who can look closer. Blocks.
-pub trait Look: Send + Sync {
+pub trait ProcessDetails: Send + Sync {
     /// Who the process `pid` is now.
     fn process(&self, pid: u32) -> Result<Process, IdentityError>;
 
@@ -46,7 +46,7 @@ pub struct Ancestor {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Looked, ancestry, inside, script};
+pub(super) use linux::{Timed, ancestry, inside, script};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -57,27 +57,27 @@ mod linux {
     use std::path::Path;
 
     use super::{Ancestor, IdentityError, Process, Script};
-    use crate::identity::ancestry::{Lineage, start_of};
+    use crate::identity::ancestry::{Ancestry, start_of};
     use crate::identity::container::cgroup_of;
     use crate::identity::executable::sha256;
 
     /// What was seen, and when the process started of which it was seen.
-    pub(in crate::identity) type Looked<T> = (u64, T);
+    pub(in crate::identity) type Timed<T> = (u64, T);
 
     /// How many processes above one are looked at.
-    const MOST_ANCESTORS: usize = 24;
+    const MAX_ANCESTORS: usize = 24;
     /// How much of a path above is told, in characters.
-    const LONGEST_PATH: usize = 256;
+    const MAX_PATH_LEN: usize = 256;
     /// How much of a command line is read.
-    const LONGEST_COMMAND_LINE: u64 = 8192;
+    const MAX_COMMAND_LINE_LEN: u64 = 8192;
     /// The largest script that is looked at, in bytes.
-    const LARGEST_SCRIPT: u64 = 16 << 20;
+    const MAX_SCRIPT_SIZE: u64 = 16 << 20;
 
     /// The script of the process `pid`.
-    pub(in crate::identity) fn script(pid: u32) -> Result<Looked<Option<Script>>, IdentityError> {
+    pub(in crate::identity) fn script(pid: u32) -> Result<Timed<Option<Script>>, IdentityError> {
         let start_time = start_of(pid).ok_or(IdentityError::Gone)?;
         let mut line = Vec::new();
-        File::open(format!("/proc/{pid}/cmdline"))?.take(LONGEST_COMMAND_LINE).read_to_end(&mut line)?;
+        File::open(format!("/proc/{pid}/cmdline"))?.take(MAX_COMMAND_LINE_LEN).read_to_end(&mut line)?;
         let argument = line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
         if argument.is_empty() || argument.starts_with(b"-") {
             return Ok((start_time, None));
@@ -97,22 +97,22 @@ mod linux {
         // It may be a pipe that nobody writes to.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()?;
         let metadata = file.metadata().ok()?;
-        if !metadata.is_file() || metadata.len() > LARGEST_SCRIPT {
+        if !metadata.is_file() || metadata.len() > MAX_SCRIPT_SIZE {
             return None;
         }
-        let sha256 = sha256(file.take(LARGEST_SCRIPT)).ok()?;
+        let sha256 = sha256(file.take(MAX_SCRIPT_SIZE)).ok()?;
         Some(Script { path, sha256 })
     }
 
     /// The processes above `pid`.
-    pub(in crate::identity) fn ancestry(pid: u32) -> Result<Looked<Vec<Ancestor>>, IdentityError> {
+    pub(in crate::identity) fn ancestry(pid: u32) -> Result<Timed<Vec<Ancestor>>, IdentityError> {
         let started = start_of(pid).ok_or(IdentityError::Gone)?;
-        let line = Lineage::since((pid, started));
-        let above = line.iter().skip(1).take(MOST_ANCESTORS).map(|(pid, start_time)| {
+        let line = Ancestry::since((pid, started));
+        let above = line.iter().skip(1).take(MAX_ANCESTORS).map(|(pid, start_time)| {
             let exe = read_link(format!("/proc/{pid}/exe")).ok();
-            let exe = exe.map(|exe| exe.to_string_lossy().chars().take(LONGEST_PATH).collect());
+            let exe = exe.map(|exe| exe.to_string_lossy().chars().take(MAX_PATH_LEN).collect());
             let cgroup = cgroup_of(pid).ok().flatten().unwrap_or_default();
-            let cgroup = cgroup.chars().take(LONGEST_PATH).collect();
+            let cgroup = cgroup.chars().take(MAX_PATH_LEN).collect();
             Ancestor { pid: *pid, start_time: *start_time, exe, cgroup }
         });
         Ok((started, above.collect()))
@@ -144,7 +144,7 @@ mod linux {
         }
 
         #[test]
-        fn a_script_is_the_first_argument_that_names_a_file() {
+        fn script_is_first_argument_that_names_a_file() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().canonicalize().unwrap().join("s.sh");
             std::fs::write(&path, "read line\n").unwrap();
@@ -171,7 +171,7 @@ mod linux {
         }
 
         #[test]
-        fn those_above_come_nearest_first_and_are_older() {
+        fn ancestors_are_ordered_and_older() {
             let mut child = waiting(&mut Command::new("cat"));
             let (started, above) = ancestry(child.id()).unwrap();
             assert_eq!(above[0].pid, std::process::id());

@@ -5,7 +5,7 @@ pub use crate::types::process_facts::ProcessFacts;
 
 impl From<&Caller> for ProcessFacts {
     fn from(caller: &Caller) -> Self {
-        let ids = caller.standing.spiffe.iter().flat_map(|known| known.ids());
+        let ids = caller.attributes.spiffe.iter().flat_map(|known| known.ids());
         Self { spiffe: ids.map(|id| id.to_string()).collect(), ..Self::from(&*caller.process) }
     }
 }

@@ -4,12 +4,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::system::{System, own_uid};
-use super::{Caller, IdentityError, Process, Standing};
+use super::system::{LinuxPeers, own_uid};
+use super::{Caller, CallerAttributes, IdentityError, Process};
 
 /// Both ends of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Ends {
+pub struct SocketAddrs {
     /// The caller's.
     pub theirs: SocketAddr,
     /// Ours.
@@ -17,40 +17,46 @@ pub struct Ends {
 }
 
 /// A system that can tell which process holds the caller's end.
-pub trait Neighbourhood: Send + Sync {
+pub trait PeerLookup: Send + Sync {
     /// That process. Blocks.
-    fn process(&self, ends: Ends) -> Result<Process, IdentityError>;
+    fn process(&self, ends: SocketAddrs) -> Result<Process, IdentityError>;
 }
 
 /// Identifies the programs of one user.
-pub struct Neighbours {
-    system: Arc<dyn Neighbourhood>,
+pub struct LocalPeers {
+    system: Arc<dyn PeerLookup>,
     uid: u32,
 }
 
-impl Neighbours {
+impl LocalPeers {
     /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
-    pub fn seen_by(witness: Arc<crate::identity::inspector::Witness>) -> std::io::Result<Self> {
-        Ok(Self { system: Arc::new(System::seen_by(witness)?), uid: own_uid() })
+    pub fn seen_by(witness: Arc<crate::identity::inspector::ProcessInspector>) -> std::io::Result<Self> {
+        Ok(Self { system: Arc::new(LinuxPeers::seen_by(witness)?), uid: own_uid() })
     }
 
     /// The programs of the user as whom this process runs.
     #[cfg(not(target_os = "linux"))]
     pub fn of_this_system() -> Self {
-        Self { system: Arc::new(System::default()), uid: own_uid() }
+        Self { system: Arc::new(LinuxPeers::default()), uid: own_uid() }
     }
 
     /// Who is at the other end of a connection, if it is a program of the same user.
-    pub async fn identify(&self, ends: Ends) -> Result<Caller, IdentityError> {
+    pub async fn identify(&self, ends: SocketAddrs) -> Result<Caller, IdentityError> {
         let system = self.system.clone();
         let asked = tokio::task::spawn_blocking(move || system.process(ends)).await;
         let process = asked.map_err(std::io::Error::other)??;
         if process.uid != self.uid {
             return Err(IdentityError::OtherUser);
         }
-        let standing = Standing::default();
-        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, standing })
+        let standing = CallerAttributes::default();
+        Ok(Caller {
+            process: Arc::new(process),
+            agent: None,
+            session: "".into(),
+            is_ours: true,
+            attributes: standing,
+        })
     }
 }
 
@@ -60,8 +66,8 @@ mod tests {
 
     struct Somebody(u32);
 
-    impl Neighbourhood for Somebody {
-        fn process(&self, _ends: Ends) -> Result<Process, IdentityError> {
+    impl PeerLookup for Somebody {
+        fn process(&self, _ends: SocketAddrs) -> Result<Process, IdentityError> {
             let sha256 = String::new();
             Ok(Process {
                 pid: 7,
@@ -77,10 +83,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_of_another_user_is_refused() {
-        let ends = Ends { theirs: ([127, 0, 0, 1], 5).into(), ours: ([127, 0, 0, 1], 6).into() };
+    async fn program_of_another_user_is_refused() {
+        let ends = SocketAddrs { theirs: ([127, 0, 0, 1], 5).into(), ours: ([127, 0, 0, 1], 6).into() };
         let identify = |uid| async move {
-            Neighbours { system: Arc::new(Somebody(uid)), uid: 1000 }.identify(ends).await
+            LocalPeers { system: Arc::new(Somebody(uid)), uid: 1000 }.identify(ends).await
         };
         let caller = identify(1000).await.unwrap();
         assert!(caller.is_ours && caller.session.is_empty() && &*caller.isolation() == "7@1");

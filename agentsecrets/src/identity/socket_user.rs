@@ -11,7 +11,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::IdentityError;
-use super::socket::Ends;
+use super::socket::SocketAddrs;
 
 /// No cookie is known: the ends alone say which socket is meant.
 const ANY: [u8; 8] = [0xff; 8];
@@ -19,8 +19,8 @@ const ANY: [u8; 8] = [0xff; 8];
 const ANSWER: usize = 8192;
 
 /// The user who made the caller's end. Blocks for as long as the kernel takes to look.
-pub(super) fn user_of(ends: Ends) -> Result<u32, IdentityError> {
-    let found = ask(ends)?.ok_or(IdentityError::Nobody)?.header;
+pub(super) fn user_of(ends: SocketAddrs) -> Result<u32, IdentityError> {
+    let found = query(ends)?.ok_or(IdentityError::Nobody)?.header;
     // One that is over has nobody any more, and one that only listens is another.
     if found.state != TCP_ESTABLISHED || found.inode == 0 {
         return Err(IdentityError::Nobody);
@@ -28,7 +28,7 @@ pub(super) fn user_of(ends: Ends) -> Result<u32, IdentityError> {
     Ok(found.uid)
 }
 
-fn ask(ends: Ends) -> io::Result<Option<InetResponse>> {
+fn query(ends: SocketAddrs) -> io::Result<Option<InetResponse>> {
     let (theirs, ours) = (ends.theirs.ip().to_canonical(), ends.ours.ip().to_canonical());
     let (family, blank) =
         if theirs.is_ipv4() { (AF_INET, SocketId::new_v4()) } else { (AF_INET6, SocketId::new_v6()) };
@@ -74,16 +74,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_user_of_an_open_connection_is_known_over_either_family_and_of_no_other() {
+    fn user_of_connection_is_found_over_both_families() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let ends = Ends { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
+            let ends =
+                SocketAddrs { theirs: client.local_addr().unwrap(), ours: client.peer_addr().unwrap() };
             assert_eq!(user_of(ends).unwrap(), nix::unistd::geteuid().as_raw());
             // The listener's own end, and what was never opened.
             let reversed =
-                Ends { theirs: listener.local_addr().unwrap(), ours: "192.0.2.7:1".parse().unwrap() };
-            for nobody in [reversed, Ends { ours: "192.0.2.7:1".parse().unwrap(), ..ends }] {
+                SocketAddrs { theirs: listener.local_addr().unwrap(), ours: "192.0.2.7:1".parse().unwrap() };
+            for nobody in [reversed, SocketAddrs { ours: "192.0.2.7:1".parse().unwrap(), ..ends }] {
                 assert!(matches!(user_of(nobody), Err(IdentityError::Nobody)));
             }
             drop(client);

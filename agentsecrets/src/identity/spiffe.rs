@@ -13,7 +13,7 @@ use spiffe::SpiffeId;
 /// An identity, and when it holds, in seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Issued {
+pub struct SpiffeIdentity {
     /// Which.
     #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub id: SpiffeId,
@@ -26,9 +26,9 @@ pub struct Issued {
 /// What the Workload API says, or what comes of asking it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
+pub enum IdentityUpdate {
     /// These are the workload's identities now, the default one first.
-    Issued(Vec<Issued>),
+    Issued(Vec<SpiffeIdentity>),
     /// It has none, for this reason: what was said before is over.
     Refused(String),
     /// Nobody can be asked, for this reason: what was said before holds until it expires.
@@ -37,30 +37,30 @@ pub enum Word {
 
 /// What is known now: who looks at it sees each change at once.
 #[derive(Debug)]
-pub struct Known(ArcSwap<Said>);
+pub struct CurrentIdentities(ArcSwap<Said>);
 
 #[derive(Debug)]
 struct Said {
-    issued: Vec<Issued>,
+    issued: Vec<SpiffeIdentity>,
     trouble: Option<String>,
     /// Whether the API itself says that there is none.
     is_refused: bool,
 }
 
-impl Default for Known {
+impl Default for CurrentIdentities {
     fn default() -> Self {
         let trouble = Some("the Workload API has not answered yet".to_owned());
         Self(ArcSwap::from_pointee(Said { issued: Vec::new(), trouble, is_refused: false }))
     }
 }
 
-impl Known {
+impl CurrentIdentities {
     /// Takes `word` for what is so from now on.
-    pub fn hear(&self, word: Word) {
+    pub fn apply(&self, word: IdentityUpdate) {
         let said = match word {
-            Word::Issued(issued) => Said { issued, trouble: None, is_refused: false },
-            Word::Refused(why) => Said { issued: Vec::new(), trouble: Some(why), is_refused: true },
-            Word::Away(why) => {
+            IdentityUpdate::Issued(issued) => Said { issued, trouble: None, is_refused: false },
+            IdentityUpdate::Refused(why) => Said { issued: Vec::new(), trouble: Some(why), is_refused: true },
+            IdentityUpdate::Away(why) => {
                 let before = self.0.load();
                 let (issued, is_refused) = (before.issued.clone(), before.is_refused);
                 Said { issued, trouble: Some(why), is_refused }
@@ -75,7 +75,7 @@ impl Known {
     }
 
     fn ids_at(&self, now: i64) -> Vec<SpiffeId> {
-        let holds = |one: &&Issued| (one.since..=one.until).contains(&now);
+        let holds = |one: &&SpiffeIdentity| (one.since..=one.until).contains(&now);
         self.0.load().issued.iter().filter(holds).map(|one| one.id.clone()).collect()
     }
 
@@ -124,18 +124,18 @@ fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SpiffeId, D::
 mod tests {
     use super::*;
 
-    fn issued(path: &str, since: i64, until: i64) -> Issued {
-        Issued { id: SpiffeId::new(format!("spiffe://example.org{path}")).unwrap(), since, until }
+    fn issued(path: &str, since: i64, until: i64) -> SpiffeIdentity {
+        SpiffeIdentity { id: SpiffeId::new(format!("spiffe://example.org{path}")).unwrap(), since, until }
     }
 
-    fn at(known: &Known, now: i64) -> String {
+    fn at(known: &CurrentIdentities, now: i64) -> String {
         listed(&known.ids_at(now))
     }
 
     #[test]
-    fn an_identity_holds_while_it_is_valid_and_not_a_second_longer() {
-        let known = Known::default();
-        known.hear(Word::Issued(vec![issued("/a", 10, 20), issued("/b", 0, 30)]));
+    fn identity_holds_until_expiry() {
+        let known = CurrentIdentities::default();
+        known.apply(IdentityUpdate::Issued(vec![issued("/a", 10, 20), issued("/b", 0, 30)]));
         assert_eq!(at(&known, 9), "spiffe://example.org/b");
         for now in [10, 20] {
             assert_eq!(at(&known, now), "spiffe://example.org/a, spiffe://example.org/b");
@@ -146,36 +146,36 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_outlives_who_said_it_until_it_expires_but_not_a_refusal() {
-        let known = Known::default();
+    fn identities_outlive_their_source_until_expiry() {
+        let known = CurrentIdentities::default();
         assert!(known.told().contains("not answered yet") && known.is_open());
-        known.hear(Word::Issued(vec![issued("/a", 0, i64::MAX)]));
-        known.hear(Word::Away("gone".to_owned()));
+        known.apply(IdentityUpdate::Issued(vec![issued("/a", 0, i64::MAX)]));
+        known.apply(IdentityUpdate::Away("gone".to_owned()));
         assert_eq!(known.told(), "this workload is spiffe://example.org/a");
         assert!(!known.is_open());
-        known.hear(Word::Refused("no longer".to_owned()));
+        known.apply(IdentityUpdate::Refused("no longer".to_owned()));
         assert_eq!((known.ids().len(), &*known.told()), (0, "no longer"));
-        known.hear(Word::Away("gone".to_owned()));
+        known.apply(IdentityUpdate::Away("gone".to_owned()));
         assert_eq!((known.ids().len(), &*known.told()), (0, "gone"));
         assert!(!known.is_open(), "that it had none is the last that was said");
-        known.hear(Word::Issued(vec![issued("/b", 0, 1)]));
-        known.hear(Word::Away("it is gone".to_owned()));
+        known.apply(IdentityUpdate::Issued(vec![issued("/b", 0, 1)]));
+        known.apply(IdentityUpdate::Away("it is gone".to_owned()));
         assert!(known.is_open());
         assert!(known.told().ends_with("not valid any more, and it is gone"), "{}", known.told());
     }
 
     #[test]
-    fn a_word_is_told_whole_and_an_identity_that_is_none_is_not_understood() {
+    fn update_round_trips_and_invalid_identity_is_refused() {
         let words = [
-            Word::Issued(vec![issued("/a", 1, 2)]),
-            Word::Refused("no".to_owned()),
-            Word::Away("gone".to_owned()),
+            IdentityUpdate::Issued(vec![issued("/a", 1, 2)]),
+            IdentityUpdate::Refused("no".to_owned()),
+            IdentityUpdate::Away("gone".to_owned()),
         ];
         for word in words {
             let text = serde_json::to_vec(&word).unwrap();
-            assert_eq!(serde_json::from_slice::<Word>(&text).unwrap(), word);
+            assert_eq!(serde_json::from_slice::<IdentityUpdate>(&text).unwrap(), word);
         }
         let odd = r#"{"issued":[{"id":"https://example.org/a","since":1,"until":2}]}"#;
-        assert!(serde_json::from_str::<Word>(odd).is_err());
+        assert!(serde_json::from_str::<IdentityUpdate>(odd).is_err());
     }
 }

@@ -16,34 +16,34 @@ use spiffe::transport::Endpoint;
 use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context, X509Svid};
 use tokio::time::timeout;
 
-use super::spiffe::{Issued, Known, Word, listed, now};
+use super::spiffe::{CurrentIdentities, IdentityUpdate, SpiffeIdentity, listed, now};
 use crate::privsep::helper::{self, invalid_response as unclear};
 use crate::privsep::{Channel, Limits};
 
 /// How long the API may take until it says something.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the first word is waited for: agents that start after us then find what is known.
-const AT_FIRST: Duration = Duration::from_secs(3);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the API is left alone after it failed: at first, and when it goes on to.
-const SHORTEST_REST: Duration = Duration::from_millis(500);
-const LONGEST_REST: Duration = Duration::from_secs(5);
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// The longest time for which nothing new needs to be said.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+const MAX_EXPIRY_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// How many identities are taken.
-const MOST: usize = 16;
+const MAX_IDENTITIES: usize = 16;
 /// The longest reason, in bytes.
-const LONGEST_REASON: usize = 400;
+const MAX_REASON_CHARS: usize = 400;
 /// Larger than any word.
 const LIMITS: Limits = Limits { length: 64 * 1024, descriptors: 0 };
 
 /// The Workload API, by the process that asks it.
-pub struct Workload {
+pub struct WorkloadApi {
     line: Channel,
-    known: Arc<Known>,
-    last: Option<Word>,
+    known: Arc<CurrentIdentities>,
+    last: Option<IdentityUpdate>,
 }
 
-impl Workload {
+impl WorkloadApi {
     /// Forks the process that asks at `socket`, which gives up by `confine` what it does not need. The calling
     /// process must have one thread.
     pub fn start(socket: PathBuf, confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
@@ -52,14 +52,14 @@ impl Workload {
     }
 
     /// What is known.
-    pub fn known(&self) -> Arc<Known> {
+    pub fn known(&self) -> Arc<CurrentIdentities> {
         self.known.clone()
     }
 
     /// Waits a moment for the first word.
-    pub fn hear_first(&mut self) -> io::Result<()> {
-        self.line.set_receive_timeout(Some(AT_FIRST))?;
-        let heard = hear(&self.line);
+    pub fn recv_first(&mut self) -> io::Result<()> {
+        self.line.set_receive_timeout(Some(STARTUP_TIMEOUT))?;
+        let heard = recv(&self.line);
         self.line.set_receive_timeout(None)?;
         match heard {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -71,7 +71,7 @@ impl Workload {
     /// Hears what is said until nobody is left to say it. Blocks.
     pub fn listen(mut self) {
         loop {
-            let heard = hear(&self.line);
+            let heard = recv(&self.line);
             let is_over = heard.is_err();
             self.take(heard);
             if is_over {
@@ -80,21 +80,27 @@ impl Workload {
         }
     }
 
-    fn take(&mut self, heard: io::Result<Word>) {
+    fn take(&mut self, heard: io::Result<IdentityUpdate>) {
         // Without who asks we would not hear that an identity was taken back.
         let word = heard.unwrap_or_else(|error| {
-            Word::Refused(format!("who asks the Workload API is gone; start the service again: {error}"))
+            IdentityUpdate::Refused(format!(
+                "who asks the Workload API is gone; start the service again: {error}"
+            ))
         });
         let before = self.known.ids();
-        self.known.hear(word.clone());
+        self.known.apply(word.clone());
         let ids = self.known.ids();
         match &word {
-            Word::Issued(_) if ids.is_empty() => eprintln!("agentsecrets: {}", self.known.told()),
-            Word::Issued(_) if ids != before => eprintln!("agentsecrets: this workload is {}", listed(&ids)),
-            Word::Issued(_) => {}
+            IdentityUpdate::Issued(_) if ids.is_empty() => eprintln!("agentsecrets: {}", self.known.told()),
+            IdentityUpdate::Issued(_) if ids != before => {
+                eprintln!("agentsecrets: this workload is {}", listed(&ids))
+            }
+            IdentityUpdate::Issued(_) => {}
             word if self.last.as_ref() == Some(word) => {}
-            Word::Refused(why) => eprintln!("agentsecrets: this workload has no SPIFFE identity: {why}"),
-            Word::Away(why) => {
+            IdentityUpdate::Refused(why) => {
+                eprintln!("agentsecrets: this workload has no SPIFFE identity: {why}")
+            }
+            IdentityUpdate::Away(why) => {
                 eprintln!(
                     "agentsecrets: no SPIFFE identity is told, and what was holds until it expires: {why}"
                 );
@@ -105,7 +111,7 @@ impl Workload {
 }
 
 /// The next word.
-fn hear(line: &Channel) -> io::Result<Word> {
+fn recv(line: &Channel) -> io::Result<IdentityUpdate> {
     let message = line.recv()?.ok_or_else(|| io::Error::other("it ended"))?;
     message.parse_json().map_err(|_| unclear())
 }
@@ -114,9 +120,9 @@ fn hear(line: &Channel) -> io::Result<Word> {
 fn follow(socket: &Path, line: &Channel) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let endpoint = Endpoint::Unix(socket.to_path_buf());
-    let tell = |word: &Word| line.send_json(word, &[]);
+    let tell = |word: &IdentityUpdate| line.send_json(word, &[]);
     runtime.block_on(async {
-        let mut rest = SHORTEST_REST;
+        let mut rest = MIN_BACKOFF;
         loop {
             let mut has_said = false;
             let say = |word| {
@@ -124,16 +130,16 @@ fn follow(socket: &Path, line: &Channel) -> io::Result<()> {
                 tell(&word)
             };
             let Err(end) = ask(&endpoint, say).await;
-            tell(&end.word()?)?;
-            rest = if has_said { SHORTEST_REST } else { rest };
+            tell(&end.update()?)?;
+            rest = if has_said { MIN_BACKOFF } else { rest };
             tokio::time::sleep(rest).await;
-            rest = (rest * 2).min(LONGEST_REST);
+            rest = (rest * 2).min(MAX_BACKOFF);
         }
     })
 }
 
 /// Why the API says no more.
-enum End {
+enum StreamEnd {
     Failed(WorkloadApiError),
     Silent,
     Stale,
@@ -141,82 +147,85 @@ enum End {
     Unheard(io::Error),
 }
 
-impl End {
+impl StreamEnd {
     /// What that means; an error if there is nobody to tell.
-    fn word(self) -> io::Result<Word> {
+    fn update(self) -> io::Result<IdentityUpdate> {
         Ok(match self {
             Self::Failed(WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_)) => {
-                Word::Refused(
+                IdentityUpdate::Refused(
                     "the Workload API gives it no identity; register it there, by its namespace and service account"
                         .to_owned(),
                 )
             }
             Self::Failed(error) if error.is_invalid_argument() => {
-                Word::Refused(bounded(format!("what answers at the socket is no Workload API: {error}")))
+                IdentityUpdate::Refused(bounded(format!("what answers at the socket is no Workload API: {error}")))
             }
             Self::Failed(WorkloadApiError::Transport(error)) => {
-                Word::Away(bounded(format!("the Workload API cannot be asked: {}", whole(&error))))
+                IdentityUpdate::Away(bounded(format!("the Workload API cannot be asked: {}", whole(&error))))
             }
             // It answered, and what it says is not to be relied on.
             Self::Failed(error) => {
-                Word::Refused(bounded(format!("the Workload API's answer cannot be used: {}", whole(&error))))
+                IdentityUpdate::Refused(bounded(format!("the Workload API's answer cannot be used: {}", whole(&error))))
             }
             Self::Silent => {
-                Word::Away(format!("the Workload API does not answer within {} s", PATIENCE.as_secs()))
+                IdentityUpdate::Away(format!("the Workload API does not answer within {} s", CONNECT_TIMEOUT.as_secs()))
             }
-            Self::Stale => Word::Away("the Workload API has let what it said expire".to_owned()),
-            Self::Over => Word::Away("the Workload API ended its answer".to_owned()),
+            Self::Stale => IdentityUpdate::Away("the Workload API has let what it said expire".to_owned()),
+            Self::Over => IdentityUpdate::Away("the Workload API ended its answer".to_owned()),
             Self::Unheard(error) => return Err(error),
         })
     }
 }
 
 /// Asks, and says what is answered until that ends.
-async fn ask(endpoint: &Endpoint, mut say: impl FnMut(Word) -> io::Result<()>) -> Result<Infallible, End> {
-    let (_client, contexts) = timely(async {
+async fn ask(
+    endpoint: &Endpoint,
+    mut say: impl FnMut(IdentityUpdate) -> io::Result<()>,
+) -> Result<Infallible, StreamEnd> {
+    let (_client, contexts) = with_timeout(async {
         let client = WorkloadApiClient::connect(endpoint.clone()).await?;
         let contexts = client.stream_x509_contexts().await?;
         Ok((client, contexts))
     })
     .await?
-    .map_err(End::Failed)?;
+    .map_err(StreamEnd::Failed)?;
     let mut contexts = pin!(contexts);
-    let mut said = issued(timely(contexts.next()).await?)?;
+    let mut said = issued(with_timeout(contexts.next()).await?)?;
     loop {
         // Whoever says nothing until all is over may never say anything again.
         let lasts = lasts(&said);
-        say(Word::Issued(said)).map_err(End::Unheard)?;
-        let next = timeout(lasts.max(PATIENCE), contexts.next()).await;
-        said = issued(next.map_err(|_| End::Stale)?)?;
+        say(IdentityUpdate::Issued(said)).map_err(StreamEnd::Unheard)?;
+        let next = timeout(lasts.max(CONNECT_TIMEOUT), contexts.next()).await;
+        said = issued(next.map_err(|_| StreamEnd::Stale)?)?;
     }
 }
 
 /// How long one of them is valid yet.
-fn lasts(issued: &[Issued]) -> Duration {
+fn lasts(issued: &[SpiffeIdentity]) -> Duration {
     let last = issued.iter().map(|one| one.until).max().unwrap_or_default();
     let left = last.saturating_sub(now()).saturating_add(1);
-    Duration::from_secs(left.try_into().unwrap_or_default()).min(LONGEST_WAIT)
+    Duration::from_secs(left.try_into().unwrap_or_default()).min(MAX_EXPIRY_WAIT)
 }
 
-async fn timely<T>(answer: impl Future<Output = T>) -> Result<T, End> {
-    timeout(PATIENCE, answer).await.map_err(|_| End::Silent)
+async fn with_timeout<T>(answer: impl Future<Output = T>) -> Result<T, StreamEnd> {
+    timeout(CONNECT_TIMEOUT, answer).await.map_err(|_| StreamEnd::Silent)
 }
 
 /// The identities of an answer, without their keys.
-fn issued(context: Option<Result<X509Context, WorkloadApiError>>) -> Result<Vec<Issued>, End> {
-    let context = context.ok_or(End::Over)?.map_err(End::Failed)?;
-    Ok(context.svids().iter().take(MOST).filter_map(|svid| held(svid)).collect())
+fn issued(context: Option<Result<X509Context, WorkloadApiError>>) -> Result<Vec<SpiffeIdentity>, StreamEnd> {
+    let context = context.ok_or(StreamEnd::Over)?.map_err(StreamEnd::Failed)?;
+    Ok(context.svids().iter().take(MAX_IDENTITIES).filter_map(|svid| identities(svid)).collect())
 }
 
 /// An identity, while every certificate of its chain is valid.
-fn held(svid: &X509Svid) -> Option<Issued> {
+fn identities(svid: &X509Svid) -> Option<SpiffeIdentity> {
     let (mut since, mut until) = (i64::MIN, i64::MAX);
     for certificate in svid.cert_chain() {
         let (_, read) = x509_parser::parse_x509_certificate(certificate.as_bytes()).ok()?;
         since = since.max(read.validity().not_before.timestamp());
         until = until.min(read.validity().not_after.timestamp());
     }
-    Some(Issued { id: svid.spiffe_id().clone(), since, until })
+    Some(SpiffeIdentity { id: svid.spiffe_id().clone(), since, until })
 }
 
 /// An error with what is behind it.
@@ -234,6 +243,6 @@ fn whole(error: &dyn std::error::Error) -> String {
 }
 
 fn bounded(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(LONGEST_REASON));
+    text.truncate(text.floor_char_boundary(MAX_REASON_CHARS));
     text
 }

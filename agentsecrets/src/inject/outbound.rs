@@ -10,7 +10,7 @@ use http::header::{
 use http::{Method, Request, Uri};
 
 use super::body::RequestBody;
-use crate::credentials::token_request::Question;
+use crate::credentials::token_request::TokenRequest;
 use crate::policy::private_addresses::PrivateAddresses;
 use crate::tls::verify::CustomRoots;
 use crate::types::body::{Body, full};
@@ -83,7 +83,10 @@ impl Outbound {
 }
 
 /// Builds the outbound request for `question`, on behalf of `agent`.
-pub(crate) fn outbound_token_request(question: Question, agent: &AgentName) -> Result<Outbound, Rejection> {
+pub(crate) fn outbound_token_request(
+    question: TokenRequest,
+    agent: &AgentName,
+) -> Result<Outbound, Rejection> {
     let derived = question.derived;
     let made = derived.endpoint().and_then(|endpoint| {
         let (host, port) = (&endpoint.target.host, endpoint.target.port);

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// The most connections held at once, however many descriptors there are.
-const MOST: usize = 10_000;
+const MAX_CONNECTIONS: usize = 10_000;
 /// Descriptors that are ours: files, sockets we listen on, the resolver's.
 const OURS: usize = 128;
 
 /// The places for connections, shared by all threads.
-pub struct Room {
+pub struct ConnectionLimit {
     most: usize,
     taken: Mutex<Taken>,
 }
@@ -27,13 +27,13 @@ struct Taken {
 }
 
 /// A connection's place. Dropping it makes room.
-pub struct Place {
-    room: Arc<Room>,
+pub struct ConnectionPermit {
+    room: Arc<ConnectionLimit>,
     number: u64,
     given_up: Option<oneshot::Receiver<()>>,
 }
 
-impl Room {
+impl ConnectionLimit {
     /// Room for `most` connections.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, taken: Mutex::default() })
@@ -42,7 +42,7 @@ impl Room {
     /// What `descriptors` have room for: each connection needs one, and one toward its server.
     pub fn for_descriptors(descriptors: u64) -> Arc<Self> {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        Self::new((descriptors.saturating_sub(OURS) / 2).clamp(1, MOST))
+        Self::new((descriptors.saturating_sub(OURS) / 2).clamp(1, MAX_CONNECTIONS))
     }
 
     /// How many connections there is room for.
@@ -52,7 +52,7 @@ impl Room {
 
     /// A place for a new connection, which is half open. Where all are taken, the connection that has
     /// been half open for longest loses its place; if there is none, there is no place.
-    pub fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub fn enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let mut taken = self.lock();
         if taken.count >= self.most {
             let (_, oldest) = taken.half_open.pop_first()?;
@@ -64,7 +64,7 @@ impl Room {
         let number = taken.next;
         let (tell, told) = oneshot::channel();
         taken.half_open.insert(number, tell);
-        Some(Place { room: self.clone(), number, given_up: Some(told) })
+        Some(ConnectionPermit { room: self.clone(), number, given_up: Some(told) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -72,7 +72,7 @@ impl Room {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// What comes of `opening`, or nothing if the place was needed before that. Afterwards the connection
     /// is not half open any more, and keeps its place.
     pub async fn unless_given_up<F: Future>(&mut self, opening: F) -> Option<F::Output> {
@@ -86,7 +86,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut taken = self.room.lock();
         taken.half_open.remove(&self.number);
@@ -101,8 +101,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_oldest_half_open_connection_makes_room_for_a_new_one() {
-        let room = Room::new(2);
+    async fn oldest_half_open_connection_is_closed_for_a_new_one() {
+        let room = ConnectionLimit::new(2);
         let (mut first, mut second) = (room.enter().unwrap(), room.enter().unwrap());
         assert_eq!(first.unless_given_up(ready(1)).await, Some(1));
         let third = room.enter();
@@ -111,8 +111,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_that_are_served_keep_their_places() {
-        let room = Room::new(1);
+    async fn served_connections_keep_their_permits() {
+        let room = ConnectionLimit::new(1);
         let mut only = room.enter().unwrap();
         only.unless_given_up(ready(())).await;
         assert!(room.enter().is_none());
@@ -121,9 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_descriptors_are_for_the_servers_side() {
-        assert_eq!(Room::for_descriptors(1128).most, 500);
-        assert_eq!(Room::for_descriptors(0).most, 1);
-        assert_eq!(Room::for_descriptors(u64::MAX).most, MOST);
+    fn half_of_the_descriptors_are_for_upstreams() {
+        assert_eq!(ConnectionLimit::for_descriptors(1128).most, 500);
+        assert_eq!(ConnectionLimit::for_descriptors(0).most, 1);
+        assert_eq!(ConnectionLimit::for_descriptors(u64::MAX).most, MAX_CONNECTIONS);
     }
 }

@@ -9,19 +9,19 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::types::host::Host;
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 
 /// The longest head of a `CONNECT`, in bytes.
-const LONGEST: usize = 16 * 1024;
+const MAX_HEAD_LEN: usize = 16 * 1024;
 /// The most headers that it may have.
-const MOST_HEADERS: usize = 64;
+const MAX_HEADERS: usize = 64;
 const METHOD: &[u8] = b"CONNECT ";
 
 /// What a client begins with.
 #[derive(Debug)]
-pub enum Opening {
+pub enum ProxyRequest {
     /// It asks for a way to this server, and shows this of itself.
-    Tunnel(Host, u16, Shown),
+    Tunnel(Host, u16, PresentedCredentials),
     /// It sends requests, of which nothing was read.
     Requests,
     /// It sends neither.
@@ -29,11 +29,11 @@ pub enum Opening {
 }
 
 /// Reads how `stream` begins, for as long as `patience`. Of a tunnel nothing is read but its head.
-pub async fn opening(stream: &mut TcpStream, patience: Duration) -> io::Result<Opening> {
+pub async fn opening(stream: &mut TcpStream, patience: Duration) -> io::Result<ProxyRequest> {
     timeout(patience, begin(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-async fn begin(stream: &mut TcpStream) -> io::Result<Opening> {
+async fn begin(stream: &mut TcpStream) -> io::Result<ProxyRequest> {
     let mut head = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -44,9 +44,11 @@ async fn begin(stream: &mut TcpStream) -> io::Result<Opening> {
         }
         if head.is_empty() {
             match fresh.first() {
-                Some(byte) if !byte.is_ascii_uppercase() => return Ok(Opening::Nonsense("this is no HTTP")),
+                Some(byte) if !byte.is_ascii_uppercase() => {
+                    return Ok(ProxyRequest::Nonsense("this is no HTTP"));
+                }
                 _ if !METHOD.starts_with(fresh) && !fresh.starts_with(METHOD) => {
-                    return Ok(Opening::Requests);
+                    return Ok(ProxyRequest::Requests);
                 }
                 _ => {}
             }
@@ -59,8 +61,8 @@ async fn begin(stream: &mut TcpStream) -> io::Result<Opening> {
         stream.read_exact(piece.get_mut(..taken).unwrap_or_default()).await?;
         match end {
             Some(end) => return Ok(read(head.get(..end).unwrap_or_default())),
-            None if head.len() > LONGEST => {
-                return Ok(Opening::Nonsense("the head of the CONNECT is too long"));
+            None if head.len() > MAX_HEAD_LEN => {
+                return Ok(ProxyRequest::Nonsense("the head of the CONNECT is too long"));
             }
             None => {}
         }
@@ -68,12 +70,12 @@ async fn begin(stream: &mut TcpStream) -> io::Result<Opening> {
 }
 
 /// What a whole head asks for.
-fn read(head: &[u8]) -> Opening {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+fn read(head: &[u8]) -> ProxyRequest {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     if !matches!(request.parse(head), Ok(httparse::Status::Complete(_))) || request.method != Some("CONNECT")
     {
-        return Opening::Nonsense("the CONNECT is not one that we can read");
+        return ProxyRequest::Nonsense("the CONNECT is not one that we can read");
     }
     let authority = |text: &str| {
         let (host, port) = text.rsplit_once(':')?;
@@ -81,7 +83,7 @@ fn read(head: &[u8]) -> Opening {
         Some((host.parse::<Host>().ok()?, port.parse::<u16>().ok().filter(|port| plain && *port != 0)?))
     };
     let Some(target) = request.path.and_then(authority) else {
-        return Opening::Nonsense("a CONNECT names a host and a port, such as api.example.com:443");
+        return ProxyRequest::Nonsense("a CONNECT names a host and a port, such as api.example.com:443");
     };
     let mut named = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
     // Clients leave the port out of it, or the whole header, or name us.
@@ -97,19 +99,19 @@ fn read(head: &[u8]) -> Opening {
             || host.as_ref().is_some_and(is_ours)
     };
     if !named.all(agrees) {
-        return Opening::Nonsense("the CONNECT and its Host header name different servers");
+        return ProxyRequest::Nonsense("the CONNECT and its Host header name different servers");
     }
-    let mut shown = Shown::default();
+    let mut shown = PresentedCredentials::default();
     for header in request.headers.iter() {
         let text = || std::str::from_utf8(header.value).unwrap_or_default().trim();
         shown = match &*header.name.to_ascii_lowercase() {
-            "proxy-authorization" => shown.and_authorization(header.value),
-            "x-as-agent-token" | "x-as-session-token" => shown.and_token(text()),
-            "x-as-agent-id" if !text().is_empty() => shown.and_name(text()),
+            "proxy-authorization" => shown.with_authorization(header.value),
+            "x-as-agent-token" | "x-as-session-token" => shown.with_token(text()),
+            "x-as-agent-id" if !text().is_empty() => shown.with_name(text()),
             _ => shown,
         };
     }
-    Opening::Tunnel(target.0, target.1, shown)
+    ProxyRequest::Tunnel(target.0, target.1, shown)
 }
 
 #[cfg(test)]
@@ -120,13 +122,13 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn assert_tunnel(opening: &Opening, host: &str, port: u16) {
-        let is_it = matches!(opening, Opening::Tunnel(to, at, shown)
-            if *to == host.parse().unwrap() && *at == port && shown.is_nothing());
+    fn assert_tunnel(opening: &ProxyRequest, host: &str, port: u16) {
+        let is_it = matches!(opening, ProxyRequest::Tunnel(to, at, shown)
+            if *to == host.parse().unwrap() && *at == port && shown.is_empty());
         assert!(is_it, "{opening:?}");
     }
 
-    async fn said(pieces: &[&[u8]]) -> (io::Result<Opening>, Vec<u8>) {
+    async fn said(pieces: &[&[u8]]) -> (io::Result<ProxyRequest>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut stream = listener.accept().await.unwrap().0;
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tunnel_is_read_to_the_end_of_its_head_and_requests_not_at_all() {
+    async fn connect_head_is_consumed_and_requests_are_not() {
         let head = b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n";
         let (opening, rest) = said(&[&[head, &b"\x16\x03hello"[..]].concat()]).await;
         assert_tunnel(&opening.unwrap(), "api.test", 443);
@@ -153,26 +155,26 @@ mod tests {
         assert_tunnel(&opening.unwrap(), "api.test", 443);
         assert_eq!(rest, b"\x16".to_vec());
         let (opening, rest) = said(&[b"GET /health HTTP/1.1\r\n\r\n"]).await;
-        assert!(matches!(opening.unwrap(), Opening::Requests) && rest.len() == 24);
+        assert!(matches!(opening.unwrap(), ProxyRequest::Requests) && rest.len() == 24);
     }
 
     #[tokio::test]
-    async fn half_a_connect_nothing_and_nonsense_are_told_apart() {
+    async fn incomplete_empty_and_invalid_heads_differ() {
         assert!(said(&[]).await.0.is_err());
         assert!(said(&[b"CONNECT api.test:443 HTTP/1.1\r\nHo"]).await.0.is_err());
-        assert!(matches!(said(&[b"\x16\x03\x01"]).await.0.unwrap(), Opening::Nonsense(_)));
+        assert!(matches!(said(&[b"\x16\x03\x01"]).await.0.unwrap(), ProxyRequest::Nonsense(_)));
         let endless = [b"CONNECT api.test:443 HTTP/1.1\r\nA: ".to_vec(), vec![b'a'; 20_000]].concat();
-        assert!(matches!(said(&[&endless]).await.0.unwrap(), Opening::Nonsense(_)));
+        assert!(matches!(said(&[&endless]).await.0.unwrap(), ProxyRequest::Nonsense(_)));
     }
 
     #[test]
-    fn only_a_host_and_a_port_are_a_target() {
+    fn connect_target_is_host_and_port() {
         let asked =
             |target: &str, more: &str| read(format!("CONNECT {target} HTTP/1.1\r\n{more}\r\n").as_bytes());
         assert_tunnel(&asked("[::1]:8443", ""), "::1", 8443);
         assert_tunnel(&asked("API.test:443", "Host: api.test\r\n"), "api.test", 443);
         let shown = asked("api.test:443", "Proxy-Authorization: Bearer as_sess_1\r\n");
-        assert!(matches!(shown, Opening::Tunnel(_, _, shown) if shown.session.is_some()));
+        assert!(matches!(shown, ProxyRequest::Tunnel(_, _, shown) if shown.session.is_some()));
         for bad in [
             "api.test",
             "api.test:",
@@ -183,12 +185,12 @@ mod tests {
             "/",
             "2130706433:443",
         ] {
-            assert!(matches!(asked(bad, ""), Opening::Nonsense(_)), "{bad}");
+            assert!(matches!(asked(bad, ""), ProxyRequest::Nonsense(_)), "{bad}");
         }
         assert_tunnel(&asked("api.test:443", "Host: localhost:8765\r\n"), "api.test", 443);
         for host in ["evil.test", "api.test:444", "10.0.0.1", ""] {
             let host = format!("Host: {host}\r\n");
-            assert!(matches!(asked("api.test:443", &host), Opening::Nonsense(_)), "{host}");
+            assert!(matches!(asked("api.test:443", &host), ProxyRequest::Nonsense(_)), "{host}");
         }
     }
 }

@@ -32,7 +32,7 @@ const NEIGHBOURS: [u8; 5] = [133, 134, 135, 136, 137];
     "the kernel takes no rules for this network ({0}); it takes CAP_NET_ADMIN, and a kernel with nf_tables, \
      connection tracking and redirection"
 )]
-pub struct NoRules(io::Error);
+pub struct NftablesError(io::Error);
 
 /// Puts rules in force in the network of this process, in place of those that an earlier process of ours left, with
 /// no moment in between: connections lead to `ports`, names are asked for there, `passes` is the user whose packets
@@ -40,8 +40,9 @@ pub struct NoRules(io::Error);
 ///
 /// # Errors
 /// When the kernel takes none of them. What was in force before still is.
-pub fn hold(ports: Ports, passes: u32, inbound: &[u16]) -> Result<(), NoRules> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NoRules)?;
+pub fn hold(ports: Ports, passes: u32, inbound: &[u16]) -> Result<(), NftablesError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NftablesError)?;
     let done = runtime.block_on(async {
         let kernel = Connection::<Nftables>::new()?;
         let left = kernel.list_tables_in(Family::Inet).await?.iter().any(|table| table.name == TABLE);
@@ -49,7 +50,7 @@ pub fn hold(ports: Ports, passes: u32, inbound: &[u16]) -> Result<(), NoRules> {
         let begun = if left { begun.del_table(TABLE, Family::Inet) } else { begun };
         rules(begun, ports, passes, inbound)?.commit(&kernel).await
     });
-    done.map_err(|error: nlink::Error| NoRules(io::Error::other(error.to_string())))
+    done.map_err(|error: nlink::Error| NftablesError(io::Error::other(error.to_string())))
 }
 
 fn rules(

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speaks {
+pub enum Protocol {
     /// A TLS record: a ClientHello follows.
     Tls,
     /// A method's first letter: plain HTTP.
@@ -18,13 +18,13 @@ pub enum Speaks {
 }
 
 /// Waits for the first byte, for as long as `patience`.
-pub async fn sniff(stream: &TcpStream, patience: Duration) -> io::Result<Speaks> {
+pub async fn detect(stream: &TcpStream, patience: Duration) -> io::Result<Protocol> {
     let mut first = [0u8];
     let count = timeout(patience, stream.peek(&mut first)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     Ok(match (count, first[0]) {
         (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
-        (_, 0x16) => Speaks::Tls,
-        (_, byte) if byte.is_ascii_uppercase() => Speaks::Http,
-        _ => Speaks::Unknown,
+        (_, 0x16) => Protocol::Tls,
+        (_, byte) if byte.is_ascii_uppercase() => Protocol::Http,
+        _ => Protocol::Unknown,
     })
 }

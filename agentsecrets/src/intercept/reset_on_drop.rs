@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// How long we wait to see whether more is sent, by who has neither sent anything since nor closed.
-const GRACE: Duration = Duration::from_millis(200);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long, and how many bytes, we go on reading from who does not stop sending.
 const LINGER: Duration = Duration::from_secs(2);
-const MOST_UNREAD: usize = 64 << 20;
+const MAX_DRAINED: usize = 64 << 20;
 
 /// Ends a connection with a reset, so that the other side sees a refusal and not an empty answer.
 pub fn reset(stream: TcpStream) {
@@ -25,7 +25,7 @@ pub fn reset(stream: TcpStream) {
 }
 
 /// `IO` over a TCP connection.
-pub struct Ending<IO> {
+pub struct ResetOnDrop<IO> {
     io: IO,
     tcp: fn(&IO) -> &TcpStream,
     is_shut: bool,
@@ -33,7 +33,7 @@ pub struct Ending<IO> {
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-impl<IO> Ending<IO> {
+impl<IO> ResetOnDrop<IO> {
     /// Wraps `io`, whose connection is `tcp`.
     pub fn new(io: IO, tcp: fn(&IO) -> &TcpStream) -> Self {
         // Where this fails the connection is gone already.
@@ -54,12 +54,12 @@ impl<IO> Ending<IO> {
                         time.set(sleep(LINGER));
                     }
                     *passed += count;
-                    if *passed > MOST_UNREAD {
+                    if *passed > MAX_DRAINED {
                         return Poll::Ready(());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let (time, _) = self.lingering.get_or_insert_with(|| (Box::pin(sleep(GRACE)), 0));
+                    let (time, _) = self.lingering.get_or_insert_with(|| (Box::pin(sleep(DRAIN_TIMEOUT)), 0));
                     if time.as_mut().poll(cx).is_ready() || ready!(tcp.poll_read_ready(cx)).is_err() {
                         return Poll::Ready(());
                     }
@@ -70,7 +70,7 @@ impl<IO> Ending<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Ending<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for ResetOnDrop<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,7 +80,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Ending<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Ending<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for ResetOnDrop<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -121,14 +121,14 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (Ending<TcpStream>, TcpStream) {
+    async fn pair() -> (ResetOnDrop<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Ending::new(listener.accept().await.unwrap().0, |tcp| tcp), theirs)
+        (ResetOnDrop::new(listener.accept().await.unwrap().0, |tcp| tcp), theirs)
     }
 
     #[tokio::test]
-    async fn a_connection_that_is_dropped_is_reset() {
+    async fn dropped_connection_is_reset() {
         let (mut ours, mut theirs) = pair().await;
         ours.write_all(b"half").await.unwrap();
         drop(ours);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_is_ended_delivers_everything() {
+    async fn shut_down_connection_delivers_everything() {
         let (mut ours, mut theirs) = pair().await;
         ours.write_all(b"whole").await.unwrap();
         ours.shutdown().await.unwrap();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_still_sends_can_read_the_answer() {
+    async fn sending_peer_can_read_the_response() {
         let (mut ours, mut theirs) = pair().await;
         let sent = tokio::spawn(async move {
             let all = theirs.write_all(&[b'x'; 8 << 20]).await;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_waited_for_who_sends_nothing() {
+    async fn silent_peer_is_not_waited_for() {
         let (mut ours, _theirs) = pair().await;
         tokio::time::timeout(LINGER / 2, ours.shutdown()).await.unwrap().unwrap();
     }

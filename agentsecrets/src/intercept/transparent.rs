@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use agentsecrets_ebpf::Snapshot;
 
-use super::ebpf::{self, Flows};
+use super::ebpf::{self, FlowMap};
 use super::nftables;
 use crate::intercept::reset_on_drop::reset;
 
@@ -43,7 +43,7 @@ pub enum Trace {
 /// Who keeps the records of connections.
 pub enum Records {
     /// Our programs.
-    Programs(Flows),
+    Programs(FlowMap),
     /// The kernel's tracker of connections, where rules of ours lead them here.
     Tracker,
 }

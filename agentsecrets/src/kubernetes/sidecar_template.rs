@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, EnvVar, Volume, VolumeMount};
 use serde::Deserialize;
 
-use crate::sys::watched_file::Reading;
+use crate::sys::watched_file::FileSource;
 
 /// Maximum length of the file: a ConfigMap holds no more.
 const MAX_FILE_LENGTH: u64 = 1 << 20;
@@ -79,11 +79,11 @@ impl SidecarTemplate {
     }
 }
 
-impl Reading for TemplateFile {
+impl FileSource for TemplateFile {
     type Content = SidecarTemplate;
     type Error = TemplateError;
 
-    const WHAT: &'static str = "sidecar";
+    const NAME: &'static str = "sidecar";
 
     fn text(&self) -> Result<Option<String>, TemplateError> {
         use std::io::Read;
@@ -93,7 +93,7 @@ impl Reading for TemplateFile {
         Ok(Some(text))
     }
 
-    fn understand(
+    fn parse(
         &self,
         text: Option<&str>,
         _last: Option<&SidecarTemplate>,

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::http::server;
 use crate::kubernetes::admission_review;
 use crate::kubernetes::sidecar_template::TemplateFile;
-use crate::sys::watched_file::Followed;
+use crate::sys::watched_file::WatchedFile;
 use crate::types::body::{Body, full};
 use crate::types::timeouts::Timeouts;
 
@@ -34,7 +34,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The webhook server.
 pub struct Webhook {
     /// The template for injection.
-    pub sidecar: Followed<TemplateFile>,
+    pub sidecar: WatchedFile<TemplateFile>,
     /// The current certificate; `None` until the first one exists.
     pub certificate: watch::Receiver<Option<Arc<CertifiedKey>>>,
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 
 use super::interceptor::kill_after;
-use crate::sys::process::{self, Person};
+use crate::sys::process::{self, ProcessUser};
 
 /// Minimum time between two starts.
 const RESTART_DELAY: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl AuditExporter {
             .args(&self.arguments)
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)));
-        let person = self.user.map(|(uid, gid)| Person {
+        let person = self.user.map(|(uid, gid)| ProcessUser {
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
             groups: Vec::new(),
@@ -69,7 +69,7 @@ impl AuditExporter {
         // It ends when its input closes: we may have no right to signal another user's process.
         command.arg("--until-input-ends").stdin(Stdio::piped());
         // Its signals are unblocked even if ours are blocked.
-        process::bring_up(&mut command, SigSet::empty(), None, person);
+        process::prepare_child(&mut command, SigSet::empty(), None, person);
         match command.spawn() {
             Ok(child) => self.child = Some(child),
             Err(error) => eprintln!("agentsecrets: the audit exporter cannot be started: {error}"),

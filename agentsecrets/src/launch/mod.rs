@@ -41,8 +41,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Uid;
 
 use crate::authz::registry::RegistryError;
-use crate::authz::sessions::{Session, Who};
-use crate::identity::ancestry::Born;
+use crate::authz::sessions::{Holder, Session};
+use crate::identity::ancestry::ProcessStart;
 use crate::intercept::ebpf::{self, EbpfError};
 use crate::policy::project_restriction::ProjectRestriction;
 use crate::server::launch_config::LaunchConfig;
@@ -89,7 +89,7 @@ pub struct RunConfig {
     /// The person who requested the run, if `sudo` does not tell.
     pub caller: Option<nix::unistd::User>,
     /// The process that requested the run, if this process does not descend from it.
-    pub requested_by: Option<Born>,
+    pub requested_by: Option<ProcessStart>,
     /// The environment of the person who requested the run.
     pub caller_environment: Vec<(OsString, OsString)>,
     /// The run ends after this time.
@@ -176,7 +176,7 @@ fn run_with_cleanup(
     let cgroup = &resources.cgroup;
     cgroup.create().map_err(step("make a cgroup"))?;
     // A session without a cgroup would be taken for ended.
-    let who = Who::Run { cgroup: resources.cgroup.path.clone() };
+    let who = Holder::Run { cgroup: resources.cgroup.path.clone() };
     state_files::register_session(&run.home, Session::begin(id.to_owned(), who, run.agent.clone(), run.ttl))?;
     if user.private_home {
         view::make_private_home(user).map_err(step("make a private HOME"))?;

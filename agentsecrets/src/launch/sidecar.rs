@@ -21,8 +21,8 @@ use nix::sys::signalfd::SignalFd;
 use super::interceptor::{InterceptorError, InterceptorProcess, InterceptorReady};
 use super::java;
 use super::sockets::{ListenerSockets, raw_fds};
-use crate::intercept::ebpf::{self, Beside, EbpfError, Keep, Kept, Ports};
-use crate::intercept::nftables::{self, NoRules};
+use crate::intercept::ebpf::{self, EbpfError, PinFolder, PinnedHooks, Ports, SecondAttachment};
+use crate::intercept::nftables::{self, NftablesError};
 use crate::launch::audit_export::{AuditExporter, POLL_INTERVAL};
 use crate::launch::cgroup_discovery::{CgroupDiscoveryError, CgroupLocation};
 use crate::policy::project_restriction::ProjectRestriction;
@@ -79,7 +79,7 @@ pub(crate) enum ServiceError {
     #[error("cannot intercept: {0}")]
     Ebpf(#[from] EbpfError),
     #[error("cannot intercept: {0}")]
-    Nftables(#[from] NoRules),
+    Nftables(#[from] NftablesError),
     #[error(transparent)]
     Interceptor(#[from] InterceptorError),
     /// The state belongs to root, so that the interceptor would run as root.
@@ -117,7 +117,7 @@ pub(crate) fn serve(config: &SidecarConfig, interceptor: &[OsString]) -> Result<
 
 /// The interception that is in force before we serve and after we end.
 enum CaptureState {
-    Ebpf { location: CgroupLocation, hooks: Kept, own_cgroup: u64 },
+    Ebpf { location: CgroupLocation, hooks: PinnedHooks, own_cgroup: u64 },
     Nftables { ports: Ports, exempt_uid: u32 },
 }
 
@@ -153,14 +153,16 @@ fn attach_ebpf(config: &SidecarConfig) -> Result<(CaptureState, ListenerSockets)
     let location = CgroupLocation::discover(config.cgroup.as_deref())?;
     let own_cgroup = location.own_cgroup_id().map_err(step("find our own cgroup"))?;
     let pid_namespace = config.sees_processes.then(pid_namespace).transpose();
-    let containers =
-        Beside { ours: own_cgroup, processes: pid_namespace.map_err(step("find our pid namespace"))? };
+    let containers = SecondAttachment {
+        ours: own_cgroup,
+        processes: pid_namespace.map_err(step("find our pid namespace"))?,
+    };
     if !ebpf::is_bpffs(&config.pins) {
         return Err(EbpfError::NoBpffs { path: config.pins.clone() }.into());
     }
     ebpf::collect(&config.pins);
     let pins = create_pins_folder(&config.pins, &location).map_err(step("make a folder for pins"))?;
-    let keep = Keep::new(pins, location.folder(), containers);
+    let keep = PinFolder::new(pins, location.folder(), containers);
     let (hooks, sockets) = adopt_or_attach(&keep)?;
     Ok((CaptureState::Ebpf { location, hooks, own_cgroup }, sockets))
 }
@@ -189,7 +191,7 @@ pub(super) fn state_owner(home: &Home) -> Result<(u32, u32), ServiceError> {
 }
 
 /// Adopts the attached hooks, or attaches new ones; returns the sockets to which they redirect.
-fn adopt_or_attach(keep: &Keep) -> Result<(Kept, ListenerSockets), ServiceError> {
+fn adopt_or_attach(keep: &PinFolder) -> Result<(PinnedHooks, ListenerSockets), ServiceError> {
     if let Some(hooks) = keep.find() {
         // Before that, they keep us from our own ports.
         keep.take_up(&hooks)?;

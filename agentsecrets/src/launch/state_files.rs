@@ -35,7 +35,7 @@ pub(crate) fn make_folders(home: &Home) -> io::Result<()> {
 pub(crate) fn register_session(home: &Home, session: Session) -> Result<(), RegistryError> {
     as_owner(home, || {
         registry::change(&home.sessions(), |sessions: &mut Sessions| {
-            sessions.forget_gone(home);
+            sessions.remove_expired(home);
             sessions.sessions.push(session);
             Ok(())
         })

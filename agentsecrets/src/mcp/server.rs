@@ -20,7 +20,7 @@ use super::arguments::{ApiCall, object};
 use crate::call::Sender;
 use crate::mcp::tool_result;
 use crate::pipeline::value_export;
-use crate::sys::{Ending, wait_until_nobody_reads};
+use crate::sys::{ShutdownListener, wait_until_nobody_reads};
 use crate::types::body::empty;
 use crate::types::failure::{ErrorContext, Exit, Failure};
 
@@ -173,7 +173,7 @@ fn tools() -> Vec<Tool> {
 
 /// Cancels `end` when a signal ends this process.
 async fn cancel_on_signal(end: CancellationToken) {
-    let Ok(mut ending) = Ending::listen() else { return };
+    let Ok(mut ending) = ShutdownListener::listen() else { return };
     ending.asked().await;
     end.cancel();
 }

@@ -22,7 +22,7 @@ pub(super) fn response(answer: &CallResponse) -> CallToolResult {
     }
     let after = notes(answer);
     match &answer.failure {
-        Some(failure) => CallToolResult::error(texts([text, failure.what().to_owned(), after])),
+        Some(failure) => CallToolResult::error(texts([text, failure.message().to_owned(), after])),
         None => CallToolResult::success(texts([text, after])),
     }
 }
@@ -35,7 +35,7 @@ pub(super) fn bad_request(why: &str) -> CallToolResult {
 /// The result for a failure without a response.
 pub(super) fn failure(failure: &Failure) -> CallToolResult {
     let hint = failure.advice().map(str::to_owned).unwrap_or_default();
-    CallToolResult::error(texts([failure.what().to_owned(), hint]))
+    CallToolResult::error(texts([failure.message().to_owned(), hint]))
 }
 
 fn failed(what: &str) -> CallToolResult {

@@ -10,7 +10,7 @@ use nix::unistd::{Uid, isatty};
 
 use super::peer::Peer;
 use super::polkit::{self, PolkitOutcome};
-use crate::audit::{Act, Log, Status, visible};
+use crate::audit::{AdminAct, Log, Status, visible};
 use crate::identity::Process;
 use crate::operator::system_config::{ConfirmationMethod, SystemConfig};
 use crate::operator::user_home;
@@ -101,7 +101,7 @@ pub(crate) fn authorize(
     let log = Log::open(&home.audit()).map_err(|error| failed(&error))?;
     let (status, reason) = match &granted {
         Ok(_) => (Status::Ok, None),
-        Err(failure) => (Status::Blocked, Some(failure.what().to_owned())),
+        Err(failure) => (Status::Blocked, Some(failure.message().to_owned())),
     };
     let mut notes: Vec<String> = granted.iter().map(|ground| ground.description().to_owned()).collect();
     if let Some(parent) = &request.peer.parent {
@@ -112,7 +112,7 @@ pub(crate) fn authorize(
             parent.sha256
         ));
     }
-    let act = Act {
+    let act = AdminAct {
         environment: &command.environment,
         act: &command.words,
         agent: None,

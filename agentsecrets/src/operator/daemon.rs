@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::unistd::Pid;
 
-use crate::identity::executable::remember_ourselves;
+use crate::identity::executable::cache_own_hash;
 use crate::operator::authorizer::CommandPolicy;
 use crate::operator::session_worker;
 use crate::operator::system_config::{SYSTEM_CONFIG, SystemConfig};
@@ -102,7 +102,7 @@ fn serve_monitor(
     policy: &CommandPolicy,
 ) -> io::Result<()> {
     // Nearly every client is this program.
-    let _ = remember_ourselves();
+    let _ = cache_own_hash();
     monitor::serve(listener, frontend, system.uid, |connection| {
         session_worker::run(connection, system, policy)
     })

@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use nix::unistd::{Gid, Uid};
 
 use crate::identity::ancestry;
-use crate::identity::inspector::Witness;
-use crate::identity::process::look_now;
+use crate::identity::inspector::ProcessInspector;
+use crate::identity::process::inspect_now;
 use crate::identity::{IdentityError, Process};
 use crate::launch::cgroup::is_agent_cgroup;
 use crate::privsep::PeerProcess;
@@ -31,7 +31,7 @@ impl Peer {
     /// Asks the kernel. Reading another user's process takes the privilege to.
     pub(crate) fn identify(connection: impl AsFd) -> Result<Self, IdentityError> {
         let peer = PeerProcess::of(&connection)?.ok_or(IdentityError::Gone)?;
-        let process = look_now(&Witness::Here, peer.pid)?;
+        let process = inspect_now(&ProcessInspector::Here, peer.pid)?;
         let is_agent = is_agent_cgroup(&process.cgroup) || peer.is_in_other_pid_namespace()?;
         let parent = parent_of_own_program(peer.pid, peer.uid);
         if !peer.is_alive() {
@@ -53,7 +53,7 @@ fn parent_of_own_program(pid: u32, uid: Uid) -> Option<Process> {
         return None;
     }
     let found = parent()?;
-    let process = look_now(&Witness::Here, found).ok()?;
+    let process = inspect_now(&ProcessInspector::Here, found).ok()?;
     // If it still is the parent, it was while we read it.
     (parent() == Some(found) && process.uid == uid.as_raw()).then_some(process)
 }

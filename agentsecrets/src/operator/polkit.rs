@@ -154,7 +154,7 @@ impl TerminalAgent {
             command.arg("--fallback");
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        process::bring_up(&mut command, SigSet::empty(), None, None);
+        process::prepare_child(&mut command, SigSet::empty(), None, None);
         let agent = Self(command.spawn()?);
         drop(write);
         // It closes its end when it has registered, and when it ends because it could not.
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn retained_or_silent_authorization_is_refused() {
         assert!(require_challenge(&result(false, true, None)).is_ok());
-        let rejection = |result| require_challenge(&result).unwrap_err().what().to_owned();
+        let rejection = |result| require_challenge(&result).unwrap_err().message().to_owned();
         assert!(rejection(result(true, false, None)).contains("without asking you"));
         assert!(rejection(result(false, false, None)).contains("rules refuse"));
         for detail in RETAINED_DETAILS {

@@ -58,7 +58,7 @@ pub(crate) fn run(frontend: UnixStream, system: &SystemConfig, policy: &CommandP
         Ok(exit) => Reply { exit, error: None, hint: None },
         Err(failure) => Reply {
             exit: failure.exit() as u8,
-            error: Some(failure.what().to_owned()),
+            error: Some(failure.message().to_owned()),
             hint: failure.advice().map(str::to_owned),
         },
     };

@@ -97,7 +97,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         chown(&path, Some(owner), Some(owner)).unwrap();
-        SystemConfig::load_from(&path).map_err(|failure| failure.what().to_owned())
+        SystemConfig::load_from(&path).map_err(|failure| failure.message().to_owned())
     }
 
     #[test]

@@ -9,12 +9,12 @@ use tokio::sync::Mutex;
 
 use crate::credentials::Values;
 use crate::credentials::minter::Minter;
-use crate::credentials::runtime::Purse;
+use crate::credentials::runtime::RuntimeCredentials;
 use crate::inject::BodyBudget;
 use crate::inject::placeholder::Placeholders;
 use crate::policy::Agent;
 use crate::redact::patterns::Patterns;
-use crate::store::refresh_tokens::Rotated;
+use crate::store::refresh_tokens::RefreshTokenStore;
 use crate::store::{Store, StoreError};
 use crate::types::name::{AgentName, Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
@@ -30,7 +30,7 @@ pub struct AgentCredentials {
     /// What its answers are searched for.
     pub patterns: Arc<Patterns>,
     /// What it came to hold at run time.
-    pub runtime: Arc<Purse>,
+    pub runtime: Arc<RuntimeCredentials>,
 }
 
 /// Every agent's wallet.
@@ -42,14 +42,19 @@ pub struct CredentialCache {
     /// The last that each agent had, good or not any more.
     previous: std::sync::Mutex<HashMap<AgentName, Arc<AgentCredentials>>>,
     load_lock: Mutex<()>,
-    runtimes: std::sync::Mutex<HashMap<AgentName, Arc<Purse>>>,
+    runtimes: std::sync::Mutex<HashMap<AgentName, Arc<RuntimeCredentials>>>,
     minter: Arc<Minter>,
 }
 
 impl CredentialCache {
     /// Wallets filled from `store`.
     /// What replaces a stored secret at run time is kept in `rotated`.
-    pub fn new(store: Arc<dyn Store>, project: Project, environment: Environment, rotated: Rotated) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        project: Project,
+        environment: Environment,
+        rotated: RefreshTokenStore,
+    ) -> Self {
         let minter = Arc::new(Minter::new(rotated, project.clone(), environment.clone()));
         let (current, load_lock) = (ArcSwap::default(), Mutex::default());
         let (previous, runtimes) = (std::sync::Mutex::default(), std::sync::Mutex::default());
@@ -131,7 +136,7 @@ pub fn fill(
     environment: &Environment,
     names: Vec<SecretName>,
     stored: &[SecretName],
-    purse: Arc<Purse>,
+    purse: Arc<RuntimeCredentials>,
 ) -> Result<AgentCredentials, StoreError> {
     let mut own: HashMap<SecretName, Option<String>> =
         store.list(project, environment)?.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();

@@ -9,20 +9,20 @@ use tokio::net::TcpStream;
 
 use super::record::Attempt;
 use super::{CallerResult, ConnectionContext, Pipeline, passthrough};
-use crate::authz::{Admitted, Held};
+use crate::authz::{Admitted, RevocationGuard};
 use crate::http::framing::Violation;
 use crate::http::server;
 use crate::identity::Caller;
 use crate::intercept::Destination;
-use crate::intercept::protocol_detection::{Speaks, sniff};
-use crate::intercept::reset_on_drop::{Ending, reset};
+use crate::intercept::protocol_detection::{Protocol, detect};
+use crate::intercept::reset_on_drop::{ResetOnDrop, reset};
 use crate::policy::access_request::AccessRequest;
 use crate::policy::capability_check::CapabilityCheck;
 use crate::policy::connection::{PassthroughPermit as Passage, decide_passthrough};
 use crate::tls::leaf::LeafCertCache;
 use crate::tls::terminate::{PendingHello, TerminateError, Terminated};
 use crate::types::host::Host;
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 use crate::types::rejection::Rejection;
 use crate::types::target::{Claim, Scheme, Target};
 
@@ -41,7 +41,7 @@ pub struct Interceptor {
 pub(super) struct IncomingConnection {
     pub(super) destination: Destination,
     pub(super) caller: CallerResult,
-    pub(super) shown: Shown,
+    pub(super) shown: PresentedCredentials,
 }
 
 /// What a new connection turned out to be.
@@ -90,7 +90,7 @@ impl Interceptor {
         let (session, ended) = match heard {
             Ok(DetectedProtocol::Tls(tls)) => {
                 let session = session(caller, Claim::Named { scheme: Scheme::Https, host: tls.host, port });
-                let io = Ending::new(tls.stream, |tls| tls.get_ref().0.tcp());
+                let io = ResetOnDrop::new(tls.stream, |tls| tls.get_ref().0.tcp());
                 (session.clone(), Box::pin(self.serve(io, tls.is_http2, session, &destination)).await)
             }
             Ok(DetectedProtocol::Plain(stream)) => {
@@ -101,7 +101,7 @@ impl Interceptor {
                     }
                 };
                 let session = session(caller, claim);
-                let io = Ending::new(stream, |tcp| tcp);
+                let io = ResetOnDrop::new(stream, |tcp| tcp);
                 (session.clone(), Box::pin(self.serve(io, false, session, &destination)).await)
             }
             Ok(DetectedProtocol::Passthrough(hello, passage, admitted)) => {
@@ -130,10 +130,10 @@ impl Interceptor {
     ) -> Result<DetectedProtocol, ConnectionError> {
         let destination = &arrived.destination;
         let patience = self.pipeline.timeouts.handshake;
-        match sniff(&stream, patience).await.map_err(|_| ConnectionError::Closed)? {
-            Speaks::Tls => {}
-            Speaks::Http => return Ok(DetectedProtocol::Plain(stream)),
-            Speaks::Unknown => {
+        match detect(&stream, patience).await.map_err(|_| ConnectionError::Closed)? {
+            Protocol::Tls => {}
+            Protocol::Http => return Ok(DetectedProtocol::Plain(stream)),
+            Protocol::Unknown => {
                 reset(stream);
                 return Err(ConnectionError::Unknown);
             }
@@ -166,7 +166,7 @@ impl Interceptor {
             // A rule may speak about it all the same, for whom the system says it is.
             Err(refused) => {
                 let caller = arrived.caller.as_ref().as_ref().ok()?.clone();
-                (Admitted { caller, held: Held::default() }, Some(refused.refusal))
+                (Admitted { caller, held: RevocationGuard::default() }, Some(refused.refusal))
             }
         };
         let decided = decide_passthrough(&pipeline.policy.get(), &admitted.caller, host, port).transpose()?;
@@ -238,7 +238,7 @@ impl Interceptor {
 
 /// Does `work`, but not for long once one of what is `held` is over. What is under way has then written down why
 /// it ended, unless nobody was there to take it.
-pub(super) async fn until_revoked(held: &Held, work: impl Future<Output = ()>) {
+pub(super) async fn until_revoked(held: &RevocationGuard, work: impl Future<Output = ()>) {
     let over = async {
         held.ended().await;
         tokio::time::sleep(REVOCATION_GRACE).await;

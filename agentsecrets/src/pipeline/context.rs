@@ -11,9 +11,9 @@ use crate::audit::Log;
 use crate::authz::Capabilities;
 use crate::identity::{Caller, IdentityError};
 use crate::policy::watch::PolicyWatcher;
-use crate::redact::guess_detector::Alarms;
+use crate::redact::guess_detector::GuessDetector;
 use crate::types::name::Environment;
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 use crate::types::target::Claim;
 use crate::types::timeouts::Timeouts;
 use crate::upstream::client::Upstream;
@@ -29,7 +29,7 @@ pub struct Pipeline {
     /// The credentials of each agent.
     pub credentials: Arc<CredentialCache>,
     /// Counts responses that repeat pieces of secrets.
-    pub alarms: Arc<Alarms>,
+    pub alarms: Arc<GuessDetector>,
     /// The client for upstream servers.
     pub upstream: Arc<Upstream>,
     /// The audit log.
@@ -54,5 +54,5 @@ pub struct ConnectionContext {
     /// The server, as the connection states it.
     pub claim: Claim,
     /// The credentials that the connection presented.
-    pub shown: Shown,
+    pub shown: PresentedCredentials,
 }

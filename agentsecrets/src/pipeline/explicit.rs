@@ -17,15 +17,15 @@ use crate::http::error_response;
 use crate::http::framing::Violation;
 use crate::http::proxy_endpoint;
 use crate::http::server;
-use crate::identity::socket::{Ends, Neighbours};
+use crate::identity::socket::{LocalPeers, SocketAddrs};
 use crate::identity::{Caller, IdentityError};
 use crate::intercept::Destination;
-use crate::intercept::connection_limit::Place;
-use crate::intercept::explicit::{Opening, opening};
-use crate::intercept::reset_on_drop::Ending;
+use crate::intercept::connection_limit::ConnectionPermit;
+use crate::intercept::explicit::{ProxyRequest, opening};
+use crate::intercept::reset_on_drop::ResetOnDrop;
 use crate::types::body::{Body, full};
 use crate::types::name::{AgentName, Project};
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Claim;
 
@@ -41,14 +41,19 @@ pub struct ExplicitProxy {
     /// Where what it lets in goes on.
     pub intercept: Arc<Interceptor>,
     /// Who calls.
-    pub neighbours: Neighbours,
+    pub neighbours: LocalPeers,
     /// Whose secrets it spends; shown to whoever asks whether it is there.
     pub project: Project,
 }
 
 impl ExplicitProxy {
     /// Serves one connection until it ends.
-    pub async fn connection(self: Arc<Self>, mut stream: TcpStream, ends: Ends, mut place: Place) {
+    pub async fn connection(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        ends: SocketAddrs,
+        mut place: ConnectionPermit,
+    ) {
         let _ = stream.set_nodelay(true);
         let patience = self.intercept.pipeline.timeouts.handshake;
         let begun = place.unless_given_up(opening(&mut stream, patience)).await;
@@ -57,13 +62,13 @@ impl ExplicitProxy {
         let caller: CallerResult = Arc::new(self.neighbours.identify(ends).await);
         let capabilities = self.intercept.pipeline.capabilities.clone();
         match begun {
-            Opening::Requests => {
+            ProxyRequest::Requests => {
                 // What requests show, each shows for itself.
-                let admitted = capabilities.admit(&caller, &Shown::default());
+                let admitted = capabilities.admit(&caller, &PresentedCredentials::default());
                 let held = admitted.map(|admitted| admitted.held).unwrap_or_default();
                 until_revoked(&held, Box::pin(self.requests(stream, ends, caller))).await;
             }
-            Opening::Tunnel(host, port, shown) => {
+            ProxyRequest::Tunnel(host, port, shown) => {
                 let destination = Destination::Named(host, port);
                 let admitted = match capabilities.admit(&caller, &shown) {
                     Ok(admitted) => admitted,
@@ -71,10 +76,10 @@ impl ExplicitProxy {
                         // Nobody else is helped by a token.
                         let is_unseen =
                             matches!(*caller, Err(IdentityError::Nobody | IdentityError::Unsupported));
-                        let asked = shown.is_nothing() && is_unseen;
+                        let asked = shown.is_empty() && is_unseen;
                         let mut caller = caller.as_ref().as_ref().ok().cloned();
                         if let Some(caller) = &mut caller {
-                            caller.standing.token = refused.token;
+                            caller.attributes.token = refused.token;
                         }
                         let refusal = refused.refusal;
                         return self.reject(stream, caller.as_ref(), &destination, refusal, asked).await;
@@ -89,7 +94,7 @@ impl ExplicitProxy {
                     .await;
                 }
             }
-            Opening::Nonsense(why) => {
+            ProxyRequest::Nonsense(why) => {
                 let refusal = Rejection::new(ErrorCode::BadRequest, why);
                 let caller = caller.as_ref().as_ref().ok();
                 self.reject(stream, caller, &Destination::Address(ends.ours), refusal, false).await;
@@ -118,7 +123,7 @@ impl ExplicitProxy {
         let _ = tokio::time::timeout(LINGER_TIMEOUT, told).await;
     }
 
-    async fn requests(self: Arc<Self>, stream: TcpStream, ends: Ends, caller: CallerResult) {
+    async fn requests(self: Arc<Self>, stream: TcpStream, ends: SocketAddrs, caller: CallerResult) {
         let answer = |request| {
             let (explicit, caller) = (self.clone(), caller.clone());
             async move { explicit.answer(caller, request).await }
@@ -131,7 +136,7 @@ impl ExplicitProxy {
             }
         };
         let pipeline = &self.intercept.pipeline;
-        let io = Ending::new(stream, |tcp| tcp);
+        let io = ResetOnDrop::new(stream, |tcp| tcp);
         if let Err(error) =
             server::serve(io, false, &pipeline.timeouts, &pipeline.stop, answer, violated).await
         {
@@ -142,7 +147,8 @@ impl ExplicitProxy {
     async fn answer(&self, caller: CallerResult, request: Request<Body>) -> Response<Body> {
         let pipeline = &self.intercept.pipeline;
         if request.uri().scheme().is_some() {
-            let session = ConnectionContext { caller, claim: Claim::Absolute, shown: Shown::default() };
+            let session =
+                ConnectionContext { caller, claim: Claim::Absolute, shown: PresentedCredentials::default() };
             return pipeline.request(&session, request).await;
         }
         let (mut parts, body) = request.into_parts();
@@ -153,8 +159,7 @@ impl ExplicitProxy {
             Ok(()) => match (&*caller, parts.uri.path()) {
                 // Who shows something is let in, or not, by that.
                 (Err(error), _)
-                    if proxy_endpoint::presented_credentials(&mut parts.headers.clone(), true)
-                        .is_nothing() =>
+                    if proxy_endpoint::presented_credentials(&mut parts.headers.clone(), true).is_empty() =>
                 {
                     Err(caller_unknown(error))
                 }
@@ -170,7 +175,11 @@ impl ExplicitProxy {
         match asked {
             Ok(said) => {
                 let caller = self.with_named_agent(caller, said);
-                let session = ConnectionContext { caller, claim: Claim::Absolute, shown: Shown::default() };
+                let session = ConnectionContext {
+                    caller,
+                    claim: Claim::Absolute,
+                    shown: PresentedCredentials::default(),
+                };
                 pipeline.request(&session, request).await
             }
             Err(refusal) => {

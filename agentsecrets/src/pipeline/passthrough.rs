@@ -44,7 +44,7 @@ impl Pipeline {
             why = admitted.held.ended() => Some(why),
         };
         // A program that is ended with its session may close first.
-        let failure = failure.or_else(|| admitted.held.over().map(str::to_owned));
+        let failure = failure.or_else(|| admitted.held.reason().map(str::to_owned));
         attempt.ended(None, false, failure);
     }
 }

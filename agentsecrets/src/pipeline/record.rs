@@ -11,8 +11,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::audit::{IdentityLevel, Log, Opening, Outcome, Pending, Status, target_url};
-use crate::authz::{Admitted, Held, Refused};
-use crate::credentials::token_request::Question;
+use crate::authz::{Admitted, Refused, RevocationGuard};
+use crate::credentials::token_request::TokenRequest;
 use crate::http::error_response;
 use crate::identity::Caller;
 use crate::inject::{Outbound, QuotedPlaceholders};
@@ -21,7 +21,7 @@ use crate::policy::access_request::SecretReference;
 use crate::policy::connection::PassthroughPermit;
 use crate::policy::grant::Grant;
 use crate::policy::minted_credentials::TokenEndpoint;
-use crate::redact::Findings;
+use crate::redact::RedactionReport;
 use crate::types::body::{Body, BodyError, BodyHooks, HookedBody, PolledFrame};
 use crate::types::host::Host;
 use crate::types::name::{AgentName, Environment, SecretName};
@@ -34,7 +34,7 @@ pub struct Attempt {
     /// What its body quotes as it passes.
     quotes: Option<QuotedPlaceholders>,
     /// What it is under way because of.
-    held: Held,
+    held: RevocationGuard,
     /// The reason for a refusal, where its slug does not say enough.
     because: Option<String>,
 }
@@ -53,7 +53,7 @@ impl Attempt {
     }
 
     fn of(pending: Pending) -> Self {
-        Self { pending, quotes: None, held: Held::default(), because: None }
+        Self { pending, quotes: None, held: RevocationGuard::default(), because: None }
     }
 
     /// The whole record of a connection that never became an exchange.
@@ -88,7 +88,7 @@ impl Attempt {
         environment: &Environment,
         caller: &Caller,
         agent: &AgentName,
-        question: &Question,
+        question: &TokenRequest,
     ) -> Self {
         let mut pending = log.begin(opening(environment, Some(caller)));
         let derived = &question.derived;
@@ -97,20 +97,20 @@ impl Attempt {
         }
         pending.agent(agent);
         pending.rule(format!("credential {} ({})", derived.name, derived.defined_at));
-        pending.handed_over(&question.spends, derived.method.as_str());
+        pending.exports(&question.spends, derived.method.as_str());
         Self::of(pending)
     }
 
     /// Notes who is let in, and what ends it.
     pub fn admitted(&mut self, admitted: &Admitted) {
         let caller = &admitted.caller;
-        if caller.standing.is_issued {
+        if caller.attributes.is_issued {
             self.pending.issued();
         }
         if let Some(agent) = &caller.agent {
             self.pending.agent(agent);
         }
-        if let Some(token) = &caller.standing.token {
+        if let Some(token) = &caller.attributes.token {
             self.pending.token(token);
         }
         self.pending.session(&caller.session);
@@ -118,7 +118,7 @@ impl Attempt {
     }
 
     /// What it is under way because of.
-    pub fn held(&self) -> &Held {
+    pub fn held(&self) -> &RevocationGuard {
         &self.held
     }
 
@@ -208,7 +208,7 @@ impl Attempt {
         names: impl IntoIterator<Item = &'a SecretName>,
     ) -> Result<(), Rejection> {
         self.pending.request("ENV", String::new(), String::new());
-        self.pending.handed_over(names, "env_inject");
+        self.pending.exports(names, "env_inject");
         self.pending.intent().map_err(|error| unrecordable(&error))
     }
 
@@ -257,11 +257,11 @@ impl Attempt {
     }
 
     /// Hands the record to the answer's body: it is closed when the body ends.
-    pub fn answered(self, response: Response<Body>, findings: Findings) -> Response<Body> {
+    pub fn answered(self, response: Response<Body>, findings: RedactionReport) -> Response<Body> {
         let status = response.status().as_u16();
         response.map(|body| {
             let held = self.held.clone();
-            let ended = (!held.is_nothing()).then(|| Box::pin(async move { held.ended().await }) as Ended);
+            let ended = (!held.is_empty()).then(|| Box::pin(async move { held.ended().await }) as Ended);
             let mut recorder = ResponseRecorder { ended, open: Some((self, findings, status)) };
             if body.is_end_stream() {
                 recorder.close(None);
@@ -286,13 +286,13 @@ fn opening(environment: &Environment, caller: Option<&Caller>) -> Opening {
     Opening {
         environment: environment.clone(),
         agent_id: caller.and_then(|caller| caller.agent.clone()),
-        identity_level: caller.map_or(IdentityLevel::Anonymous, |caller| match caller.standing.is_issued {
+        identity_level: caller.map_or(IdentityLevel::Anonymous, |caller| match caller.attributes.is_issued {
             true => IdentityLevel::Issued,
             false => IdentityLevel::Kernel,
         }),
-        process: caller.filter(|caller| !caller.standing.is_issued).map(Into::into),
+        process: caller.filter(|caller| !caller.attributes.is_issued).map(Into::into),
         session_id: caller.map(|caller| caller.session.clone()),
-        token_id: caller.and_then(|caller| caller.standing.token.clone()),
+        token_id: caller.and_then(|caller| caller.attributes.token.clone()),
         method: String::new(),
         target_url: String::new(),
         domain: String::new(),
@@ -315,7 +315,7 @@ type Ended = Pin<Box<dyn Future<Output = String> + Send>>;
 struct ResponseRecorder {
     /// Ends it, and says why.
     ended: Option<Ended>,
-    open: Option<(Attempt, Findings, u16)>,
+    open: Option<(Attempt, RedactionReport, u16)>,
 }
 
 impl ResponseRecorder {
@@ -332,7 +332,7 @@ impl ResponseRecorder {
 impl Drop for ResponseRecorder {
     /// Who takes nothing of an answer does not hear that it has ended, and is cut off.
     fn drop(&mut self) {
-        let over = self.open.as_ref().and_then(|(attempt, _, _)| attempt.held.over().map(str::to_owned));
+        let over = self.open.as_ref().and_then(|(attempt, _, _)| attempt.held.reason().map(str::to_owned));
         if let Some(why) = over {
             self.close(Some(&BodyError::Over(why)));
         }

@@ -14,7 +14,7 @@ use super::approval::Judged;
 use super::context::{ConnectionContext, Pipeline};
 use super::record::Attempt;
 use super::websocket::WebSocket;
-use crate::authz::{Admitted, Held};
+use crate::authz::{Admitted, RevocationGuard};
 use crate::credentials::Credentials;
 use crate::http::override_headers;
 use crate::http::proxy_endpoint;
@@ -27,8 +27,8 @@ use crate::policy::evaluate::Decision;
 use crate::policy::evaluate::Evaluation;
 use crate::policy::grant::Grant;
 use crate::policy::{Agent, Policy};
-use crate::redact::{self, Findings, Redactor};
-use crate::types::body::{Body, patient};
+use crate::redact::{self, RedactionReport, Redactor};
+use crate::types::body::{Body, with_idle_timeout};
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
@@ -44,7 +44,7 @@ pub(super) struct AdmittedRequest {
     /// The agent's side of an upgrade.
     upgrade: OnUpgrade,
     /// Ends with the session or token of the caller.
-    pub guard: Held,
+    pub guard: RevocationGuard,
 }
 
 /// A request whose agent entry is known, with that agent's credentials.
@@ -108,15 +108,15 @@ struct ResponseContext {
 /// The result of a request that was sent, or that we answered ourselves.
 pub(super) enum Outcome {
     /// A response, recorded when its body has ended.
-    Response(Response<Body>, Findings),
+    Response(Response<Body>, RedactionReport),
     /// A WebSocket, recorded when it has ended.
-    WebSocket(Response<Body>, Findings, WebSocket),
+    WebSocket(Response<Body>, RedactionReport, WebSocket),
 }
 
 impl Outcome {
     /// A response that we made, which holds nothing to redact.
     pub(super) fn local(response: Response<Body>) -> Self {
-        Self::Response(response, Findings::default())
+        Self::Response(response, RedactionReport::default())
     }
 }
 
@@ -130,7 +130,7 @@ impl Pipeline {
     ) -> Result<AdmittedRequest, Rejection> {
         let upgrade = hyper::upgrade::on(&mut request);
         let body_idle = self.timeouts.body_idle;
-        let (mut parts, body) = request.map(|body| patient(body, body_idle)).into_parts();
+        let (mut parts, body) = request.map(|body| with_idle_timeout(body, body_idle)).into_parts();
         let target = Target::agree(&connection.claim, &parts)?;
         record.target(&target, &parts);
         override_headers::strip_overrides(&mut parts)?;
@@ -255,9 +255,9 @@ impl Pipeline {
         let AppliedRequest { outbound, redactor, response: context } = applied;
         record.intent(&context.grant)?;
         let body_idle = self.timeouts.body_idle;
-        let response = self.upstream.send(outbound).await?.map(|body| patient(body, body_idle));
+        let response = self.upstream.send(outbound).await?.map(|body| with_idle_timeout(body, body_idle));
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.credentials.minter().doubt(&context.grant, &context.obtained);
+            self.credentials.minter().invalidate(&context.grant, &context.obtained);
         }
         Ok(UpstreamResponse { response, redactor, context })
     }
@@ -278,12 +278,12 @@ impl Pipeline {
             response = redact::capture(response, taking, host, keep).await?;
         }
         if !is_upgraded {
-            let (response, findings) = redactor.answer(response).await?;
+            let (response, findings) = redactor.redact(response).await?;
             return Ok(Outcome::Response(response, findings));
         }
         let server = hyper::upgrade::on(&mut response);
         let conversation = redactor.conversation();
-        let (response, findings) = redactor.answer(response).await?;
+        let (response, findings) = redactor.redact(response).await?;
         let conversation = conversation(findings.clone());
         let ResponseContext { upgrade: agent, messages, secrets, .. } = context;
         let websocket = WebSocket { agent, server, conversation, messages, secrets };

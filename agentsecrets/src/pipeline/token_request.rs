@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::Pipeline;
 use super::record::Attempt;
 use crate::audit::Log;
-use crate::credentials::token_request::{Fetch, Question, Reply};
+use crate::credentials::token_request::{TokenFetch, TokenRequest, TokenResponse};
 use crate::identity::Caller;
 use crate::inject;
 use crate::pipeline::agent_credentials::AgentCredentials;
@@ -51,7 +51,7 @@ impl Pipeline {
         if grant.minted_credentials().is_empty() {
             return Ok(made);
         }
-        let fetch: Arc<dyn Fetch> = Arc::new(TokenFetcher {
+        let fetch: Arc<dyn TokenFetch> = Arc::new(TokenFetcher {
             upstream: self.upstream.clone(),
             audit: self.audit.clone(),
             environment: self.environment.clone(),
@@ -79,8 +79,8 @@ struct TokenFetcher {
     patience: Duration,
 }
 
-impl Fetch for TokenFetcher {
-    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Reply, Rejection>> {
+impl TokenFetch for TokenFetcher {
+    fn ask(&self, question: TokenRequest) -> BoxFuture<'static, Result<TokenResponse, Rejection>> {
         let (upstream, patience, agent) = (self.upstream.clone(), self.patience, self.agent.clone());
         let attempt = Attempt::question(&self.audit, &self.environment, &self.caller, &self.agent, &question);
         async move {
@@ -109,10 +109,10 @@ impl Fetch for TokenFetcher {
 
 async fn ask(
     upstream: &Upstream,
-    question: Question,
+    question: TokenRequest,
     agent: &AgentName,
     host: &str,
-) -> Result<Reply, Rejection> {
+) -> Result<TokenResponse, Rejection> {
     let answer = upstream.send(inject::outbound_token_request(question, agent)?).await?;
     let unusable = |why: &str| Rejection::new(ErrorCode::UpstreamUnavailable, format!("'{host}' {why}"));
     if answer.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
@@ -121,5 +121,5 @@ async fn ask(
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), MAX_RESPONSE_BYTES).collect().await;
     let body = body.map_err(|_| unusable("broke off its answer, or made it too large"))?;
-    Ok(Reply { status, body: Zeroizing::new(body.to_bytes().to_vec()) })
+    Ok(TokenResponse { status, body: Zeroizing::new(body.to_bytes().to_vec()) })
 }

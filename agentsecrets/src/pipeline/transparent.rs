@@ -6,19 +6,24 @@ use super::Interceptor;
 use super::connection::{ConnectionError, IncomingConnection, until_revoked};
 use crate::identity::process::Identifier;
 use crate::intercept::Destination;
-use crate::intercept::connection_limit::Place;
+use crate::intercept::connection_limit::ConnectionPermit;
 use crate::intercept::reset_on_drop::reset;
 use crate::intercept::transparent::Accepted;
-use crate::types::presented::Shown;
+use crate::types::presented::PresentedCredentials;
 
 impl Interceptor {
     /// Serves one connection that the kernel sent to us until it ends.
-    pub async fn connection(self: Arc<Self>, accepted: Accepted, identifier: &Identifier, mut place: Place) {
+    pub async fn connection(
+        self: Arc<Self>,
+        accepted: Accepted,
+        identifier: &Identifier,
+        mut place: ConnectionPermit,
+    ) {
         let Accepted { stream, destination, trace, .. } = accepted;
         let arrived = IncomingConnection {
             destination: Destination::Address(destination),
             caller: Arc::new(identifier.caller(&trace).await),
-            shown: Shown::default(),
+            shown: PresentedCredentials::default(),
         };
         let admitted = self.pipeline.capabilities.admit(&arrived.caller, &arrived.shown);
         let held = admitted.map(|admitted| admitted.held).unwrap_or_default();

@@ -11,7 +11,7 @@ use tokio::io::{ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::authz::Held;
+use crate::authz::RevocationGuard;
 use crate::http::websocket::{
     ControlKind, Fragment, FrameReader, FrameWriter, MAX_CONTROL_PAYLOAD, MessageKind, WebSocketError,
 };
@@ -93,7 +93,7 @@ impl WebSocket {
         self,
         idle: Duration,
         stop: &CancellationToken,
-        guard: &Held,
+        guard: &RevocationGuard,
     ) -> Result<(), RelayError> {
         let Self { agent, server, conversation, messages, secrets } = self;
         let (agent, server) = tokio::try_join!(agent, server)?;

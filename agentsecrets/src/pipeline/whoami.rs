@@ -7,8 +7,8 @@ use http::Response;
 
 use super::context::Pipeline;
 use super::stages::AdmittedRequest;
-use crate::authz::whoami::{Known, known};
-use crate::identity::process_details::Look;
+use crate::authz::whoami::{CallerReport, report};
+use crate::identity::process_details::ProcessDetails;
 use crate::identity::{Caller, IdentityError, Process};
 use crate::pipeline::value_export::{HOST, json};
 use crate::policy::Policy;
@@ -42,9 +42,9 @@ impl Pipeline {
             }
             // One container has one image.
             let process = Process { image: caller.process.image.clone(), ..process };
-            known(process, &caller, &policy, &capabilities, look, |above| above.cgroup == cgroup)
+            report(process, &caller, &policy, &capabilities, look, |above| above.cgroup == cgroup)
         });
-        let asked: Result<Known, IdentityError> =
+        let asked: Result<CallerReport, IdentityError> =
             asked.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()));
         let known = asked.map_err(|error| denied(format!("this program cannot be looked at: {error}")))?;
         let known = serde_json::to_value(known);
@@ -53,7 +53,7 @@ impl Pipeline {
 }
 
 /// The id of the named process in the initial namespace.
-fn process_id(caller: &Caller, named: Option<u32>, look: &dyn Look) -> Result<u32, IdentityError> {
+fn process_id(caller: &Caller, named: Option<u32>, look: &dyn ProcessDetails) -> Result<u32, IdentityError> {
     match named {
         Some(pid) => look.inside(pid, &caller.process),
         None => {

@@ -7,7 +7,7 @@ use super::glob::is_canonical_path;
 use super::pod::PodMatcher;
 use super::spiffe::{self, SpiffeMatcher};
 use crate::identity::Caller;
-use crate::identity::image::Wanted;
+use crate::identity::image::ImagePattern;
 
 /// The facts that a caller must have. Absent facts are not checked.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct CallerMatcher {
     pub cgroup: Option<GlobMatcher>,
     /// The beginning of the container id.
     pub container: Option<String>,
-    pub image: Option<Wanted>,
+    pub image: Option<ImagePattern>,
     pub session: bool,
     pub token: bool,
     pub trusted: bool,
@@ -35,7 +35,7 @@ impl CallerMatcher {
             |glob: &GlobMatcher| is_canonical_path(&process.cgroup) && glob.is_match(&process.cgroup);
         let container =
             |id: &String| process.container().is_some_and(|container| container.id.starts_with(id.as_str()));
-        let image = |wanted: &Wanted| process.image.as_ref().is_some_and(|image| wanted.is(image));
+        let image = |wanted: &ImagePattern| process.image.as_ref().is_some_and(|image| wanted.is(image));
         if self.uid.is_some_and(|uid| uid != process.uid) {
             Some("uid")
         } else if !self.exe.as_ref().is_none_or(exe) {
@@ -52,10 +52,10 @@ impl CallerMatcher {
             Some("sha256")
         } else if self.session && caller.session.is_empty() {
             Some("session")
-        } else if self.token && caller.standing.token.is_none() {
+        } else if self.token && caller.attributes.token.is_none() {
             // A token of another agent would have selected that agent.
             Some("token")
-        } else if self.trusted && !caller.standing.trusted {
+        } else if self.trusted && !caller.attributes.trusted {
             Some("trusted")
         } else if !self.spiffe.as_ref().is_none_or(|identity| identity.matches(caller)) {
             // Checked last: it may be undetermined, and other facts may exclude the entry already.

@@ -359,7 +359,7 @@ fn match_facts() {
         );
     }
     let mut trusted = caller(None, "s");
-    trusted.standing.trusted = true;
+    trusted.attributes.trusted = true;
     assert_eq!(acts(&facts("trusted: true"), &trusted), None);
     let none = caller(None, "");
     assert_eq!(acts(&facts("session: true"), &none), Some(ErrorCode::CapabilityDenied));

@@ -16,7 +16,7 @@ pub(super) struct PodMatcher {
 impl PodMatcher {
     /// Whether the facts hold for the pod of `caller` now. For a caller without a known pod they do not.
     pub(super) fn matches(&self, caller: &Caller) -> bool {
-        caller.standing.pod.as_ref().and_then(|known| known.get()).is_some_and(|pod| self.matches_pod(&pod))
+        caller.attributes.pod.as_ref().and_then(|known| known.get()).is_some_and(|pod| self.matches_pod(&pod))
     }
 
     /// Whether the facts hold for `pod`.

@@ -46,7 +46,7 @@ impl SpiffeMatcher {
 
     /// Whether one of the current identities of `caller` matches. A caller without a known identity does not.
     pub(super) fn matches(&self, caller: &Caller) -> bool {
-        caller.standing.spiffe.iter().flat_map(|known| known.ids()).any(|id| self.matches_id(&id))
+        caller.attributes.spiffe.iter().flat_map(|known| known.ids()).any(|id| self.matches_id(&id))
     }
 
     fn matches_id(&self, id: &SpiffeId) -> bool {
@@ -61,11 +61,11 @@ pub(super) fn mismatch_detail(fact: &str, caller: &Caller) -> Option<String> {
 
 /// Whether `fact` does not hold only because the identity of `caller` is not known yet.
 pub(super) fn is_undetermined(fact: &str, caller: &Caller) -> bool {
-    fact == FACT && caller.standing.spiffe.as_ref().is_some_and(|known| known.is_open())
+    fact == FACT && caller.attributes.spiffe.as_ref().is_some_and(|known| known.is_open())
 }
 
 fn describe_ids(caller: &Caller) -> String {
-    match &caller.standing.spiffe {
+    match &caller.attributes.spiffe {
         Some(known) => known.told(),
         None => {
             "nobody asks a Workload API here; `agentsecrets sidecar --spiffe` does, in the pod itself".into()
@@ -80,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::spiffe::{Issued, Known, Word};
+    use crate::identity::spiffe::{CurrentIdentities, IdentityUpdate, SpiffeIdentity};
 
     fn holds(pattern: &str, id: &str) -> bool {
         SpiffeMatcher::parse(pattern).unwrap().matches_id(&SpiffeId::new(id).unwrap())
@@ -150,16 +150,16 @@ mod tests {
         let matcher = SpiffeMatcher::parse("spiffe://example.org/coder").unwrap();
         let mut caller = Caller::for_test();
         assert!(!matcher.matches(&caller) && describe_ids(&caller).contains("--spiffe"));
-        let known = Arc::new(Known::default());
-        caller.standing.spiffe = Some(known.clone());
+        let known = Arc::new(CurrentIdentities::default());
+        caller.attributes.spiffe = Some(known.clone());
         assert!(!matcher.matches(&caller) && describe_ids(&caller).contains("not answered"));
         let issued = |path: &str| {
             let id = SpiffeId::new(format!("spiffe://example.org/{path}")).unwrap();
-            Issued { id, since: 0, until: i64::MAX }
+            SpiffeIdentity { id, since: 0, until: i64::MAX }
         };
-        known.hear(Word::Issued(vec![issued("other"), issued("coder")]));
+        known.apply(IdentityUpdate::Issued(vec![issued("other"), issued("coder")]));
         assert!(matcher.matches(&caller), "a workload may have several");
-        known.hear(Word::Issued(vec![issued("other")]));
+        known.apply(IdentityUpdate::Issued(vec![issued("other")]));
         assert!(!matcher.matches(&caller) && describe_ids(&caller).contains("spiffe://example.org/other"));
     }
 
@@ -169,17 +169,17 @@ mod tests {
         let text = "version: 1\nagents:\n  - name: first\n    match: { uid: 7, spiffe: 'spiffe://example.org/a' }\n  \
                     - name: narrow\n    match: { spiffe: 'spiffe://example.org/coder' }\n  - name: wide\n";
         let policy = super::super::Policy::parse(text, std::path::Path::new("p")).unwrap();
-        let known = Arc::new(Known::default());
+        let known = Arc::new(CurrentIdentities::default());
         let mut caller = Caller::for_test();
         let agent = |caller: &Caller| policy.agent_for(caller).map(|agent| agent.name().to_string());
         assert_eq!(agent(&caller).unwrap(), "wide", "no Workload API");
-        caller.standing.spiffe = Some(known.clone());
+        caller.attributes.spiffe = Some(known.clone());
         let message = agent(&caller).unwrap_err().message;
         assert!(message.contains("not answered yet"), "{message}");
         let id = SpiffeId::new("spiffe://example.org/coder").unwrap();
-        known.hear(Word::Issued(vec![Issued { id, since: 0, until: i64::MAX }]));
+        known.apply(IdentityUpdate::Issued(vec![SpiffeIdentity { id, since: 0, until: i64::MAX }]));
         assert_eq!(agent(&caller).unwrap(), "narrow");
-        known.hear(Word::Refused("no".to_owned()));
+        known.apply(IdentityUpdate::Refused("no".to_owned()));
         assert_eq!(agent(&caller).unwrap(), "wide");
     }
 

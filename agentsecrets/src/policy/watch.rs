@@ -11,10 +11,10 @@ use super::compile::read_file;
 use super::load_error::LoadError;
 use super::rules::Policy;
 use crate::policy::project_restriction::ProjectRestriction;
-use crate::sys::watched_file::{Followed, Reading};
+use crate::sys::watched_file::{FileSource, WatchedFile};
 
 /// The policy in force, reloaded when its file changes. Dropping it stops the watch.
-pub struct PolicyWatcher(Followed<PolicyFile>);
+pub struct PolicyWatcher(WatchedFile<PolicyFile>);
 
 /// The policy file and the restriction that applies to each version of it.
 struct PolicyFile {
@@ -31,12 +31,12 @@ impl PolicyWatcher {
 
     /// Like `open`, with `restriction` applied to each version of the policy.
     pub fn open_restricted(path: &Path, restriction: ProjectRestriction) -> Result<Self, LoadError> {
-        Followed::open(path, PolicyFile { path: path.to_path_buf(), restriction: restriction }).map(Self)
+        WatchedFile::open(path, PolicyFile { path: path.to_path_buf(), restriction: restriction }).map(Self)
     }
 
     /// A fixed policy without a file.
     pub fn fixed(policy: Policy) -> Self {
-        Self(Followed::fixed(policy))
+        Self(WatchedFile::fixed(policy))
     }
 
     /// The policy in force now. A request uses one snapshot from beginning to end.
@@ -55,17 +55,17 @@ impl PolicyWatcher {
     }
 }
 
-impl Reading for PolicyFile {
+impl FileSource for PolicyFile {
     type Content = Policy;
     type Error = LoadError;
 
-    const WHAT: &'static str = "policy";
+    const NAME: &'static str = "policy";
 
     fn text(&self) -> Result<Option<String>, LoadError> {
         read_file(&self.path)
     }
 
-    fn understand(&self, text: Option<&str>, last: Option<&Policy>) -> Result<Policy, LoadError> {
+    fn parse(&self, text: Option<&str>, last: Option<&Policy>) -> Result<Policy, LoadError> {
         let policy = match text {
             Some(text) => Policy::parse(text, &self.path)?,
             None => Policy::for_missing_file(&self.path),

@@ -17,14 +17,14 @@ use crate::authz::Capabilities;
 use crate::authz::trust::Trust;
 use crate::config::Config;
 use crate::dns::resolver::Resolver;
-use crate::identity::look_closer;
-use crate::identity::process_details::Look;
+use crate::identity::process_details;
+use crate::identity::process_details::ProcessDetails;
 use crate::pipeline::Pipeline;
 use crate::pipeline::agent_credentials::CredentialCache;
 use crate::policy::project_restriction::ProjectRestriction;
 use crate::policy::watch::PolicyWatcher;
-use crate::store::helper::Keeper;
-use crate::store::refresh_tokens::Rotated;
+use crate::store::helper::StoreHelper;
+use crate::store::refresh_tokens::RefreshTokenStore;
 use crate::store::{self, Store};
 use crate::sys;
 use crate::sys::home::Home;
@@ -60,11 +60,11 @@ impl PipelineBuilder {
         home: &Home,
         scope: (&Project, &Environment),
         restriction: &ProjectRestriction,
-        look: Option<Arc<dyn Look>>,
+        look: Option<Arc<dyn ProcessDetails>>,
         confine: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let config = load_config(home)?;
-        let mut helper = Keeper::start(&config.stores, home, scope, sys::conceal)
+        let mut helper = StoreHelper::start(&config.stores, home, scope, sys::conceal)
             .context("cannot start the store helper")?;
         confine()?;
         let (store, _) = store::follow(&config.stores, home, |kind| helper.store(kind))
@@ -82,7 +82,7 @@ impl PipelineBuilder {
         policy: Arc<PolicyWatcher>,
         store: Arc<dyn Store>,
     ) -> Result<Self, Failure> {
-        Self::build(load_config(home)?, home, scope, policy, store, look_closer())
+        Self::build(load_config(home)?, home, scope, policy, store, process_details())
     }
 
     fn build(
@@ -91,7 +91,7 @@ impl PipelineBuilder {
         (project, environment): (&Project, &Environment),
         policy: Arc<PolicyWatcher>,
         store: Arc<dyn Store>,
-        look: Option<Arc<dyn Look>>,
+        look: Option<Arc<dyn ProcessDetails>>,
     ) -> Result<Self, Failure> {
         let audit = Log::open(&home.audit()).context("the audit log cannot be written")?;
         let (project, environment) = (project.clone(), environment.clone());
@@ -130,7 +130,7 @@ impl PipelineBuilder {
         let timeouts = self.config.timeouts;
         let upstream_timeouts = UpstreamTimeouts { connect: timeouts.connect, response: timeouts.answer };
         let upstream = Upstream::new(self.upstream_tls.clone(), Arc::new(Resolver::system()), forbidden);
-        let rotated = Rotated::at(&self.refresh_tokens);
+        let rotated = RefreshTokenStore::at(&self.refresh_tokens);
         let (project, environment) = (self.project.clone(), self.environment.clone());
         let credentials = Arc::new(CredentialCache::new(self.store.clone(), project, environment, rotated));
         let pipeline = Pipeline {
@@ -157,7 +157,7 @@ pub(crate) fn capabilities(
     (project, environment): (&Project, &Environment),
     run: Option<Arc<str>>,
     config: &Config,
-    look: Option<Arc<dyn Look>>,
+    look: Option<Arc<dyn ProcessDetails>>,
 ) -> Result<Arc<Capabilities>, Failure> {
     let trust = Trust::open(&home.trust(), config.require_trust, look);
     let trust = trust.map_err(|error| Failure::new(Exit::Failure, error).hint("agentsecrets trust list"))?;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::identity::socket::{Ends, Neighbours};
-use crate::intercept::connection_limit::Room;
+use crate::identity::socket::{LocalPeers, SocketAddrs};
+use crate::intercept::connection_limit::ConnectionLimit;
 use crate::pipeline::{ExplicitProxy, Interceptor};
 use crate::policy::project_restriction::ProjectRestriction;
 use crate::server::builder::{PipelineBuilder, watch};
@@ -20,7 +20,7 @@ use crate::server::sandbox::proxy::ProxySandbox;
 use crate::server::socket_activation;
 use crate::sys::files;
 use crate::sys::home::Home;
-use crate::sys::{self, Ending};
+use crate::sys::{self, ShutdownListener};
 use crate::tls;
 use crate::tls::authority::CertificateAuthority;
 use crate::tls::leaf::LeafCertCache;
@@ -131,7 +131,7 @@ pub(crate) fn serve<T>(
 async fn serve_connections(
     builder: &PipelineBuilder,
     leaves: LeafCertCache,
-    callers: Neighbours,
+    callers: LocalPeers,
     listener: TcpListener,
     descriptors: u64,
 ) -> io::Result<()> {
@@ -144,10 +144,10 @@ async fn serve_connections(
         neighbours: callers,
         project: builder.project.clone(),
     });
-    let connections = Room::for_descriptors(descriptors);
+    let connections = ConnectionLimit::for_descriptors(descriptors);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut ending = Ending::listen()?;
+    let mut ending = ShutdownListener::listen()?;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -156,7 +156,7 @@ async fn serve_connections(
         match accepted {
             Ok((stream, remote)) => {
                 let Some(permit) = connections.enter() else { continue };
-                let ends = Ends { theirs: remote, ours: address };
+                let ends = SocketAddrs { theirs: remote, ours: address };
                 tasks.spawn(explicit.clone().connection(stream, ends, permit));
             }
             Err(error) => {

@@ -20,21 +20,21 @@ use crate::audit::Log;
 use crate::authz::Capabilities;
 use crate::dns::query_budget::QueryBudget;
 use crate::dns::resolver::Resolver;
-use crate::identity::cgroup::Hierarchy;
+use crate::identity::cgroup::CgroupTree;
 use crate::identity::container_engine::Engine;
-use crate::identity::inspector::Witness;
+use crate::identity::inspector::ProcessInspector;
 use crate::identity::process::{Containers, Identifier};
-use crate::identity::process_details::Look;
-use crate::identity::spiffe_workload_api::Workload;
-use crate::intercept::connection_limit::Room;
-use crate::intercept::ebpf::Flows;
+use crate::identity::process_details::ProcessDetails;
+use crate::identity::spiffe_workload_api::WorkloadApi;
+use crate::intercept::connection_limit::ConnectionLimit;
+use crate::intercept::ebpf::FlowMap;
 use crate::intercept::transparent::{Records, Transparent};
 use crate::pipeline::agent_credentials::{self, CredentialCache};
 use crate::pipeline::{Interceptor, Pipeline};
 use crate::policy::watch::PolicyWatcher;
-use crate::redact::guess_detector::Alarms;
-use crate::store::helper::Keeper;
-use crate::store::refresh_tokens::Rotated;
+use crate::redact::guess_detector::GuessDetector;
+use crate::store::helper::StoreHelper;
+use crate::store::refresh_tokens::RefreshTokenStore;
 use crate::store::{self, Store};
 use crate::sys;
 use crate::sys::files::private_folder;
@@ -70,7 +70,7 @@ struct Prepared {
     launch: LaunchConfig,
     config: Config,
     records: Arc<Records>,
-    room: Arc<Room>,
+    room: Arc<ConnectionLimit>,
     listeners: Vec<TcpListener>,
     dns_udp: Vec<UdpSocket>,
     dns_tcp: Vec<TcpListener>,
@@ -83,8 +83,8 @@ struct Prepared {
     upstream_tls: Arc<rustls::ClientConfig>,
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
-    alarms: Arc<Alarms>,
-    workload: Option<Workload>,
+    alarms: Arc<GuessDetector>,
+    workload: Option<WorkloadApi>,
 }
 
 /// Serves the launcher at the other end of standard input.
@@ -126,7 +126,7 @@ fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<Own
     }
     let descriptors = sys::raise_descriptor_limit().context("cannot raise our own limits")?;
     let records = match &launch.pins {
-        Some(pins) => Flows::open(pins).map(Records::Programs),
+        Some(pins) => FlowMap::open(pins).map(Records::Programs),
         None => Ok(Records::Tracker),
     };
     let records = records.context("cannot open the kernel's records")?;
@@ -164,17 +164,21 @@ fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<Own
         .context("the configuration is not valid")
         .map_err(|failure| failure.hint("agentsecrets doctor"))?;
     // Start it before the sandbox: the helper may reach more than this process may.
-    let mut helper =
-        Keeper::start(&config.stores, &launch.home, (&launch.project, &launch.environment), sys::conceal)
-            .context("cannot start the store helper")?;
+    let mut helper = StoreHelper::start(
+        &config.stores,
+        &launch.home,
+        (&launch.project, &launch.environment),
+        sys::conceal,
+    )
+    .context("cannot start the store helper")?;
     let identifier = identifier(&launch, inspector.clone(), engine)?;
-    let identifier = identifier.of_workload(workload.as_ref().map(Workload::known));
+    let identifier = identifier.of_workload(workload.as_ref().map(WorkloadApi::known));
     landlock::confine_to_home(&launch.home, &launch.cgroup_root).context("cannot restrict file access")?;
 
     let policy = PolicyWatcher::open_restricted(&launch.home.policy(), launch.restriction.clone())
         .context("the policy is not valid")
         .map_err(|failure| failure.hint("agentsecrets policy check"))?;
-    let look = inspector.map(|inspector| inspector as Arc<dyn Look>);
+    let look = inspector.map(|inspector| inspector as Arc<dyn ProcessDetails>);
     // Agents of a run lose all rights when its session ends.
     let session = launch.container.is_none().then(|| launch.session.as_str().into());
     let scope = (&launch.project, &launch.environment);
@@ -200,13 +204,13 @@ fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<Own
     }
     let approvals = Arc::new(ApprovalQueue::new(launch.home.approvals()));
     // Read the known pods first, so that their connections are identified from the start.
-    let received = workload.as_mut().map_or(Ok(()), Workload::hear_first);
+    let received = workload.as_mut().map_or(Ok(()), WorkloadApi::recv_first);
     received.context("cannot query the Workload API")?;
     let prepared = Prepared {
         launch,
         config,
         records: Arc::new(records),
-        room: Room::for_descriptors(descriptors.saturating_sub(if pods.is_some() {
+        room: ConnectionLimit::for_descriptors(descriptors.saturating_sub(if pods.is_some() {
             POD_DESCRIPTORS
         } else {
             0
@@ -231,19 +235,19 @@ fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<Own
 
 fn identifier(
     launch: &LaunchConfig,
-    inspector: Option<Arc<Witness>>,
+    inspector: Option<Arc<ProcessInspector>>,
     engine: Option<Engine>,
 ) -> Result<Identifier, Failure> {
     let (cgroup, agent) = (launch.cgroup.clone(), launch.agent.clone());
     match (&launch.container, inspector) {
         (None, Some(inspector)) => {
             let identifier = Identifier::new(inspector, cgroup, launch.session.as_str().into(), agent);
-            Ok(identifier.asked_by(launch.requested_by))
+            Ok(identifier.with_pid_namespace(launch.requested_by))
         }
         (None, None) => Err(control_error("the run's processes cannot be inspected")),
         (Some(_), _) if launch.pins.is_none() => Ok(Identifier::of_sockets(agent)),
         (Some(service), inspector) => {
-            let hierarchy = Hierarchy::new(launch.cgroup_root.clone(), cgroup);
+            let hierarchy = CgroupTree::new(launch.cgroup_root.clone(), cgroup);
             let find = |id| hierarchy.path(id).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
             let own_cgroup = service.own_cgroup.map(find).transpose();
             let own_cgroup = own_cgroup.context("our own cgroup cannot be found")?;
@@ -299,7 +303,7 @@ fn run_workers(
         prepared.store.clone(),
         prepared.launch.project.clone(),
         prepared.launch.environment.clone(),
-        Rotated::at(&prepared.launch.home.rotated()),
+        RefreshTokenStore::at(&prepared.launch.home.rotated()),
     ));
     let identifier = Arc::new(identifier);
     let cores = thread::available_parallelism().map_or(1, usize::from);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::ancestry::Born;
+use crate::identity::ancestry::ProcessStart;
 use crate::identity::pod::Pod;
 use crate::policy::project_restriction::ProjectRestriction;
 use crate::privsep::Limits;
@@ -31,7 +31,7 @@ pub(crate) struct LaunchConfig {
     pub(crate) agent: Option<AgentName>,
     /// The process that requested the run, if the launcher does not descend from it.
     #[serde(default)]
-    pub(crate) requested_by: Option<Born>,
+    pub(crate) requested_by: Option<ProcessStart>,
     /// The session's id: each run is one session.
     pub(crate) session: String,
     /// The bpffs folder with the pinned maps; `None` if nftables rules redirect connections instead.
@@ -135,6 +135,6 @@ pub(crate) enum StartResponse {
 impl StartResponse {
     pub(crate) fn from_failure(failure: &Failure) -> Self {
         let hint = failure.advice().map(str::to_owned);
-        Self::Failed { exit: failure.exit() as u8, error: failure.what().to_owned(), hint }
+        Self::Failed { exit: failure.exit() as u8, error: failure.message().to_owned(), hint }
     }
 }

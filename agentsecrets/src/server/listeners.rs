@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::dns::resolver::Resolver;
 use crate::dns::server;
 use crate::identity::process::Identifier;
-use crate::intercept::connection_limit::Room;
+use crate::intercept::connection_limit::ConnectionLimit;
 use crate::intercept::ebpf::SELF_TEST;
 use crate::intercept::transparent::Transparent;
 use crate::pipeline::Interceptor;
@@ -22,7 +22,7 @@ use crate::types::host::Host;
 #[derive(Clone)]
 pub(super) struct ConnectionServer {
     pub(super) intercept: Arc<Interceptor>,
-    pub(super) room: Arc<Room>,
+    pub(super) room: Arc<ConnectionLimit>,
     pub(super) tasks: TaskTracker,
     /// Cancelled when agents have all that they need to start.
     pub(super) agents_ready: CancellationToken,

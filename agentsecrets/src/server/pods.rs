@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::pod::{Known, Pod};
+use crate::identity::pod::{CurrentPod, Pod};
 use crate::identity::process::Identifier;
 use crate::policy::watch::PolicyWatcher;
 use crate::privsep::{AsyncChannel, Channel};
@@ -22,12 +22,12 @@ pub(super) struct PodListeners {
     pub(super) dns_udp: Vec<UdpSocket>,
     pub(super) dns_tcp: Vec<TcpListener>,
     pub(super) identifier: Arc<Identifier>,
-    pub(super) details: Arc<Known>,
+    pub(super) details: Arc<CurrentPod>,
     pub(super) removed: CancellationToken,
 }
 
 struct ServedPod {
-    details: Arc<Known>,
+    details: Arc<CurrentPod>,
     removed: CancellationToken,
     /// The ports last sent to the launcher.
     inbound: Vec<u16>,
@@ -110,7 +110,7 @@ impl PodWorker {
         }
         let uid = pod.uid.clone();
         self.remove(&uid);
-        let (details, removed) = (Arc::new(Known::new(pod)), CancellationToken::new());
+        let (details, removed) = (Arc::new(CurrentPod::new(pod)), CancellationToken::new());
         let identifier = Arc::new(self.identifier.for_pod(cgroup, details.clone()));
         let mut descriptors = descriptors.into_iter();
         let listeners_of_pod = PodListeners {

@@ -13,26 +13,26 @@ use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
 
 /// How long a refusal stands, so that a program that tries again and again does not ask a person each time.
-const QUIET: Duration = Duration::from_secs(5);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The store and what it said.
-pub(super) struct Cached<S> {
+pub(super) struct CachedStore<S> {
     store: S,
     keep: Duration,
     /// The file by which our own processes tell one another of a change.
     stamp: Option<PathBuf>,
-    held: Mutex<Held>,
+    held: Mutex<CacheEntry>,
 }
 
 #[derive(Default)]
-struct Held {
+struct CacheEntry {
     values: HashMap<Key, (Instant, Option<Secret>)>,
     refused: Option<(Instant, StoreError)>,
     generation: u64,
     changed: Option<SystemTime>,
 }
 
-impl<S: Store> Cached<S> {
+impl<S: Store> CachedStore<S> {
     /// Keeps what `store` says for `keep`.
     pub(super) fn new(store: S, keep: Duration) -> Self {
         Self { store, keep, stamp: None, held: Mutex::default() }
@@ -40,14 +40,14 @@ impl<S: Store> Cached<S> {
 
     /// Forgets it, too, when another process of ours changed the store, and tells them of changes by this
     /// one.
-    pub(super) fn told_by(mut self, stamp: PathBuf) -> Self {
+    pub(super) fn invalidated_by(mut self, stamp: PathBuf) -> Self {
         self.stamp = Some(stamp);
         self.held().changed = self.changed();
         self
     }
 
     /// What is held and still good.
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, CacheEntry> {
         // A panic elsewhere leaves at worst a value less.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let before = held.values.len();
@@ -61,7 +61,7 @@ impl<S: Store> Cached<S> {
         } else if held.values.len() != before {
             held.generation += 1;
         }
-        if held.refused.as_ref().is_some_and(|(since, _)| since.elapsed() >= QUIET) {
+        if held.refused.as_ref().is_some_and(|(since, _)| since.elapsed() >= MIN_REFRESH_INTERVAL) {
             held.refused = None;
         }
         held
@@ -96,7 +96,7 @@ impl<S: Store> Cached<S> {
     }
 }
 
-impl<S: Store> Store for Cached<S> {
+impl<S: Store> Store for CachedStore<S> {
     fn name(&self) -> &'static str {
         self.store.name()
     }

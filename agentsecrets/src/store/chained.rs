@@ -14,7 +14,7 @@ use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
 
 /// A store in the order.
-pub struct Place {
+pub struct StoreEntry {
     /// The store.
     pub store: Arc<dyn Store>,
     /// Whether the next one answers where this one is absent or locked.
@@ -22,15 +22,15 @@ pub struct Place {
 }
 
 /// Stores in an order.
-pub struct Stores {
-    places: Vec<Place>,
+pub struct ChainedStore {
+    places: Vec<StoreEntry>,
     /// Whether it was said that a store is passed over.
     told: Vec<AtomicBool>,
 }
 
-impl Stores {
+impl ChainedStore {
     /// These, the first first.
-    pub fn new(places: Vec<Place>) -> Self {
+    pub fn new(places: Vec<StoreEntry>) -> Self {
         let told = places.iter().map(|_| AtomicBool::new(false)).collect();
         Self { places, told }
     }
@@ -41,7 +41,7 @@ impl Stores {
     }
 
     /// Stores a value in the first store that can be written to, and says which that was.
-    pub fn put(
+    pub fn set_in_first(
         &self,
         key: &Key,
         value: Secret,
@@ -52,7 +52,7 @@ impl Stores {
     }
 
     /// Stores several values there, and says where.
-    pub fn put_all(&self, values: Vec<(Key, Secret)>) -> Result<&'static str, StoreError> {
+    pub fn set_all_in_first(&self, values: Vec<(Key, Secret)>) -> Result<&'static str, StoreError> {
         let Some((key, _)) = values.first() else { return Ok("nothing") };
         let store = self.writer(&key.project, &key.environment)?;
         store.set_all(values).map(|()| store.name())
@@ -83,7 +83,7 @@ impl Stores {
         for (at, place) in self.places.iter().enumerate().filter(|(_, place)| place.store.is_writable()) {
             // Looked at first, so that what does not answer is passed over before a value is sent to it.
             match place.store.list(project, environment) {
-                Err(error) if place.optional && is_away(&error) => {
+                Err(error) if place.optional && is_unavailable(&error) => {
                     self.tell(at, &error);
                     last = error;
                 }
@@ -105,7 +105,7 @@ impl Stores {
             match ask(&*place.store) {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => answered = true,
-                Err(error) if place.optional && is_away(&error) => {
+                Err(error) if place.optional && is_unavailable(&error) => {
                     self.tell(at, &error);
                     away = Some(error);
                 }
@@ -128,11 +128,11 @@ impl Stores {
 }
 
 /// Whether another store may answer, where the person says so: damage and mistakes are never passed over.
-fn is_away(error: &StoreError) -> bool {
+fn is_unavailable(error: &StoreError) -> bool {
     matches!(error, StoreError::Absent(_) | StoreError::Locked(_))
 }
 
-impl Store for Stores {
+impl Store for ChainedStore {
     fn name(&self) -> &'static str {
         self.places.first().map_or("none", |place| place.store.name())
     }
@@ -153,7 +153,7 @@ impl Store for Stores {
     }
 
     fn set(&self, key: &Key, value: Secret, placeholder: Option<&str>) -> Result<(), StoreError> {
-        self.put(key, value, placeholder).map(drop)
+        self.set_in_first(key, value, placeholder).map(drop)
     }
 
     fn version(&self) -> Result<u64, StoreError> {
@@ -162,7 +162,7 @@ impl Store for Stores {
             match place.store.version() {
                 Ok(version) => version.hash(&mut hasher),
                 // That it is away is a state like another: when it comes back, what was read is old.
-                Err(error) if place.optional && is_away(&error) => "away".hash(&mut hasher),
+                Err(error) if place.optional && is_unavailable(&error) => "away".hash(&mut hasher),
                 Err(error) => return Err(error),
             }
         }
@@ -231,12 +231,12 @@ mod tests {
     /// Name, what it holds, whether it can be written to, whether it is optional.
     type Given = (&'static str, Result<Option<&'static str>, StoreError>, bool, bool);
 
-    fn stores(of: &[Given]) -> Stores {
-        let place = |(name, held, writable, optional): &Given| Place {
+    fn stores(of: &[Given]) -> ChainedStore {
+        let place = |(name, held, writable, optional): &Given| StoreEntry {
             store: Arc::new(One(name, Mutex::new(held.clone()), *writable)),
             optional: *optional,
         };
-        Stores::new(of.iter().map(place).collect())
+        ChainedStore::new(of.iter().map(place).collect())
     }
 
     fn key() -> Key {
@@ -247,12 +247,12 @@ mod tests {
         Err(StoreError::Locked("it is locked".into()))
     }
 
-    fn value(stores: &Stores) -> Result<Option<Vec<u8>>, StoreError> {
+    fn value(stores: &ChainedStore) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(stores.get(&key())?.map(|value| value.expose().to_vec()))
     }
 
     #[test]
-    fn the_first_store_that_holds_a_name_answers_for_it() {
+    fn first_store_with_the_name_answers() {
         let both = stores(&[
             ("x", Ok(None), true, false),
             ("y", Ok(Some("y")), true, false),
@@ -266,38 +266,38 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_away_ends_the_search_unless_it_is_optional() {
+    fn unavailable_store_ends_search_unless_optional() {
         let fixed = stores(&[("x", locked(), true, false), ("y", Ok(Some("y")), true, false)]);
         assert!(
             value(&fixed).is_err()
                 && fixed.version().is_err()
-                && fixed.put(&key(), Secret::new(vec![1]), None).is_err()
+                && fixed.set_in_first(&key(), Secret::new(vec![1]), None).is_err()
         );
         let optional = stores(&[("x", locked(), true, true), ("y", Ok(Some("y")), true, false)]);
         assert_eq!(value(&optional).unwrap().unwrap(), b"y");
         assert!(optional.version().is_ok());
-        assert_eq!(optional.put(&key(), Secret::new(vec![1]), None).unwrap(), "y");
+        assert_eq!(optional.set_in_first(&key(), Secret::new(vec![1]), None).unwrap(), "y");
     }
 
     #[test]
-    fn nothing_is_no_answer_where_nobody_answered_and_damage_is_never_passed_over() {
+    fn damage_and_total_unavailability_are_errors() {
         assert!(value(&stores(&[("x", locked(), true, true), ("y", locked(), true, true)])).is_err());
         let damaged = Err(StoreError::Damaged("it is damaged".into()));
         assert!(value(&stores(&[("x", damaged, true, true), ("y", Ok(Some("y")), true, false)])).is_err());
     }
 
     #[test]
-    fn values_go_to_the_first_store_that_can_be_written_to() {
+    fn values_go_to_first_writable_store() {
         let order = stores(&[("x", Ok(None), false, false), ("y", Ok(None), true, false)]);
-        assert_eq!(order.put(&key(), Secret::new(vec![1]), None).unwrap(), "y");
+        assert_eq!(order.set_in_first(&key(), Secret::new(vec![1]), None).unwrap(), "y");
         assert_eq!(value(&order).unwrap().unwrap(), b"written");
         let none = stores(&[("x", Ok(Some("x")), false, false)]);
-        assert!(matches!(none.put(&key(), Secret::new(vec![1]), None), Err(StoreError::Refused(_))));
+        assert!(matches!(none.set_in_first(&key(), Secret::new(vec![1]), None), Err(StoreError::Refused(_))));
         assert!(matches!(none.remove(&key()), Err(StoreError::Refused(_))));
     }
 
     #[test]
-    fn a_store_that_comes_back_is_a_change() {
+    fn returning_store_changes_version() {
         let order = stores(&[("x", locked(), true, true), ("y", Ok(Some("y")), true, false)]);
         let before = order.version().unwrap();
         let store = &order.places[0].store;

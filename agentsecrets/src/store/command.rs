@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::{Entry, Key, LARGEST_VALUE, Store, StoreError, read_only};
-use crate::store::config::Command;
+use super::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError, read_only};
+use crate::store::config::CommandConfig;
 use crate::sys;
 use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
 
 /// Variables that programs need to find their files and other programs.
-const PASSED: &[&str] = if cfg!(windows) {
+const PASSED_VARIABLES: &[&str] = if cfg!(windows) {
     &[
         "APPDATA",
         "COMSPEC",
@@ -42,21 +42,21 @@ const PASSED: &[&str] = if cfg!(windows) {
 /// How programs end a line.
 const NEWLINE: &[u8] = if cfg!(windows) { b"\r\n" } else { b"\n" };
 /// How often a program that has closed its output is looked at until it ends.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The programs of one entry of the configuration.
-pub(super) struct Commands {
-    settings: Command,
+pub(super) struct CommandStore {
+    settings: CommandConfig,
 }
 
-impl Commands {
+impl CommandStore {
     /// Asks as `settings` say.
-    pub(super) fn new(settings: Command) -> Self {
+    pub(super) fn new(settings: CommandConfig) -> Self {
         Self { settings }
     }
 }
 
-impl Store for Commands {
+impl Store for CommandStore {
     fn name(&self) -> &'static str {
         "command"
     }
@@ -79,7 +79,7 @@ impl Store for Commands {
         };
         match status.code() {
             Some(0) if value.is_empty() => failed("printed nothing"),
-            Some(0) if value.len() > LARGEST_VALUE => failed("printed more than 1 MiB"),
+            Some(0) if value.len() > MAX_VALUE_SIZE => failed("printed more than 1 MiB"),
             Some(0) => Ok(Some(value)),
             Some(code) if self.settings.missing.contains(&code) => Ok(None),
             Some(code) => failed(&format!("exited with {code}")),
@@ -116,10 +116,10 @@ impl Store for Commands {
     }
 }
 
-impl Commands {
+impl CommandStore {
     fn start(&self, program: &str, arguments: &[String]) -> Result<Child, StoreError> {
         let mut command = std::process::Command::new(sys::runnable(program.as_ref()));
-        let passed = PASSED.iter().copied().chain(self.settings.env.iter().map(String::as_str));
+        let passed = PASSED_VARIABLES.iter().copied().chain(self.settings.env.iter().map(String::as_str));
         command
             .args(arguments)
             .env_clear()
@@ -136,7 +136,7 @@ impl Commands {
                 // Of who we are, not of who called sudo.
                 command.env("HOME", user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
             }
-            crate::sys::process::bring_up(&mut command, nix::sys::signal::SigSet::empty(), None, None);
+            crate::sys::process::prepare_child(&mut command, nix::sys::signal::SigSet::empty(), None, None);
         }
         command.spawn().map_err(|error| {
             StoreError::Io(format!(
@@ -170,8 +170,8 @@ impl Commands {
             .name("command".to_owned())
             .spawn(move || {
                 // Reserved in full, so that growing leaves no copies behind.
-                let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_VALUE + 3));
-                let output = output.map(|output| output.take(LARGEST_VALUE as u64 + 2));
+                let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_VALUE_SIZE + 3));
+                let output = output.map(|output| output.take(MAX_VALUE_SIZE as u64 + 2));
                 let read = output.map_or(Ok(0), |mut output| output.read_to_end(&mut bytes));
                 let _ = tell.send(read.map(|_| bytes));
             })
@@ -182,20 +182,20 @@ impl Commands {
         };
         let line = bytes.strip_suffix(NEWLINE).or_else(|| bytes.strip_suffix(b"\n"));
         let value = Secret::new(line.unwrap_or(&bytes).to_vec());
-        if bytes.len() > LARGEST_VALUE + 1 {
+        if bytes.len() > MAX_VALUE_SIZE + 1 {
             // It would wait for a reader for ever.
             kill(child);
         }
         loop {
             if let Some(status) = child.try_wait().map_err(io)? {
                 // What printed too much was killed for it.
-                let status = if value.len() > LARGEST_VALUE { ExitStatus::default() } else { status };
+                let status = if value.len() > MAX_VALUE_SIZE { ExitStatus::default() } else { status };
                 return Ok((status, value));
             }
             if Instant::now() >= end {
                 return Err(late());
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
@@ -218,8 +218,8 @@ mod tests {
 
     use super::*;
 
-    fn commands(words: &[&str]) -> Commands {
-        Commands::new(Command {
+    fn commands(words: &[&str]) -> CommandStore {
+        CommandStore::new(CommandConfig {
             run: words.iter().map(|word| (*word).to_owned()).collect(),
             names: BTreeMap::new(),
             timeout: Duration::from_secs(20),
@@ -242,30 +242,30 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_prints_is_the_value_less_one_final_newline() {
+    fn output_less_one_final_newline_is_the_value() {
         assert_eq!(
             value(&["printf", "%s", "op://{project}/{environment}/{name}"]).unwrap().unwrap(),
             b"op://shop/production/API_KEY"
         );
         assert_eq!(value(&["printf", "a\\0\\377\\n\\n"]).unwrap().unwrap(), b"a\0\xff\n");
         let most = value(&["head", "-c", "1048576", "/dev/zero"]).unwrap().unwrap();
-        assert_eq!(most.len(), LARGEST_VALUE);
+        assert_eq!(most.len(), MAX_VALUE_SIZE);
     }
 
     #[test]
-    fn no_shell_reads_the_words_and_few_variables_are_passed() {
+    fn no_shell_is_used_and_few_variables_are_passed() {
         assert_eq!(value(&["echo", "$(id); `id` $HOME"]).unwrap().unwrap(), b"$(id); `id` $HOME");
         let printed = value(&["env"]).unwrap().unwrap();
         let printed = String::from_utf8(printed).unwrap();
         for line in printed.lines() {
             let name = line.split('=').next().unwrap();
-            assert!(PASSED.contains(&name), "{line}");
+            assert!(PASSED_VARIABLES.contains(&name), "{line}");
         }
         assert!(printed.contains("PATH="));
     }
 
     #[test]
-    fn a_failure_names_the_program_and_its_exit_code_and_never_what_it_said() {
+    fn failure_names_program_and_exit_code_only() {
         let script = "echo s3cret; echo s3cret >&2; exit 3";
         let error = value(&["sh", "-c", script]).unwrap_err().to_string();
         assert!(
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed_with_what_it_started() {
+    fn hanging_program_is_killed_with_its_children() {
         let mut hanging = commands(&["sh", "-c", "sleep 1000 & echo $! >&2; wait"]);
         hanging.settings.timeout = Duration::from_millis(200);
         let error = hanging.get(&key("A")).err().unwrap();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn some_names_have_a_program_of_their_own_and_are_listed() {
+    fn names_with_own_program_are_listed() {
         let mut commands = commands(&[]);
         let words = ["echo", "of its own"].map(str::to_owned).to_vec();
         commands.settings.names.insert("TOKEN".parse().unwrap(), words);

@@ -11,29 +11,29 @@ use super::Key;
 
 /// One store of the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub struct StoreConfig {
     /// Which.
-    pub kind: Kind,
+    pub kind: StoreKind,
     /// Whether the next store answers where this one is absent or locked.
     pub optional: bool,
 }
 
 /// A kind of store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum StoreKind {
     /// The operating system's keychain.
-    Keychain(Keychain),
+    Keychain(KeychainConfig),
     /// Our encrypted file.
     Vault,
     /// A folder of files.
-    Mounted(Mounted),
+    Mounted(FileConfig),
     /// A program that prints one value.
-    Command(Command),
+    Command(CommandConfig),
 }
 
 /// How the keychain is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keychain {
+pub struct KeychainConfig {
     /// How long an answer may take; a person may have to type a password.
     pub timeout: Duration,
     /// How long an answer is good.
@@ -42,7 +42,7 @@ pub struct Keychain {
 
 /// A folder of files, one a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mounted {
+pub struct FileConfig {
     /// The folder; `{project}` and `{environment}` in it are filled in.
     pub path: String,
     /// The only project that it is for.
@@ -53,7 +53,7 @@ pub struct Mounted {
 
 /// A program that prints one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
+pub struct CommandConfig {
     /// The program and its arguments for any name; `{name}`, `{project}` and `{environment}` are filled in.
     pub run: Vec<String>,
     /// Another program for some names.
@@ -68,20 +68,20 @@ pub struct Command {
     pub env: Vec<String>,
 }
 
-impl Kind {
+impl StoreKind {
     /// What to call it in messages.
     pub fn name(&self) -> &'static str {
         match self {
-            Kind::Keychain(_) => "keychain",
-            Kind::Vault => "vault",
-            Kind::Mounted(_) => "mounted",
-            Kind::Command(_) => "command",
+            StoreKind::Keychain(_) => "keychain",
+            StoreKind::Vault => "vault",
+            StoreKind::Mounted(_) => "mounted",
+            StoreKind::Command(_) => "command",
         }
     }
 
     /// The folder whose files are its secrets, with everything below it.
     pub fn folder(&self) -> Option<PathBuf> {
-        let Kind::Mounted(mounted) = self else { return None };
+        let StoreKind::Mounted(mounted) = self else { return None };
         let parts = Path::new(&mounted.path).components();
         Some(parts.take_while(|part| !part.as_os_str().as_encoded_bytes().contains(&b'{')).collect())
     }
@@ -89,27 +89,27 @@ impl Kind {
     /// How long it may take to answer.
     pub fn patience(&self) -> Duration {
         match self {
-            Kind::Keychain(keychain) => keychain.timeout,
-            Kind::Command(command) => command.timeout,
-            Kind::Vault | Kind::Mounted(_) => crate::store::file::PATIENCE,
+            StoreKind::Keychain(keychain) => keychain.timeout,
+            StoreKind::Command(command) => command.timeout,
+            StoreKind::Vault | StoreKind::Mounted(_) => crate::store::file::READ_TIMEOUT,
         }
     }
 }
 
-impl Choice {
+impl StoreConfig {
     /// Where nothing was chosen.
     pub fn default_order() -> Vec<Self> {
-        vec![Self { kind: Kind::Vault, optional: false }]
+        vec![Self { kind: StoreKind::Vault, optional: false }]
     }
 }
 
-impl Default for Keychain {
+impl Default for KeychainConfig {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(30), cache: Duration::from_secs(60) }
     }
 }
 
-impl Mounted {
+impl FileConfig {
     /// The folder for a project and environment, if it is for them.
     pub(super) fn folder(&self, project: &Project, environment: &Environment) -> Option<PathBuf> {
         let others = self.project.as_ref().is_some_and(|only| only != project)
@@ -119,7 +119,7 @@ impl Mounted {
     }
 }
 
-impl Command {
+impl CommandConfig {
     /// The words of the program for `key`, if there is one.
     pub(super) fn words(&self, key: &Key) -> Option<Vec<String>> {
         let words = self.names.get(&key.name).unwrap_or(&self.run);

@@ -12,24 +12,24 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{Entry, Key, LARGEST_VALUE, Store, StoreError, read_only};
-use crate::store::config::Mounted;
+use super::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError, read_only};
+use crate::store::config::FileConfig;
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
 
 /// How long a file may take: it may be on a network's file system.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The folders of one entry of the configuration.
-pub(super) struct MountedFolder {
-    settings: Mounted,
+pub(super) struct FileStore {
+    settings: FileConfig,
     /// Those that were read from: what they hold now is the generation.
     read: Mutex<BTreeSet<PathBuf>>,
 }
 
-impl MountedFolder {
+impl FileStore {
     /// Reads as `settings` say.
-    pub(super) fn new(settings: Mounted) -> Self {
+    pub(super) fn new(settings: FileConfig) -> Self {
         Self { settings, read: Mutex::default() }
     }
 
@@ -40,7 +40,7 @@ impl MountedFolder {
     }
 }
 
-impl Store for MountedFolder {
+impl Store for FileStore {
     fn name(&self) -> &'static str {
         "mounted"
     }
@@ -70,11 +70,11 @@ impl Store for MountedFolder {
             return Err(StoreError::Io(format!("{} is no file: a secret is one", path.display())));
         }
         // Reserved in full, so that growing leaves no copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_VALUE + 3));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_VALUE_SIZE + 3));
         let file = File::open(&path).map_err(unreadable)?;
-        file.take(LARGEST_VALUE as u64 + 2).read_to_end(&mut bytes).map_err(unreadable)?;
+        file.take(MAX_VALUE_SIZE as u64 + 2).read_to_end(&mut bytes).map_err(unreadable)?;
         let value = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        if value.is_empty() || value.len() > LARGEST_VALUE {
+        if value.is_empty() || value.len() > MAX_VALUE_SIZE {
             let what = if value.is_empty() { "is empty" } else { "is larger than 1 MiB" };
             return Err(StoreError::Refused(format!("{} {what}: it is no secret", path.display())));
         }
@@ -159,21 +159,21 @@ mod tests {
 
     use super::*;
 
-    fn of(folder: &Path) -> MountedFolder {
+    fn of(folder: &Path) -> FileStore {
         let path = folder.to_str().unwrap().to_owned();
-        MountedFolder::new(Mounted { path, project: None, environment: None })
+        FileStore::new(FileConfig { path, project: None, environment: None })
     }
 
     fn key(name: &str) -> Key {
         Key { project: Project::default(), environment: Environment::default(), name: name.parse().unwrap() }
     }
 
-    fn value(store: &MountedFolder, name: &str) -> Option<Vec<u8>> {
+    fn value(store: &FileStore, name: &str) -> Option<Vec<u8>> {
         store.get(&key(name)).unwrap().map(|value| value.expose().to_vec())
     }
 
     #[test]
-    fn a_volume_as_kubernetes_mounts_it_is_read_and_read_again_when_its_link_is_switched() {
+    fn kubernetes_volume_is_read_again_after_link_switch() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for (version, text) in [("..v1", "one\n"), ("..v2", "two")] {
@@ -196,25 +196,25 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_come_back_less_one_final_newline_and_no_more_than_a_mebibyte() {
+    fn any_bytes_are_read_up_to_the_limit() {
         let folder = tempfile::tempdir().unwrap();
         let store = of(folder.path());
         for (bytes, read) in [
             (&[0, 255, 10, 0][..], &[0, 255, 10, 0][..]),
             (b"a\n\n", b"a\n"),
-            (&[b'x'; LARGEST_VALUE], &[b'x'; LARGEST_VALUE]),
+            (&[b'x'; MAX_VALUE_SIZE], &[b'x'; MAX_VALUE_SIZE]),
         ] {
             fs::write(folder.path().join("A"), bytes).unwrap();
             assert_eq!(value(&store, "A").unwrap(), read);
         }
-        fs::write(folder.path().join("A"), vec![b'x'; LARGEST_VALUE + 1]).unwrap();
+        fs::write(folder.path().join("A"), vec![b'x'; MAX_VALUE_SIZE + 1]).unwrap();
         assert!(store.get(&key("A")).is_err());
         fs::write(folder.path().join("A"), "\n").unwrap();
         assert!(store.get(&key("A")).is_err());
     }
 
     #[test]
-    fn missing_absent_and_broken_are_three_answers_and_writing_is_none() {
+    fn missing_absent_and_broken_differ() {
         let folder = tempfile::tempdir().unwrap();
         let store = of(folder.path());
         assert!(store.get(&key("A")).unwrap().is_none());
@@ -234,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_for_the_project_and_environment_that_it_says() {
+    fn folder_is_bound_to_project_and_environment() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("production")).unwrap();
         fs::write(folder.path().join("production/A"), "p").unwrap();
         let path = folder.path().join("{environment}").to_str().unwrap().to_owned();
         let project = Some("shop".parse().unwrap());
-        let store = MountedFolder::new(Mounted { path, project, environment: None });
+        let store = FileStore::new(FileConfig { path, project, environment: None });
         let key = |project: &str, environment: &str| Key {
             project: project.parse().unwrap(),
             environment: environment.parse().unwrap(),

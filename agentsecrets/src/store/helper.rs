@@ -15,7 +15,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Choice, Entry, Key, Kind, LARGEST_VALUE, Store, StoreError, read_only};
+use super::{Entry, Key, MAX_VALUE_SIZE, Store, StoreConfig, StoreError, StoreKind, read_only};
 use crate::privsep::helper::{self, RequestChannel};
 use crate::privsep::{Channel, Limits};
 use crate::sys::home::Home;
@@ -24,17 +24,17 @@ use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
 
 /// The longest answer is a value, or the names of very many.
-const LIMITS: Limits = Limits { length: 8 * LARGEST_VALUE, descriptors: 0 };
+const LIMITS: Limits = Limits { length: 8 * MAX_VALUE_SIZE, descriptors: 0 };
 /// How much longer than the store itself the keeper may take.
-const MARGIN: Duration = Duration::from_secs(5);
+const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
 
 /// The lines to the keeper, one for each store: what hangs holds up nothing else.
-pub struct Keeper {
-    lines: Vec<(Kind, RequestChannel)>,
+pub struct StoreHelper {
+    lines: Vec<(StoreKind, RequestChannel)>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum Question {
+enum HelperRequest {
     Get(Key),
     List(Project, Environment),
     Version,
@@ -42,32 +42,35 @@ enum Question {
 
 /// What of an entry goes over the line.
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct HelperResponse {
     name: SecretName,
     environment: Environment,
     updated: Option<String>,
     placeholder: Option<String>,
 }
 
-impl Keeper {
+impl StoreHelper {
     /// Forks the keeper of those `choices` that are no vault, if there are any, for one `project` and
     /// `environment`; it protects itself by `conceal` and ends when the lines close. The calling process
     /// must have one thread, and be the user whose stores they are, without privileges.
     pub fn start(
-        choices: &[Choice],
+        choices: &[StoreConfig],
         home: &Home,
         (project, environment): (&Project, &Environment),
         conceal: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Self> {
         let (mut lines, mut theirs) = (Vec::new(), Vec::new());
-        for choice in choices.iter().filter(|choice| choice.kind != Kind::Vault) {
+        for choice in choices.iter().filter(|choice| choice.kind != StoreKind::Vault) {
             let (ours, other) = Channel::pair(LIMITS)?;
-            lines.push((choice.kind.clone(), RequestChannel::new(ours, choice.kind.patience() + MARGIN)?));
+            lines.push((
+                choice.kind.clone(),
+                RequestChannel::new(ours, choice.kind.patience() + RESPONSE_MARGIN)?,
+            ));
             theirs.push((choice.kind.clone(), other));
         }
         if !theirs.is_empty() {
             let scope = (project.clone(), environment.clone());
-            process::fork(|| match keep(theirs, home, scope, conceal) {
+            process::fork(|| match serve(theirs, home, scope, conceal) {
                 Ok(()) => 0,
                 Err(_) => 1,
             })?;
@@ -76,17 +79,17 @@ impl Keeper {
     }
 
     /// The store of this `kind` that the keeper asks.
-    pub fn store(&mut self, kind: &Kind) -> Result<Arc<dyn Store>, StoreError> {
+    pub fn store(&mut self, kind: &StoreKind) -> Result<Arc<dyn Store>, StoreError> {
         let at = self.lines.iter().position(|(theirs, _)| theirs == kind);
         let at = at.ok_or_else(|| StoreError::Io(format!("nobody keeps the {}", kind.name())))?;
         let (kind, line) = self.lines.swap_remove(at);
-        Ok(Arc::new(Elsewhere::new(kind.name(), line)))
+        Ok(Arc::new(RemoteStore::new(kind.name(), line)))
     }
 }
 
 /// The life of the keeper.
-fn keep(
-    lines: Vec<(Kind, Channel)>,
+fn serve(
+    lines: Vec<(StoreKind, Channel)>,
     home: &Home,
     scope: (Project, Environment),
     conceal: impl FnOnce() -> io::Result<()>,
@@ -110,7 +113,7 @@ fn keep(
     std::mem::forget(null);
     let (end, ended) = channel();
     for (kind, line) in lines {
-        let (store, scope, end) = (super::kept(&kind, home), scope.clone(), end.clone());
+        let (store, scope, end) = (super::external_store(&kind, home), scope.clone(), end.clone());
         std::thread::Builder::new().name(kind.name().to_owned()).spawn(move || {
             let _ = helper::serve(&line, |question| (answer(&*store, &scope, question), None));
             let _ = end.send(());
@@ -133,17 +136,17 @@ fn answer(store: &dyn Store, scope: &(Project, Environment), question: &[u8]) ->
     let foreign = || StoreError::Refused("this agent's secrets are those of another environment".into());
     let Ok(question) = serde_json::from_slice(question) else { return tagged(b'?', &[]) };
     let answered = match question {
-        Question::Get(key) if others(&key.project, &key.environment) => Err(foreign()),
-        Question::List(project, environment) if others(&project, &environment) => Err(foreign()),
-        Question::Get(key) => store.get(&key).map(|value| match value {
+        HelperRequest::Get(key) if others(&key.project, &key.environment) => Err(foreign()),
+        HelperRequest::List(project, environment) if others(&project, &environment) => Err(foreign()),
+        HelperRequest::Get(key) => store.get(&key).map(|value| match value {
             Some(value) => tagged(b'+', value.expose()),
             None => tagged(b'-', &[]),
         }),
-        Question::List(project, environment) => store.list(&project, &environment).map(|entries| {
-            let told: Vec<Told> = entries.into_iter().map(Told::from).collect();
+        HelperRequest::List(project, environment) => store.list(&project, &environment).map(|entries| {
+            let told: Vec<HelperResponse> = entries.into_iter().map(HelperResponse::from).collect();
             serde_json::to_vec(&told).map_or_else(|_| tagged(b'?', &[]), |told| tagged(b'+', &told))
         }),
-        Question::Version => store.version().map(|version| tagged(b'+', &version.to_be_bytes())),
+        HelperRequest::Version => store.version().map(|version| tagged(b'+', &version.to_be_bytes())),
     };
     answered.unwrap_or_else(|error| {
         let tag = match error {
@@ -166,21 +169,21 @@ fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 /// A store that the keeper asks.
-struct Elsewhere {
+struct RemoteStore {
     name: &'static str,
-    line: Mutex<Line>,
+    line: Mutex<HelperChannel>,
 }
 
 /// None once it broke.
-struct Line(Option<RequestChannel>);
+struct HelperChannel(Option<RequestChannel>);
 
-impl Elsewhere {
+impl RemoteStore {
     fn new(name: &'static str, channel: RequestChannel) -> Self {
-        Self { name, line: Mutex::new(Line(Some(channel))) }
+        Self { name, line: Mutex::new(HelperChannel(Some(channel))) }
     }
 
     /// What the keeper says: nothing, or the bytes of an answer.
-    fn ask(&self, question: &Question) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    fn ask(&self, question: &HelperRequest) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         match line.ask(question) {
             Ok(answer) => answer,
@@ -203,9 +206,12 @@ impl Elsewhere {
     }
 }
 
-impl Line {
+impl HelperChannel {
     #[allow(clippy::type_complexity, reason = "an answer, over a line that may break")]
-    fn ask(&mut self, question: &Question) -> io::Result<Result<Option<Zeroizing<Vec<u8>>>, StoreError>> {
+    fn ask(
+        &mut self,
+        question: &HelperRequest,
+    ) -> io::Result<Result<Option<Zeroizing<Vec<u8>>>, StoreError>> {
         let channel = self.0.as_mut().ok_or(io::ErrorKind::UnexpectedEof)?;
         let mut answer = channel.request(&serde_json::to_vec(question)?)?.body;
         let tag = *answer.first().ok_or(io::ErrorKind::InvalidData)?;
@@ -224,21 +230,21 @@ impl Line {
     }
 }
 
-impl Store for Elsewhere {
+impl Store for RemoteStore {
     fn name(&self) -> &'static str {
         self.name
     }
 
     fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
-        let answer = self.ask(&Question::Get(key.clone()))?;
+        let answer = self.ask(&HelperRequest::Get(key.clone()))?;
         Ok(answer.map(|mut value| Secret::new(std::mem::take(&mut *value))))
     }
 
     fn list(&self, project: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
-        let answer = self.ask(&Question::List(project.clone(), environment.clone()))?;
-        let told: Vec<Told> =
+        let answer = self.ask(&HelperRequest::List(project.clone(), environment.clone()))?;
+        let told: Vec<HelperResponse> =
             answer.and_then(|answer| serde_json::from_slice(&answer).ok()).ok_or_else(|| self.unclear())?;
-        let entry = |Told { name, environment, updated, placeholder }| Entry {
+        let entry = |HelperResponse { name, environment, updated, placeholder }| Entry {
             name,
             environment,
             updated,
@@ -253,7 +259,7 @@ impl Store for Elsewhere {
     }
 
     fn version(&self) -> Result<u64, StoreError> {
-        let answer = self.ask(&Question::Version)?;
+        let answer = self.ask(&HelperRequest::Version)?;
         let bytes = answer.and_then(|answer| answer.as_slice().try_into().ok());
         bytes.map(u64::from_be_bytes).ok_or_else(|| self.unclear())
     }
@@ -267,7 +273,7 @@ impl Store for Elsewhere {
     }
 }
 
-impl From<Entry> for Told {
+impl From<Entry> for HelperResponse {
     fn from(entry: Entry) -> Self {
         let Entry { name, environment, updated, placeholder, store: _ } = entry;
         Self { name, environment, updated, placeholder }
@@ -277,34 +283,34 @@ impl From<Entry> for Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::config::Mounted;
+    use crate::store::config::FileConfig;
 
     fn key(name: &str) -> Key {
         Key { project: Project::default(), environment: Environment::default(), name: name.parse().unwrap() }
     }
 
     /// A line to a store of files, kept by a thread: tests have threads, and cannot fork.
-    fn line(folder: &std::path::Path) -> Elsewhere {
+    fn line(folder: &std::path::Path) -> RemoteStore {
         let (ours, theirs) = Channel::pair(LIMITS).unwrap();
-        let kind = Kind::Mounted(Mounted {
+        let kind = StoreKind::Mounted(FileConfig {
             path: folder.to_str().unwrap().to_owned(),
             project: None,
             environment: None,
         });
-        let store = crate::store::kept(&kind, &Home::at(folder));
+        let store = crate::store::external_store(&kind, &Home::at(folder));
         let scope = (Project::default(), Environment::default());
         std::thread::spawn(move || {
             helper::serve(&theirs, |question| (answer(&*store, &scope, question), None))
         });
-        Elsewhere::new("mounted", RequestChannel::new(ours, MARGIN).unwrap())
+        RemoteStore::new("mounted", RequestChannel::new(ours, RESPONSE_MARGIN).unwrap())
     }
 
     #[test]
-    fn values_names_generations_and_errors_come_over_the_line() {
+    fn values_names_versions_and_errors_pass_the_channel() {
         let folder = tempfile::tempdir().unwrap();
         let store = line(folder.path());
         assert!(store.get(&key("A")).unwrap().is_none());
-        let large: Vec<u8> = (0..LARGEST_VALUE).map(|n| n as u8).collect();
+        let large: Vec<u8> = (0..MAX_VALUE_SIZE).map(|n| n as u8).collect();
         std::fs::write(folder.path().join("A"), &large).unwrap();
         assert_eq!(store.get(&key("A")).unwrap().unwrap().expose(), large);
         let listed = store.list(&Project::default(), &Environment::default()).unwrap();
@@ -322,12 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn a_keeper_that_is_gone_silent_or_mad_is_an_error_and_never_an_empty_answer() {
+    fn failing_helper_is_an_error_not_an_empty_answer() {
         let ours = |timeout| {
             let (ours, theirs) = Channel::pair(LIMITS).unwrap();
-            (Elsewhere::new("keychain", RequestChannel::new(ours, timeout).unwrap()), theirs)
+            (RemoteStore::new("keychain", RequestChannel::new(ours, timeout).unwrap()), theirs)
         };
-        let gone = ours(MARGIN).0;
+        let gone = ours(RESPONSE_MARGIN).0;
         for _ in 0..2 {
             assert!(
                 matches!(gone.get(&key("A")), Err(StoreError::Locked(why)) if why.contains("start again"))
@@ -342,7 +348,7 @@ mod tests {
         theirs.send(&[&2u64.to_be_bytes()[..], b"+y"].concat(), &[]).unwrap();
         assert_eq!(silent.get(&key("A")).unwrap().unwrap().expose(), b"y");
         for nonsense in [&b"ab"[..], b"\0\0\0\0\0\0\0\x01?", b"\0\0\0\0\0\0\0\x01"] {
-            let (store, theirs) = ours(MARGIN);
+            let (store, theirs) = ours(RESPONSE_MARGIN);
             theirs.send(nonsense, &[]).unwrap();
             assert!(store.get(&key("A")).is_err());
         }

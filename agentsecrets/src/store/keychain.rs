@@ -41,18 +41,18 @@ pub(super) struct Keychain;
 static OPENED: Mutex<bool> = Mutex::new(false);
 
 /// How long connecting to it may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether there is a keychain, without unlocking it.
 pub fn look() -> Result<(), StoreError> {
     let (tell, told) = channel();
-    std::thread::spawn(move || tell.send(reach()));
-    told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+    std::thread::spawn(move || tell.send(connect()));
+    told.recv_timeout(CONNECT_TIMEOUT).unwrap_or_else(|_| {
         Err(StoreError::Locked(format!("the keychain does not answer: {}", system::TO_RESTART)))
     })
 }
 
-fn reach() -> Result<(), StoreError> {
+fn connect() -> Result<(), StoreError> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*opened {
         system::open().map_err(|error| absent(&error))?;
@@ -128,11 +128,11 @@ impl Store for Keychain {
 /// Asks the keychain, and again by a new connection where the one that was open has failed: its daemon may
 /// have been restarted since.
 fn asked<T>(question: impl Fn() -> Told<T>) -> Result<T, Failed> {
-    reach().map_err(Failed::ToOpen)?;
+    connect().map_err(Failed::ToOpen)?;
     match question() {
         Err(Error::PlatformFailure(_)) => {
             *OPENED.lock().unwrap_or_else(PoisonError::into_inner) = false;
-            reach().map_err(Failed::ToOpen)?;
+            connect().map_err(Failed::ToOpen)?;
             question().map_err(Failed::ToAnswer)
         }
         answer => answer.map_err(Failed::ToAnswer),

@@ -13,30 +13,30 @@ use super::{Entry, Key, Store, StoreError};
 use crate::vault::{self, Unlock, Vault};
 
 /// The vault that is, or will be, at a path.
-pub(super) struct Later {
+pub(super) struct LazyVault {
     path: PathBuf,
-    opened_by: OpenedBy,
+    opened_by: UnlockSource,
     opened: OnceLock<Vault>,
 }
 
 /// What opens it when it is there.
-enum OpenedBy {
+enum UnlockSource {
     /// The key file, if there is one.
     KeyFile(Option<PathBuf>),
     /// The key file, or the person at the terminal, who may make it, too.
     Asking,
 }
 
-impl Later {
+impl LazyVault {
     /// The vault at `path`, once there is one, opened by `key_file`.
     pub(super) fn new(path: PathBuf, key_file: Option<PathBuf>) -> Self {
-        Self { path, opened_by: OpenedBy::KeyFile(key_file), opened: OnceLock::new() }
+        Self { path, opened_by: UnlockSource::KeyFile(key_file), opened: OnceLock::new() }
     }
 
     /// The vault at `path` for a person's own command: whoever is at the terminal is asked for its
     /// passphrase when it is needed, and the first value makes it.
-    pub(super) fn asking(path: PathBuf) -> Self {
-        Self { path, opened_by: OpenedBy::Asking, opened: OnceLock::new() }
+    pub(super) fn with_prompt(path: PathBuf) -> Self {
+        Self { path, opened_by: UnlockSource::Asking, opened: OnceLock::new() }
     }
 
     fn vault(&self) -> Result<Option<&Vault>, StoreError> {
@@ -47,9 +47,9 @@ impl Later {
             return Ok(None);
         }
         let unlock = match &self.opened_by {
-            OpenedBy::Asking => vault::unlock(&self.path)?,
-            OpenedBy::KeyFile(Some(key_file)) => Unlock::KeyFile(key_file.clone()),
-            OpenedBy::KeyFile(None) => {
+            UnlockSource::Asking => vault::unlock(&self.path)?,
+            UnlockSource::KeyFile(Some(key_file)) => Unlock::KeyFile(key_file.clone()),
+            UnlockSource::KeyFile(None) => {
                 return Err(StoreError::Locked(format!(
                     "the vault at {} was made after this was started, and nobody can be asked for its passphrase \
                  now: start again",
@@ -62,7 +62,7 @@ impl Later {
     }
 
     fn present(&self) -> Result<&Vault, StoreError> {
-        if matches!(self.opened_by, OpenedBy::Asking) && self.vault()?.is_none() {
+        if matches!(self.opened_by, UnlockSource::Asking) && self.vault()?.is_none() {
             let made = Vault::open_or_create(&self.path, &vault::unlock(&self.path)?)?;
             return Ok(self.opened.get_or_init(|| made));
         }
@@ -71,7 +71,7 @@ impl Later {
     }
 }
 
-impl Store for Later {
+impl Store for LazyVault {
     fn name(&self) -> &'static str {
         "vault"
     }
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_nothing_until_there_is_a_vault_and_then_what_the_vault_holds() {
+    fn vault_created_later_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let (path, key_file) = (folder.path().join("vault"), folder.path().join("key"));
         std::fs::write(&key_file, [7; 40]).unwrap();
         std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let later = Later::new(path.clone(), Some(key_file.clone()));
-        let without_key = Later::new(path.clone(), None);
+        let later = LazyVault::new(path.clone(), Some(key_file.clone()));
+        let without_key = LazyVault::new(path.clone(), None);
         assert!(later.get(&key()).unwrap().is_none());
         assert_eq!(later.version().unwrap(), 0);
         assert!(later.set(&key(), Secret::new(b"x".to_vec()), None).is_err());

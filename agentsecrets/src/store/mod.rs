@@ -19,72 +19,74 @@ use crate::sys::home::Home;
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
 
-pub use chained::{Place, Stores};
-pub use config::{Choice, Kind};
+pub use chained::{ChainedStore, StoreEntry};
+pub use config::{StoreConfig, StoreKind};
 
 pub(crate) use crate::types::store::check;
-pub use crate::types::store::{Entry, Key, LARGEST_VALUE, Store, StoreError};
+pub use crate::types::store::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError};
 
 /// The stores that a person chose, for a command of theirs. A vault is opened, or made, when it is first
 /// needed: nobody is asked for a passphrase that another store makes unnecessary.
-pub fn open(choices: &[Choice], home: &Home) -> Stores {
-    let place = |choice: &Choice| {
+pub fn open(choices: &[StoreConfig], home: &Home) -> ChainedStore {
+    let place = |choice: &StoreConfig| {
         let store = match &choice.kind {
-            Kind::Vault => Arc::new(lazy_vault::Later::asking(home.vault())),
-            kind => kept(kind, home),
+            StoreKind::Vault => Arc::new(lazy_vault::LazyVault::with_prompt(home.vault())),
+            kind => external_store(kind, home),
         };
-        Place { store, optional: choice.optional }
+        StoreEntry { store, optional: choice.optional }
     };
-    Stores::new(choices.iter().map(place).collect())
+    ChainedStore::new(choices.iter().map(place).collect())
 }
 
 /// The stores as a long-lived process sees them. The vault is the one that is there now, or the one that
 /// will be; the others are what `elsewhere` makes of their kind. Whether any store can hold a secret now is
 /// told beside it.
 pub fn follow(
-    choices: &[Choice],
+    choices: &[StoreConfig],
     home: &Home,
-    mut elsewhere: impl FnMut(&Kind) -> Result<Arc<dyn Store>, StoreError>,
-) -> Result<(Stores, bool), StoreError> {
+    mut elsewhere: impl FnMut(&StoreKind) -> Result<Arc<dyn Store>, StoreError>,
+) -> Result<(ChainedStore, bool), StoreError> {
     let (mut places, mut exists) = (Vec::new(), false);
     for choice in choices {
         let path = home.vault();
         let store: Arc<dyn Store> = match &choice.kind {
-            Kind::Vault if crate::vault::exists(&path) => {
+            StoreKind::Vault if crate::vault::exists(&path) => {
                 exists = true;
                 Arc::new(crate::vault::Vault::open(&path, &crate::vault::unlock(&path)?)?)
             }
-            Kind::Vault => Arc::new(lazy_vault::Later::new(path, crate::vault::unlock_from_environment())),
+            StoreKind::Vault => {
+                Arc::new(lazy_vault::LazyVault::new(path, crate::vault::unlock_from_environment()))
+            }
             kind => {
                 exists = true;
                 elsewhere(kind)?
             }
         };
-        places.push(Place { store, optional: choice.optional });
+        places.push(StoreEntry { store, optional: choice.optional });
     }
-    Ok((Stores::new(places), exists))
+    Ok((ChainedStore::new(places), exists))
 }
 
 /// A store that is no file of ours: it may hang, and its answers are kept for a while.
-fn kept(kind: &Kind, home: &Home) -> Arc<dyn Store> {
+fn external_store(kind: &StoreKind, home: &Home) -> Arc<dyn Store> {
     match kind {
-        Kind::Keychain(keychain) => {
-            let patient = timeout::Patient::new(
+        StoreKind::Keychain(keychain) => {
+            let patient = timeout::TimeoutStore::new(
                 keychain::Keychain,
                 keychain.timeout,
                 "unlock it, or look for a window that asks for its password",
             );
-            Arc::new(cached::Cached::new(patient, keychain.cache).told_by(home.keychain_stamp()))
+            Arc::new(cached::CachedStore::new(patient, keychain.cache).invalidated_by(home.keychain_stamp()))
         }
-        Kind::Mounted(mounted) => Arc::new(timeout::Patient::new(
-            file::MountedFolder::new(mounted.clone()),
-            file::PATIENCE,
+        StoreKind::Mounted(mounted) => Arc::new(timeout::TimeoutStore::new(
+            file::FileStore::new(mounted.clone()),
+            file::READ_TIMEOUT,
             "look whether its file system answers: ls the folder",
         )),
-        Kind::Command(command) => {
-            Arc::new(cached::Cached::new(command::Commands::new(command.clone()), command.cache))
+        StoreKind::Command(command) => {
+            Arc::new(cached::CachedStore::new(command::CommandStore::new(command.clone()), command.cache))
         }
-        Kind::Vault => Arc::new(lazy_vault::Later::asking(home.vault())),
+        StoreKind::Vault => Arc::new(lazy_vault::LazyVault::with_prompt(home.vault())),
     }
 }
 

@@ -25,28 +25,28 @@ use crate::vault;
 const MAGIC: &[u8] = b"agentsecrets-rotated/1";
 const SALT: usize = 32;
 /// The largest file, in bytes.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_SIZE: u64 = 1 << 20;
 
 /// The folder of what was rotated.
-pub struct Rotated {
+pub struct RefreshTokenStore {
     folder: PathBuf,
 }
 
 /// Leave to exchange one secret: nobody else does at the same time. Ends when dropped.
-pub struct Turn(#[expect(dead_code, reason = "it is held, not read")] File);
+pub struct RotationLock(#[expect(dead_code, reason = "it is held, not read")] File);
 
-impl Rotated {
+impl RefreshTokenStore {
     /// What lies in `folder`.
     pub fn at(folder: &Path) -> Self {
         Self { folder: folder.to_path_buf() }
     }
 
     /// A turn at `key`; nothing while another process has it.
-    pub fn turn(&self, key: &Key) -> Result<Option<Turn>, StoreError> {
+    pub fn lock(&self, key: &Key) -> Result<Option<RotationLock>, StoreError> {
         let file =
             files::append(&self.path(key).with_extension("lock")).map_err(|error| self.failed(&error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Turn(file))),
+            Ok(()) => Ok(Some(RotationLock(file))),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
             Err(std::fs::TryLockError::Error(error)) => Err(self.failed(&error)),
         }
@@ -56,7 +56,9 @@ impl Rotated {
     pub fn get(&self, key: &Key, stored: &Secret) -> Result<Option<Secret>, StoreError> {
         let mut bytes = Vec::new();
         match File::open(self.path(key)) {
-            Ok(file) => file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| self.failed(&error))?,
+            Ok(file) => {
+                file.take(MAX_FILE_SIZE).read_to_end(&mut bytes).map_err(|error| self.failed(&error))?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed(&error)),
         };
@@ -109,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn what_replaced_a_value_is_found_by_that_value_alone() {
+    fn replacement_is_found_by_replaced_value() {
         let folder = tempfile::tempdir().unwrap();
-        let rotated = Rotated::at(folder.path());
+        let rotated = RefreshTokenStore::at(folder.path());
         assert!(rotated.get(&key("A"), &secret("first")).unwrap().is_none());
         rotated.set(&key("A"), &secret("first"), &secret("second-token")).unwrap();
         let found = rotated.get(&key("A"), &secret("first")).unwrap().unwrap();
@@ -125,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_one_processs_at_a_time_and_damage_is_told() {
+    fn rotation_is_exclusive_and_damage_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let rotated = Rotated::at(folder.path());
-        let turn = rotated.turn(&key("A")).unwrap().unwrap();
-        assert!(rotated.turn(&key("A")).unwrap().is_none());
-        assert!(rotated.turn(&key("B")).unwrap().is_some());
+        let rotated = RefreshTokenStore::at(folder.path());
+        let turn = rotated.lock(&key("A")).unwrap().unwrap();
+        assert!(rotated.lock(&key("A")).unwrap().is_none());
+        assert!(rotated.lock(&key("B")).unwrap().is_some());
         drop(turn);
-        assert!(rotated.turn(&key("A")).unwrap().is_some());
+        assert!(rotated.lock(&key("A")).unwrap().is_some());
         std::fs::write(rotated.path(&key("A")), b"agentsecrets-rotated/1\nshort").unwrap();
         assert!(matches!(rotated.get(&key("A"), &secret("x")), Err(StoreError::Damaged(_))));
     }

@@ -11,7 +11,7 @@ use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
 
 /// The store and how long it may take.
-pub(super) struct Patient<S> {
+pub(super) struct TimeoutStore<S> {
     store: Arc<S>,
     patience: Duration,
     advice: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct Patient<S> {
     hanging: Arc<AtomicUsize>,
 }
 
-impl<S: Store + 'static> Patient<S> {
+impl<S: Store + 'static> TimeoutStore<S> {
     /// Waits at most `patience` for an answer of `store`; `advice` is what to do when none comes.
     pub(super) fn new(store: S, patience: Duration, advice: &'static str) -> Self {
         Self { store: Arc::new(store), patience, advice, hanging: Arc::default() }
@@ -54,7 +54,7 @@ impl<S: Store + 'static> Patient<S> {
     }
 }
 
-impl<S: Store + 'static> Store for Patient<S> {
+impl<S: Store + 'static> Store for TimeoutStore<S> {
     fn name(&self) -> &'static str {
         self.store.name()
     }
@@ -121,10 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_hangs_is_an_error_with_its_fix_until_it_answers() {
+    fn hanging_store_is_an_error_until_it_answers() {
         let (go, gone) = channel();
-        let patient =
-            Patient::new(Hanging(Mutex::new(gone)), Duration::from_millis(50), "turn it off and on again");
+        let patient = TimeoutStore::new(
+            Hanging(Mutex::new(gone)),
+            Duration::from_millis(50),
+            "turn it off and on again",
+        );
         let key = Key {
             project: Project::default(),
             environment: Environment::default(),

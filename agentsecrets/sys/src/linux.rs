@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use super::memory;
 
 /// As many as the hard limit says.
-pub(super) const MOST_DESCRIPTORS: Option<u64> = None;
+pub(super) const MAX_DESCRIPTORS: Option<u64> = None;
 
 /// No core dumps, no reading of our memory by others, and no swapping of it where the system lets us:
 /// before the first secret is read.

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_locked_and_neither_dumped_nor_inherited() {
+    fn pages_are_locked_and_excluded_from_dump_and_fork() {
         let pages = Pages::take(b"a value".to_vec()).unwrap();
         assert_eq!(pages.bytes(), b"a value");
         let flags = flags(pages.bytes().as_ptr() as usize);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_a_value_too() {
+    fn empty_value_is_supported() {
         assert!(Pages::take(Vec::new()).unwrap().bytes().is_empty());
     }
 }

@@ -115,7 +115,7 @@ pub fn default_signals(signals: &[Signal]) -> io::Result<()> {
 }
 
 /// As whom a command is started.
-pub struct Person {
+pub struct ProcessUser {
     /// The user.
     pub uid: Uid,
     /// The group.
@@ -127,7 +127,12 @@ pub struct Person {
 /// Has `command` start with the signals of `blocked` blocked and no others, and be killed when the thread
 /// that starts it ends. With a `terminal` it starts in a session of its own, which that terminal controls;
 /// with a `person` it is that person's, and has none of our capabilities.
-pub fn bring_up(command: &mut Command, blocked: SigSet, terminal: Option<OwnedFd>, person: Option<Person>) {
+pub fn prepare_child(
+    command: &mut Command,
+    blocked: SigSet,
+    terminal: Option<OwnedFd>,
+    person: Option<ProcessUser>,
+) {
     let parent = getpid();
     let child = move || {
         if let Some(terminal) = &terminal {
@@ -135,7 +140,7 @@ pub fn bring_up(command: &mut Command, blocked: SigSet, terminal: Option<OwnedFd
             terminal::control(terminal)?;
         }
         if let Some(person) = &person {
-            become_person(person)?;
+            switch_user(person)?;
         }
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != parent {
@@ -148,7 +153,7 @@ pub fn bring_up(command: &mut Command, blocked: SigSet, terminal: Option<OwnedFd
 }
 
 /// Becomes `person` for good. Whatever is executed next has no capability, since no set is left to give it any.
-fn become_person(person: &Person) -> io::Result<()> {
+fn switch_user(person: &ProcessUser) -> io::Result<()> {
     setgroups(&person.groups)?;
     setresgid(person.gid, person.gid, person.gid)?;
     setresuid(person.uid, person.uid, person.uid)?;
@@ -169,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_with_threads_does_not_fork() {
+    fn process_with_threads_does_not_fork() {
         // The test harness always has a thread for the test and one that waits for it.
         assert!(fork(|| 0).is_err());
     }

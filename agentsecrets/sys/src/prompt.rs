@@ -35,7 +35,7 @@ mod given {
     use zeroize::Zeroizing;
 
     /// The longest line, in bytes: what the kernel keeps of one.
-    const LONGEST: usize = 4096;
+    const MAX_LINE_LEN: usize = 4096;
 
     /// Asks at `terminal`, which need not be the one that controls this process, for at most `patience`. What
     /// was typed before is thrown away; the terminal gets its settings back whatever happens.
@@ -68,7 +68,7 @@ mod given {
         let _restored = Restored { terminal, settings };
         write(terminal, prompt.as_bytes())?;
         let until = patience.and_then(|patience| Instant::now().checked_add(patience));
-        let mut line = Zeroizing::new(Vec::with_capacity(LONGEST));
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_LEN));
         while line.last() != Some(&b'\n') {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let left = left.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::ZERO));
@@ -83,12 +83,12 @@ mod given {
             if awaited[1].any().unwrap_or(true) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            let mut room = Zeroizing::new([0; LONGEST]);
+            let mut room = Zeroizing::new([0; MAX_LINE_LEN]);
             match read(terminal, &mut *room)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 length => line.extend_from_slice(room.get(..length).unwrap_or_default()),
             }
-            if line.len() > LONGEST {
+            if line.len() > MAX_LINE_LEN {
                 return Err(io::Error::other("the line is too long"));
             }
         }

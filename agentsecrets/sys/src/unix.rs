@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdout, setsid};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
-use super::{MOST_DESCRIPTORS, Version};
+use super::{MAX_DESCRIPTORS, Version};
 
 impl Version {
     /// Of an open file.
@@ -146,18 +146,18 @@ fn check_mode(mode: u32, path: &Path, fix: &str) -> io::Result<()> {
 /// Allows ourselves as many descriptors as the system lets us have, and says how many that are.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let most = MOST_DESCRIPTORS.map_or(most, |limit| most.min(limit));
+    let most = MAX_DESCRIPTORS.map_or(most, |limit| most.min(limit));
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     Ok(most)
 }
 
 /// Being asked to end, by a signal.
-pub struct Ending {
+pub struct ShutdownListener {
     terminated: Signals,
     interrupted: Signals,
 }
 
-impl Ending {
+impl ShutdownListener {
     /// Listens from here on, in the runtime that runs.
     pub fn listen() -> io::Result<Self> {
         let (terminated, interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

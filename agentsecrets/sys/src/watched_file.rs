@@ -14,22 +14,22 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
 /// A change is read when the folder has been quiet for so long.
-const QUIET: Duration = Duration::from_millis(50);
+const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Under constant writing it is read after so long all the same.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STALE_AFTER: Duration = Duration::from_secs(1);
 /// The file is looked at so often even when the system reports nothing: a link may lead to a folder that is
 /// not watched, and a network file system reports none.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How one kind of file is read.
-pub trait Reading: Send + Sync + 'static {
+pub trait FileSource: Send + Sync + 'static {
     /// What the file says.
     type Content: Send + Sync + 'static;
     /// Why it could not be read or understood.
     type Error: Display + From<io::Error> + Send + Sync + 'static;
 
     /// What the file is, for messages: `policy`.
-    const WHAT: &'static str;
+    const NAME: &'static str;
 
     /// The file's text; none where there is no file.
     ///
@@ -41,11 +41,7 @@ pub trait Reading: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it is not understood: what was in force stays in force.
-    fn understand(
-        &self,
-        text: Option<&str>,
-        last: Option<&Self::Content>,
-    ) -> Result<Self::Content, Self::Error>;
+    fn parse(&self, text: Option<&str>, last: Option<&Self::Content>) -> Result<Self::Content, Self::Error>;
 
     /// Whether what was read may have changed although the text did not.
     fn is_stale(&self, _content: &Self::Content) -> bool {
@@ -54,21 +50,21 @@ pub trait Reading: Send + Sync + 'static {
 }
 
 /// A file, and what it says. Dropping it ends the following.
-pub struct Followed<R: Reading> {
+pub struct WatchedFile<R: FileSource> {
     state: Arc<State<R>>,
     // Dropping the watcher closes the channel, which ends the thread.
     _watcher: Option<RecommendedWatcher>,
     _wake: Sender<()>,
 }
 
-struct State<R: Reading> {
+struct State<R: FileSource> {
     reading: Option<R>,
     content: ArcSwap<R::Content>,
     error: ArcSwapOption<R::Error>,
     generation: watch::Sender<u64>,
 }
 
-impl<R: Reading> Followed<R> {
+impl<R: FileSource> WatchedFile<R> {
     /// Reads the file at `path` and follows its changes.
     ///
     /// # Errors
@@ -78,10 +74,10 @@ impl<R: Reading> Followed<R> {
         // Watched before it is read, so that no change falls between.
         let watcher = watch_folder::<R>(path, wake.clone());
         let text = reading.text()?;
-        let content = reading.understand(text.as_deref(), None)?;
+        let content = reading.parse(text.as_deref(), None)?;
         let state = Arc::new(State::new(Some(reading), content));
         let weak = Arc::downgrade(&state);
-        let thread = std::thread::Builder::new().name(R::WHAT.to_owned());
+        let thread = std::thread::Builder::new().name(R::NAME.to_owned());
         thread.spawn(move || follow(&weak, &woken, text))?;
         Ok(Self { state, _watcher: watcher, _wake: wake })
     }
@@ -112,7 +108,7 @@ impl<R: Reading> Followed<R> {
     }
 }
 
-impl<R: Reading> State<R> {
+impl<R: FileSource> State<R> {
     fn new(reading: Option<R>, content: R::Content) -> Self {
         Self {
             reading,
@@ -134,7 +130,7 @@ impl<R: Reading> State<R> {
         }
         *seen = None;
         let result = text.and_then(|text| {
-            let content = reading.understand(text.as_deref(), Some(&self.content.load()));
+            let content = reading.parse(text.as_deref(), Some(&self.content.load()));
             *seen = Some(text);
             content
         });
@@ -147,7 +143,7 @@ impl<R: Reading> State<R> {
             Err(error) => {
                 let last = self.error.load();
                 if last.as_ref().is_none_or(|last| last.to_string() != error.to_string()) {
-                    let what = R::WHAT;
+                    let what = R::NAME;
                     tracing::error!(%error, "the {what} file is not usable: what was before stays in force");
                 }
                 self.error.store(Some(Arc::new(error)));
@@ -157,7 +153,7 @@ impl<R: Reading> State<R> {
 }
 
 /// The folder is watched, not the file: editors and mounted configuration replace the file.
-fn watch_folder<R: Reading>(path: &Path, wake: Sender<()>) -> Option<RecommendedWatcher> {
+fn watch_folder<R: FileSource>(path: &Path, wake: Sender<()>) -> Option<RecommendedWatcher> {
     let told = move |event: notify::Result<notify::Event>| {
         let kind = event.map(|event| event.kind);
         // Our own reading must not wake us.
@@ -172,7 +168,7 @@ fn watch_folder<R: Reading>(path: &Path, wake: Sender<()>) -> Option<Recommended
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
         Ok(watcher)
     });
-    let what = R::WHAT;
+    let what = R::NAME;
     watcher
         .inspect_err(
             |error| tracing::warn!(%error, "the folder of the {what} file cannot be watched: it is looked at instead"),
@@ -180,10 +176,10 @@ fn watch_folder<R: Reading>(path: &Path, wake: Sender<()>) -> Option<Recommended
         .ok()
 }
 
-fn follow<R: Reading>(state: &Weak<State<R>>, woken: &Receiver<()>, text: Option<String>) {
+fn follow<R: FileSource>(state: &Weak<State<R>>, woken: &Receiver<()>, text: Option<String>) {
     let mut seen = Some(text);
     loop {
-        match woken.recv_timeout(LOOK) {
+        match woken.recv_timeout(POLL_INTERVAL) {
             Ok(()) => settle(woken),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -195,6 +191,6 @@ fn follow<R: Reading>(state: &Weak<State<R>>, woken: &Receiver<()>, text: Option
 
 /// Waits until nothing more is reported.
 fn settle(woken: &Receiver<()>) {
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end && woken.recv_timeout(QUIET).is_ok() {}
+    let end = Instant::now() + STALE_AFTER;
+    while Instant::now() < end && woken.recv_timeout(DEBOUNCE).is_ok() {}
 }

@@ -60,7 +60,7 @@ pub fn limited(body: Body, most: u64) -> Body {
 }
 
 /// `body`, which breaks off when nothing of it comes for as long as `patience`.
-pub fn patient(body: Body, patience: Duration) -> Body {
+pub fn with_idle_timeout(body: Body, patience: Duration) -> Body {
     if body.is_end_stream() {
         return body;
     }

@@ -56,7 +56,7 @@ impl Failure {
     }
 
     /// The same with another exit code.
-    pub fn ending(self, exit: Exit) -> Self {
+    pub fn with_exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
 
@@ -66,7 +66,7 @@ impl Failure {
     }
 
     /// What happened.
-    pub fn what(&self) -> &str {
+    pub fn message(&self) -> &str {
         &self.what
     }
 

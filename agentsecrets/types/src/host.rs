@@ -17,7 +17,7 @@ pub enum Host {
 /// Why text is no host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a valid host name")]
-pub struct BadHost;
+pub struct InvalidHost;
 
 impl Host {
     /// The IP address, where the host is one.
@@ -36,23 +36,23 @@ impl From<IpAddr> for Host {
 }
 
 impl FromStr for Host {
-    type Err = BadHost;
+    type Err = InvalidHost;
 
     /// Reads a name, an IPv4 address, or an IPv6 address with or without brackets. Internationalised
     /// names must come in their ASCII form, as they do on the wire.
-    fn from_str(text: &str) -> Result<Self, BadHost> {
+    fn from_str(text: &str) -> Result<Self, InvalidHost> {
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
         if let Ok(ip) = bare.unwrap_or(text).parse::<IpAddr>() {
             return Ok(ip.into());
         }
         let name = text.strip_suffix('.').unwrap_or(text);
         if name.is_empty() || name.len() > 253 || !name.split('.').all(is_label) {
-            return Err(BadHost);
+            return Err(InvalidHost);
         }
         // A last label of digits would be read as an IPv4 address by some programs ("127.1", "2130706433").
         let last = name.rsplit('.').next().unwrap_or_default();
         if last.bytes().all(|b| b.is_ascii_digit()) || looks_hexadecimal(last) {
-            return Err(BadHost);
+            return Err(InvalidHost);
         }
         Ok(Host::Name(name.to_ascii_lowercase().into()))
     }
@@ -92,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn names_have_one_form() {
+    fn names_are_normalized() {
         assert_eq!(host("API.Stripe.com.").as_deref(), Some("api.stripe.com"));
         assert_eq!(host("[::FFFF:127.0.0.1]").as_deref(), Some("127.0.0.1"));
         assert_eq!(host("::1").as_deref(), Some("[::1]"));
     }
 
     #[test]
-    fn disguised_addresses_and_bad_names_are_refused() {
+    fn disguised_address_or_invalid_name_is_refused() {
         for bad in [
             "",
             ".",

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use crate::printable::excerpt;
 
 /// The deepest path that is read.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// A path from the document's root; empty for the root itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -64,7 +64,7 @@ impl FromStr for JsonPath {
                 steps.push(Step::Key(key));
                 rest = after;
             }
-            if steps.len() > DEEPEST {
+            if steps.len() > MAX_DEPTH {
                 return Err(wrong());
             }
         }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_read_step_by_step() {
+    fn path_is_parsed_step_by_step() {
         let path: JsonPath = r"a\.b.c[10].d".parse().unwrap();
         let key = |key: &str| Step::Key(key.to_owned());
         assert_eq!(path, JsonPath(vec![key("a.b"), key("c"), Step::Index(10), key("d")]));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
+    fn invalid_path_is_refused() {
         for bad in ["", ".", "a.", ".a", "a..b", "a[", "a[]", "a[x]", "a[01]", "a[+1]", "a[0]b", r"a\"] {
             assert!(bad.parse::<JsonPath>().is_err(), "{bad}");
         }
@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_two_paths_are_written_alike(steps in prop::collection::vec(
+        fn path_display_is_unique(steps in prop::collection::vec(
             prop_oneof!["[a.\\[\\]\\\\]{1,4}".prop_map(Step::Key), (0..20usize).prop_map(Step::Index)], 1..5)
         ) {
             let path = JsonPath(steps);

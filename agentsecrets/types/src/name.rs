@@ -5,12 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The longest name accepted, in bytes.
-const LONGEST: usize = 128;
+const MAX_LEN: usize = 128;
 
 /// Why a name was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("'{shown}' is not a valid {kind}: {rule}")]
-pub struct BadName {
+pub struct InvalidName {
     kind: &'static str,
     shown: String,
     rule: &'static str,
@@ -30,12 +30,12 @@ macro_rules! name {
         }
 
         impl FromStr for $type {
-            type Err = BadName;
-            fn from_str(text: &str) -> Result<Self, BadName> {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
                 let valid: fn(&str) -> bool = $valid;
-                if text.is_empty() || text.len() > LONGEST || !valid(text) {
+                if text.is_empty() || text.len() > MAX_LEN || !valid(text) {
                     let shown = text.chars().take(40).flat_map(char::escape_default).collect();
-                    return Err(BadName { kind: $kind, shown, rule: $rule });
+                    return Err(InvalidName { kind: $kind, shown, rule: $rule });
                 }
                 Ok(Self(text.into()))
             }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_name_is_an_identifier() {
+    fn secret_name_is_an_identifier() {
         assert!("STRIPE_KEY".parse::<SecretName>().is_ok());
         for bad in ["", "1A", "A-B", "A B", "A\n", "É", &"A".repeat(129)] {
             assert!(bad.parse::<SecretName>().is_err(), "{bad:?}");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_never_carries_a_control_character() {
+    fn error_contains_no_control_character() {
         let error = "\u{1b}[31mred".parse::<SecretName>().unwrap_err().to_string();
         assert!(!error.contains('\u{1b}'));
     }

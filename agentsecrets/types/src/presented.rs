@@ -12,16 +12,16 @@ pub const AGENT: &str = "as_agent_";
 /// What every session token begins with.
 pub const SESSION: &str = "as_sess_";
 /// The longest token, in bytes.
-const LONGEST: usize = 256;
+const MAX_TOKEN_LEN: usize = 256;
 /// User names that clients send beside a token where they must send one, and that name no agent.
-const NOBODY: [&str; 3] = ["", "token", "session"];
+const INVALID_TOKEN: [&str; 3] = ["", "token", "session"];
 
 /// A token, as it was shown.
 pub type Token = Arc<Zeroizing<String>>;
 
 /// What one client shows. It has no `Debug` that would print a token.
 #[derive(Clone, Default)]
-pub struct Shown {
+pub struct PresentedCredentials {
     /// An agent's token.
     pub agent: Option<Token>,
     /// A session's token.
@@ -33,14 +33,14 @@ pub struct Shown {
     pub is_bad: bool,
 }
 
-impl Shown {
+impl PresentedCredentials {
     /// Whether there is nothing to be verified.
-    pub fn is_nothing(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.agent.is_none() && self.session.is_none() && !self.is_bad
     }
 
     /// Adds a token, of whichever kind it is.
-    pub fn and_token(mut self, text: &str) -> Self {
+    pub fn with_token(mut self, text: &str) -> Self {
         let token = || Some(Arc::new(Zeroizing::new(text.to_owned())));
         let place = if text.starts_with(AGENT) {
             &mut self.agent
@@ -52,7 +52,7 @@ impl Shown {
         };
         match place {
             Some(before) if before.as_str() != text => self.is_bad = true,
-            _ if text.len() > LONGEST => self.is_bad = true,
+            _ if text.len() > MAX_TOKEN_LEN => self.is_bad = true,
             _ => *place = token(),
         }
         self
@@ -60,10 +60,10 @@ impl Shown {
 
     /// Adds what a `Proxy-Authorization` says: `Bearer TOKEN`, or `Basic` with the token for its password and
     /// the agent's name, or none, for its user.
-    pub fn and_authorization(mut self, value: &[u8]) -> Self {
+    pub fn with_authorization(mut self, value: &[u8]) -> Self {
         let said = std::str::from_utf8(value).ok().and_then(|text| text.trim().split_once(' '));
         match said.map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest.trim())) {
-            Some((scheme, token)) if scheme == "bearer" => self.and_token(token),
+            Some((scheme, token)) if scheme == "bearer" => self.with_token(token),
             Some((scheme, login)) if scheme == "basic" => {
                 let login = STANDARD.decode(login).ok().map(Zeroizing::new);
                 let login = login.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok());
@@ -73,8 +73,8 @@ impl Shown {
                 };
                 // Clients that can only send a user send the token there.
                 let (user, token) = if password.is_empty() { ("", user) } else { (user, password) };
-                let named = if NOBODY.contains(&user) { self } else { self.and_name(user) };
-                named.and_token(token)
+                let named = if INVALID_TOKEN.contains(&user) { self } else { self.with_name(user) };
+                named.with_token(token)
             }
             _ => {
                 self.is_bad = true;
@@ -84,7 +84,7 @@ impl Shown {
     }
 
     /// Adds the name of the agent that it says it is.
-    pub fn and_name(mut self, name: &str) -> Self {
+    pub fn with_name(mut self, name: &str) -> Self {
         if self.name.as_deref().is_some_and(|before| before != name) {
             self.is_bad = true;
         }
@@ -96,16 +96,16 @@ impl Shown {
     pub fn and(mut self, other: &Self) -> Self {
         self.is_bad |= other.is_bad;
         for token in [&other.agent, &other.session].into_iter().flatten() {
-            self = self.and_token(token);
+            self = self.with_token(token);
         }
         match &other.name {
-            Some(name) => self.and_name(name),
+            Some(name) => self.with_name(name),
             None => self,
         }
     }
 }
 
-impl std::fmt::Debug for Shown {
+impl std::fmt::Debug for PresentedCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shown").finish_non_exhaustive()
     }
@@ -116,13 +116,13 @@ mod tests {
     use super::*;
 
     fn shown(value: &str) -> (Option<String>, Option<String>, Option<String>, bool) {
-        let shown = Shown::default().and_authorization(value.as_bytes());
+        let shown = PresentedCredentials::default().with_authorization(value.as_bytes());
         let text = |token: &Option<Token>| token.as_ref().map(|token| token.to_string());
         (text(&shown.agent), text(&shown.session), shown.name.clone(), shown.is_bad)
     }
 
     #[test]
-    fn a_proxy_is_shown_tokens_in_the_ways_that_clients_have() {
+    fn proxy_tokens_are_read_in_each_form() {
         let (agent, session) = (Some("as_agent_1".to_owned()), Some("as_sess_1".to_owned()));
         let basic = |login: &str| format!("Basic {}", STANDARD.encode(login));
         assert_eq!(shown("Bearer as_agent_1"), (agent.clone(), None, None, false));
@@ -132,19 +132,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_of_ours_is_not_passed_over() {
+    fn foreign_token_is_not_ignored() {
         for bad in ["", "Bearer", "Bearer x", "Digest a=b", "Basic %%", "Basic Y29kZXI=", "bearer ghp_1"] {
             assert!(shown(bad).3, "{bad}");
         }
-        let two = Shown::default().and_token("as_agent_1").and_token("as_agent_2");
-        assert!(two.is_bad && !two.is_nothing());
-        let again = Shown::default().and_token("as_agent_1");
+        let two = PresentedCredentials::default().with_token("as_agent_1").with_token("as_agent_2");
+        assert!(two.is_bad && !two.is_empty());
+        let again = PresentedCredentials::default().with_token("as_agent_1");
         assert!(!again.clone().and(&again).is_bad);
     }
 
     #[test]
-    fn it_is_not_printed() {
-        let shown = Shown::default().and_token("as_agent_secret");
+    fn debug_output_hides_tokens() {
+        let shown = PresentedCredentials::default().with_token("as_agent_secret");
         assert!(!format!("{shown:?}").contains("secret"));
     }
 }

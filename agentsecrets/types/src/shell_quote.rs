@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_a_shell_would_take_apart_is_quoted() {
+    fn word_with_special_characters_is_quoted() {
         for (word, shown) in
             [("run", "run"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("A=1;x", "'A=1;x'")]
         {

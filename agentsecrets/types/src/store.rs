@@ -5,7 +5,7 @@ use crate::name::{Environment, Project, SecretName};
 use crate::secret::Secret;
 
 /// The largest value, in bytes.
-pub const LARGEST_VALUE: usize = 1024 * 1024;
+pub const MAX_VALUE_SIZE: usize = 1024 * 1024;
 
 /// The address of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -121,7 +121,7 @@ pub fn check(key: &Key, value: &Secret) -> Result<(), StoreError> {
     if value.is_empty() {
         return Err(StoreError::Refused(format!("the value of {} is empty", key.name)));
     }
-    if value.len() > LARGEST_VALUE {
+    if value.len() > MAX_VALUE_SIZE {
         return Err(StoreError::Refused(format!("the value of {} is larger than 1 MiB", key.name)));
     }
     Ok(())

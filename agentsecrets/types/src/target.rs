@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_agree_make_a_target() {
+    fn agreeing_names_make_a_target() {
         let claim = tls("api.test", 8443);
         for (uri, hosts) in [
             ("/", &["api.test"][..]),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_way_in_says_nothing_the_absolute_uri_says_all() {
+    fn absolute_uri_alone_names_the_target() {
         for (uri, hosts, target) in [
             ("https://API.test/a", &[][..], "https://api.test"),
             ("https://api.test:8443/a", &["api.test:8443"], "https://api.test:8443"),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_disagree_are_refused() {
+    fn disagreeing_names_are_refused() {
         let claim = tls("api.test", 443);
         for (uri, hosts, slug) in [
             ("/", &["evil.test"][..], ErrorCode::TargetMismatch),

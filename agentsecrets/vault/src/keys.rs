@@ -23,7 +23,7 @@ const KEY: usize = 32;
 /// A tag of AES-256-GCM is this long, in bytes.
 const TAG: usize = 16;
 /// The largest key file, in bytes.
-const LARGEST_KEY_FILE: u64 = 64 * 1024;
+const MAX_KEY_FILE_SIZE: u64 = 64 * 1024;
 
 /// What opens a vault.
 pub enum Unlock {
@@ -174,9 +174,9 @@ fn read_key_file(path: &Path) -> Result<Secret, StoreError> {
     let file = File::open(path).map_err(unreadable)?;
     files::check_private(&file, path).map_err(unreadable)?;
     // Reserved in full, so that growing leaves no copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_KEY_FILE as usize + 1));
-    file.take(LARGEST_KEY_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST_KEY_FILE {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_SIZE as usize + 1));
+    file.take(MAX_KEY_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_KEY_FILE_SIZE {
         return Err(StoreError::Locked(format!("the key file {shown} is larger than 64 KiB")));
     }
     let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);

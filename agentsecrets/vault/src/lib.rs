@@ -35,12 +35,12 @@ pub use keys::{derive, open as unseal, random, seal};
 pub use maintenance::restore;
 pub use prompt::{new_passphrase, unlock, unlock_from_environment};
 
-pub use agentsecrets_types::store::LARGEST_VALUE;
+pub use agentsecrets_types::store::MAX_VALUE_SIZE;
 
 /// How long another process may take to change the vault.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest vault, in bytes.
-const LARGEST_FILE: u64 = 512 * 1024 * 1024;
+const MAX_FILE_SIZE: u64 = 512 * 1024 * 1024;
 
 /// An open vault. It follows its file: what another process stores is seen by the next call.
 pub struct Vault {
@@ -250,7 +250,7 @@ impl Stamp {
 
 /// Waits until no other process is changing the vault, and keeps others waiting while it lives.
 fn lock(path: &Path) -> Result<File, StoreError> {
-    lock_within(path, PATIENCE)
+    lock_within(path, LOCK_TIMEOUT)
 }
 
 fn lock_within(path: &Path, patience: Duration) -> Result<File, StoreError> {
@@ -286,11 +286,11 @@ fn read(path: &Path) -> Result<(Stamp, String), StoreError> {
         // Of the open file, so that stamp and bytes belong together.
         let metadata = file.metadata()?;
         let mut bytes = Vec::new();
-        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
         Ok((Stamp::of(&metadata), bytes))
     };
     let (stamp, bytes) = opened().map_err(|error| unreadable(path, &error))?;
-    if bytes.len() as u64 > LARGEST_FILE {
+    if bytes.len() as u64 > MAX_FILE_SIZE {
         return Err(damaged("it is larger than a vault can be"));
     }
     let file = String::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
@@ -299,7 +299,7 @@ fn read(path: &Path) -> Result<(Stamp, String), StoreError> {
 
 fn write(path: &Path, envelope: &Envelope, keys: &Keys) -> Result<Stamp, StoreError> {
     let file = envelope.write(keys)?;
-    if file.len() as u64 > LARGEST_FILE {
+    if file.len() as u64 > MAX_FILE_SIZE {
         return Err(StoreError::Refused("the vault would grow beyond 512 MiB".into()));
     }
     let written = files::replace(path, file.as_bytes()).and_then(|()| fs::metadata(path));

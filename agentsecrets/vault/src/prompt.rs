@@ -14,7 +14,7 @@ use super::Unlock;
 /// The variable that names the key file.
 const KEY_FILE: &str = "AGENTSECRETS_VAULT_KEY_FILE";
 /// The shortest passphrase for a new vault, in bytes.
-const SHORTEST: usize = 8;
+const MIN_PASSPHRASE_LEN: usize = 8;
 
 /// The key file that `AGENTSECRETS_VAULT_KEY_FILE` names, if it is set.
 pub fn unlock_from_environment() -> Option<PathBuf> {
@@ -61,9 +61,9 @@ fn twice(
     ask: impl Fn(&str) -> Result<Zeroizing<String>, StoreError>,
 ) -> Result<Unlock, StoreError> {
     let first = ask(prompt)?;
-    if first.len() < SHORTEST {
+    if first.len() < MIN_PASSPHRASE_LEN {
         return Err(StoreError::Locked(format!(
-            "a passphrase needs at least {SHORTEST} characters; nothing was changed"
+            "a passphrase needs at least {MIN_PASSPHRASE_LEN} characters; nothing was changed"
         )));
     }
     if first != ask("The same passphrase again: ")? {

@@ -174,7 +174,7 @@ fn neither_value_nor_its_base64_is_on_disk_and_files_are_private() {
 fn empty_and_oversized_values_are_refused() {
     let vault = Place::new().make();
     assert!(message(vault.set(&key("A"), secret(""), None)).contains("empty"));
-    assert!(message(vault.set(&key("A"), Secret::new(vec![1; LARGEST_VALUE + 1]), None)).contains("1 MiB"));
+    assert!(message(vault.set(&key("A"), Secret::new(vec![1; MAX_VALUE_SIZE + 1]), None)).contains("1 MiB"));
 }
 
 /// Writes over a file in its place: emptying it first would make the file system wait for the disk.

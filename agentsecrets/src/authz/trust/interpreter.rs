@@ -78,10 +78,10 @@ const NAMES: &[&str] = &[
 ];
 
 /// How names begin of what loads other programs: the dynamic linker, emulators.
-const BEGINNINGS: &[&str] = &["ld-linux", "ld-musl", "ld.so", "ld64.so", "qemu-"];
+const NAME_PREFIXES: &[&str] = &["ld-linux", "ld-musl", "ld.so", "ld64.so", "qemu-"];
 
 /// Names of programs that do what their arguments say: anybody who may start one may have it do anything.
-const OBLIGING: &[&str] = &[
+const LAUNCHERS: &[&str] = &[
     "aria2c", "curl", "docker", "ftp", "git", "http", "kubectl", "nc", "ncat", "openssl", "podman", "rclone",
     "rsync", "scp", "sftp", "socat", "ssh", "wget", "wscat", "xh",
 ];
@@ -105,7 +105,7 @@ const FUNCTIONS: &[(&str, &str)] = &[
 ];
 
 /// The largest file whose functions are looked at, in bytes.
-const LARGEST: u64 = 512 << 20;
+const MAX_PROGRAM_SIZE: u64 = 512 << 20;
 
 /// How every program begins that Linux runs by itself. Those of other systems are known by name alone.
 const ELF: &[u8] = b"\x7fELF";
@@ -119,14 +119,14 @@ pub fn kind(path: &Path, package: Option<&str>) -> Option<String> {
 }
 
 /// Whether the program at `path` does what its arguments say.
-pub fn obliges(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| OBLIGING.contains(&bare(&name.to_string_lossy())))
+pub fn runs_other_programs(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| LAUNCHERS.contains(&bare(&name.to_string_lossy())))
 }
 
 fn by_name(name: &str) -> Option<&'static str> {
     let bare = bare(name);
     let named = NAMES.iter().find(|known| **known == bare || **known == name);
-    named.or_else(|| BEGINNINGS.iter().find(|beginning| name.starts_with(**beginning))).copied()
+    named.or_else(|| NAME_PREFIXES.iter().find(|beginning| name.starts_with(**beginning))).copied()
 }
 
 /// `python3.11-minimal`, `ruby3.1` and `perl-base` without what tells versions and builds apart.
@@ -155,9 +155,9 @@ fn by_functions(path: &Path) -> Option<&'static str> {
     if start != ELF {
         return None;
     }
-    let is_small = file.metadata().is_ok_and(|file| file.len() <= LARGEST);
+    let is_small = file.metadata().is_ok_and(|file| file.len() <= MAX_PROGRAM_SIZE);
     let mut bytes = start;
-    if !is_small || file.take(LARGEST).read_to_end(&mut bytes).is_err() {
+    if !is_small || file.take(MAX_PROGRAM_SIZE).read_to_end(&mut bytes).is_err() {
         return Some(PERHAPS);
     }
     let Ok(file) = object::File::parse(&*bytes) else { return Some(PERHAPS) };
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn interpreters_are_known_by_name_and_package_whatever_their_version() {
+    fn interpreter_is_known_by_name_in_any_version() {
         for (path, package) in [
             ("/usr/bin/python3.11", None),
             ("/opt/python3", None),
@@ -197,12 +197,15 @@ mod tests {
             let name = path.rsplit('/').next().unwrap();
             assert_eq!(by_name(name).or_else(|| package.and_then(by_name)), None, "{path} {package:?}");
         }
-        assert!(obliges(Path::new("/usr/bin/curl")) && !obliges(Path::new("/usr/bin/claude")));
+        assert!(
+            runs_other_programs(Path::new("/usr/bin/curl"))
+                && !runs_other_programs(Path::new("/usr/bin/claude"))
+        );
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_copy_under_another_name_is_known_for_what_it_is() {
+    fn renamed_copy_is_recognised() {
         let folder = tempfile::tempdir().unwrap();
         for (program, is) in [("/usr/bin/perl", Some("perl")), ("/usr/bin/sort", None)] {
             let copy = folder.path().join("agent");
@@ -213,7 +216,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_cannot_be_looked_into_may_be_an_interpreter() {
+    fn unreadable_program_may_be_an_interpreter() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str, content: &[u8]| {
             let path = folder.path().join(name);
@@ -221,7 +224,7 @@ mod tests {
             path
         };
         let large = at("large", &std::fs::read("/usr/bin/sort").unwrap());
-        std::fs::File::options().write(true).open(&large).unwrap().set_len(LARGEST + 1).unwrap();
+        std::fs::File::options().write(true).open(&large).unwrap().set_len(MAX_PROGRAM_SIZE + 1).unwrap();
         for path in
             [large, at("cut", b"\x7fELF\x02\x01"), folder.path().join("gone"), folder.path().to_owned()]
         {

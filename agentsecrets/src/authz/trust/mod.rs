@@ -15,24 +15,24 @@ use globset::GlobMatcher;
 
 use super::registry::{self, RegistryError};
 use crate::identity::Caller;
-use crate::identity::process_details::Look;
+use crate::identity::process_details::ProcessDetails;
 use crate::policy::access_request::AccessRequest;
 use crate::policy::capability_check::CapabilityCheck;
 use crate::policy::injection::SecretUse;
-use crate::sys::watched_file::{Followed, Reading};
+use crate::sys::watched_file::{FileSource, WatchedFile};
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 
 use pins::{Pin, Pins};
 
-pub use verdict::Standing;
+pub use verdict::TrustVerdict;
 
 /// The pins in force, and who looks at processes for them.
 pub struct Trust {
-    pins: Followed<PinsFile>,
+    pins: WatchedFile<PinsFile>,
     /// Whether nothing is spent by programs without a pin.
     is_required: bool,
-    look: Option<Arc<dyn Look>>,
+    look: Option<Arc<dyn ProcessDetails>>,
 }
 
 impl Trust {
@@ -41,25 +41,29 @@ impl Trust {
     ///
     /// # Errors
     /// When there is a file that is not understood.
-    pub fn open(path: &Path, is_required: bool, look: Option<Arc<dyn Look>>) -> Result<Self, RegistryError> {
-        let pins = Followed::open(path, PinsFile(path.to_path_buf()))?;
+    pub fn open(
+        path: &Path,
+        is_required: bool,
+        look: Option<Arc<dyn ProcessDetails>>,
+    ) -> Result<Self, RegistryError> {
+        let pins = WatchedFile::open(path, PinsFile(path.to_path_buf()))?;
         Ok(Self { pins, is_required, look })
     }
 
     /// Who looks closer at processes.
-    pub fn look(&self) -> Option<&dyn Look> {
+    pub fn look(&self) -> Option<&dyn ProcessDetails> {
         self.look.as_deref()
     }
 
     /// How `caller` stands with the pins.
-    pub fn standing(&self, caller: &Caller) -> Standing {
+    pub fn verdict(&self, caller: &Caller) -> TrustVerdict {
         verdict::of(&self.pins.get(), caller, self.look.as_deref())
     }
 
     /// Whether a pin holds for `caller`: what `match: { trusted: true }` asks.
     pub fn holds(&self, caller: &Caller) -> bool {
         // Most homes have no pin for most programs.
-        self.pins.get().of(&caller.process.exe).is_some() && self.standing(caller).is_trusted()
+        self.pins.get().of(&caller.process.exe).is_some() && self.verdict(caller).is_trusted()
     }
 
     /// Whether `caller` is trusted for `secret` in so many words: a pin holds for it, and names the secret or
@@ -68,7 +72,7 @@ impl Trust {
     /// # Errors
     /// Says why not, and what a person can do about it.
     pub fn vouches(&self, caller: &Caller, secret: &SecretName) -> Result<(), String> {
-        let standing = self.standing(caller);
+        let standing = self.verdict(caller);
         match self.objection(&standing, caller, secret) {
             Some(objection) => Err(objection),
             None if standing.is_trusted() => Ok(()),
@@ -77,9 +81,9 @@ impl Trust {
     }
 
     /// Why `caller`, which stands as it does, may not spend `secret`.
-    fn objection(&self, standing: &Standing, caller: &Caller, secret: &SecretName) -> Option<String> {
+    fn objection(&self, standing: &TrustVerdict, caller: &Caller, secret: &SecretName) -> Option<String> {
         let exe = caller.process.exe.display();
-        if let Standing::Altered { why } = standing {
+        if let TrustVerdict::Altered { why } = standing {
             return Some(why.clone());
         }
         if self.pins.get().is_reserved(secret) {
@@ -88,11 +92,11 @@ impl Trust {
             return (!named).then(|| untrusted(standing, caller, secret));
         }
         match standing {
-            Standing::Holds { pins } if pins.iter().all(|pin| !pin.secrets.is_empty()) => {
+            TrustVerdict::Holds { pins } if pins.iter().all(|pin| !pin.secrets.is_empty()) => {
                 let names = standing.names();
                 Some(format!("{exe} is trusted for {names} alone, and not for '{secret}'"))
             }
-            Standing::Holds { .. } => None,
+            TrustVerdict::Holds { .. } => None,
             _ if self.is_required => Some(untrusted(standing, caller, secret)),
             _ => None,
         }
@@ -109,14 +113,14 @@ impl CapabilityCheck for Trust {
         if spends.is_empty() || (!self.is_required && self.pins.get().is_empty()) {
             return None;
         }
-        let standing = self.standing(caller);
+        let standing = self.verdict(caller);
         let objection = spends.iter().find_map(|spend| self.objection(&standing, caller, &spend.name))?;
         Some(Rejection::new(ErrorCode::CapabilityDenied, objection))
     }
 }
 
 /// What is told of a secret that only trusted programs spend.
-fn untrusted(standing: &Standing, caller: &Caller, secret: &SecretName) -> String {
+fn untrusted(standing: &TrustVerdict, caller: &Caller, secret: &SecretName) -> String {
     let exe = caller.process.exe.display();
     format!(
         "'{secret}' is spent by programs that are trusted for it, and {exe} is not: {}; a person can say \
@@ -130,7 +134,7 @@ struct PinsFile(PathBuf);
 
 /// The pins as they are looked up: by the program's path, and by what they reserve.
 #[derive(Default)]
-pub(crate) struct Known {
+pub(crate) struct PinIndex {
     programs: HashMap<PathBuf, Vec<Held>>,
     reserved: HashSet<SecretName>,
 }
@@ -141,7 +145,7 @@ struct Held {
     cgroup: Option<GlobMatcher>,
 }
 
-impl Known {
+impl PinIndex {
     fn new(pins: Pins, path: &Path) -> Result<Self, RegistryError> {
         let mut known = Self::default();
         for pin in pins.all() {
@@ -170,19 +174,19 @@ impl Known {
     }
 }
 
-impl Reading for PinsFile {
-    type Content = Known;
+impl FileSource for PinsFile {
+    type Content = PinIndex;
     type Error = RegistryError;
 
-    const WHAT: &'static str = "trust";
+    const NAME: &'static str = "trust";
 
     fn text(&self) -> Result<Option<String>, RegistryError> {
         registry::text(&self.0)
     }
 
-    fn understand(&self, text: Option<&str>, last: Option<&Known>) -> Result<Known, RegistryError> {
+    fn parse(&self, text: Option<&str>, last: Option<&PinIndex>) -> Result<PinIndex, RegistryError> {
         let had = last.is_some_and(|last| !last.is_empty());
-        Known::new(registry::follow(text, &self.0, had)?, &self.0)
+        PinIndex::new(registry::follow(text, &self.0, had)?, &self.0)
     }
 }
 

@@ -20,7 +20,7 @@ const SHA256: &str = "8";
 
 /// A package that vouches for a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Voucher {
+pub struct PackageProof {
     /// The package.
     pub package: String,
     /// Its version.
@@ -31,7 +31,7 @@ pub struct Voucher {
 
 /// Why no package vouches for a file.
 #[derive(Debug, thiserror::Error)]
-pub enum Unvouched {
+pub enum PackageError {
     /// The system has neither dpkg nor rpm.
     #[error("this system has neither dpkg nor rpm")]
     NoManager,
@@ -55,10 +55,10 @@ pub enum Unvouched {
 }
 
 /// The package that owns the file at `path` and vouches for what it holds.
-pub fn vouch(path: &Path) -> Result<Voucher, Unvouched> {
+pub fn vouch(path: &Path) -> Result<PackageProof, PackageError> {
     roots_alone(path)?;
     Dpkg::at(Path::new("/var/lib/dpkg")).vouch(path).or_else(|dpkg| match (rpm(path), dpkg) {
-        (Err(Unvouched::NoManager), dpkg) => Err(dpkg),
+        (Err(PackageError::NoManager), dpkg) => Err(dpkg),
         (rpm, _) => rpm,
     })
 }
@@ -70,11 +70,11 @@ pub fn owner(path: &Path) -> Option<String> {
 
 /// Whether root alone can have put a file there: it and every folder above are root's, and nobody else may
 /// write to them.
-fn roots_alone(path: &Path) -> Result<(), Unvouched> {
+fn roots_alone(path: &Path) -> Result<(), PackageError> {
     for part in path.ancestors() {
         let metadata = fs::symlink_metadata(part)?;
         if !is_roots_alone(&metadata) || metadata.file_type().is_symlink() {
-            return Err(Unvouched::Writable(part.to_path_buf()));
+            return Err(PackageError::Writable(part.to_path_buf()));
         }
     }
     Ok(())
@@ -97,21 +97,21 @@ impl Dpkg {
         Self { folder: folder.to_path_buf() }
     }
 
-    fn vouch(&self, path: &Path) -> Result<Voucher, Unvouched> {
+    fn vouch(&self, path: &Path) -> Result<PackageProof, PackageError> {
         let Owned { package, md5 } = self.owner(path)?;
-        let version = self.version(&package)?.ok_or_else(|| Unvouched::Unowned(path.to_path_buf()))?;
+        let version = self.version(&package)?.ok_or_else(|| PackageError::Unowned(path.to_path_buf()))?;
         if hash(path)? != md5 {
-            return Err(Unvouched::Differs { package, version });
+            return Err(PackageError::Differs { package, version });
         }
-        Ok(Voucher { package, version, how: "dpkg, MD5" })
+        Ok(PackageProof { package, version, how: "dpkg, MD5" })
     }
 
     /// The package whose list of digests names `path`. One whose file was diverted is not found: what lies
     /// there is not its own.
-    fn owner(&self, path: &Path) -> Result<Owned, Unvouched> {
-        let unowned = || Unvouched::Unowned(path.to_path_buf());
+    fn owner(&self, path: &Path) -> Result<Owned, PackageError> {
+        let unowned = || PackageError::Unowned(path.to_path_buf());
         let lists = match fs::read_dir(self.folder.join("info")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unvouched::NoManager),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PackageError::NoManager),
             lists => lists?,
         };
         let names = names(path);
@@ -182,10 +182,10 @@ fn hash(path: &Path) -> io::Result<String> {
 }
 
 /// What rpm says of the file at `path`.
-fn rpm(path: &Path) -> Result<Voucher, Unvouched> {
+fn rpm(path: &Path) -> Result<PackageProof, PackageError> {
     let program = Path::new("/usr/bin/rpm");
     if !program.exists() {
-        return Err(Unvouched::NoManager);
+        return Err(PackageError::NoManager);
     }
     let asked = Command::new(program)
         .env_clear()
@@ -201,7 +201,7 @@ fn rpm(path: &Path) -> Result<Voucher, Unvouched> {
         .stderr(Stdio::null())
         .output()?;
     if !asked.status.success() {
-        return Err(Unvouched::Unowned(path.to_path_buf()));
+        return Err(PackageError::Unowned(path.to_path_buf()));
     }
     let told = String::from_utf8_lossy(&asked.stdout).into_owned();
     said(&told, path, || Ok(sha256(File::open(path)?)?))
@@ -211,9 +211,9 @@ fn rpm(path: &Path) -> Result<Voucher, Unvouched> {
 fn said(
     told: &str,
     path: &Path,
-    sha256: impl FnOnce() -> Result<String, Unvouched>,
-) -> Result<Voucher, Unvouched> {
-    let unowned = || Unvouched::Unowned(path.to_path_buf());
+    sha256: impl FnOnce() -> Result<String, PackageError>,
+) -> Result<PackageProof, PackageError> {
+    let unowned = || PackageError::Unowned(path.to_path_buf());
     let mut lines = told.lines();
     let head: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
     let [package, version, kind] = head.as_slice() else { return Err(unowned()) };
@@ -227,9 +227,9 @@ fn said(
     });
     let digest = digest.ok_or_else(unowned)?;
     if *kind != SHA256 || sha256()? != digest {
-        return Err(Unvouched::Differs { package, version });
+        return Err(PackageError::Differs { package, version });
     }
-    Ok(Voucher { package, version, how: "rpm, SHA-256" })
+    Ok(PackageProof { package, version, how: "rpm, SHA-256" })
 }
 
 #[cfg(test)]
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn dpkg_finds_the_owner_by_either_name() {
+    fn dpkg_finds_owner_by_merged_and_original_path() {
         let folder = tempfile::tempdir().unwrap();
         let dpkg = database(folder.path(), &"ab".repeat(16));
         for path in ["/usr/bin/tool", "/bin/tool"] {
@@ -259,16 +259,16 @@ mod tests {
             assert_eq!(dpkg.version(&owned.package).unwrap().as_deref(), Some("1.2-3"));
         }
         for path in ["/opt/bin/tool", "/usr/share/bin/tool", "/usr/bin/tool2"] {
-            assert!(matches!(dpkg.owner(Path::new(path)), Err(Unvouched::Unowned(_))), "{path}");
+            assert!(matches!(dpkg.owner(Path::new(path)), Err(PackageError::Unowned(_))), "{path}");
         }
         fs::write(folder.path().join("diversions"), "/usr/bin/tool\n/usr/bin/tool.real\nother\n").unwrap();
-        assert!(matches!(dpkg.owner(Path::new("/usr/bin/tool")), Err(Unvouched::Unowned(_))));
+        assert!(matches!(dpkg.owner(Path::new("/usr/bin/tool")), Err(PackageError::Unowned(_))));
         let nowhere = Dpkg::at(Path::new("/no-such"));
-        assert!(matches!(nowhere.owner(Path::new("/usr/bin/tool")), Err(Unvouched::NoManager)));
+        assert!(matches!(nowhere.owner(Path::new("/usr/bin/tool")), Err(PackageError::NoManager)));
     }
 
     #[test]
-    fn the_systems_own_database_vouches_for_what_it_brought_and_for_nothing_else() {
+    fn system_database_vouches_for_packaged_files_only() {
         if !Path::new("/var/lib/dpkg/status").exists() {
             return;
         }
@@ -279,11 +279,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("sort");
         fs::copy(&path, &copy).unwrap();
-        assert!(matches!(vouch(&copy), Err(Unvouched::Writable(_))));
+        assert!(matches!(vouch(&copy), Err(PackageError::Writable(_))));
     }
 
     #[test]
-    fn a_file_that_is_not_what_its_package_brought_is_not_vouched_for() {
+    fn changed_file_is_not_vouched_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = Path::new("/usr/bin/env").canonicalize().unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -292,19 +292,19 @@ mod tests {
         fs::write(&list, format!("{}  usr/bin/{name}\n", hash(&path).unwrap())).unwrap();
         assert_eq!(dpkg.vouch(&path).unwrap().version, "1.2-3");
         fs::write(&list, format!("{}  usr/bin/{name}\n", "0".repeat(32))).unwrap();
-        assert!(matches!(dpkg.vouch(&path), Err(Unvouched::Differs { .. })));
+        assert!(matches!(dpkg.vouch(&path), Err(PackageError::Differs { .. })));
     }
 
     #[test]
-    fn rpms_answer_is_believed_only_for_the_file_and_a_digest_that_is_worth_it() {
+    fn rpm_answer_counts_for_the_file_with_a_strong_digest_only() {
         let path = Path::new("/usr/bin/tool");
         let answer = |kind: &str| format!("tool 1.2-3 {kind}\nffff /usr/bin/other\nabcd /bin/tool\n");
         let said = |told: &str, now: &str| said(told, path, || Ok(now.to_owned()));
         let voucher = said(&answer("8"), "abcd").unwrap();
         assert_eq!((&*voucher.package, &*voucher.version, voucher.how), ("tool", "1.2-3", "rpm, SHA-256"));
-        assert!(matches!(said(&answer("8"), "ffff"), Err(Unvouched::Differs { .. })));
-        assert!(matches!(said(&answer("1"), "abcd"), Err(Unvouched::Differs { .. })));
-        assert!(matches!(said("tool 1.2-3 8\nffff /usr/bin/other\n", "ffff"), Err(Unvouched::Unowned(_))));
-        assert!(matches!(said("", "ffff"), Err(Unvouched::Unowned(_))));
+        assert!(matches!(said(&answer("8"), "ffff"), Err(PackageError::Differs { .. })));
+        assert!(matches!(said(&answer("1"), "abcd"), Err(PackageError::Differs { .. })));
+        assert!(matches!(said("tool 1.2-3 8\nffff /usr/bin/other\n", "ffff"), Err(PackageError::Unowned(_))));
+        assert!(matches!(said("", "ffff"), Err(PackageError::Unowned(_))));
     }
 }

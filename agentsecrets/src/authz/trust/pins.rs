@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::authz::registry::{Kept, VERSION};
+use crate::authz::registry::{RegistryContent, VERSION};
 use crate::identity::executable::sha256;
 use crate::policy;
 use crate::types::hex::is_hex;
@@ -27,13 +27,13 @@ pub struct Pins {
 #[serde(deny_unknown_fields)]
 pub struct Pin {
     /// The program: the file and its content.
-    pub program: Pinned,
+    pub program: PinnedFile,
     /// The only secrets that it may spend by this pin; any, where none is named.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub secrets: BTreeSet<SecretName>,
     /// The script that it must say it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub script: Option<Pinned>,
+    pub script: Option<PinnedFile>,
     /// Where it must run: a glob over paths of cgroups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
@@ -53,7 +53,7 @@ pub struct Pin {
 /// A file, and what it held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pinned {
+pub struct PinnedFile {
     /// Where it lies, without links.
     pub path: PathBuf,
     /// SHA-256 of its content, in lower-case hex.
@@ -70,7 +70,7 @@ impl Default for Pins {
     }
 }
 
-impl Kept for Pins {
+impl RegistryContent for Pins {
     fn version(&self) -> u32 {
         self.version
     }
@@ -78,7 +78,7 @@ impl Kept for Pins {
     fn check(&self) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for pin in &self.pins {
-            pin.files().try_for_each(Pinned::check)?;
+            pin.files().try_for_each(PinnedFile::check)?;
             if let Some(cgroup) = &pin.cgroup {
                 policy::parse_glob(cgroup)?;
             }
@@ -130,7 +130,7 @@ impl Pin {
     }
 
     /// Its files: the program and, where there is one, the script.
-    pub fn files(&self) -> impl Iterator<Item = &Pinned> {
+    pub fn files(&self) -> impl Iterator<Item = &PinnedFile> {
         std::iter::once(&self.program).chain(&self.script)
     }
 
@@ -143,7 +143,7 @@ impl Pin {
     }
 }
 
-impl Pinned {
+impl PinnedFile {
     /// The file at `path` as it is now, whatever links lead to it.
     pub fn now(path: &Path) -> io::Result<Self> {
         let path = path.canonicalize()?;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_the_file_is_told_and_yields_no_pins() {
+    fn invalid_file_is_an_error_without_pins() {
         assert_eq!(parsed(1, &[pin("/a"), pin("/b")]).unwrap().all().len(), 2);
         let with = |more: &str| pin("/a").replacen('{', &format!("{{{more},"), 1);
         for (version, pins, told) in [
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_written_whole_or_not_at_all() {
+    fn change_is_atomic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trust.json");
         let one = parsed(1, &[pin("/a")]).unwrap().all()[0].clone();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_change_the_file_at_once_lose_nothing() {
+    fn concurrent_changes_are_all_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = &folder.path().join("trust.json");
         std::thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use http::Method;
 
-use super::pins::Pinned;
+use super::pins::PinnedFile;
 use super::*;
 use crate::identity::process_details::{Ancestor, Script};
 use crate::identity::{IdentityError, Process};
@@ -16,7 +16,7 @@ use crate::types::target::{Scheme, Target};
 #[derive(Default)]
 struct Says(Mutex<Option<Script>>);
 
-impl Look for Says {
+impl ProcessDetails for Says {
     fn process(&self, _pid: u32) -> Result<Process, IdentityError> {
         Err(IdentityError::Gone)
     }
@@ -57,7 +57,7 @@ impl Place {
     /// Pins `program`, changed by `more`.
     fn pin(&self, program: &str, secrets: &[&str], more: impl FnOnce(&mut Pin)) {
         let mut pin = Pin {
-            program: Pinned::now(&self.at(program)).unwrap(),
+            program: PinnedFile::now(&self.at(program)).unwrap(),
             secrets: secrets.iter().map(|name| name.parse().unwrap()).collect(),
             script: None,
             cgroup: None,
@@ -72,7 +72,7 @@ impl Place {
     }
 
     fn caller(&self, program: &str) -> Caller {
-        let now = Pinned::now(&self.at(program)).unwrap();
+        let now = PinnedFile::now(&self.at(program)).unwrap();
         let (exe, sha256, cgroup) = (now.path, now.sha256, "/agents/one".into());
         let process = Arc::new(Process { exe, sha256, cgroup, ..Process::for_test() });
         Caller { process, session: "".into(), ..Caller::for_test() }
@@ -197,11 +197,11 @@ fn a_pin_with_a_script_holds_while_the_program_says_that_it_runs_that_script_unc
     let place = Place::new();
     place.pin("tool", &["A"], |pin| {
         pin.interpreter = Some("python".into());
-        pin.script = Some(Pinned::now(&place.at("script")).unwrap());
+        pin.script = Some(PinnedFile::now(&place.at("script")).unwrap());
     });
     let tool = place.caller("tool");
     let says = |name: &str| {
-        let Pinned { path, sha256, .. } = Pinned::now(&place.at(name)).unwrap();
+        let PinnedFile { path, sha256, .. } = PinnedFile::now(&place.at(name)).unwrap();
         *place.says.0.lock().unwrap() = Some(Script { path, sha256 });
     };
     assert!(place.refused(&tool, "A").unwrap().contains("its first argument names none"));
@@ -220,13 +220,13 @@ fn a_pin_with_a_script_holds_while_the_program_says_that_it_runs_that_script_unc
 #[test]
 fn a_secret_that_several_pins_name_is_told_once() {
     let place = Place::new();
-    let script = Pinned::now(&place.at("script")).unwrap();
+    let script = PinnedFile::now(&place.at("script")).unwrap();
     place.pin("tool", &["A", "C"], |_| {});
     place.pin("tool", &["A", "B"], |pin| pin.script = Some(script.clone()));
     *place.says.0.lock().unwrap() = Some(Script { path: script.path, sha256: script.sha256 });
     let tool = place.caller("tool");
     assert!(place.refused(&tool, "D").unwrap().contains("trusted for A, B, C alone"));
-    assert_eq!(place.trust().standing(&tool).why(), "its pin names A, B, C");
+    assert_eq!(place.trust().verdict(&tool).why(), "its pin names A, B, C");
 }
 
 #[test]

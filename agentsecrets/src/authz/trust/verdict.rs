@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::pins::Pin;
-use super::{Held, Known};
-use crate::identity::process_details::Look;
+use super::{Held, PinIndex};
+use crate::identity::process_details::ProcessDetails;
 use crate::identity::{Caller, Process};
 use crate::types::name::SecretName;
 
 /// Where a caller stands.
 #[derive(Debug)]
-pub enum Standing {
+pub enum TrustVerdict {
     /// These pins hold for it; at least one.
     Holds {
         /// The pins.
@@ -32,16 +32,16 @@ pub enum Standing {
     Unpinned,
 }
 
-impl Standing {
+impl TrustVerdict {
     /// Whether a pin holds.
     pub fn is_trusted(&self) -> bool {
-        matches!(self, Standing::Holds { .. })
+        matches!(self, TrustVerdict::Holds { .. })
     }
 
     /// The pins that hold.
     pub fn holding(&self) -> &[Arc<Pin>] {
         match self {
-            Standing::Holds { pins } => pins,
+            TrustVerdict::Holds { pins } => pins,
             _ => &[],
         }
     }
@@ -56,21 +56,21 @@ impl Standing {
     /// Why it stands so, in a clause.
     pub fn why(&self) -> String {
         match self {
-            Standing::Holds { .. } => match self.names() {
+            TrustVerdict::Holds { .. } => match self.names() {
                 none if none.is_empty() => {
                     "its path, its content and its bounds are as they were pinned".to_owned()
                 }
                 names => format!("its pin names {names}"),
             },
-            Standing::Altered { why } => why.clone(),
-            Standing::OutOfBounds { why } => why.join("; "),
-            Standing::Unpinned => "there is no pin for its path".to_owned(),
+            TrustVerdict::Altered { why } => why.clone(),
+            TrustVerdict::OutOfBounds { why } => why.join("; "),
+            TrustVerdict::Unpinned => "there is no pin for its path".to_owned(),
         }
     }
 }
 
 /// How `caller` stands with what is `known`.
-pub(super) fn of(known: &Known, caller: &Caller, look: Option<&dyn Look>) -> Standing {
+pub(super) fn of(known: &PinIndex, caller: &Caller, look: Option<&dyn ProcessDetails>) -> TrustVerdict {
     let process = &*caller.process;
     if let Some(path) = replaced(&process.exe)
         && known.of(Path::new(path)).is_some()
@@ -78,9 +78,9 @@ pub(super) fn of(known: &Known, caller: &Caller, look: Option<&dyn Look>) -> Sta
         let why = format!(
             "{path} was replaced or removed while it ran, and what runs is no longer what lies there: start it again"
         );
-        return Standing::Altered { why };
+        return TrustVerdict::Altered { why };
     }
-    let Some(held) = known.of(&process.exe) else { return Standing::Unpinned };
+    let Some(held) = known.of(&process.exe) else { return TrustVerdict::Unpinned };
     let (mut pins, mut altered, mut bounds) = (Vec::new(), None, Vec::new());
     for held in held {
         if let Some(why) = not_the_file(&held.pin, process) {
@@ -92,9 +92,9 @@ pub(super) fn of(known: &Known, caller: &Caller, look: Option<&dyn Look>) -> Sta
         }
     }
     match altered {
-        _ if !pins.is_empty() => Standing::Holds { pins },
-        Some(why) => Standing::Altered { why },
-        None => Standing::OutOfBounds { why: bounds },
+        _ if !pins.is_empty() => TrustVerdict::Holds { pins },
+        Some(why) => TrustVerdict::Altered { why },
+        None => TrustVerdict::OutOfBounds { why: bounds },
     }
 }
 
@@ -123,7 +123,7 @@ fn not_the_file(pin: &Pin, process: &Process) -> Option<String> {
 
 impl Held {
     /// The bound of the pin that does not hold for `caller`.
-    fn out_of_bounds(&self, caller: &Caller, look: Option<&dyn Look>) -> Option<String> {
+    fn out_of_bounds(&self, caller: &Caller, look: Option<&dyn ProcessDetails>) -> Option<String> {
         let (pin, process) = (&*self.pin, &*caller.process);
         if pin.is_unbound() {
             let what = pin.interpreter.as_deref().unwrap_or_default();

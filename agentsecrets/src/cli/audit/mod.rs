@@ -12,7 +12,7 @@ use anstream::{AutoStream, eprintln};
 use anstyle::{AnsiColor, Style};
 
 use crate::audit::query::{export, read, verify};
-use crate::audit::tail::{Follower, LOOK_EVERY};
+use crate::audit::tail::{Follower, POLL_INTERVAL};
 use crate::audit::{AuditError, Record, Status};
 use crate::cli::context::Context;
 use crate::types::failure::Failure;
@@ -141,7 +141,7 @@ enum AuditCommandError {
     Output(#[from] io::Error),
     #[error(transparent)]
     Log(#[from] AuditError),
-    #[error("{}", .0.what())]
+    #[error("{}", .0.message())]
     Command(Failure),
 }
 
@@ -172,7 +172,7 @@ fn tail(folder: &Path, filter: &Filter, last: usize, json: bool) -> Result<(), A
         let records: Vec<_> =
             follower.outcomes()?.into_iter().filter(|record| filter.matches(record)).collect();
         print(&records, json)?;
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

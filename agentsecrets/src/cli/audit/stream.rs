@@ -100,7 +100,7 @@ async fn stream(args: Args, context: &Context) -> Result<(), Failure> {
             over.cancel();
         });
     }
-    let mut ending = sys::Ending::listen().map_err(Failure::from_error)?;
+    let mut ending = sys::ShutdownListener::listen().map_err(Failure::from_error)?;
     let cancelled = stop.clone();
     tokio::spawn(async move {
         ending.asked().await;

@@ -58,6 +58,6 @@ fn envelope(answer: &CallResponse, took: Duration) -> Envelope<'_> {
         headers,
         body: String::from_utf8_lossy(&answer.body).into_owned(),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        error: answer.failure.as_ref().map(Failure::what),
+        error: answer.failure.as_ref().map(Failure::message),
     }
 }

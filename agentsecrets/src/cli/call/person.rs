@@ -6,7 +6,7 @@ use crate::call::{Injection, LocalSender};
 use crate::cli::context::Context;
 use crate::cli::mcp;
 use crate::cli::stores::open_store;
-use crate::identity::{Caller, IdentityError, who_started_us};
+use crate::identity::{Caller, IdentityError, parent_process};
 use crate::policy::PolicyWatcher;
 use crate::server::builder::PipelineBuilder;
 use crate::store::Store;
@@ -53,7 +53,7 @@ async fn caller(context: &Context) -> Result<Caller, IdentityError> {
     let forwarded = None;
     let process = Arc::new(match forwarded {
         Some(process) => process,
-        None => who_started_us().await?,
+        None => parent_process().await?,
     });
-    Ok(Caller { process, agent: None, session: "".into(), is_ours: false, standing: Default::default() })
+    Ok(Caller { process, agent: None, session: "".into(), is_ours: false, attributes: Default::default() })
 }

@@ -137,7 +137,7 @@ pub(super) fn uninstall(purge: bool) -> Result<(), Failure> {
         if User::from_name(DEFAULT_USER).ok().flatten().is_some()
             && let Err(failure) = run("userdel", &[DEFAULT_USER])
         {
-            eprintln!("the user {DEFAULT_USER} is still there: {}", failure.what());
+            eprintln!("the user {DEFAULT_USER} is still there: {}", failure.message());
         }
         eprintln!("this machine is no longer strict, and the stored secrets are removed");
     } else {

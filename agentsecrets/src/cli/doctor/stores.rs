@@ -4,10 +4,10 @@ use super::finding::Finding;
 use crate::cli::context::Context;
 use crate::config::Config;
 use crate::store;
-use crate::store::Choice;
-use crate::store::Kind;
 use crate::store::Store;
+use crate::store::StoreConfig;
 use crate::store::StoreError;
+use crate::store::StoreKind;
 use crate::store::keychain;
 use crate::sys::files;
 use crate::vault;
@@ -18,16 +18,16 @@ pub(super) fn all(context: &Context) -> Vec<Finding> {
     choices.iter().map(|choice| check_store(choice, context)).collect()
 }
 
-fn check_store(choice: &Choice, context: &Context) -> Finding {
+fn check_store(choice: &StoreConfig, context: &Context) -> Finding {
     match &choice.kind {
-        Kind::Vault => vault(context),
+        StoreKind::Vault => vault(context),
         // The keychain stays locked: a check must not prompt for a password.
-        Kind::Keychain(_) => store_finding(choice, keychain::look(), "the keychain can be reached"),
-        Kind::Mounted(_) | Kind::Command(_) => {
+        StoreKind::Keychain(_) => store_finding(choice, keychain::look(), "the keychain can be reached"),
+        StoreKind::Mounted(_) | StoreKind::Command(_) => {
             let listed = store::open(std::slice::from_ref(choice), &context.home)
                 .list(&context.project, &context.environment);
             let good = match (&choice.kind, &listed) {
-                (Kind::Mounted(folder), Ok(entries)) => {
+                (StoreKind::Mounted(folder), Ok(entries)) => {
                     format!("{} secrets are mounted at {}", entries.len(), folder.path)
                 }
                 _ => "a command provides the secrets when they are needed".to_owned(),
@@ -38,7 +38,7 @@ fn check_store(choice: &Choice, context: &Context) -> Finding {
 }
 
 /// Makes a finding of a store error, whose text has the fix after its last colon.
-fn store_finding(choice: &Choice, state: Result<(), StoreError>, good: &str) -> Finding {
+fn store_finding(choice: &StoreConfig, state: Result<(), StoreError>, good: &str) -> Finding {
     let Err(error) = state else { return Finding::good(good) };
     let text = error.to_string();
     let (what, fix) = text.rsplit_once(": ").unwrap_or((&text, "look at config.yaml's `stores`"));

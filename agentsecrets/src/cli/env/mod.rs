@@ -35,17 +35,17 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
         Ok(variables) => variables,
         Err(failure) => {
             pending
-                .finish(records::export_failed(Status::Error, failure.what()))
+                .finish(records::export_failed(Status::Error, failure.message()))
                 .context_with_exit(Exit::Ours, "this is not recorded")?;
             return Err(failure);
         }
     };
-    pending.handed_over(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
+    pending.exports(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
     pending.intent().context_with_exit(Exit::Ours, "nothing was started")?;
     let ended = start(&args, variables, signals, Some(context));
     let outcome = match &ended {
         Ok(_) => records::export_done(),
-        Err(failure) => records::export_failed(Status::Error, failure.what()),
+        Err(failure) => records::export_failed(Status::Error, failure.message()),
     };
     if let Err(error) = pending.finish(outcome) {
         anstream::eprintln!("agentsecrets: {error}");

@@ -120,7 +120,7 @@ impl Selection<'_> {
         let vocabulary = Placeholders::new(self.available.iter().cloned());
         let variable = |(name, text): (SecretName, Zeroizing<String>)| {
             let (value, parts, secrets) = self.fill(&text, &vocabulary).map_err(|(secret, failure)| {
-                let what = format!("{shown}, variable {name}: {}", failure.what());
+                let what = format!("{shown}, variable {name}: {}", failure.message());
                 let failure = Failure::new(failure.exit(), what);
                 failure.hint(format!("to store it, run: agentsecrets secrets set {secret}"))
             })?;

@@ -11,12 +11,12 @@ use std::time::Duration;
 use crate::call::{CallResponse, LocalSender, Sender};
 use crate::cli::context::Context;
 use crate::cli::stores::{open_store, store_choices};
-use crate::identity::look_closer;
+use crate::identity::process_details;
 use crate::launch::is_inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Policy, PolicyWatcher};
 use crate::server::builder::PipelineBuilder;
-use crate::store::Kind;
+use crate::store::StoreKind;
 use crate::sys;
 use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::AgentName;
@@ -148,7 +148,7 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
                 &context.home,
                 scope,
                 &context.scope.restriction,
-                look_closer(),
+                process_details(),
                 || Ok(()),
             )?)
         }
@@ -172,7 +172,7 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
 fn require_unattended_vault(context: &Context) -> Result<(), Failure> {
     let path = context.home.vault();
     let has_vault =
-        store_choices(context)?.iter().any(|choice| choice.kind == Kind::Vault) && vault::exists(&path);
+        store_choices(context)?.iter().any(|choice| choice.kind == StoreKind::Vault) && vault::exists(&path);
     if !has_vault || vault::unlock_from_environment().is_some() {
         return Ok(());
     }
@@ -191,7 +191,7 @@ fn bridge(what: BridgeMethod, context: &Context) -> ExitCode {
         BridgeMethod::Status => Ok((bridge::status(&context.environment), ExitCode::SUCCESS)),
     };
     let (answer, code) = answered
-        .unwrap_or_else(|failure| (bridge::failure(failure.what()), ExitCode::from(failure.exit() as u8)));
+        .unwrap_or_else(|failure| (bridge::failure(failure.message()), ExitCode::from(failure.exit() as u8)));
     match writeln!(io::stdout(), "{answer}") {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
@@ -232,7 +232,7 @@ fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
         sender.send(request, &injections, MAX_RESPONSE_BYTES).await
     })?;
     match &answer.failure {
-        Some(failure) => Ok((bridge::failure(failure.what()), ExitCode::from(failure.exit() as u8))),
+        Some(failure) => Ok((bridge::failure(failure.message()), ExitCode::from(failure.exit() as u8))),
         None if answer.is_truncated => {
             let what = format!("the response is larger than {} MiB", MAX_RESPONSE_BYTES >> 20);
             Err(Failure::new(Exit::Failure, what))

@@ -196,7 +196,7 @@ mod tests {
 
     fn parsed(text: &str) -> Result<ProjectFile, String> {
         let parsed = ProjectFile::parse(text, Path::new("/repo/.agentsecrets/project.json"));
-        parsed.map_err(|failure| format!("{} {}", failure.what(), failure.advice().unwrap_or_default()))
+        parsed.map_err(|failure| format!("{} {}", failure.message(), failure.advice().unwrap_or_default()))
     }
 
     #[test]
@@ -245,11 +245,11 @@ mod tests {
         let found = || ProjectFile::find(&deep).map(|file| file.unwrap().project.unwrap().to_string());
         assert_eq!(found().unwrap(), "inner");
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(found().unwrap_err().what().contains("chmod o-w"));
+        assert!(found().unwrap_err().message().contains("chmod o-w"));
         fs::remove_file(&inner).unwrap();
         assert_eq!(found().unwrap(), "outer");
         symlink("/etc/passwd", &inner).unwrap();
-        assert!(found().unwrap_err().what().contains("no regular file"));
+        assert!(found().unwrap_err().message().contains("no regular file"));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) fn import(args: &Args, context: &Context) -> Result<ExitCode, Failure
     let stores = open_store_to_write(context)?;
     let names: Vec<SecretName> = values.iter().map(|(key, _)| key.name.clone()).collect();
     records::record_act(context, "secrets import", None, &names, vec![path.to_string()])?;
-    let store = stores.put_all(values)?;
+    let store = stores.set_all_in_first(values)?;
     eprintln!("stored {count} secrets in {}/{} ({store})", context.project, context.environment);
     if args.remove || confirm_removal(file)? {
         remove(file, &text)?;

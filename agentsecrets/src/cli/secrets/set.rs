@@ -11,7 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::output::warn;
 use crate::cli::records;
 use crate::cli::stores::open_store_to_write;
-use crate::store::{Entry, LARGEST_VALUE, Store, Stores};
+use crate::store::{ChainedStore, Entry, MAX_VALUE_SIZE, Store};
 use crate::sys::files;
 use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::SecretName;
@@ -107,7 +107,7 @@ pub(super) fn set(mut args: Args, context: &Context) -> Result<ExitCode, Failure
     let placeholder = args.placeholder.or(before.and_then(|entry| entry.placeholder));
     let key = context.secret_key(&name);
     records::record_act(context, "secrets set", None, std::slice::from_ref(&name), Vec::new())?;
-    let store = stores.put(&key, value, placeholder.as_deref())?;
+    let store = stores.set_in_first(&key, value, placeholder.as_deref())?;
     let done = if replaced { "replaced" } else { "stored" };
     eprintln!("{done} {name} in {}/{} ({store})", context.project, context.environment);
     warn_if_shadowed(&stores, &name, store, context);
@@ -115,7 +115,7 @@ pub(super) fn set(mut args: Args, context: &Context) -> Result<ExitCode, Failure
 }
 
 /// Warns if an earlier store holds the name too, since that store is used first.
-pub(super) fn warn_if_shadowed(stores: &Stores, name: &SecretName, store: &str, context: &Context) {
+pub(super) fn warn_if_shadowed(stores: &ChainedStore, name: &SecretName, store: &str, context: &Context) {
     if let Ok(Some(other)) = stores.answering(&context.secret_key(name))
         && other != store
     {
@@ -138,12 +138,12 @@ fn read_file(path: &Path) -> Result<Secret, Failure> {
 /// Reads a value, without one final newline.
 fn read_value(from: impl Read, source: &str) -> Result<Secret, Failure> {
     // Allocated in full, so that growing leaves no copies in memory.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_VALUE + 4));
-    from.take(LARGEST_VALUE as u64 + 3)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_VALUE_SIZE + 4));
+    from.take(MAX_VALUE_SIZE as u64 + 3)
         .read_to_end(&mut bytes)
         .context(format!("{source} cannot be read"))?;
     let value = bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(&bytes);
-    if value.len() > LARGEST_VALUE {
+    if value.len() > MAX_VALUE_SIZE {
         return Err(Failure::new(Exit::Usage, format!("the value from {source} is larger than 1 MiB")));
     }
     Ok(Secret::new(value.to_vec()))
@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn value_over_1_mib_is_refused() {
-        assert_eq!(value(&vec![b'x'; LARGEST_VALUE]).len(), LARGEST_VALUE);
-        let larger = read_value(&*vec![b'x'; LARGEST_VALUE + 1], "standard input");
+        assert_eq!(value(&vec![b'x'; MAX_VALUE_SIZE]).len(), MAX_VALUE_SIZE);
+        let larger = read_value(&*vec![b'x'; MAX_VALUE_SIZE + 1], "standard input");
         assert_eq!(larger.err().unwrap().exit(), Exit::Usage);
     }
 

@@ -14,7 +14,7 @@ use super::EbpfError;
 use crate::sys;
 
 /// The records of one attachment. May be opened by a process that could not have attached.
-pub struct Flows {
+pub struct FlowMap {
     map: Mutex<HashMap<MapData, Key, Value>>,
 }
 
@@ -31,7 +31,7 @@ unsafe impl aya::Pod for Key {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Value {}
 
-impl Flows {
+impl FlowMap {
     /// Opens the records that `attach` pinned.
     ///
     /// # Errors

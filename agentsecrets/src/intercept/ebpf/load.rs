@@ -58,7 +58,7 @@ pub struct Ports {
 
 /// What the programs must know where our own processes are hooked as the agents are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Beside {
+pub struct SecondAttachment {
     /// The id of our cgroup, directly below the hooked one.
     pub ours: u64,
     /// Device and inode of the pid namespace in which agents' processes can be looked at, if there is one.
@@ -86,19 +86,19 @@ impl Attachment {
 /// # Errors
 /// What is missing or refused; nothing is attached then.
 pub fn attach(cgroup: &Path, pins: &Path, ports: Ports, inbound: &[u16]) -> Result<Attachment, EbpfError> {
-    attach_beside(cgroup, pins, ports, inbound, None)
+    attach_second(cgroup, pins, ports, inbound, None)
 }
 
 /// As [`attach`], with our own processes among those that are hooked.
 ///
 /// # Errors
 /// As for [`attach`].
-pub fn attach_beside(
+pub fn attach_second(
     cgroup: &Path,
     pins: &Path,
     ports: Ports,
     inbound: &[u16],
-    beside: Option<Beside>,
+    beside: Option<SecondAttachment>,
 ) -> Result<Attachment, EbpfError> {
     if !is_cgroup2(cgroup) {
         return Err(EbpfError::NoCgroup2 { path: cgroup.to_path_buf() });
@@ -107,7 +107,7 @@ pub fn attach_beside(
     let settings =
         Settings { ports, level: level_below(cgroup), hooked: 0, beside: beside.is_some(), processes };
     let ebpf = load(settings)?;
-    let unfinished = Unfinished::make(pins)?;
+    let unfinished = PartialAttachment::make(pins)?;
     pin_maps(&ebpf, pins)?;
     allow_inbound(pins, inbound)?;
     if let Some(beside) = beside {
@@ -161,16 +161,16 @@ pub(super) fn allow_inbound_of(pins: &Path, cgroup: u64, ports: &[u16]) -> Resul
     let path = pins.join(INBOUND);
     let failed = |error| failed(format!("opening ports through {}", path.display()), error);
     let keys: Vec<_> =
-        ports.iter().map(|&port| Door(Inbound { cgroup, port, ..Inbound::default() })).collect();
+        ports.iter().map(|&port| InboundPorts(Inbound { cgroup, port, ..Inbound::default() })).collect();
     make_it(&path, &keys, |door| door.0.cgroup == cgroup).map_err(failed)
 }
 
 #[derive(Clone, Copy, PartialEq)]
 #[repr(transparent)]
-struct Door(Inbound);
+struct InboundPorts(Inbound);
 
 // SAFETY: integers without hidden bytes, as a test in their crate shows; every bit pattern is one.
-unsafe impl aya::Pod for Door {}
+unsafe impl aya::Pod for InboundPorts {}
 
 /// Lets the sockets of our own cgroup alone, and of no other.
 ///
@@ -297,11 +297,11 @@ fn load_with(settings: Settings, egress_netns: u32) -> Result<Ebpf, EbpfError> {
 }
 
 /// Pins that are taken back unless the attachment is finished.
-pub(super) struct Unfinished {
+pub(super) struct PartialAttachment {
     pins: Option<PathBuf>,
 }
 
-impl Unfinished {
+impl PartialAttachment {
     pub(super) fn make(pins: &Path) -> Result<Self, EbpfError> {
         let made = |source| EbpfError::Pin { path: pins.to_path_buf(), source };
         let above = pins.parent().unwrap_or(pins);
@@ -318,7 +318,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for PartialAttachment {
     fn drop(&mut self) {
         if let Some(pins) = &self.pins {
             let _ = detach(pins);

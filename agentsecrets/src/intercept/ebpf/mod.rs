@@ -17,11 +17,11 @@ use std::path::PathBuf;
 
 pub use agentsecrets_ebpf::{Flow, Origin, SELF_TEST};
 
-pub use flows::{Flows, original};
-pub use load::{Attachment, Beside, Ports, allow_inbound, attach, attach_beside, detach};
-pub use pins::{Keep, Kept, collect};
+pub use flows::{FlowMap, original};
+pub use load::{Attachment, Ports, SecondAttachment, allow_inbound, attach, attach_second, detach};
+pub use pins::{PinFolder, PinnedHooks, collect};
 pub use probe::{cgroup2_mount, is_bpffs, mount_bpffs, probe};
-pub use shared::{Hooks, Shared};
+pub use shared::{Hooks, SharedPrograms};
 
 /// The programs, built by `cargo xtask ebpf` from `agentsecrets-ebpf/src`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../agentsecrets-ebpf/agentsecrets-ebpf.o");

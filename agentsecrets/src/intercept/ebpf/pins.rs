@@ -11,32 +11,32 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::types::hex::hex;
 
-use super::load::{Beside, EGRESS, PROGRAMS, Ports, attach_beside, detach, let_pass, level_below};
+use super::load::{EGRESS, PROGRAMS, Ports, SecondAttachment, attach_second, detach, let_pass, level_below};
 use super::{EbpfError, OBJECT, link};
 
 /// The hooks of one cgroup, over the lives of the processes that serve it. Its folder holds one folder of
 /// pins for each time that programs were attached.
 #[derive(Debug)]
-pub struct Keep {
+pub struct PinFolder {
     folder: PathBuf,
     cgroup: PathBuf,
     /// What the programs are and were told, but for their ports.
     kind: String,
-    beside: Beside,
+    beside: SecondAttachment,
 }
 
 /// Hooks that are in force and can be served.
 #[derive(Debug)]
-pub struct Kept {
+pub struct PinnedHooks {
     /// The folder of their pins.
     pub pins: PathBuf,
     /// The doors that they lead to.
     pub ports: Ports,
 }
 
-impl Keep {
+impl PinFolder {
     /// Those of `cgroup`, whose pins are in `folder`, where we are `beside` the agents.
-    pub fn new(folder: PathBuf, cgroup: PathBuf, beside: Beside) -> Self {
+    pub fn new(folder: PathBuf, cgroup: PathBuf, beside: SecondAttachment) -> Self {
         let told = format!("{} {:?}", level_below(&cgroup), beside.processes);
         let digest = digest(&SHA256, &[OBJECT, told.as_bytes()].concat());
         let kind = hex(digest.as_ref().get(..8).unwrap_or_default());
@@ -44,10 +44,10 @@ impl Keep {
     }
 
     /// What an earlier process left and this one can serve, if there is such.
-    pub fn find(&self) -> Option<Kept> {
+    pub fn find(&self) -> Option<PinnedHooks> {
         let kept = self.all().into_iter().filter_map(|pins| {
             let ports = self.ports(&pins)?;
-            Some(Kept { pins, ports })
+            Some(PinnedHooks { pins, ports })
         });
         kept.rev().find(|kept| self.holds(&kept.pins))
     }
@@ -56,7 +56,7 @@ impl Keep {
     ///
     /// # Errors
     /// When the pins cannot be used.
-    pub fn take_up(&self, kept: &Kept) -> Result<(), EbpfError> {
+    pub fn take_up(&self, kept: &PinnedHooks) -> Result<(), EbpfError> {
         let_pass(&kept.pins, self.beside.ours)?;
         self.remove_all_but(&kept.pins)
     }
@@ -65,12 +65,12 @@ impl Keep {
     ///
     /// # Errors
     /// As for [`attach_beside`]. What was there before is still in force then.
-    pub fn renew(&self, ports: Ports) -> Result<Kept, EbpfError> {
+    pub fn renew(&self, ports: Ports) -> Result<PinnedHooks, EbpfError> {
         let next = self.all().iter().filter_map(|pins| number(pins)).max().map_or(0, |last| last + 1);
         let pins = self.folder.join(format!("{next}-{}-{}-{}", self.kind, ports.listener, ports.dns));
-        let _attachment = attach_beside(&self.cgroup, &pins, ports, &[], Some(self.beside))?;
+        let _attachment = attach_second(&self.cgroup, &pins, ports, &[], Some(self.beside))?;
         self.remove_all_but(&pins)?;
-        Ok(Kept { pins, ports })
+        Ok(PinnedHooks { pins, ports })
     }
 
     fn remove_all_but(&self, pins: &Path) -> Result<(), EbpfError> {

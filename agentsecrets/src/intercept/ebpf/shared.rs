@@ -12,10 +12,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use crate::types::hex::hex;
 
 use super::load::{
-    MAPS, PROGRAMS, Ports, Settings, Unfinished, absent_is_fine, allow_inbound_of, detach, fd, hook,
+    MAPS, PROGRAMS, PartialAttachment, Ports, Settings, absent_is_fine, allow_inbound_of, detach, fd, hook,
     level_below, load, pin_maps,
 };
-use super::{EbpfError, Flows, OBJECT, link};
+use super::{EbpfError, FlowMap, OBJECT, link};
 use crate::intercept::ebpf::pins::hold;
 
 /// The folder of the programs, in that of all pins.
@@ -26,7 +26,7 @@ const HOOKED_FOLDER: &str = "hooked";
 const MARK: &str = "kept";
 
 /// One set of programs, in force or ready to be.
-pub struct Shared {
+pub struct SharedPrograms {
     folder: PathBuf,
     hooked: PathBuf,
     /// What the programs are and were told.
@@ -42,7 +42,7 @@ pub struct Hooks {
     pub id: u64,
 }
 
-impl Shared {
+impl SharedPrograms {
     /// Takes up the programs that an earlier process left in `pins`, or loads them: they lead to `ports`, hook
     /// cgroups one or two levels below `above`, and tell of processes in the pid namespace `processes`.
     ///
@@ -84,8 +84,8 @@ impl Shared {
     ///
     /// # Errors
     /// When they cannot be opened.
-    pub fn flows(&self) -> Result<Flows, EbpfError> {
-        Flows::open(&self.folder)
+    pub fn flows(&self) -> Result<FlowMap, EbpfError> {
+        FlowMap::open(&self.folder)
     }
 
     /// Hooks `cgroup`, which is known by `name`, if these programs do not yet; hooks of others go once these are
@@ -101,7 +101,7 @@ impl Shared {
             make(&folder)?;
             // Of a cgroup that is gone, by the same name.
             detach(&pins)?;
-            let unfinished = Unfinished::make(&pins)?;
+            let unfinished = PartialAttachment::make(&pins)?;
             let programs: Vec<_> = self.programs.iter().map(AsFd::as_fd).collect();
             hook(cgroup, &pins, &programs)?;
             let _attachment = unfinished.finish();
@@ -171,7 +171,7 @@ fn pinned(folder: &Path) -> Option<Vec<OwnedFd>> {
 
 fn fresh(settings: Settings, folder: &Path) -> Result<Vec<OwnedFd>, EbpfError> {
     let ebpf = load(settings)?;
-    let unfinished = Unfinished::make(folder)?;
+    let unfinished = PartialAttachment::make(folder)?;
     pin_maps(&ebpf, folder)?;
     let mut programs = Vec::with_capacity(PROGRAMS.len());
     for (name, _) in PROGRAMS {

@@ -24,12 +24,12 @@ use tokio::time::MissedTickBehavior;
 use super::interceptor::InterceptorProcess;
 use super::sidecar::{ServiceError, pid_namespace, state_owner, step};
 use super::sockets::ListenerSockets;
-use crate::intercept::ebpf::{self, EbpfError, Shared};
+use crate::intercept::ebpf::{self, EbpfError, SharedPrograms};
 use crate::launch::audit_export::{AuditExporter, POLL_INTERVAL};
 use crate::policy::project_restriction::ProjectRestriction;
 use crate::privsep::Channel;
 use crate::server::launch_config::{ContainerConfig, LaunchConfig, POD_LIMITS};
-use crate::sys::Ending;
+use crate::sys::ShutdownListener;
 use crate::sys::home::Home;
 use crate::types::name::{Environment, Project};
 
@@ -95,7 +95,7 @@ pub(crate) fn serve(
     let processes = pid_namespace().map_err(step("find our pid namespace"))?;
     // Apart from those of sidecars, which remove unknown pins in their folder.
     let pins = config.pins.join("node");
-    let shared = Shared::open(&pins, &kubepods, POD_PORTS, Some(processes))?;
+    let shared = SharedPrograms::open(&pins, &kubepods, POD_PORTS, Some(processes))?;
     let (launcher_end, interceptor_end) =
         Channel::pair(POD_LIMITS).map_err(step("speak with the interceptor"))?;
     let interceptor_end = OwnedFd::from(interceptor_end.into_socket());
@@ -125,7 +125,7 @@ async fn run_event_loop(
     user: (u32, u32),
     client: impl AsyncFnOnce() -> Result<kube::Client, kube::Error>,
 ) -> Result<(), ServiceError> {
-    let mut ending = Ending::listen().map_err(step("wait for signals"))?;
+    let mut ending = ShutdownListener::listen().map_err(step("wait for signals"))?;
     let client = client().await.map_err(|error| step("find the API server")(io::Error::other(error)))?;
     let selection = PodSelector::new(config.label.clone(), config.namespaces.clone(), user.0);
     eprintln!("agentsecrets: pods of {} with {selection} go through here", config.name);
@@ -173,7 +173,7 @@ fn find_kubepods(cgroups: &Path, named: Option<&str>) -> Result<PathBuf, Service
 
 fn launch_config(
     config: &NodeConfig,
-    shared: &Shared,
+    shared: &SharedPrograms,
     kubepods: &Path,
     pods: &OwnedFd,
     (uid, gid): (u32, u32),

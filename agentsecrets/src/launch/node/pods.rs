@@ -13,7 +13,7 @@ use super::super::java;
 use super::super::sidecar::{ServiceError, step, write_public_file};
 use super::cluster::{ClusterEvent, PodState};
 use super::network::{NodeNetwork, POD_PORTS, is_populated};
-use crate::intercept::ebpf::{Flows, Hooks, Shared};
+use crate::intercept::ebpf::{FlowMap, Hooks, SharedPrograms};
 use crate::launch::node::cgroup_watch::{CgroupChange, CgroupWatch};
 use crate::launch::node::messages::PodChannel;
 use crate::server::launch_config::{PodInbound, PodMessage};
@@ -27,8 +27,8 @@ pub(super) struct Pods {
     pub(super) tree: CgroupWatch,
     pub(super) channel: PodChannel,
     cgroups: PathBuf,
-    shared: Shared,
-    flows: Flows,
+    shared: SharedPrograms,
+    flows: FlowMap,
     networks: NodeNetwork,
     certificates: CertificatePublisher,
     pub(super) entries: HashMap<String, PodEntry>,
@@ -75,7 +75,7 @@ impl Pods {
     /// Adopts the hooks that an earlier process left in force.
     pub(super) fn new(
         cgroups: PathBuf,
-        shared: Shared,
+        shared: SharedPrograms,
         networks: NodeNetwork,
         channel: PodChannel,
         certificates: CertificatePublisher,

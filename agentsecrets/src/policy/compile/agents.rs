@@ -14,7 +14,7 @@ use super::schema::{self, Text};
 use super::units;
 use super::upstream_options::parse_port;
 use crate::identity::container::is_id;
-use crate::identity::image::Wanted;
+use crate::identity::image::ImagePattern;
 use crate::policy::caller_matcher::CallerMatcher;
 use crate::policy::exe_pattern;
 use crate::policy::glob::parse_glob;
@@ -208,7 +208,7 @@ fn parse_container(text: &str) -> Result<String, String> {
     ))
 }
 
-fn parse_image(text: &str) -> Result<Wanted, String> {
+fn parse_image(text: &str) -> Result<ImagePattern, String> {
     text.parse().map_err(|why| format!("image '{}' {why}", excerpt(text)))
 }
 

@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Caller;
-    use crate::identity::pod::{Known, Pod};
+    use crate::identity::pod::{CurrentPod, Pod};
     use crate::policy::rules::Policy;
 
     fn pod() -> Pod {
@@ -135,8 +135,8 @@ mod tests {
         for (policy, facts, _) in &policies {
             assert!(policy.agent_for(&caller).is_err(), "{facts}: no known pod");
         }
-        let known = Arc::new(Known::new(pod()));
-        caller.standing.pod = Some(known.clone());
+        let known = Arc::new(CurrentPod::new(pod()));
+        caller.attributes.pod = Some(known.clone());
         for (policy, facts, holds) in &policies {
             assert_eq!(policy.agent_for(&caller).is_ok(), *holds, "{facts}");
             assert_eq!(policy.agents_for_pod(&pod()).count(), usize::from(*holds), "{facts}");

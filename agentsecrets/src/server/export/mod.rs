@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::tail::{Bookmark, Follower, LOOK_EVERY};
+use crate::audit::tail::{Bookmark, Follower, POLL_INTERVAL};
 use crate::audit::{AuditError, Record};
 use crate::sys::files;
 
@@ -94,7 +94,7 @@ impl AuditStream {
                     continue;
                 }
             };
-            pause = if records.is_empty() { LOOK_EVERY } else { Duration::ZERO };
+            pause = if records.is_empty() { POLL_INTERVAL } else { Duration::ZERO };
             if records.is_empty() {
                 continue;
             }

@@ -10,8 +10,8 @@ use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::identity::container_engine::Engine;
-use crate::identity::inspector::Witness;
-use crate::identity::spiffe_workload_api::Workload;
+use crate::identity::inspector::ProcessInspector;
+use crate::identity::spiffe_workload_api::WorkloadApi;
 use crate::server::sandbox::landlock;
 use crate::server::sandbox::seccomp;
 use crate::sys::capabilities;
@@ -25,16 +25,16 @@ const FOREIGN_HOME_CAPABILITIES: &[Capability] =
     &[Capability::CAP_CHOWN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
 
 /// Starts the process inspector as `uid` and `gid`. Call it with a single thread, while privileged.
-pub(crate) fn start_inspector(uid: u32, gid: u32) -> io::Result<Witness> {
-    Witness::start(|| {
+pub(crate) fn start_inspector(uid: u32, gid: u32) -> io::Result<ProcessInspector> {
+    ProcessInspector::start(|| {
         become_user(uid, gid, &[INSPECTOR_CAPABILITY])?;
         seccomp::allow_inspecting()
     })
 }
 
 /// Starts the process inspector as the current user, for programs of that user.
-pub(crate) fn start_own_inspector() -> io::Result<Witness> {
-    Witness::start(|| {
+pub(crate) fn start_own_inspector() -> io::Result<ProcessInspector> {
+    ProcessInspector::start(|| {
         capabilities::keep_only(&[INSPECTOR_CAPABILITY])?;
         seccomp::allow_inspecting()
     })
@@ -60,8 +60,8 @@ pub(crate) fn start_engine_client(socket: &Path, uid: u32, gid: u32) -> io::Resu
 
 /// Starts the helper that queries the SPIFFE Workload API at `socket`, as `uid` and `gid`. The API need not
 /// be up yet. Call it with a single thread, while privileged.
-pub(crate) fn start_workload_client(socket: &Path, uid: u32, gid: u32) -> io::Result<Workload> {
-    Workload::start(socket.to_path_buf(), || {
+pub(crate) fn start_workload_client(socket: &Path, uid: u32, gid: u32) -> io::Result<WorkloadApi> {
+    WorkloadApi::start(socket.to_path_buf(), || {
         become_user(uid, gid, &[])?;
         landlock::deny_all()?;
         seccomp::allow_local_watcher()

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::identity::process_details::Look;
-use crate::identity::socket::Neighbours;
+use crate::identity::process_details::ProcessDetails;
+use crate::identity::socket::LocalPeers;
 use crate::sys::home::Home;
 #[cfg(target_os = "linux")]
 use crate::types::failure::{ErrorContext, Failure};
 
 pub(crate) struct ProxySandbox {
     #[cfg(target_os = "linux")]
-    inspector: Arc<crate::identity::inspector::Witness>,
+    inspector: Arc<crate::identity::inspector::ProcessInspector>,
 }
 
 #[cfg(target_os = "linux")]
@@ -23,7 +23,7 @@ impl ProxySandbox {
         Ok(Self { inspector: Arc::new(inspector) })
     }
 
-    pub(crate) fn process_details(&self) -> Option<Arc<dyn Look>> {
+    pub(crate) fn process_details(&self) -> Option<Arc<dyn ProcessDetails>> {
         Some(self.inspector.clone())
     }
 
@@ -35,9 +35,9 @@ impl ProxySandbox {
     }
 
     /// Restricts system calls, and returns the source of callers' identities.
-    pub(crate) fn restrict_system_calls(self) -> Result<Neighbours, Failure> {
+    pub(crate) fn restrict_system_calls(self) -> Result<LocalPeers, Failure> {
         crate::server::sandbox::seccomp::allow_serving(false).context("cannot restrict system calls")?;
-        Neighbours::seen_by(self.inspector).context("cannot look at our own program")
+        LocalPeers::seen_by(self.inspector).context("cannot look at our own program")
     }
 }
 
@@ -47,15 +47,15 @@ impl ProxySandbox {
         Ok(Self {})
     }
 
-    pub(crate) fn process_details(&self) -> Option<Arc<dyn Look>> {
-        crate::identity::look_closer()
+    pub(crate) fn process_details(&self) -> Option<Arc<dyn ProcessDetails>> {
+        crate::identity::process_details()
     }
 
     pub(crate) fn confine(&self, _home: &Home) -> Result<(), Failure> {
         Ok(())
     }
 
-    pub(crate) fn restrict_system_calls(self) -> Result<Neighbours, Failure> {
-        Ok(Neighbours::of_this_system())
+    pub(crate) fn restrict_system_calls(self) -> Result<LocalPeers, Failure> {
+        Ok(LocalPeers::of_this_system())
     }
 }

@@ -28,7 +28,7 @@ use crate::launch::terminal::{StdioTerminals, TerminalRelay};
 use crate::operator::invocation::Invocation;
 use crate::operator::session_worker::FORWARDED_SIGNALS;
 use crate::redact::mask::{Mask, Values};
-use crate::sys::process::{self, Person};
+use crate::sys::process::{self, ProcessUser};
 use crate::types::failure::{ErrorContext, Exit, Failure};
 
 /// After the command has ended, output of its remaining children is copied until a pause of this length.
@@ -68,7 +68,7 @@ impl Signals {
         self,
         mut command: Command,
         masked: Option<Arc<Values>>,
-        person: Option<Person>,
+        person: Option<ProcessUser>,
     ) -> Result<u8, Failure> {
         let failed =
             |error: io::Error| Failure::new(Exit::Ours, format!("cannot look after the command: {error}"));
@@ -76,7 +76,7 @@ impl Signals {
         let terminal = masked.as_ref().map_or(Ok(None), |masked| masked.redirect(&mut command));
         let (terminal, child_side) =
             terminal.map_err(failed)?.map(|pair| (pair.our_side, pair.child_side)).unzip();
-        process::bring_up(&mut command, self.blocked_before, child_side, person);
+        process::prepare_child(&mut command, self.blocked_before, child_side, person);
         let spawned = command.spawn().map_err(|error| spawn_failure(command.get_program(), &error));
         // Closes our copy of the child's side of the terminal.
         drop(command);
@@ -286,13 +286,13 @@ fn copy_masked(mut from: impl Read + AsFd, mut to: impl Write, mut mask: Mask, e
 pub(in crate::cli::env) fn run_as_caller(
     command: &mut Command,
     asked: Option<&Context>,
-) -> Result<Option<Person>, Failure> {
+) -> Result<Option<ProcessUser>, Failure> {
     let invocation = asked.and_then(|context| context.invocation.as_ref());
     invocation.map(|invocation| run_as_person(command, invocation)).transpose()
 }
 
 /// Makes `command` run as the person of `invocation`, with that person's environment.
-fn run_as_person(command: &mut Command, invocation: &Invocation) -> Result<Person, Failure> {
+fn run_as_person(command: &mut Command, invocation: &Invocation) -> Result<ProcessUser, Failure> {
     let sound = |text: &OsString| !text.as_encoded_bytes().contains(&0);
     let variables = invocation.environment.iter().filter(|(name, value)| {
         sound(name) && sound(value) && !name.is_empty() && !name.as_encoded_bytes().contains(&b'=')
@@ -303,5 +303,5 @@ fn run_as_person(command: &mut Command, invocation: &Invocation) -> Result<Perso
         .map_err(std::io::Error::from)
         .and_then(|name| Ok(nix::unistd::getgrouplist(&name, person.gid)?));
     let groups = groups.context_with_exit(Exit::Ours, "cannot read the person's groups")?;
-    Ok(Person { uid: person.uid, gid: person.gid, groups })
+    Ok(ProcessUser { uid: person.uid, gid: person.gid, groups })
 }
