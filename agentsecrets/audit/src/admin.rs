@@ -1,4 +1,4 @@
-//! What people do to us, and what is found out of a caller while its request is under way.
+//! Records of administrative acts, and facts about a caller that become known during its request.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{AuditError, IdentityLevel, Opening, Outcome, Status};
 use agentsecrets_types::name::{AgentName, Environment, SecretName};
 use agentsecrets_types::process_facts::ProcessFacts;
 
-/// What a person did, or was kept from doing.
+/// An administrative act, done or refused.
 #[derive(Debug)]
 pub struct AdminAct<'a> {
     /// The environment that was meant.
@@ -25,7 +25,7 @@ pub struct AdminAct<'a> {
     pub status: Status,
     /// Why not.
     pub reason: Option<String>,
-    /// What else is worth knowing.
+    /// Notes without values.
     pub notes: Vec<String>,
 }
 

@@ -11,7 +11,7 @@ use super::chain::{ChainKey, FIRST};
 use super::{AuditError, Files, at};
 use agentsecrets_sys::files;
 
-/// How long the log is known to be, in bytes, and the hash of the line that ends there.
+/// The proven length of the log, in bytes, and the hash of the line that ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Anchor {
     pub(super) length: u64,

@@ -1,5 +1,5 @@
-//! What makes a line of the log true: a keyed hash over its bytes, and the hash of the line before.
-//! Bytes are compared, not meanings, so that no byte of the log can be changed unseen.
+//! The hash chain: each line has a keyed hash over its bytes and the hash of the line before. Bytes are
+//! compared, not meanings, so that no byte of the log can be changed unseen.
 
 use std::fs::{self, File};
 use std::io::Read;

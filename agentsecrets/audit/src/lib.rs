@@ -45,9 +45,9 @@ pub enum AuditError {
     /// A file could not be read or written.
     #[error("the audit log cannot be used: {path}: {source}", path = .path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A line is not what was written, or not where it was written.
@@ -55,7 +55,7 @@ pub enum AuditError {
     Line {
         /// The line, counted from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The fault.
         what: &'static str,
     },
     /// Every line is sound, but lines, anchor or key are missing.

@@ -26,7 +26,6 @@ use agentsecrets_types::name::{AgentName, SecretName};
 const ANCHOR_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest line that is looked for at the log's end, in bytes.
 const MAX_LINE_LEN: u64 = 256 * 1024;
-/// How many notes a record has.
 const MAX_NOTES: usize = 32;
 
 /// An open log. The anchor is brought up to date when the last owner drops it.
@@ -47,7 +46,7 @@ struct Shared {
     unwritten: RetryQueue,
 }
 
-/// Where the log ends, as of our last look.
+/// The end of the log when it was last read.
 struct Tail {
     log: File,
     end: Anchor,
@@ -154,7 +153,7 @@ impl Pending {
         self.record.agent_id = Some(agent.to_string());
     }
 
-    /// What is asked of whom: the method, the URL as `target_url` makes it, the host.
+    /// Sets the method, the URL (see `target_url`) and the host.
     pub fn request(&mut self, method: &str, target_url: String, domain: String) {
         self.record.method = method.into();
         self.record.target_url = target_url;

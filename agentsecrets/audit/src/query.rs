@@ -17,7 +17,7 @@ use agentsecrets_sys as sys;
 /// The reason given for an intent that no outcome followed.
 const NO_OUTCOME: &str = "no outcome was written: the process ended";
 
-/// What the log holds, and whether it can be believed.
+/// The records of a log, and its first fault.
 #[derive(Debug)]
 pub struct Contents {
     /// One record a request (and a person's act), oldest first.

@@ -1,5 +1,5 @@
-//! What a record says. Its fields and their order are part of the interface, and none of them can
-//! hold a secret's value: a URL is kept without what stands behind its question mark's equal signs.
+//! The audit record. Its fields and their order are part of the interface. No field can hold a secret's
+//! value: a URL is recorded without the values of its query.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Record {
     pub environment: String,
     /// The agent entry.
     pub agent_id: Option<String>,
-    /// How the caller is known.
+    /// The proof of the caller's identity.
     pub identity_level: IdentityLevel,
     /// The names of the secrets spent, or asked for.
     pub secret_keys: Vec<String>,
@@ -38,27 +38,27 @@ pub struct Record {
     pub target_url: String,
     /// The host.
     pub domain: String,
-    /// How secrets went in, such as `bearer`.
+    /// The injection styles, such as `bearer`.
     pub auth_styles: Vec<String>,
     /// The status that the agent was answered with.
     pub status_code: Option<u16>,
-    /// How it ended.
+    /// The outcome.
     pub status: Status,
     /// Why, where it did not end well.
     pub reason: Option<String>,
     /// Whether a secret was taken out of the answer.
     pub redacted: bool,
-    /// How long it took.
+    /// The duration in milliseconds.
     pub duration_ms: Option<u64>,
     /// The agent token used.
     pub token_id: Option<String>,
     /// The session.
     pub session_id: Option<String>,
-    /// Who asked, as the kernel says.
+    /// The calling process, as the kernel proves it.
     pub process: Option<ProcessFacts>,
     /// The rule that decided.
     pub rule: Option<String>,
-    /// What else is worth knowing, such as placeholders that were quoted and left as they were.
+    /// Notes, such as placeholders that were quoted and left unchanged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// The hash of the line before.
@@ -69,7 +69,7 @@ pub struct Record {
     pub hash: String,
 }
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
@@ -101,7 +101,7 @@ impl Status {
     }
 }
 
-/// How the caller is known.
+/// The proof of a caller's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdentityLevel {
@@ -116,16 +116,16 @@ pub enum IdentityLevel {
     Kernel,
 }
 
-/// What is known of a request when its record opens; the rest is set as it becomes known.
+/// The facts that are known when a record opens; the rest is set as it becomes known.
 #[derive(Debug, Clone)]
 pub struct Opening {
     /// The environment whose secrets are meant.
     pub environment: Environment,
     /// The agent entry, if it is known.
     pub agent_id: Option<AgentName>,
-    /// How the caller is known.
+    /// The proof of the caller's identity.
     pub identity_level: IdentityLevel,
-    /// Who asks.
+    /// The calling process.
     pub process: Option<ProcessFacts>,
     /// The session.
     pub session_id: Option<Arc<str>>,
@@ -139,7 +139,7 @@ pub struct Opening {
     pub domain: String,
 }
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// `Ok`, `Blocked`, `Error` or `Aborted`.

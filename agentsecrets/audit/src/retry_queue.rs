@@ -8,14 +8,14 @@ use std::sync::{Mutex, PoisonError};
 use super::AuditError;
 use super::record::Record;
 
-/// How many are kept; requests refused beyond that are counted alone.
+/// Upper bound; rejected requests beyond it are only counted.
 const MAX_RECORDS: usize = 8192;
 
 /// The outcomes that wait, oldest first.
 #[derive(Default)]
 pub(super) struct RetryQueue {
     records: Mutex<VecDeque<Record>>,
-    /// How many there are, for a look without the lock.
+    /// The length, readable without the lock.
     count: AtomicUsize,
     lost: AtomicU64,
 }

@@ -13,16 +13,16 @@ use super::record::{Record, Status};
 use super::{AuditError, Files, at};
 use agentsecrets_sys::Version;
 
-/// How often a log that is followed is looked at.
+/// Interval at which a followed log is read.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How much is read at once, in bytes: more than any line has.
+/// Bytes per read: more than any line has.
 const READ_SIZE: u64 = 1024 * 1024;
 
 /// A place between two lines of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bookmark {
-    /// How many bytes stand before it.
+    /// The offset in bytes.
     pub offset: u64,
     /// The hash of the line that ends there: a log that has another one there is not the log that was read.
     pub hash: String,
@@ -40,7 +40,7 @@ pub struct Follower {
     path: PathBuf,
     /// The file that was read last: another one at its path is another log.
     file: Option<Version>,
-    /// Where it reads on.
+    /// The offset of the next read.
     offset: u64,
     /// Behind the last record that was given.
     bookmark: Bookmark,

@@ -1,4 +1,4 @@
-//! What the log promises: one record for every attempt, and no change to it that does not show.
+//! The log has one record per attempt, and every change to it shows.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -32,10 +32,10 @@ pub struct Registered {
     pub name: AgentName,
     /// Since when it is known.
     pub registered: Timestamp,
-    /// What it may spend at most; none for whatever its rules allow.
+    /// The only secrets that the agent may spend; absent, its rules decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<SecretName>>,
-    /// What it may not spend, whatever else is said.
+    /// Secrets that the agent may never spend.
     #[serde(default)]
     pub deny: Vec<SecretName>,
     /// Its tokens.
@@ -49,7 +49,7 @@ pub struct Registered {
 pub struct Issued {
     /// Its id.
     pub id: String,
-    /// What proves it.
+    /// The digest of the token.
     pub sha256: Digest,
     /// Since when it is good.
     pub issued: Timestamp,
@@ -108,7 +108,7 @@ pub(super) struct AgentIndex {
     tokens: HashMap<Arc<str>, AgentEntry>,
 }
 
-/// What an agent may spend at most.
+/// Upper bound on the secrets of an agent.
 struct Limits {
     allow: Option<HashSet<SecretName>>,
     deny: HashSet<SecretName>,

@@ -58,13 +58,13 @@ fn between(one: Timestamp, other: Timestamp) -> Duration {
     Duration::try_from(other.duration_since(one)).unwrap_or(Duration::ZERO)
 }
 
-/// What tells this boot of the machine from every other. Empty where the system does not say.
+/// The id of this boot. Empty if the system gives none.
 pub fn boot() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     text.map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// How long ago the machine was started, sleep included, in seconds.
+/// Seconds since the machine was started, sleep included.
 pub fn uptime() -> u64 {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)

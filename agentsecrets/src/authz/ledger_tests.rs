@@ -1,4 +1,4 @@
-//! Who is let in, and how far, by what the files say.
+//! Admission and its limits, by the contents of the files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -232,7 +232,7 @@ proptest! {
         prop_assert_eq!(allowed, expected);
     }
 
-    /// What has a ttl is over once that has passed, whichever sessions are beside it.
+    /// A session with a time limit ends when that has passed, whichever sessions exist beside it.
     #[test]
     fn what_has_expired_opens_nothing(ages in prop::collection::vec(0_i64..200, 1..6)) {
         let sessions: Vec<Session> = ages.iter().map(|age| {

@@ -58,10 +58,10 @@ impl Capabilities {
         Ok(Self { ledger: Some(ledger), ..Self::default() })
     }
 
-    /// What these files say, which stays.
+    /// Capabilities from the present contents of the files. Later changes are ignored.
     ///
     /// # Errors
-    /// When they have a mistake.
+    /// If a file is invalid.
     pub fn fixed(
         home: &Home,
         agents: agents::Agents,

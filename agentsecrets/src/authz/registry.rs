@@ -16,12 +16,11 @@ use crate::types::failure::{Exit, Failure};
 pub const VERSION: u32 = 1;
 /// The largest file that is read or written, in bytes.
 const MAX_SIZE: u64 = 16 << 20;
-/// How long another process may keep it to itself.
+/// Upper bound on waiting for another process to unlock the file.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is asked for.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a file holds.
+/// The contents of a registry file.
 pub trait RegistryContent: Serialize + DeserializeOwned + Default {
     /// The version that it says it has.
     fn version(&self) -> u32;
@@ -36,19 +35,19 @@ pub enum RegistryError {
     /// The system says so.
     #[error("{path} cannot be used: {source}", path = .path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The system's error.
         source: io::Error,
     },
     /// It is not what we write.
     #[error("{path}:{line}: {what}", path = .path.display())]
     Invalid {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
     /// Another process is changing it, and does not end.
@@ -81,7 +80,7 @@ pub fn text(path: &Path) -> Result<Option<String>, RegistryError> {
     Ok(Some(text))
 }
 
-/// What `text`, of the file at `path`, says.
+/// Parses `text`, the contents of the file at `path`.
 pub fn parse<K: RegistryContent>(text: Option<&str>, path: &Path) -> Result<K, RegistryError> {
     let Some(text) = text else { return Ok(K::default()) };
     let invalid = |line, what: String| RegistryError::Invalid { path: path.to_path_buf(), line, what };
@@ -104,7 +103,7 @@ pub fn follow<K: RegistryContent>(text: Option<&str>, path: &Path, had: bool) ->
     parse(text, path)
 }
 
-/// What the file at `path` says now.
+/// Reads the file at `path`.
 pub fn read<K: RegistryContent>(path: &Path) -> Result<K, RegistryError> {
     parse(text(path)?.as_deref(), path)
 }
@@ -148,7 +147,7 @@ fn check_size(bytes: usize, path: &Path) -> Result<(), RegistryError> {
     Err(failed(path)(io::Error::other(format!("it has more than {} MiB", MAX_SIZE >> 20))))
 }
 
-/// What the system says of the file at `path`, as an error.
+/// Turns a system error about the file at `path` into a registry error.
 fn failed(path: &Path) -> impl Fn(io::Error) -> RegistryError {
     move |source| RegistryError::Io { path: path.to_path_buf(), source }
 }

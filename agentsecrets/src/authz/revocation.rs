@@ -1,5 +1,5 @@
-//! What is under way because of a session or a token: it is broken off when that ends. One thread looks at
-//! those that are held by somebody, so that what is under way waits and asks nothing.
+//! Cancels in-flight requests when their session or token ends. One thread polls the sessions and tokens that
+//! requests hold, so that the requests themselves only wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
-/// What something is under way because of.
+/// The session or token that a request depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum RevocationSource {
     /// The session with this id.

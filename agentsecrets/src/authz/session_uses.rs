@@ -1,5 +1,5 @@
-//! How often a session was used: a file that is a byte longer each time. It outlives whoever counts, several
-//! may count at once, and one that is gone counts as used up.
+//! Counts the uses of a session in a file that grows by one byte per use. The file outlives the process that
+//! counts, several processes may count at once, and a missing file counts as used up.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ pub fn begin(path: &Path) -> io::Result<()> {
     files::replace(path, &[])
 }
 
-/// How often it was used so far, for a session that counts.
+/// The number of uses so far, for a session that counts them.
 pub fn used(path: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(path)?.len())
 }

@@ -21,7 +21,7 @@ use crate::sys::home::Home;
 use crate::sys::watched_file::FileSource;
 use crate::types::name::{AgentName, SecretName};
 
-/// How long a session for a token is known after its end.
+/// Ended sessions of tokens stay listed for this time.
 const ENDED_RETENTION: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 /// The file.
@@ -53,7 +53,7 @@ pub struct Session {
     /// The methods that they may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub methods: Option<Vec<String>>,
-    /// How many requests may spend a secret.
+    /// The number of requests that may spend a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u64>,
     /// When it began.
@@ -63,7 +63,7 @@ pub struct Session {
     pub expires: Option<Timestamp>,
     /// The boot of the machine that it belongs to: with the next one it is over.
     pub boot: String,
-    /// How long the machine had been up when it began, in seconds.
+    /// Seconds between the machine's start and the session's start.
     pub uptime: u64,
     /// When somebody ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,12 +84,12 @@ pub enum Holder {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         container: Option<String>,
     },
-    /// What is in a cgroup or below it.
+    /// Processes in a cgroup or below it.
     Cgroup {
         /// Its path in the unified hierarchy.
         path: String,
     },
-    /// What is in a container.
+    /// Processes in a container.
     Container {
         /// Its whole id.
         id: String,
@@ -101,7 +101,7 @@ pub enum Holder {
     },
     /// Whoever shows a token.
     Token {
-        /// What proves it.
+        /// The digest of the token.
         sha256: Digest,
     },
 }
@@ -206,7 +206,7 @@ impl Holder {
     }
 }
 
-/// Where the unified hierarchy of cgroups is, if it can be seen.
+/// The mount point of the cgroup v2 tree, if it is visible.
 pub fn hierarchy() -> Option<PathBuf> {
     #[cfg(target_os = "linux")]
     {

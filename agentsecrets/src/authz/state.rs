@@ -1,5 +1,4 @@
-//! Who was given what, as one process that serves a home knows it: both files, followed. What cannot be read is
-//! a refusal of whatever depends on it, never leave.
+//! Keeps the agents and sessions files current. If one is unreadable, requests that depend on it are denied.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::types::name::{AgentName, Environment, Project};
 use crate::types::presented::{self, PresentedCredentials};
 use crate::types::rejection::{ErrorCode, Rejection};
 
-/// How often what is under way is looked at.
+/// Interval at which held sessions and tokens are checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The files of one home, and for which project and environment they are asked.
@@ -38,16 +37,16 @@ pub(super) struct AuthzState {
 
 /// A caller with everything that it was given.
 pub struct Admitted {
-    /// Who it is.
+    /// The caller.
     pub caller: Caller,
-    /// What ends when what it was given does.
+    /// Ends with the session or token that admitted the caller.
     pub held: RevocationGuard,
 }
 
 /// Why a caller is not let in.
 #[derive(Debug)]
 pub struct Refused {
-    /// What it is told.
+    /// The response to the caller.
     pub refusal: Rejection,
     /// The token that it showed, if that is one of ours.
     pub token: Option<Arc<str>>,
@@ -282,7 +281,7 @@ impl AuthzState {
         }
     }
 
-    /// What stands in the way of spending beside the rules.
+    /// The capability that is missing for this request, if one is.
     pub(super) fn refusal(
         &self,
         caller: &Caller,

@@ -17,9 +17,9 @@ use crate::types::hex::hex;
 pub struct Minted {
     /// Its id.
     pub id: String,
-    /// What its holder is given.
+    /// The token itself, for its holder.
     pub text: Zeroizing<String>,
-    /// What is kept.
+    /// The digest that is stored.
     pub digest: Digest,
 }
 

@@ -1,5 +1,5 @@
-//! What we would know of a program if it asked for something: shown to whoever wants to see why it is trusted,
-//! or is not.
+//! The facts that a request of a program would be judged by. They show why the program is trusted, or why
+//! not.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::types::presented::PresentedCredentials;
 /// but those of its own pins, and no other agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CallerReport {
-    /// What the kernel says of it.
+    /// The kernel's facts about the process.
     #[serde(flatten)]
     pub process: ProcessFacts,
     /// The processes above it, the nearest first.
@@ -32,11 +32,11 @@ pub struct CallerReport {
     pub sessions: Vec<String>,
 }
 
-/// What is known of `process`, which would ask as `caller` does and show nothing. Of the processes above it
-/// those are shown that are `within`.
+/// The facts of `process`, which would call as `caller` without a token. Ancestors are listed if they are
+/// `within`.
 ///
 /// # Errors
-/// When it cannot be looked at.
+/// If the process cannot be inspected.
 pub fn report(
     process: Process,
     caller: &Caller,

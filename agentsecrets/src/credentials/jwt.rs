@@ -13,7 +13,7 @@ use crate::credentials::token_request::TokenResponse;
 use crate::policy::minted_credentials::{GithubApp, Google, Jwt};
 use crate::types::secret::Secret;
 
-/// How long what we sign for an endpoint is good: it is used at once.
+/// Lifetime in seconds of the assertion for an endpoint: it is used at once.
 const GITHUB_LIFETIME: u64 = 540;
 const GOOGLE_LIFETIME: u64 = 3600;
 /// Clocks differ: GitHub refuses what was made in its future.
@@ -32,14 +32,14 @@ pub(super) fn sign(jwt: &Jwt, key: &Secret) -> Result<GrantedToken, String> {
     Ok(GrantedToken { token: secret(&token), lifetime: jwt.lifetime, refresh: None })
 }
 
-/// What proves to GitHub that we are the app.
+/// The assertion that proves to GitHub that we are the app.
 pub(super) fn for_github(app: &GithubApp, key: &Secret) -> Result<Zeroizing<String>, String> {
     let now = now();
     let claims = json!({ "iat": now - CLOCK_SKEW, "exp": now + GITHUB_LIFETIME, "iss": app.app });
     encode(&Header::new(Algorithm::RS256), &claims, key)
 }
 
-/// What GitHub is asked for.
+/// The body of the request to GitHub.
 pub(super) fn github_body(app: &GithubApp) -> Zeroizing<Vec<u8>> {
     let mut body = Map::new();
     if let Some(repositories) = &app.repositories {
@@ -80,7 +80,7 @@ pub(super) fn read_github(reply: &TokenResponse) -> Result<GrantedToken, String>
     Ok(GrantedToken { token: secret(&token), lifetime: Duration::from_secs(lifetime), refresh: None })
 }
 
-/// What Google is asked, by the account in `key`.
+/// The request to Google, by the account in `key`.
 pub(super) fn for_google(google: &Google, key: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
     let account: ServiceAccount = serde_json::from_slice(key.expose()).map_err(
         |_| "the secret is no key file of a service account (JSON with client_email and private_key)",

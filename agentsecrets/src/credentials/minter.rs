@@ -21,10 +21,10 @@ use crate::types::name::{Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
-/// How long another process's exchange of the same refresh token is waited for.
+/// Time limit for another process's exchange of the same refresh token.
 const MINT_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long an endpoint that failed is left alone at most.
+/// Longest pause after failures of an endpoint.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A token that was doubted is made anew only if it is at least this old.
 const MIN_RENEWAL_AGE: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub struct Minted {
     pub refresh: Option<Arc<Secret>>,
 }
 
-/// What is kept of one credential.
+/// The state of one credential.
 #[derive(Default)]
 struct Slot {
     ready: ArcSwapOption<Ready>,
@@ -62,14 +62,14 @@ struct Ready {
     renew: Instant,
 }
 
-/// What a credential was made from: from anything else another one comes.
+/// The inputs of a credential: other inputs make another credential.
 #[derive(Clone)]
 struct Made {
     derived: Arc<MintedCredential>,
     sources: Vec<Arc<Secret>>,
 }
 
-/// How the attempts since the last success went.
+/// The attempts since the last success.
 #[derive(Default)]
 struct Attempts {
     failed: Option<Failed>,
@@ -279,7 +279,7 @@ impl Minter {
 }
 
 impl Slot {
-    /// What is ready, if it was made from the same.
+    /// The minted credential, if it was made from the same inputs.
     fn of(&self, made: &Made) -> Option<Arc<Ready>> {
         self.ready.load_full().filter(|ready| ready.made == *made)
     }

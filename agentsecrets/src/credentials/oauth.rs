@@ -17,17 +17,17 @@ use crate::types::secret::Secret;
 /// The kind of body that is sent.
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 /// The longest token, in bytes.
-const MAX_LIFETIME: usize = 16 << 10;
-/// How long a token is taken to be good whose answer does not say.
+const MAX_TOKEN_LEN: usize = 16 << 10;
+/// Lifetime of a token whose response does not give one.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
-/// How long one is kept at most.
-const MAX_TOKEN_LEN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest time for which a token is kept.
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A token, as an endpoint gave it.
 pub(super) struct GrantedToken {
     pub(super) token: Secret,
     pub(super) lifetime: Duration,
-    /// What takes the place of the refresh token.
+    /// The new refresh token.
     pub(super) refresh: Option<Secret>,
 }
 
@@ -113,14 +113,14 @@ pub(super) fn read(reply: &TokenResponse) -> Result<GrantedToken, String> {
         _ => None,
     });
     let lifetime = seconds.filter(|seconds| *seconds >= 1.0).map_or(DEFAULT_LIFETIME, |seconds| {
-        Duration::try_from_secs_f64(seconds).unwrap_or(MAX_TOKEN_LEN).min(MAX_TOKEN_LEN)
+        Duration::try_from_secs_f64(seconds).unwrap_or(MAX_LIFETIME).min(MAX_LIFETIME)
     });
     Ok(GrantedToken { token, lifetime, refresh: secret(answer.refresh_token) })
 }
 
 /// Whether `text` can stand in a header.
 pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_LIFETIME && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty() && text.len() <= MAX_TOKEN_LEN && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The standard's error codes, and what to do.

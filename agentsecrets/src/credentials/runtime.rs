@@ -1,5 +1,5 @@
-//! What one agent came to hold at run time, or rather we for it: tokens that were made and what answers
-//! minted. Everything in it is searched for in answers before it is spent, and until it is no longer good.
+//! Credentials obtained at run time for one agent: minted tokens and values captured from responses. Every
+//! response is searched for each of them before it is spent, and until it is no longer valid.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
 
-/// How long what has expired is still searched for: clocks differ, and servers are lenient.
+/// Expired values are still searched for during this time: clocks differ, and servers are lenient.
 const EXPIRY_GRACE: Duration = Duration::from_secs(600);
-/// How long a refresh token, or a stored value, is searched for once another took its place.
+/// A replaced refresh token or stored value is searched for during this time.
 const REPLACED_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How many replaced values are searched for: the oldest goes for a new one.
+/// The oldest replaced value makes room for a new one.
 const MAX_REPLACED: usize = 64;
-/// How many captured values are kept, in all and of one name: the oldest goes for a new one.
+/// The oldest captured value makes room for a new one, in all and per name.
 const MAX_CAPTURED: usize = 64;
 const MAX_CAPTURED_PER_NAME: usize = 4;
 /// Shorter ones are spent, but not searched for: that would mangle answers.
@@ -49,7 +49,7 @@ struct Captured {
 }
 
 impl RuntimeCredentials {
-    /// What its answers are searched for besides the stored secrets.
+    /// Values that responses are searched for besides the stored secrets.
     pub fn additions(&self) -> Arc<DynamicPatterns> {
         self.additions.clone()
     }
@@ -115,7 +115,7 @@ impl RuntimeCredentials {
         if value.len() < MIN_SEARCHED_LEN { Ok(()) } else { self.search_for(value) }
     }
 
-    /// What was captured last under `name` from `host` in `session`.
+    /// The last value captured under `name` from `host` in `session`.
     pub fn captured(&self, name: &SecretName, session: &str, host: &Host) -> Option<Arc<Secret>> {
         let held = self.held();
         let mut latest = held.captured.iter().rev();

@@ -1,4 +1,4 @@
-//! What a token endpoint is asked, and what it answers. How the question gets there is not decided here.
+//! The request to a token endpoint and its response. The caller decides how the request is sent.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub struct TokenRequest {
     pub derived: Arc<MintedCredential>,
     /// Those of its sources that the question carries.
     pub spends: Vec<SecretName>,
-    /// Who asks.
+    /// The client's authentication.
     pub authorization: Option<HeaderValue>,
     /// The kind of body.
     pub content_type: &'static str,
@@ -24,7 +24,7 @@ pub struct TokenRequest {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// What came back.
+/// The endpoint's response.
 pub struct TokenResponse {
     /// The status.
     pub status: u16,

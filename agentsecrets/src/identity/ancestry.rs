@@ -1,10 +1,10 @@
-//! Which processes a process descends from. A process that outlives its parent is given to another one, and so
-//! leaves its line: what is not proven any longer does not count. An id that was given anew is told by its
-//! start time, since no parent is younger than its child.
+//! The ancestors of a process. A process that outlives its parent is reparented and so leaves its ancestry;
+//! only proven ancestors count. A reused id is detected by its start time, since no parent is younger than
+//! its child.
 
 use super::Process;
 
-/// How far up a line is followed.
+/// Upper bound on the ancestors that are followed.
 const MAX_DEPTH: usize = 128;
 
 /// A process for good: its id, and when it started, in clock ticks since boot.

@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 
-/// How many cgroups are remembered.
 const MAX_CACHED: u64 = 4096;
-/// How many folders are looked at for one id.
+/// Upper bound on the folders that are searched for one id.
 const MAX_SEARCHED: usize = 10_000;
 
 /// The part of the tree that is below one cgroup.
@@ -24,12 +23,12 @@ pub struct CgroupTree {
 }
 
 impl CgroupTree {
-    /// What is below the cgroup `below`, a path such as `/agentsecrets.slice`, of the tree at `root`.
+    /// The subtree below the cgroup `below`, a path such as `/agentsecrets.slice`, of the tree at `root`.
     pub fn new(root: PathBuf, below: String) -> Self {
         Self { root, below, known: Cache::new(MAX_CACHED) }
     }
 
-    /// What is below the cgroup `below` of the same tree; both remember for each other.
+    /// The subtree below the cgroup `below` of the same tree, with the same cache.
     #[must_use]
     pub fn part(&self, below: String) -> Self {
         Self { below, ..self.clone() }

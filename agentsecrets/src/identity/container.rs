@@ -9,7 +9,7 @@ use crate::types::hex::is_hex;
 
 /// Digits of a container's id, as every engine gives it.
 const ID: usize = 64;
-/// What engines write before it: Docker, containerd and CRI-O for Kubernetes, Podman, nerdctl.
+/// Prefixes that engines write before the id: Docker, containerd and CRI-O for Kubernetes, Podman, nerdctl.
 const PREFIXES: [&str; 5] = ["docker", "cri-containerd", "crio", "libpod", "nerdctl"];
 
 /// A container, named by its engine.

@@ -21,15 +21,13 @@ use super::container;
 use super::image::{Image, Name, is_digest};
 use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
 
-/// How long the engine may take over all that one container takes.
+/// Time limit for all requests about one container.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long it is left alone after it failed: every agent's connection would wait for it otherwise.
+/// Time without requests after a failure: every agent's connection would wait for the engine otherwise.
 const FAILURE_BACKOFF: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
 const MAX_RESPONSE_SIZE: u64 = 4 << 20;
-/// How many digests of one image are kept.
 const MAX_DIGESTS: usize = 32;
-/// How many containers are remembered.
 const MAX_CACHED: u64 = 4096;
 
 /// An engine, by the process that asks it.
@@ -92,7 +90,7 @@ impl Engine {
     }
 }
 
-/// What an answer of the helper says.
+/// Parses a response of the helper.
 fn told(answer: &[u8]) -> io::Result<Option<Image>> {
     match answer.split_first() {
         Some((b'+', image)) => Ok(Some(serde_json::from_slice(image)?)),
@@ -118,8 +116,8 @@ fn answer(engine: &Path, question: &[u8]) -> Response {
     (answer, None)
 }
 
-/// What Docker's API, and Podman's like it, says of a container. What else it says, such as the environment, is
-/// not even kept.
+/// The facts about a container that are read from the API of Docker and Podman. The rest of the response,
+/// such as the environment, is dropped.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
@@ -132,7 +130,7 @@ struct Inspected {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Config {
-    /// What it was asked to be made from.
+    /// The image that the container was created from.
     image: String,
 }
 
@@ -165,7 +163,7 @@ fn image(engine: &Path, id: &str) -> io::Result<Option<Image>> {
     Ok(Some(Image { id: own, name: Name::normalize_name(&inspected.config.image), digests }))
 }
 
-/// What the engine has at `path`; none where it says that there is nothing.
+/// The engine's object at `path`; `None` if the engine has none.
 fn get<T: DeserializeOwned>(engine: &Path, path: &str, end: Instant) -> io::Result<Option<T>> {
     let mut stream = connected(engine, end)?;
     // By HTTP/1.0 the answer ends where the connection does, and is in no pieces.

@@ -12,7 +12,6 @@ use crate::types::hex::hex;
 
 use crate::sys::{Version, last_change};
 
-/// How many file versions are remembered.
 const MAX_CACHED_FILES: u64 = 4096;
 /// A file that changed more recently is hashed anew each time: file systems keep time in steps, and a
 /// second change within the same step would not show.

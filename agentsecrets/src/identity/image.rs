@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::is_whole_id;
 
-/// Where Docker looks for what names no registry.
+/// The registry of image names that contain none.
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// The longest name, as registries have it.
 const MAX_REFERENCE_LEN: usize = 255;
@@ -19,7 +19,7 @@ const MAX_REFERENCE_LEN: usize = 255;
 pub struct Image {
     /// The digest by which its engine keeps it, such as `sha256:9f86…`.
     pub id: String,
-    /// What the container was asked to be made from, if that was a name.
+    /// The image that the container was created from, if it was a name.
     pub name: Option<Name>,
     /// The names and digests under which registries gave it.
     pub digests: Vec<Name>,
@@ -41,7 +41,7 @@ enum Version {
     Digest(String),
 }
 
-/// What a policy asks of an image.
+/// The image that a policy demands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImagePattern {
     /// `sha256:…`: that an engine keeps it by this digest.
@@ -107,8 +107,8 @@ impl FromStr for Name {
 }
 
 impl Name {
-    /// What an engine was given as the name of an image, which is the latest where no version is said. A digest
-    /// alone is none.
+    /// Parses the image name that an engine was given. Without a version it is `latest`; a digest alone is
+    /// not a name.
     pub fn normalize_name(text: &str) -> Option<Self> {
         match text.parse() {
             Err(NO_VERSION) if !is_whole_id(text) => format!("{text}:latest").parse().ok(),

@@ -4,10 +4,11 @@
 //! reads no byte of an agent, and answers questions about the process with an id: who it is, which script
 //! it says it runs, and whose child it is; and it says which process holds a socket.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,28 +17,30 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::container::cgroup_of;
+use super::executable::{Hashes, hash};
 use crate::identity::IdentityError;
 use crate::identity::Process;
 use crate::identity::ancestry::start_of;
 use crate::identity::process_details::{self, Ancestor, ProcessDetails, Script, Timed};
 use crate::identity::socket_owner;
 use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
+use crate::sys;
 
-/// How long an answer may take.
+/// Time limit for a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is asked.
+/// Requests of the protocol.
 const WHO: u8 = b'?';
 const SCRIPT: u8 = b's';
 const ANCESTRY: u8 = b'a';
 const HOLDER: u8 = b'h';
 const HOLDS: u8 = b'o';
 
-/// What the kernel says of a process.
+/// The kernel's facts about a process.
 pub struct InspectedProcess {
     /// When it started, in clock ticks since boot.
     pub start_time: u64,
-    /// Where its executable is.
+    /// The path of its executable.
     pub exe: PathBuf,
     /// Its path in the unified hierarchy of cgroups.
     pub cgroup: String,
@@ -45,7 +48,7 @@ pub struct InspectedProcess {
     pub file: File,
 }
 
-/// Who looks at processes.
+/// Inspects processes, in this process or in a helper.
 pub enum ProcessInspector {
     /// This process itself.
     Here,
@@ -70,7 +73,7 @@ impl ProcessInspector {
     /// Looks at the process `pid`. What it says holds for the process that had this id then.
     pub fn inspect(&self, pid: u32) -> Result<InspectedProcess, IdentityError> {
         match self {
-            Self::Here => look(pid),
+            Self::Here => inspect_here(pid),
             Self::There(line) => {
                 let (answer, file) = line.ask(WHO, pid, 0)?;
                 decode(&answer, file)
@@ -113,7 +116,7 @@ impl ProcessInspector {
 
 impl ProcessDetails for ProcessInspector {
     fn process(&self, pid: u32) -> Result<Process, IdentityError> {
-        super::process::inspect_now(self, pid)
+        inspect_now(self, pid)
     }
 
     fn inside(&self, pid: u32, who: &Process) -> Result<u32, IdentityError> {
@@ -153,7 +156,7 @@ fn respond(question: &[u8]) -> Response {
         ANCESTRY => process_details::ancestry(pid).and_then(encode).map(|text| (text, None)),
         HOLDER => socket_owner::holder(inode).map(held),
         HOLDS => socket_owner::holds(pid, inode).then(|| held(pid)).ok_or(IdentityError::Gone),
-        _ => look(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
+        _ => inspect_here(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
     };
     match answer {
         Ok((mut text, file)) => {
@@ -176,7 +179,7 @@ fn who(seen: &InspectedProcess) -> Vec<u8> {
     [&seen.start_time.to_be_bytes()[..], &(exe.len() as u64).to_be_bytes(), exe, cgroup].concat()
 }
 
-/// What an answer says, if it is no refusal.
+/// The content of a response, unless it is an error.
 fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
     match answer.split_first().ok_or_else(unclear)? {
         (b'+', rest) => Ok(rest),
@@ -187,12 +190,12 @@ fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
     }
 }
 
-/// What an answer says of who holds a socket.
+/// Parses a response with the owner of a socket.
 fn holding(answer: &[u8]) -> Result<u32, IdentityError> {
     Ok(answer.try_into().map(u32::from_be_bytes).map_err(|_| unclear())?)
 }
 
-/// What an answer says of who a process is.
+/// Parses a response with the facts of a process.
 fn decode(answer: &[u8], file: Option<OwnedFd>) -> Result<InspectedProcess, IdentityError> {
     let (start_time, rest) = answer.split_first_chunk().ok_or_else(unclear)?;
     let (length, rest) = rest.split_first_chunk().ok_or_else(unclear)?;
@@ -207,13 +210,85 @@ fn decode(answer: &[u8], file: Option<OwnedFd>) -> Result<InspectedProcess, Iden
 }
 
 /// Looks at a process with the rights of this one.
-fn look(pid: u32) -> Result<InspectedProcess, IdentityError> {
+fn inspect_here(pid: u32) -> Result<InspectedProcess, IdentityError> {
     let start_time = start_of(pid).ok_or(IdentityError::Gone)?;
     let link = format!("/proc/{pid}/exe");
     let file = File::open(&link)?;
     let exe = std::fs::read_link(&link)?;
     let cgroup = cgroup_of(pid)?.ok_or(IdentityError::Elsewhere)?;
     Ok(InspectedProcess { start_time, exe, cgroup, file })
+}
+
+/// The kernel's facts about the process `pid` now.
+pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
+    inspect_by(&ProcessInspector::Here, pid, hashes, |_, _| Ok(())).await
+}
+
+/// The same by what `witness` sees, if `is_right` says that it may be it.
+pub(super) async fn inspect_by(
+    witness: &ProcessInspector,
+    pid: u32,
+    hashes: &Hashes,
+    is_right: impl FnOnce(&InspectedProcess, &Metadata) -> Result<(), IdentityError>,
+) -> Result<Process, IdentityError> {
+    let uid = || real_user(pid);
+    prove(witness, hashes, pid, uid, is_right).await
+}
+
+/// The real user of the process `pid`.
+fn real_user(pid: u32) -> Result<u32, IdentityError> {
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
+}
+
+/// The facts that `witness` reads about the process `pid` now. Blocks, and caches no hash.
+pub fn inspect_now(witness: &ProcessInspector, pid: u32) -> Result<Process, IdentityError> {
+    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let uid = real_user(pid)?;
+    let InspectedProcess { start_time, exe, cgroup, file } = witness.inspect(pid)?;
+    let metadata = file.metadata()?;
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    let sha256 = hash(file)?;
+    if !sys::pidfd_lives(&pidfd) {
+        return Err(IdentityError::Gone);
+    }
+    Ok(Process { pid, start_time, exe: strip_deleted_suffix(exe), sha256, uid, cgroup, image: None, here })
+}
+
+/// The facts that `witness` reads about the process `pid`, if `is_right` confirms that it is the intended
+/// one.
+pub(super) async fn prove(
+    witness: &ProcessInspector,
+    hashes: &Hashes,
+    pid: u32,
+    uid: impl FnOnce() -> Result<u32, IdentityError>,
+    is_right: impl FnOnce(&InspectedProcess, &Metadata) -> Result<(), IdentityError>,
+) -> Result<Process, IdentityError> {
+    // The pidfd names one process for good: if it still lives at the end, nobody took over its id.
+    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
+    let seen = witness.inspect(pid)?;
+    let metadata = seen.file.metadata()?;
+    is_right(&seen, &metadata)?;
+    let InspectedProcess { start_time, exe, cgroup, file } = seen;
+    let uid = uid()?;
+    let sha256 = hashes.of(file).await?.to_string();
+    if !sys::pidfd_lives(&pidfd) {
+        return Err(IdentityError::Gone);
+    }
+    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
+    Ok(Process { pid, start_time, exe: strip_deleted_suffix(exe), sha256, uid, cgroup, image: None, here })
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// A file that was removed while it runs is shown with a mark; a rule's path must not match it.
+fn strip_deleted_suffix(path: PathBuf) -> PathBuf {
+    match path.to_str() {
+        Some(text) if text.ends_with(" (deleted)") => PathBuf::from(format!("deleted:{text}")),
+        _ => path,
+    }
 }
 
 #[cfg(test)]

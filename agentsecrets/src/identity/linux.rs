@@ -9,12 +9,12 @@ use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use tokio::runtime::Handle;
 
 use super::executable::Hashes;
-use super::process::inspect_by;
-use super::socket::{PeerLookup, SocketAddrs};
+use super::inspector::inspect_by;
+use super::peer::{PeerLookup, SocketAddrs};
 use super::{IdentityError, Process};
 use crate::identity::inspector::{InspectedProcess, ProcessInspector};
 
-pub(super) use super::process::look;
+pub(super) use super::inspector::look;
 
 /// The user as whom this process runs.
 pub(super) fn own_uid() -> u32 {
@@ -32,21 +32,21 @@ pub fn parent_id() -> std::io::Result<u32> {
 }
 
 /// This machine, as far as a witness may see it.
-pub(super) struct LinuxPeers {
+pub(super) struct SystemPeers {
     witness: Arc<ProcessInspector>,
     hashes: Hashes,
     /// Our own program.
     own: fs::Metadata,
 }
 
-impl LinuxPeers {
+impl SystemPeers {
     /// By what `witness` sees.
     pub(super) fn seen_by(witness: Arc<ProcessInspector>) -> io::Result<Self> {
         Ok(Self { witness, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
     }
 }
 
-impl PeerLookup for LinuxPeers {
+impl PeerLookup for SystemPeers {
     fn process(&self, ends: SocketAddrs) -> Result<Process, IdentityError> {
         let TcpNetEntry { inode, uid, .. } = socket(ends)?;
         // Theirs are not even looked at.
@@ -106,7 +106,7 @@ mod tests {
             );
             let process = runtime.block_on(async move {
                 tokio::task::spawn_blocking(move || {
-                    LinuxPeers::seen_by(Arc::new(ProcessInspector::Here)).unwrap().process(ends)
+                    SystemPeers::seen_by(Arc::new(ProcessInspector::Here)).unwrap().process(ends)
                 })
                 .await
                 .unwrap()

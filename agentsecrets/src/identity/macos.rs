@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use super::executable::Hashes;
-use super::socket::{Ends, Neighbourhood};
+use super::peer::{PeerLookup, SocketAddrs};
 use super::{IdentityError, Process};
-use crate::identity::process_details::Look;
+use crate::identity::process_details::ProcessDetails;
 use crate::sys::{self, Program};
 
 /// The user as whom this process runs.
@@ -16,7 +16,7 @@ pub(super) fn own_uid() -> u32 {
 }
 
 /// Nobody looks closer at processes here: no rule about scripts or parents holds for any.
-pub fn look_closer() -> Option<Arc<dyn Look>> {
+pub fn process_details() -> Option<Arc<dyn ProcessDetails>> {
     None
 }
 
@@ -27,12 +27,12 @@ pub fn parent_id() -> std::io::Result<u32> {
 
 /// This machine, as far as this process may see it.
 #[derive(Default)]
-pub(super) struct System {
+pub(super) struct SystemPeers {
     hashes: Hashes,
 }
 
-impl Neighbourhood for System {
-    fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
+impl PeerLookup for SystemPeers {
+    fn process(&self, ends: SocketAddrs) -> Result<Process, IdentityError> {
         let pid = holder(ends)?;
         let process = tokio::runtime::Handle::current().block_on(look(pid, &self.hashes))?;
         // Between finding its id and looking at it the process may have ended, and another have got the id.
@@ -42,7 +42,7 @@ impl Neighbourhood for System {
 
 /// The process that holds the caller's end: of several that run one program the oldest. Where they run
 /// different ones, nobody knows who speaks.
-fn holder(ends: Ends) -> Result<u32, IdentityError> {
+fn holder(ends: SocketAddrs) -> Result<u32, IdentityError> {
     let holders = sys::holders_of(ends.theirs, ends.ours)?;
     let program = |pid: &u32| {
         let exe = fs::metadata(sys::executable(*pid).ok()?).ok()?;
@@ -56,8 +56,8 @@ fn holder(ends: Ends) -> Result<u32, IdentityError> {
     holders.iter().copied().min_by_key(|pid| (started(pid), *pid)).ok_or(IdentityError::Nobody)
 }
 
-/// What the system says of the process `pid` now. Its executable is what has its name now: macOS gives no
-/// descriptor of what runs.
+/// The system's facts about the process `pid` now. The executable is the file that has its name now: macOS
+/// gives no descriptor of the running file.
 pub(super) async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     let see = || Program::of(pid).map_err(|_| IdentityError::Gone);
     let (program, exe) = (see()?, sys::executable(pid)?);

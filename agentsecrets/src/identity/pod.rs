@@ -23,7 +23,7 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What is known of a pod now: who looks at it sees each change at once.
+/// The current facts about a pod. Readers see each change at once.
 #[derive(Debug, Default)]
 pub struct CurrentPod(ArcSwapOption<Pod>);
 
@@ -38,7 +38,7 @@ impl CurrentPod {
         self.0.store(pod.map(Arc::new));
     }
 
-    /// What is known.
+    /// The current facts.
     pub fn get(&self) -> Option<Arc<Pod>> {
         self.0.load_full()
     }

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use agentsecrets_ebpf::Snapshot;
 
 use crate::intercept::transparent::Trace;
-use crate::sys;
 use crate::types::name::AgentName;
 
 use super::container::Container;
-use super::executable::{Hashes, hash};
+use super::executable::Hashes;
 use super::image::Image;
+use super::inspector::prove;
+use super::peer::SocketAddrs;
 use super::pod::CurrentPod;
-use super::socket::SocketAddrs;
 use super::{Caller, CallerAttributes, IdentityError, Process, spiffe};
 use crate::identity::ancestry::ProcessStart;
 use crate::identity::cgroup::{CgroupTree, is_below};
@@ -39,7 +39,7 @@ pub struct Identifier {
     spiffe: Option<Arc<spiffe::CurrentIdentities>>,
 }
 
-/// What can be seen of callers besides the kernel's snapshot.
+/// The means of inspecting callers, beside the kernel's snapshot.
 enum Inspection {
     /// The processes of a run, which are all below this cgroup.
     Run(Arc<ProcessInspector>, String),
@@ -56,7 +56,7 @@ pub struct Containers {
     pub hierarchy: CgroupTree,
     /// Our own cgroup in it, if we are there.
     pub ours: Option<String>,
-    /// Who says which images they are of.
+    /// The engine that knows the images of containers.
     pub engine: Option<Arc<Engine>>,
 }
 
@@ -244,7 +244,7 @@ fn is_in(process: &Process, known: &CurrentPod) -> bool {
     uid.is_some() && uid == known.get().map(|pod| pod.uid.clone())
 }
 
-/// What the kernel's snapshot says of a process by itself.
+/// The facts that the kernel's snapshot contains by itself.
 fn unseen(snapshot: &Snapshot) -> Process {
     Process {
         pid: snapshot.tgid,
@@ -255,77 +255,6 @@ fn unseen(snapshot: &Snapshot) -> Process {
         cgroup: String::new(),
         image: None,
         here: false,
-    }
-}
-
-/// What the kernel says of the process `pid` now.
-pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
-    inspect_by(&ProcessInspector::Here, pid, hashes, |_, _| Ok(())).await
-}
-
-/// The same by what `witness` sees, if `is_right` says that it may be it.
-pub(super) async fn inspect_by(
-    witness: &ProcessInspector,
-    pid: u32,
-    hashes: &Hashes,
-    is_right: impl FnOnce(&InspectedProcess, &Metadata) -> Result<(), IdentityError>,
-) -> Result<Process, IdentityError> {
-    let uid = || real_user(pid);
-    prove(witness, hashes, pid, uid, is_right).await
-}
-
-/// The real user of the process `pid`.
-fn real_user(pid: u32) -> Result<u32, IdentityError> {
-    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
-    status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
-}
-
-/// What `witness` sees of the process `pid` now. Blocks, and remembers no hash.
-pub fn inspect_now(witness: &ProcessInspector, pid: u32) -> Result<Process, IdentityError> {
-    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
-    let uid = real_user(pid)?;
-    let InspectedProcess { start_time, exe, cgroup, file } = witness.inspect(pid)?;
-    let metadata = file.metadata()?;
-    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    let sha256 = hash(file)?;
-    if !sys::pidfd_lives(&pidfd) {
-        return Err(IdentityError::Gone);
-    }
-    Ok(Process { pid, start_time, exe: strip_deleted_suffix(exe), sha256, uid, cgroup, image: None, here })
-}
-
-/// What `witness` sees of the process `pid`, if `is_right` says that it is the one that is meant.
-async fn prove(
-    witness: &ProcessInspector,
-    hashes: &Hashes,
-    pid: u32,
-    uid: impl FnOnce() -> Result<u32, IdentityError>,
-    is_right: impl FnOnce(&InspectedProcess, &Metadata) -> Result<(), IdentityError>,
-) -> Result<Process, IdentityError> {
-    // The pidfd names one process for good: if it still lives at the end, nobody took over its id.
-    let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
-    let seen = witness.inspect(pid)?;
-    let metadata = seen.file.metadata()?;
-    is_right(&seen, &metadata)?;
-    let InspectedProcess { start_time, exe, cgroup, file } = seen;
-    let uid = uid()?;
-    let sha256 = hashes.of(file).await?.to_string();
-    if !sys::pidfd_lives(&pidfd) {
-        return Err(IdentityError::Gone);
-    }
-    let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
-    Ok(Process { pid, start_time, exe: strip_deleted_suffix(exe), sha256, uid, cgroup, image: None, here })
-}
-
-fn same_file(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-/// A file that was removed while it runs is shown with a mark; a rule's path must not match it.
-fn strip_deleted_suffix(path: PathBuf) -> PathBuf {
-    match path.to_str() {
-        Some(text) if text.ends_with(" (deleted)") => PathBuf::from(format!("deleted:{text}")),
-        _ => path,
     }
 }
 

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{IdentityError, Process};
 
-/// Who can look closer. Blocks.
+/// Details of a process that the snapshot lacks. Blocks.
 pub trait ProcessDetails: Send + Sync {
-    /// Who the process `pid` is now.
+    /// The facts of the process `pid` now.
     fn process(&self, pid: u32) -> Result<Process, IdentityError>;
 
     /// The id in the initial namespace of the process that `who` sees as `pid`.
@@ -26,7 +26,7 @@ pub trait ProcessDetails: Send + Sync {
 /// A script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
-    /// Where it lies, without links.
+    /// The path, without links.
     pub path: PathBuf,
     /// SHA-256 of what lies there now.
     pub sha256: String,
@@ -61,14 +61,13 @@ mod linux {
     use crate::identity::container::cgroup_of;
     use crate::identity::executable::sha256;
 
-    /// What was seen, and when the process started of which it was seen.
+    /// A result with the start time of the process that it is about.
     pub(in crate::identity) type Timed<T> = (u64, T);
 
-    /// How many processes above one are looked at.
     const MAX_ANCESTORS: usize = 24;
-    /// How much of a path above is told, in characters.
+    /// In characters.
     const MAX_PATH_LEN: usize = 256;
-    /// How much of a command line is read.
+    /// In bytes.
     const MAX_COMMAND_LINE_LEN: u64 = 8192;
     /// The largest script that is looked at, in bytes.
     const MAX_SCRIPT_SIZE: u64 = 16 << 20;
@@ -91,7 +90,7 @@ mod linux {
         Ok((start_time, read(&named)))
     }
 
-    /// What lies at `path`; nothing, where it is no file that may be read.
+    /// Reads the script at `path`; `None` if it is not a readable file.
     fn read(path: &Path) -> Option<Script> {
         let path = path.canonicalize().ok()?;
         // It may be a pipe that nobody writes to.

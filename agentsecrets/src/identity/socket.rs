@@ -1,26 +1,11 @@
-//! Who is at the other end of a connection of this machine, where no kernel program of ours recorded it: the
-//! system is asked, one file a system. What the caller says of itself counts for nothing.
+//! Identifies the peer of a local connection that no kernel program recorded. The system is asked, with one
+//! file per system. The caller's own claims count for nothing.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::system::{LinuxPeers, own_uid};
-use super::{Caller, CallerAttributes, IdentityError, Process};
-
-/// Both ends of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct SocketAddrs {
-    /// The caller's.
-    pub theirs: SocketAddr,
-    /// Ours.
-    pub ours: SocketAddr,
-}
-
-/// A system that can tell which process holds the caller's end.
-pub trait PeerLookup: Send + Sync {
-    /// That process. Blocks.
-    fn process(&self, ends: SocketAddrs) -> Result<Process, IdentityError>;
-}
+pub use super::peer::{PeerLookup, SocketAddrs};
+use super::system::{SystemPeers, own_uid};
+use super::{Caller, CallerAttributes, IdentityError};
 
 /// Identifies the programs of one user.
 pub struct LocalPeers {
@@ -32,16 +17,16 @@ impl LocalPeers {
     /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
     pub fn seen_by(witness: Arc<crate::identity::inspector::ProcessInspector>) -> std::io::Result<Self> {
-        Ok(Self { system: Arc::new(LinuxPeers::seen_by(witness)?), uid: own_uid() })
+        Ok(Self { system: Arc::new(SystemPeers::seen_by(witness)?), uid: own_uid() })
     }
 
     /// The programs of the user as whom this process runs.
     #[cfg(not(target_os = "linux"))]
     pub fn of_this_system() -> Self {
-        Self { system: Arc::new(LinuxPeers::default()), uid: own_uid() }
+        Self { system: Arc::new(SystemPeers::default()), uid: own_uid() }
     }
 
-    /// Who is at the other end of a connection, if it is a program of the same user.
+    /// Identifies the peer of a connection, if it is a program of the same user.
     pub async fn identify(&self, ends: SocketAddrs) -> Result<Caller, IdentityError> {
         let system = self.system.clone();
         let asked = tokio::task::spawn_blocking(move || system.process(ends)).await;
@@ -63,6 +48,7 @@ impl LocalPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Process;
 
     struct Somebody(u32);
 

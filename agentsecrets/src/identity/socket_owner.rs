@@ -1,4 +1,4 @@
-//! Which process holds a socket, by the descriptors of every process that may be seen.
+//! Finds the process that owns a socket, by the descriptors of every visible process.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,5 @@
-//! Whose a socket of our own network is, where that is all that can be known: the kernel is asked for the one
-//! connection, so that an agent who opens many makes nobody wait.
+//! Finds the user of a socket in this network namespace, if nothing more can be known. The kernel is asked
+//! for the one connection, so that an agent with many connections delays nobody.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::IdentityError;
-use super::socket::SocketAddrs;
+use super::peer::SocketAddrs;
 
 /// No cookie is known: the ends alone say which socket is meant.
 const ANY: [u8; 8] = [0xff; 8];

@@ -14,7 +14,7 @@ use spiffe::SpiffeId;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpiffeIdentity {
-    /// Which.
+    /// The SPIFFE id.
     #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub id: SpiffeId,
     /// The first second.
@@ -23,7 +23,7 @@ pub struct SpiffeIdentity {
     pub until: i64,
 }
 
-/// What the Workload API says, or what comes of asking it.
+/// A message of the Workload API, or the result of asking it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityUpdate {
@@ -35,7 +35,7 @@ pub enum IdentityUpdate {
     Away(String),
 }
 
-/// What is known now: who looks at it sees each change at once.
+/// The current identities. Readers see each change at once.
 #[derive(Debug)]
 pub struct CurrentIdentities(ArcSwap<Said>);
 
@@ -84,7 +84,7 @@ impl CurrentIdentities {
         self.ids().is_empty() && !self.0.load().is_refused
     }
 
-    /// What is known, as it is told to somebody whom it does not suit.
+    /// Describes the current identities, for an error message.
     pub fn told(&self) -> String {
         let ids = self.ids();
         if !ids.is_empty() {

@@ -20,16 +20,15 @@ use super::spiffe::{CurrentIdentities, IdentityUpdate, SpiffeIdentity, listed, n
 use crate::privsep::helper::{self, invalid_response as unclear};
 use crate::privsep::{Channel, Limits};
 
-/// How long the API may take until it says something.
+/// Time limit for the API's first message.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the first word is waited for: agents that start after us then find what is known.
+/// Time limit for the first identities, so that agents that start after this service find them.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the API is left alone after it failed: at first, and when it goes on to.
+/// Pause after a failure of the API; it grows with repeated failures.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// The longest time for which nothing new needs to be said.
 const MAX_EXPIRY_WAIT: Duration = Duration::from_secs(24 * 3600);
-/// How many identities are taken.
 const MAX_IDENTITIES: usize = 16;
 /// The longest reason, in bytes.
 const MAX_REASON_CHARS: usize = 400;
@@ -51,7 +50,7 @@ impl WorkloadApi {
         Ok(Self { line, known: Arc::default(), last: None })
     }
 
-    /// What is known.
+    /// The current identities.
     pub fn known(&self) -> Arc<CurrentIdentities> {
         self.known.clone()
     }
@@ -148,7 +147,7 @@ enum StreamEnd {
 }
 
 impl StreamEnd {
-    /// What that means; an error if there is nobody to tell.
+    /// The update that the end of the stream implies; an error if nobody receives it.
     fn update(self) -> io::Result<IdentityUpdate> {
         Ok(match self {
             Self::Failed(WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_)) => {
@@ -200,7 +199,7 @@ async fn ask(
     }
 }
 
-/// How long one of them is valid yet.
+/// The time until the first identity expires.
 fn lasts(issued: &[SpiffeIdentity]) -> Duration {
     let last = issued.iter().map(|one| one.until).max().unwrap_or_default();
     let left = last.saturating_sub(now()).saturating_add(1);

@@ -7,9 +7,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::executable::Hashes;
-use super::socket::{Ends, Neighbourhood};
+use super::peer::{PeerLookup, SocketAddrs};
 use super::{IdentityError, Process};
-use crate::identity::process_details::Look;
+use crate::identity::process_details::ProcessDetails;
 use crate::sys::{Program, caller_of, parent};
 
 /// The number of the user as whom this process runs.
@@ -18,7 +18,7 @@ pub(super) fn own_uid() -> u32 {
 }
 
 /// Nobody looks closer at processes here: no rule about scripts or parents holds for any.
-pub fn look_closer() -> Option<Arc<dyn Look>> {
+pub fn process_details() -> Option<Arc<dyn ProcessDetails>> {
     None
 }
 
@@ -29,12 +29,12 @@ pub fn parent_id() -> io::Result<u32> {
 
 /// This machine, as far as this process may see it.
 #[derive(Default)]
-pub(super) struct System {
+pub(super) struct SystemPeers {
     hashes: Hashes,
 }
 
-impl Neighbourhood for System {
-    fn process(&self, ends: Ends) -> Result<Process, IdentityError> {
+impl PeerLookup for SystemPeers {
+    fn process(&self, ends: SocketAddrs) -> Result<Process, IdentityError> {
         let pid = caller_of(ends.theirs, ends.ours)?.ok_or(IdentityError::Nobody)?;
         let program = open(pid)?;
         let process = tokio::runtime::Handle::current().block_on(examine(&program, &self.hashes))?;
@@ -51,7 +51,7 @@ fn open(pid: u32) -> Result<Program, IdentityError> {
     })
 }
 
-/// What the system says of the process `pid` now.
+/// The system's facts about the process `pid` now.
 pub(super) async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     examine(&open(pid)?, hashes).await
 }

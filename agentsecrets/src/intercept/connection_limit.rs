@@ -1,6 +1,6 @@
-//! How many connections may be held at once. Whoever opens more than there is room for loses first what
-//! it opened and said nothing on, then its new ones: memory and descriptors stay bounded, and a crowd of
-//! half-open connections keeps nobody who speaks from being heard.
+//! Limits the connections that are open at once. A client above the limit first loses connections on which it
+//! sent nothing, then its new ones. Memory and descriptors stay bounded, and a crowd of half-open connections
+//! keeps nobody out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,13 +39,13 @@ impl ConnectionLimit {
         Arc::new(Self { most, taken: Mutex::default() })
     }
 
-    /// What `descriptors` have room for: each connection needs one, and one toward its server.
+    /// The limit that `descriptors` allow: each connection needs one descriptor, and one toward its server.
     pub fn for_descriptors(descriptors: u64) -> Arc<Self> {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         Self::new((descriptors.saturating_sub(OURS) / 2).clamp(1, MAX_CONNECTIONS))
     }
 
-    /// How many connections there is room for.
+    /// The largest number of connections.
     pub fn most(&self) -> usize {
         self.most
     }
@@ -73,8 +73,8 @@ impl ConnectionLimit {
 }
 
 impl ConnectionPermit {
-    /// What comes of `opening`, or nothing if the place was needed before that. Afterwards the connection
-    /// is not half open any more, and keeps its place.
+    /// The result of `opening`, or `None` if the permit was reclaimed before. Afterwards the connection is
+    /// not half open any more, and keeps its permit.
     pub async fn unless_given_up<F: Future>(&mut self, opening: F) -> Option<F::Output> {
         let given_up = self.given_up.take()?;
         let opened = tokio::select! {

@@ -17,7 +17,7 @@ const MAX_HEAD_LEN: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 const METHOD: &[u8] = b"CONNECT ";
 
-/// What a client begins with.
+/// The first request of a client.
 #[derive(Debug)]
 pub enum ProxyRequest {
     /// It asks for a way to this server, and shows this of itself.
@@ -69,7 +69,7 @@ async fn begin(stream: &mut TcpStream) -> io::Result<ProxyRequest> {
     }
 }
 
-/// What a whole head asks for.
+/// Parses a complete head.
 fn read(head: &[u8]) -> ProxyRequest {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);

@@ -1,5 +1,5 @@
-//! How connections reach us. Every way in ends in a stream and what the system knows of its other
-//! end.
+//! Interception: the ways in which connections arrive. Each yields a stream and the system's knowledge of its
+//! peer.
 
 pub mod connection_limit;
 #[cfg(target_os = "linux")]
@@ -20,7 +20,7 @@ use crate::types::host::Host;
 #[cfg(target_os = "linux")]
 pub use agentsecrets_ebpf::Snapshot;
 
-/// Where a connection is going.
+/// The destination of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// To an address: names that are said on the way evaluate, but for the port.

@@ -18,7 +18,7 @@ use super::ebpf::Ports;
 const TABLE: &str = "agentsecrets";
 const LEAD: &str = "lead";
 const HOLD: &str = "hold";
-/// What marks our own connections, so that their last packets, which have no socket any more, are known.
+/// Marks our own connections, so that their last packets, which have no socket any more, are recognised.
 const OURS: u32 = 0x6173_6f75;
 
 const TCP: u8 = 6;
@@ -72,7 +72,7 @@ fn rules(
     Ok(all)
 }
 
-/// Where connections are led to: looked at once for each of them.
+/// Rules that redirect connections; evaluated once per connection.
 fn leading(ports: Ports, passes: u32) -> [Rule; 4] {
     let rule = || Rule::new(TABLE, LEAD).family(Family::Inet);
     [
@@ -83,7 +83,7 @@ fn leading(ports: Ports, passes: u32) -> [Rule; 4] {
     ]
 }
 
-/// What may leave: looked at for each packet, in this order. All else is dropped.
+/// Rules that let packets leave; evaluated per packet, in this order. All else is dropped.
 fn holding(passes: u32, inbound: &[u16]) -> Vec<Rule> {
     let rule = || Rule::new(TABLE, HOLD).family(Family::Inet);
     let ours = || Match::eq(Field::CtMark, Value::Int(OURS.into()));
@@ -115,10 +115,10 @@ fn owned_by(rule: Rule, is: CmpOp, user: u32) -> Rule {
     })
 }
 
-/// Where the connection of an accepted stream was going before a rule led it here; none if it was led nowhere.
+/// The original destination of an accepted stream; `None` if it was not redirected.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// If the kernel does not answer.
 pub fn original(stream: &tokio::net::TcpStream, local: SocketAddr) -> io::Result<Option<SocketAddr>> {
     let socket = SockRef::from(stream);
     let found = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };

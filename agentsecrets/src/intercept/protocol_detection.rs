@@ -1,4 +1,4 @@
-//! What a fresh connection speaks, told from its first byte without taking it.
+//! Detects the protocol of a new connection by its first byte, without consuming it.
 
 use std::io;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// A TLS record: a ClientHello follows.

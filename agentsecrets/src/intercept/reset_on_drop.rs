@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// How long we wait to see whether more is sent, by who has neither sent anything since nor closed.
+/// Time limit for more bytes from a peer that has sent nothing since and has not closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long, and how many bytes, we go on reading from who does not stop sending.
+/// Time limit for reading from a peer that does not stop sending.
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_DRAINED: usize = 64 << 20;
 

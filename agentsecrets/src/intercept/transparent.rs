@@ -18,29 +18,30 @@ use crate::intercept::reset_on_drop::reset;
 pub struct Accepted {
     /// The bytes.
     pub stream: TcpStream,
-    /// Where the agent wanted to go. Its port is the target's port; its address is for the record.
+    /// The destination that the agent connected to. Its port is the target's port; its address is for the
+    /// record.
     pub destination: SocketAddr,
-    /// What tells who asked.
+    /// Identifies the caller.
     pub trace: Trace,
     /// When it was accepted.
     pub at: Instant,
 }
 
-/// What the kernel keeps of who opened a connection.
+/// The kernel's record of the process that opened a connection.
 #[derive(Debug, Clone, Copy)]
 pub enum Trace {
-    /// What our programs saw in `connect`.
+    /// The snapshot that our programs took in `connect`.
     Snapshot(Snapshot),
     /// Both ends of the agent's socket, as it has them: rules see no more.
     Ends {
         /// Its own.
         theirs: SocketAddr,
-        /// Where it wanted to go.
+        /// The original destination.
         wanted: SocketAddr,
     },
 }
 
-/// Who keeps the records of connections.
+/// The source of connection records.
 pub enum Records {
     /// Our programs.
     Programs(FlowMap),

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::identity::ancestry;
 use crate::identity::inspector::ProcessInspector;
-use crate::identity::process::inspect_now;
+use crate::identity::inspector::inspect_now;
 use crate::identity::{IdentityError, Process};
 use crate::launch::cgroup::is_agent_cgroup;
 use crate::privsep::PeerProcess;

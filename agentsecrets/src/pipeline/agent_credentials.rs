@@ -1,5 +1,5 @@
-//! What one agent may spend, made ready: the values, the placeholders that stand for them, and the
-//! patterns that its answers are searched for. Made anew when the policy or the store changes.
+//! The credentials of one agent, ready for requests: values, placeholders, and the patterns that its
+//! responses are searched for. They are built anew when the policy or the store changes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -25,11 +25,11 @@ pub struct AgentCredentials {
     pub values: Values,
     /// The placeholders that stand for them.
     pub vocabulary: Arc<Placeholders>,
-    /// What the bodies of its requests may take while they are read.
+    /// Memory for request bodies that are read whole.
     pub room: BodyBudget,
-    /// What its answers are searched for.
+    /// The patterns that responses are searched for.
     pub patterns: Arc<Patterns>,
-    /// What it came to hold at run time.
+    /// The credentials obtained at run time.
     pub runtime: Arc<RuntimeCredentials>,
 }
 
@@ -47,8 +47,7 @@ pub struct CredentialCache {
 }
 
 impl CredentialCache {
-    /// Wallets filled from `store`.
-    /// What replaces a stored secret at run time is kept in `rotated`.
+    /// Credentials from `store`. Replacements of stored secrets at run time are kept in `rotated`.
     pub fn new(
         store: Arc<dyn Store>,
         project: Project,
@@ -61,7 +60,7 @@ impl CredentialCache {
         Self { store, project, environment, current, previous, load_lock, runtimes, minter }
     }
 
-    /// What makes the credentials that are made from others.
+    /// The minter of credentials that are made from others.
     pub fn minter(&self) -> &Arc<Minter> {
         &self.minter
     }
@@ -92,8 +91,8 @@ impl CredentialCache {
         Ok(wallet)
     }
 
-    /// What the agent's last wallet held and `next` does not is searched for all the same. Until it is, `next` is not
-    /// the last, so that nothing is left out when this is tried again.
+    /// Keeps searching for values that the agent's last credentials had and `next` lacks. Until that has
+    /// succeeded `next` does not become the last, so that a retry leaves nothing out.
     fn retire(&self, agent: &AgentName, next: &Arc<AgentCredentials>) -> Result<(), Rejection> {
         let mut last = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = last.get(agent) {

@@ -27,7 +27,6 @@ use crate::types::rejection::{ErrorCode, Rejection};
 pub(super) struct Judged<'p> {
     pub policy: &'p Arc<Policy>,
     pub agent: &'p Agent,
-    pub secrets: Arc<AgentCredentials>,
 }
 
 impl Pipeline {

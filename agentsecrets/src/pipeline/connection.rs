@@ -26,12 +26,12 @@ use crate::types::presented::PresentedCredentials;
 use crate::types::rejection::Rejection;
 use crate::types::target::{Claim, Scheme, Target};
 
-/// How long what is under way has to end by itself.
+/// In-flight requests have this time to end by themselves.
 const REVOCATION_GRACE: Duration = Duration::from_millis(250);
 
-/// Where connections enter the pipeline.
+/// The entry of connections into the pipeline.
 pub struct Interceptor {
-    /// What becomes of their requests.
+    /// The pipeline for their requests.
     pub pipeline: Arc<Pipeline>,
     /// Our certificates.
     pub leaves: Arc<LeafCertCache>,
@@ -44,7 +44,7 @@ pub(super) struct IncomingConnection {
     pub(super) shown: PresentedCredentials,
 }
 
-/// What a new connection turned out to be.
+/// The detected protocol of a new connection.
 pub(super) enum DetectedProtocol {
     /// TLS that we ended: requests can come.
     Tls(Box<Terminated>),

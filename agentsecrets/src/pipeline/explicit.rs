@@ -29,20 +29,20 @@ use crate::types::presented::PresentedCredentials;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::target::Claim;
 
-/// What opens a tunnel.
+/// The response that opens a tunnel.
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
-/// How long, and how many bytes, a client that was refused may go on sending before it is cut off: a
-/// connection that is closed on unread bytes is reset, and the refusal is lost with it.
+/// Time limit for a refused client that goes on sending. A connection that is closed with unread bytes is
+/// reset, and the response is lost with it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: u64 = 256 * 1024;
 
 /// The explicit proxy.
 pub struct ExplicitProxy {
-    /// Where what it lets in goes on.
+    /// The interceptor of admitted connections.
     pub intercept: Arc<Interceptor>,
-    /// Who calls.
+    /// Identifies the caller.
     pub neighbours: LocalPeers,
-    /// Whose secrets it spends; shown to whoever asks whether it is there.
+    /// The project whose secrets are spent; `/health` shows it.
     pub project: Project,
 }
 

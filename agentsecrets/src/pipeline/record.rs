@@ -31,9 +31,9 @@ use crate::types::target::Target;
 /// One attempt, being recorded.
 pub struct Attempt {
     pending: Pending,
-    /// What its body quotes as it passes.
+    /// Placeholders that the body quotes.
     quotes: Option<QuotedPlaceholders>,
-    /// What it is under way because of.
+    /// Ends with the session or token of the caller.
     held: RevocationGuard,
     /// The reason for a refusal, where its slug does not say enough.
     because: Option<String>,
@@ -117,7 +117,7 @@ impl Attempt {
         self.held = admitted.held.clone();
     }
 
-    /// What it is under way because of.
+    /// The guard that ends with the session or token of the caller.
     pub fn held(&self) -> &RevocationGuard {
         &self.held
     }
@@ -330,7 +330,7 @@ impl ResponseRecorder {
 }
 
 impl Drop for ResponseRecorder {
-    /// Who takes nothing of an answer does not hear that it has ended, and is cut off.
+    /// A client that reads nothing of a response is not polled, so the end of its session is seen here.
     fn drop(&mut self) {
         let over = self.open.as_ref().and_then(|(attempt, _, _)| attempt.held.reason().map(str::to_owned));
         if let Some(why) = over {

@@ -191,7 +191,7 @@ impl Pipeline {
             Decision::Allow(grant) => (grant, secrets),
             Decision::NeedsApproval(pending) => {
                 let body = (body.bytes().cloned(), body.trailers().cloned());
-                let judged = Judged { policy, agent, secrets };
+                let judged = Judged { policy, agent };
                 self.await_approval(pending, judged, &caller, &ask, (&parts, body), record).await?
             }
         };

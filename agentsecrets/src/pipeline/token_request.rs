@@ -27,7 +27,7 @@ use crate::upstream::client::Upstream;
 /// The largest answer, in bytes.
 const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
-/// How long an endpoint may take, where the configuration does not say less.
+/// Time limit of an endpoint, unless the configuration sets a shorter one.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Pipeline {

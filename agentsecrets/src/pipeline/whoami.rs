@@ -10,7 +10,7 @@ use super::stages::AdmittedRequest;
 use crate::authz::whoami::{CallerReport, report};
 use crate::identity::process_details::ProcessDetails;
 use crate::identity::{Caller, IdentityError, Process};
-use crate::pipeline::value_export::{HOST, json};
+use crate::pipeline::value_export::json;
 use crate::policy::Policy;
 use crate::types::body::Body;
 use crate::types::rejection::{ErrorCode, Rejection};

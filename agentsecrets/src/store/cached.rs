@@ -12,7 +12,7 @@ use crate::sys::files;
 use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
 
-/// How long a refusal stands, so that a program that tries again and again does not ask a person each time.
+/// An error is kept for this time, so that a program that retries does not ask a person each time.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The store and what it said.
@@ -46,7 +46,7 @@ impl<S: Store> CachedStore<S> {
         self
     }
 
-    /// What is held and still good.
+    /// The entries that are still valid.
     fn held(&self) -> MutexGuard<'_, CacheEntry> {
         // A panic elsewhere leaves at worst a value less.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -218,7 +218,7 @@ mod tests {
         }
         fn delete(&self, _: &Key) -> Result<bool, StoreError> {
             if !self.2 {
-                return crate::store::read_only(self.0);
+                return crate::store::read_only::read_only(self.0);
             }
             *self.1.lock().unwrap() = Ok(None);
             Ok(true)

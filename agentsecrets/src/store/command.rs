@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError, read_only};
+use super::read_only::read_only;
 use crate::store::config::CommandConfig;
 use crate::sys;
 use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
+use crate::types::store::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError};
 
 /// Variables that programs need to find their files and other programs.
 const PASSED_VARIABLES: &[&str] = if cfg!(windows) {
@@ -39,9 +40,9 @@ const PASSED_VARIABLES: &[&str] = if cfg!(windows) {
 } else {
     &["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TZ", "USER", "XDG_RUNTIME_DIR"]
 };
-/// How programs end a line.
+/// The end of a line in program output.
 const NEWLINE: &[u8] = if cfg!(windows) { b"\r\n" } else { b"\n" };
-/// How often a program that has closed its output is looked at until it ends.
+/// Interval at which a program that has closed its output is polled until it ends.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The programs of one entry of the configuration.
@@ -146,7 +147,7 @@ impl CommandStore {
         })
     }
 
-    /// What it printed, less one final newline, and how it ended.
+    /// The program's output, less one final newline, and its exit status.
     fn finish(
         &self,
         child: &mut Child,

@@ -1,5 +1,4 @@
-//! Which stores a person chose, in which order: what `config.yaml` says of them, once it is known to be
-//! sound.
+//! The configured stores and their order: the checked contents of `stores` in `config.yaml`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,12 +6,15 @@ use std::time::Duration;
 
 use crate::types::name::{Environment, Project, SecretName};
 
-use super::Key;
+use crate::types::store::Key;
+
+/// Time limit for reading a file: it may be on a network file system.
+pub(super) const FILE_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One store of the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Which.
+    /// The kind.
     pub kind: StoreKind,
     /// Whether the next store answers where this one is absent or locked.
     pub optional: bool,
@@ -31,12 +33,12 @@ pub enum StoreKind {
     Command(CommandConfig),
 }
 
-/// How the keychain is asked.
+/// Settings of the keychain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeychainConfig {
-    /// How long an answer may take; a person may have to type a password.
+    /// Time limit for an answer; a person may have to type a password.
     pub timeout: Duration,
-    /// How long an answer is good.
+    /// Answers are cached for this time.
     pub cache: Duration,
 }
 
@@ -58,9 +60,9 @@ pub struct CommandConfig {
     pub run: Vec<String>,
     /// Another program for some names.
     pub names: BTreeMap<SecretName, Vec<String>>,
-    /// How long it may run.
+    /// Time limit of the program.
     pub timeout: Duration,
-    /// How long what it printed is good.
+    /// Output is cached for this time.
     pub cache: Duration,
     /// Exit codes that say that there is no such secret.
     pub missing: Vec<i32>,
@@ -69,7 +71,7 @@ pub struct CommandConfig {
 }
 
 impl StoreKind {
-    /// What to call it in messages.
+    /// Its name in messages.
     pub fn name(&self) -> &'static str {
         match self {
             StoreKind::Keychain(_) => "keychain",
@@ -86,18 +88,18 @@ impl StoreKind {
         Some(parts.take_while(|part| !part.as_os_str().as_encoded_bytes().contains(&b'{')).collect())
     }
 
-    /// How long it may take to answer.
+    /// Time limit for an answer.
     pub fn patience(&self) -> Duration {
         match self {
             StoreKind::Keychain(keychain) => keychain.timeout,
             StoreKind::Command(command) => command.timeout,
-            StoreKind::Vault | StoreKind::Mounted(_) => crate::store::file::READ_TIMEOUT,
+            StoreKind::Vault | StoreKind::Mounted(_) => FILE_READ_TIMEOUT,
         }
     }
 }
 
 impl StoreConfig {
-    /// Where nothing was chosen.
+    /// The order without a configuration.
     pub fn default_order() -> Vec<Self> {
         vec![Self { kind: StoreKind::Vault, optional: false }]
     }

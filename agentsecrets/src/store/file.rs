@@ -8,17 +8,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError, read_only};
+use super::read_only::read_only;
 use crate::store::config::FileConfig;
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
-
-/// How long a file may take: it may be on a network's file system.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::types::store::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError};
 
 /// The folders of one entry of the configuration.
 pub(super) struct FileStore {

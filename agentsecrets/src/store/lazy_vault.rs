@@ -19,7 +19,7 @@ pub(super) struct LazyVault {
     opened: OnceLock<Vault>,
 }
 
-/// What opens it when it is there.
+/// The source of the passphrase or key.
 enum UnlockSource {
     /// The key file, if there is one.
     KeyFile(Option<PathBuf>),

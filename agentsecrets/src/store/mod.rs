@@ -1,5 +1,5 @@
-//! Where secrets rest: one trait, one file a kind, several in an order that the person chose. A store that
-//! cannot be read is an error with its fix, never an empty answer.
+//! Secret stores: one trait, one file per kind, several in a configured order. An unreadable store is an
+//! error with its fix, never an empty answer.
 
 mod cached;
 mod chained;
@@ -10,14 +10,13 @@ mod file;
 pub mod helper;
 pub mod keychain;
 mod lazy_vault;
+mod read_only;
 pub mod refresh_tokens;
 mod timeout;
 
 use std::sync::Arc;
 
 use crate::sys::home::Home;
-use crate::types::name::{Environment, Project, SecretName};
-use crate::types::secret::Secret;
 
 pub use chained::{ChainedStore, StoreEntry};
 pub use config::{StoreConfig, StoreKind};
@@ -80,7 +79,7 @@ fn external_store(kind: &StoreKind, home: &Home) -> Arc<dyn Store> {
         }
         StoreKind::Mounted(mounted) => Arc::new(timeout::TimeoutStore::new(
             file::FileStore::new(mounted.clone()),
-            file::READ_TIMEOUT,
+            config::FILE_READ_TIMEOUT,
             "look whether its file system answers: ls the folder",
         )),
         StoreKind::Command(command) => {
@@ -88,9 +87,4 @@ fn external_store(kind: &StoreKind, home: &Home) -> Arc<dyn Store> {
         }
         StoreKind::Vault => Arc::new(lazy_vault::LazyVault::with_prompt(home.vault())),
     }
-}
-
-/// The answer of a store that is only read.
-fn read_only<T>(store: &str) -> Result<T, StoreError> {
-    Err(StoreError::Refused(format!("the {store} store is only read: change the secret where it comes from")))
 }

@@ -1,11 +1,11 @@
-//! What replaced a stored secret at run time: the refresh token that an endpoint gave in exchange for the one
-//! before. Who serves agents may not write to the stores, so it lies in a folder of its own, one file a
-//! secret, sealed under a key that comes of the *stored* value: whoever cannot read the store cannot read
-//! it, and once the person stores another value, it is no longer found.
+//! Replacements of stored secrets at run time: the refresh token that an endpoint gave in exchange for the
+//! one before. The serving process may not write to the stores, so replacements have a folder of their own,
+//! one file per secret. Each is sealed under a key derived from the *stored* value: a reader without the
+//! store cannot read it, and once the person stores another value it is no longer found.
 //!
 //! # Format, version 1
 //!
-//! `agentsecrets-rotated/1`, a newline, a salt of 32 bytes, and what AES-256-GCM makes of the value: nonce of
+//! `agentsecrets-rotated/1`, a newline, a salt of 32 bytes, and the value sealed with AES-256-GCM: nonce of
 //! 12 bytes, ciphertext, tag. The key is HKDF-SHA256(salt, the stored value, info `agentsecrets-rotated/1`);
 //! associated data are the length (8 bytes, big-endian) and bytes of project, environment and name.
 
@@ -36,7 +36,7 @@ pub struct RefreshTokenStore {
 pub struct RotationLock(#[expect(dead_code, reason = "it is held, not read")] File);
 
 impl RefreshTokenStore {
-    /// What lies in `folder`.
+    /// The replacements in `folder`.
     pub fn at(folder: &Path) -> Self {
         Self { folder: folder.to_path_buf() }
     }
@@ -52,7 +52,7 @@ impl RefreshTokenStore {
         }
     }
 
-    /// What replaced `stored`, the value of `key`; nothing where nothing did.
+    /// The replacement of `stored`, the value of `key`, if there is one.
     pub fn get(&self, key: &Key, stored: &Secret) -> Result<Option<Secret>, StoreError> {
         let mut bytes = Vec::new();
         match File::open(self.path(key)) {

@@ -288,7 +288,7 @@ impl Upstream {
         let stream = match key.target.scheme {
             Scheme::Http => MaybeTlsStream::Plain(tcp),
             Scheme::Https => {
-                let config = self.tls_configs.get(requirements, host)?.client_config(http1_only);
+                let config = self.tls_configs.get(requirements)?.client_config(http1_only);
                 let secured = connect::tls_handshake(tcp, host, config).await;
                 secured.map_err(|error| failure::unreachable(host, &error))?
             }

@@ -11,7 +11,6 @@ use rustls::ClientConfig;
 use crate::inject::TlsRequirements;
 use crate::tls::client_certificate::ClientCertificate;
 use crate::tls::verify;
-use crate::types::host::Host;
 use crate::types::rejection::{ErrorCode, Rejection};
 
 const MAX_CUSTOM_CONFIGS: u64 = 256;
@@ -59,7 +58,7 @@ impl TlsConfigs {
     }
 
     /// The configuration that meets `requirements`.
-    pub(super) fn get(&self, requirements: &TlsRequirements, host: &Host) -> Result<TlsConfig, Rejection> {
+    pub(super) fn get(&self, requirements: &TlsRequirements) -> Result<TlsConfig, Rejection> {
         let fingerprint = Fingerprint::of(requirements);
         if fingerprint == Fingerprint::default() {
             return Ok(self.default.clone());

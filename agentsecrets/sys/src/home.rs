@@ -1,4 +1,4 @@
-//! Where our files are: one folder when `AGENTSECRETS_HOME` names it, else the platform's folders.
+//! The paths of our files: one folder if `AGENTSECRETS_HOME` names it, else the platform's folders.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,7 @@ impl Home {
         self.config.join("config.yaml")
     }
 
-    /// Which programs are trusted, as `trust` writes it.
+    /// Trusted programs, as `trust` writes them.
     pub fn trust(&self) -> PathBuf {
         self.config.join("trust.json")
     }
@@ -83,7 +83,7 @@ impl Home {
         self.data.join("keychain.changed")
     }
 
-    /// What the person chose by `project use` and `environment switch`.
+    /// The selection of `project use` and `environment switch`.
     pub fn scope(&self) -> PathBuf {
         self.config.join("scope.json")
     }
@@ -103,7 +103,7 @@ impl Home {
         self.capabilities().join("sessions.json")
     }
 
-    /// How often the session `id` was used: a byte for each time.
+    /// The use count of the session `id`: one byte per use.
     pub fn session_uses(&self, id: &str) -> PathBuf {
         self.state.join(format!("session-{id}.uses"))
     }
@@ -138,7 +138,7 @@ impl Home {
         self.runtime.join("proxy-bundle.pem")
     }
 
-    /// What the explicit proxy has to say.
+    /// The log output of the explicit proxy.
     pub fn proxy_log(&self) -> PathBuf {
         self.runtime.join("proxy.log")
     }

@@ -77,7 +77,7 @@ pub fn netns_cookie(fd: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u64> {
     if done == 0 { Ok(cookie) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// How a person finds out who listens on a port.
+/// The command that lists listeners.
 pub const LISTENERS: &str = "ss -ltnp";
 
 /// This program, even where its file was replaced since it started.

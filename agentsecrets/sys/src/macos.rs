@@ -11,7 +11,7 @@ use libc::{c_int, c_void, vinfo_stat};
 use nix::sys::resource::{Resource, setrlimit};
 
 /// The most that the system takes for a limit (`OPEN_MAX`), whatever it says is allowed.
-pub(super) const MOST_DESCRIPTORS: Option<u64> = Some(10_240);
+pub(super) const MAX_DESCRIPTORS: Option<u64> = Some(10_240);
 
 /// Asks for what a descriptor of a socket is (`PROC_PIDFDSOCKETINFO` of `sys/proc_info.h`).
 const SOCKET_OF_DESCRIPTOR: c_int = 3;
@@ -35,7 +35,7 @@ pub fn protect_memory() -> io::Result<()> {
     conceal()
 }
 
-/// How a person finds out who listens on a port.
+/// The command that lists listeners.
 pub const LISTENERS: &str = "lsof -nP -iTCP -sTCP:LISTEN";
 
 /// This program.
@@ -43,7 +43,7 @@ pub fn own_program() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// What the system says of a process.
+/// The system's facts about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
     /// When it started, in microseconds since 1970.
@@ -71,7 +71,7 @@ impl Program {
     }
 }
 
-/// Where the executable of the process `pid` is.
+/// The path of the executable of the process `pid`.
 pub fn executable(pid: u32) -> io::Result<PathBuf> {
     let mut path = vec![0; libc::PROC_PIDPATHINFO_MAXSIZE as usize];
     // SAFETY: the system writes at most the given length.
@@ -118,7 +118,7 @@ fn descriptors(pid: u32) -> io::Result<Vec<libc::proc_fdinfo>> {
     })
 }
 
-/// What `ask` lists, which it is asked again for with more room while it fills all that there is. `T` must be
+/// The items that `ask` lists; it is called again with more room while the list fills all of it. `T` must be
 /// a structure of numbers alone.
 fn listed<T: Copy>(mut room: usize, ask: impl Fn(*mut c_void, c_int) -> c_int) -> io::Result<Vec<T>> {
     loop {
@@ -186,7 +186,7 @@ struct SocketOfDescriptor {
     _reserved: u32,
     /// `soi_proto.pri_tcp`.
     tcp: TcpSocket,
-    /// What the union's largest member has more.
+    /// The rest of the union's largest member.
     _rest: [u64; 51],
 }
 

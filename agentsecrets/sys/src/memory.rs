@@ -79,7 +79,7 @@ pub fn lock_everything() -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What the kernel says of the mapping that holds `address`.
+    /// The kernel's flags of the mapping that contains `address`.
     fn flags(address: usize) -> String {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut inside = false;

@@ -1,4 +1,4 @@
-//! What Linux and macOS have in common: modes of files, signals, terminals that are left.
+//! Functions that Linux and macOS share: file modes, signals, leaving the terminal.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
@@ -34,7 +34,7 @@ impl Version {
     }
 }
 
-/// What to start for a program of this name: the system finds it.
+/// The program to start for this name: the system finds it.
 pub fn runnable(program: &OsStr) -> &OsStr {
     program
 }
@@ -44,7 +44,7 @@ pub fn hosts_file() -> PathBuf {
     "/etc/hosts".into()
 }
 
-/// What a person types so that a shell's programs use the proxy.
+/// The command that makes a shell's programs use the proxy.
 pub const USE_PROXY: &str = "eval \"$(agentsecrets proxy env)\"";
 
 /// When a file last changed, by a clock that nobody sets but root.
@@ -188,7 +188,7 @@ pub fn wait_until_nobody_reads() -> io::Result<()> {
     Ok(())
 }
 
-/// How a person ends a process that does not end.
+/// The command that ends a process that does not end.
 pub const KILL: &str = "kill -9";
 
 /// Bytes as the system takes text: as they are.

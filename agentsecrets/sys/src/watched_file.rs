@@ -21,14 +21,14 @@ const STALE_AFTER: Duration = Duration::from_secs(1);
 /// not watched, and a network file system reports none.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How one kind of file is read.
+/// Parses one kind of file.
 pub trait FileSource: Send + Sync + 'static {
-    /// What the file says.
+    /// The parsed content.
     type Content: Send + Sync + 'static;
     /// Why it could not be read or understood.
     type Error: Display + From<io::Error> + Send + Sync + 'static;
 
-    /// What the file is, for messages: `policy`.
+    /// The name of the file in messages: `policy`.
     const NAME: &'static str;
 
     /// The file's text; none where there is no file.
@@ -37,10 +37,10 @@ pub trait FileSource: Send + Sync + 'static {
     /// When there is a file that cannot be read.
     fn text(&self) -> Result<Option<String>, Self::Error>;
 
-    /// What `text` says; `last` is what was in force before.
+    /// Parses `text`; `last` is the content in force before.
     ///
     /// # Errors
-    /// When it is not understood: what was in force stays in force.
+    /// If the text is invalid; the last content stays in force.
     fn parse(&self, text: Option<&str>, last: Option<&Self::Content>) -> Result<Self::Content, Self::Error>;
 
     /// Whether what was read may have changed although the text did not.
@@ -87,7 +87,7 @@ impl<R: FileSource> WatchedFile<R> {
         Self { state: Arc::new(State::new(None, content)), _watcher: None, _wake: channel().0 }
     }
 
-    /// What the file says now.
+    /// The present content.
     pub fn get(&self) -> Arc<R::Content> {
         self.state.content.load_full()
     }

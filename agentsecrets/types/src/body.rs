@@ -30,7 +30,7 @@ pub enum BodyError {
     /// More than the rule allows.
     #[error("the body is larger than allowed")]
     TooLarge,
-    /// What it was let in for has ended.
+    /// The session or token of the caller has ended.
     #[error("{0}")]
     Over(String),
     /// Nothing of it came for too long.

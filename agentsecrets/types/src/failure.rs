@@ -1,4 +1,4 @@
-//! How a command fails: what happened, what to do, and an exit code that scripts can rely on.
+//! Errors of commands: the failure, a hint, and an exit code that scripts can rely on.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// What was named does not exist.
+    /// The named object does not exist.
     NotFound = 3,
     /// Policy says no.
     Denied = 4,
@@ -65,12 +65,12 @@ impl Failure {
         self.exit
     }
 
-    /// What happened.
+    /// The failure.
     pub fn message(&self) -> &str {
         &self.what
     }
 
-    /// What to do about it.
+    /// The hint.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }

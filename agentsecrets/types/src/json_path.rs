@@ -1,6 +1,5 @@
-//! Where in a JSON document a value stands: `a.b` for a key in an object in an object, `a[0]` for an
-//! element of an array. A key that holds one of `.`, `[` or `\` has a `\` before it, so that no two
-//! spots are written alike.
+//! Paths to values in a JSON document: `a.b` for a key in an object in an object, `a[0]` for an element of an
+//! array. A key that contains `.`, `[` or `\` has a `\` before it, so that each path has one spelling.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! What a client shows of itself beside what the system says of it: the tokens, which are proof once they are
-//! verified, and the name, which is none. It cannot be printed.
+//! Credentials that a client presents: tokens, which are proof once they are verified, and a name, which is
+//! not. They cannot be printed.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-/// What every agent token begins with.
+/// The prefix of agent tokens.
 pub const AGENT: &str = "as_agent_";
-/// What every session token begins with.
+/// The prefix of session tokens.
 pub const SESSION: &str = "as_sess_";
 /// The longest token, in bytes.
 const MAX_TOKEN_LEN: usize = 256;
@@ -19,7 +19,7 @@ const INVALID_TOKEN: [&str; 3] = ["", "token", "session"];
 /// A token, as it was shown.
 pub type Token = Arc<Zeroizing<String>>;
 
-/// What one client shows. It has no `Debug` that would print a token.
+/// The credentials of one client. There is no `Debug` that would print a token.
 #[derive(Clone, Default)]
 pub struct PresentedCredentials {
     /// An agent's token.

@@ -19,7 +19,7 @@ pub struct ProcessFacts {
     pub cgroup: String,
     /// Its container's id, where it is in one.
     pub container: Option<String>,
-    /// What that was asked to be made from, where its engine was asked and it was a name.
+    /// The image that the container was created from, if its engine was asked and it was a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// The digest by which the engine keeps that image.

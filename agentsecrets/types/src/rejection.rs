@@ -1,5 +1,5 @@
-//! What an agent is told when a request is refused: a stable slug that other tools match, and a
-//! sentence that says what to do. A refusal never holds a secret, a header value or a query.
+//! The rejection of a request: a stable code that other tools match, and a sentence that says what to do. It
+//! never contains a secret, a header value or a query.
 
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error, StrDeserializer};
@@ -125,11 +125,11 @@ impl ErrorCode {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Rejection {
-    /// Which refusal.
+    /// The code.
     pub code: ErrorCode,
     /// The requested host. Empty until the rejection becomes a response.
     pub domain: String,
-    /// What happened and what to do, without values.
+    /// The reason and the fix, without values.
     pub message: String,
     /// The rule that decided, such as `coder/2 (policy.yaml:17)`.
     pub rule: Option<String>,

@@ -19,7 +19,7 @@ pub struct Key {
     pub name: SecretName,
 }
 
-/// What may be known of a secret without its value.
+/// The metadata of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Entry {
     /// Its name.
@@ -45,7 +45,7 @@ pub enum StoreError {
     /// It is there and cannot be unlocked, or does not answer.
     #[error("{0}")]
     Locked(String),
-    /// What was asked cannot be stored: the value is empty, say, or too large.
+    /// The value cannot be stored: it is empty or too large.
     #[error("{0}")]
     Refused(String),
     /// Its bytes are damaged or forged.
@@ -83,7 +83,7 @@ impl StoreError {
 
 /// A place where secrets rest.
 pub trait Store: Send + Sync {
-    /// What to call it in messages: `vault`, `keychain`.
+    /// Its name in messages: `vault`, `keychain`.
     fn name(&self) -> &'static str;
     /// The value at `key`, or `None` if the store is sound and does not hold it.
     fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError>;

@@ -11,7 +11,7 @@ use http::uri::Authority;
 use crate::host::Host;
 use crate::rejection::{ErrorCode, Rejection};
 
-/// How the agent reaches the server.
+/// The scheme of the target's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// Plain HTTP: may be forwarded, never with a secret.
@@ -31,7 +31,7 @@ pub struct Target {
     pub port: u16,
 }
 
-/// What the way in says of the server, before any request came.
+/// The claim of a connection about its server, before any request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// It is this one: TLS was terminated under the name, or a proxy was asked for it.

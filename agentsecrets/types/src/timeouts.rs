@@ -1,4 +1,4 @@
-//! How long each peer may take, as the configuration says. Every wait for somebody else has one of these.
+//! Time limits of the configuration. Every wait for a peer has one of them.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// The head of a request, from its first byte to its last.
     pub head: Duration,
-    /// How long a connection is kept on which nothing is under way.
+    /// For a connection without a request in flight.
     pub idle: Duration,
     /// From resolving a server's name to the end of the TLS handshake with it.
     pub connect: Duration,
     /// From the last byte of a request that a server took to the head of its answer.
     pub answer: Duration,
-    /// How long a body, in either direction, or a WebSocket may stand still.
+    /// For a body, in either direction, or a WebSocket that stands still.
     pub body_idle: Duration,
-    /// How long what is under way may take to finish when the interceptor is told to end.
+    /// For in-flight requests when the interceptor is told to end.
     pub drain: Duration,
 }
 

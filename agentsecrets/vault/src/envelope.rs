@@ -29,8 +29,8 @@ pub(super) struct Envelope {
     pub(super) items: BTreeMap<Key, Item>,
 }
 
-/// What is needed before the keys are known: the first line and the wrapped key. A vault keeps both
-/// until its passphrase or key file is changed.
+/// The part of a vault that is read before the keys are known: the first line and the wrapped key. A vault
+/// keeps both until its passphrase or key file is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Opening {
     header: String,
@@ -58,7 +58,7 @@ struct HeaderLine {
     unlock: Method,
 }
 
-/// What every version's first line says.
+/// The first line in every version.
 #[derive(Deserialize)]
 struct AnyHeader {
     format: String,
@@ -167,7 +167,7 @@ impl Envelope {
         Ok((new, new_keys))
     }
 
-    /// What opens it.
+    /// The header and the wrapped key.
     pub(super) fn opening(&self) -> &Opening {
         &self.opening
     }
@@ -246,7 +246,7 @@ fn line(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|_| StoreError::Io("the vault could not be written as JSON".into()))
 }
 
-/// What a sealed value is bound to: its format, its address, and the generation that set it.
+/// The associated data of a sealed value: its format, its address, and the generation that set it.
 fn context(key: &Key, version: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in ["agentsecrets-vault/1", key.project.as_str(), key.environment.as_str(), key.name.as_str()] {

@@ -25,15 +25,15 @@ const TAG: usize = 16;
 /// The largest key file, in bytes.
 const MAX_KEY_FILE_SIZE: u64 = 64 * 1024;
 
-/// What opens a vault.
+/// The secret that opens a vault.
 pub enum Unlock {
     /// A file of at least 32 bytes that its owner alone may read; one final newline is not part of it.
     KeyFile(PathBuf),
-    /// What a person typed.
+    /// A passphrase.
     Passphrase(Secret),
 }
 
-/// How a vault is opened, as its header says.
+/// The method that opens a vault, as in its header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Method {
@@ -62,7 +62,7 @@ pub(super) struct Keys {
 }
 
 impl Unlock {
-    /// How a new vault for this says it is opened.
+    /// The method for a new vault.
     pub(super) fn method(&self) -> Result<Method, StoreError> {
         let salt = Base64(random::<KEY>()?.to_vec());
         Ok(match self {
@@ -211,6 +211,10 @@ fn stretch(
     Ok(Secret::new(key.to_vec()))
 }
 
+/// Derives a key from `material` with HKDF-SHA256; `purpose` is the info.
+///
+/// # Errors
+/// If the library fails.
 pub fn derive(salt: &[u8], material: &[u8], purpose: &[u8]) -> Result<Secret, StoreError> {
     let mut key = Zeroizing::new([0; KEY]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
@@ -221,6 +225,10 @@ pub fn derive(salt: &[u8], material: &[u8], purpose: &[u8]) -> Result<Secret, St
     Ok(Secret::new(key.to_vec()))
 }
 
+/// Encrypts `plain` with AES-256-GCM: nonce, ciphertext and tag. `context` is the associated data.
+///
+/// # Errors
+/// If the library fails.
 pub fn seal(key: &Secret, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
     let failed = |_| StoreError::Io("the value could not be encrypted".into());
     let key = RandomizedNonceKey::new(&AES_256_GCM, key.expose()).map_err(failed)?;
@@ -237,6 +245,10 @@ pub fn seal(key: &Secret, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, Store
     Ok(std::mem::take(&mut *sealed))
 }
 
+/// Decrypts the result of [`seal`].
+///
+/// # Errors
+/// If key, context or bytes are not those that were sealed.
 pub fn open(key: &Secret, context: &[u8], sealed: &[u8]) -> Option<Secret> {
     let key = RandomizedNonceKey::new(&AES_256_GCM, key.expose()).ok()?;
     let (nonce, body) = sealed.split_at_checked(NONCE_LEN)?;

@@ -1,5 +1,5 @@
-//! What is left of a vault when who writes to it is killed in the middle: always one whole version, with
-//! everything that was said to be stored.
+//! A vault whose writer is killed in the middle is one whole version, with every value that was reported as
+//! stored.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines};

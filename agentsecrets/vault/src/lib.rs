@@ -37,7 +37,7 @@ pub use prompt::{new_passphrase, unlock, unlock_from_environment};
 
 pub use agentsecrets_types::store::MAX_VALUE_SIZE;
 
-/// How long another process may take to change the vault.
+/// Time limit for another process that changes the vault.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest vault, in bytes.
 const MAX_FILE_SIZE: u64 = 512 * 1024 * 1024;
@@ -56,11 +56,11 @@ struct State {
     stamp: Stamp,
     keys: Arc<Keys>,
     envelope: Arc<Envelope>,
-    /// How often another vault has taken this one's place.
+    /// Counts other vaults that took this one's place.
     replaced: u64,
 }
 
-/// What changes whenever the file is replaced.
+/// Changes whenever the file is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
     modified: SystemTime,

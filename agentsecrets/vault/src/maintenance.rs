@@ -1,5 +1,5 @@
-//! What is done to a vault as a whole: another passphrase or key file, a backup, and a backup put back.
-//! Nothing is thrown away that was not read and proven first.
+//! Changes to a vault as a whole: another passphrase or key file, a backup, and its restore. Nothing is
+//! discarded that was not read and verified first.
 
 use std::ffi::OsString;
 use std::path::Path;

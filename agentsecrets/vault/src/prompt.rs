@@ -1,5 +1,5 @@
-//! Where the key of a vault comes from: the file that the environment names, else a person at a
-//! terminal. It refuses to take a passphrase from a pipe or a variable, where it would be left lying.
+//! The source of a vault's key: the file that the environment names, else a person at a terminal. A
+//! passphrase is never read from a pipe or a variable, where copies would remain.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -21,9 +21,8 @@ pub fn unlock_from_environment() -> Option<PathBuf> {
     std::env::var_os(KEY_FILE).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// What opens, or will open, the vault at `path`: the key file that the environment names, else a
-/// passphrase that is asked for at the terminal, twice for a vault that is yet to be made. `Locked`
-/// where there is neither.
+/// The secret that opens, or will open, the vault at `path`: the key file that the environment names, else a
+/// passphrase from the terminal, asked twice for a new vault. `Locked` if there is neither.
 pub fn unlock(path: &Path) -> Result<Unlock, StoreError> {
     if let Some(key_file) = unlock_from_environment() {
         return Ok(Unlock::KeyFile(key_file));

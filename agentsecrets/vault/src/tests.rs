@@ -1,5 +1,4 @@
-//! What the vault promises: values come back as they went in, to the holder of the key alone, and
-//! nothing that was done to the file goes unnoticed.
+//! The vault returns values unchanged, to the holder of the key alone, and notices every change to its file.
 
 use std::fs;
 use std::io::Write;

@@ -96,7 +96,8 @@ impl Modules {
     fn read(&mut self, file: &Path, path: ModulePath, is_root: bool) -> Result<()> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let syntax = syn::parse_file(&text).with_context(|| format!("{} does not parse", file.display()))?;
-        let mut reader = Reader { path: &path, module: Module::default(), children: Vec::new() };
+        let mut reader =
+            Reader { path: &path, module: Module::default(), inline: Vec::new(), children: Vec::new() };
         reader.module.file = file.to_owned();
         reader.visit_file(&syntax);
         let Reader { module, children, .. } = reader;
@@ -157,17 +158,23 @@ impl Modules {
 struct Reader<'a> {
     path: &'a ModulePath,
     module: Module,
+    /// The modules written within the file that enclose the code that is being read.
+    inline: Vec<String>,
     /// Its child modules, with the file name that `#[path]` gives.
     children: Vec<(String, Option<String>)>,
 }
 
 impl Reader<'_> {
+    fn here(&self) -> ModulePath {
+        self.path.iter().chain(&self.inline).cloned().collect()
+    }
+
     fn absolute(&self, segments: &[String]) -> Option<ModulePath> {
         let (first, rest) = segments.split_first()?;
         let mut base = match first.as_str() {
             "crate" => Vec::new(),
-            "self" => self.path.clone(),
-            "super" => self.path.split_last().map(|(_, parents)| parents.to_vec())?,
+            "self" => self.here(),
+            "super" => self.here().split_last().map(|(_, parents)| parents.to_vec())?,
             name if self.children.iter().any(|(child, _)| child == name) => {
                 let mut base = self.path.clone();
                 base.push(name.to_owned());
@@ -249,6 +256,12 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         if !is_for_tests(attributes) {
             visit::visit_item(self, item);
         }
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        self.inline.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+        self.inline.pop();
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {

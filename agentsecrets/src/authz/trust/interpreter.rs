@@ -77,7 +77,7 @@ const NAMES: &[&str] = &[
     "zsh",
 ];
 
-/// How names begin of what loads other programs: the dynamic linker, emulators.
+/// Name prefixes of programs that load other programs: the dynamic linker and emulators.
 const NAME_PREFIXES: &[&str] = &["ld-linux", "ld-musl", "ld.so", "ld64.so", "qemu-"];
 
 /// Names of programs that do what their arguments say: anybody who may start one may have it do anything.
@@ -107,12 +107,13 @@ const FUNCTIONS: &[(&str, &str)] = &[
 /// The largest file whose functions are looked at, in bytes.
 const MAX_PROGRAM_SIZE: u64 = 512 << 20;
 
-/// How every program begins that Linux runs by itself. Those of other systems are known by name alone.
+/// The first bytes of every program that Linux runs by itself. Programs of other systems are known by name
+/// alone.
 const ELF: &[u8] = b"\x7fELF";
-/// What a program is that cannot be looked into.
+/// The verdict on a program that cannot be read.
 const PERHAPS: &str = "perhaps: its functions cannot be looked at";
 
-/// What the program at `path` is if it is an interpreter; `package` is the name of the one that it came in.
+/// The kind of interpreter at `path`, if it is one; `package` is the name of the package that brought it.
 pub fn kind(path: &Path, package: Option<&str>) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
     by_name(&name).or_else(|| package.and_then(by_name)).or_else(|| by_functions(path)).map(str::to_owned)
@@ -144,7 +145,7 @@ fn bare(name: &str) -> &str {
     }
 }
 
-/// What the functions of the program at `path` say. One that cannot be looked into may be anything.
+/// The verdict by the functions that the program at `path` contains. An unreadable program may be anything.
 fn by_functions(path: &Path) -> Option<&'static str> {
     let Ok(mut file) = File::open(path) else { return Some(PERHAPS) };
     let mut start = Vec::with_capacity(ELF.len());

@@ -2,16 +2,14 @@
 //! caller is compared with the pins each time something is to be spent. The manual's page on trust says
 //! what this proves, and what it cannot.
 
+mod index;
 pub mod interpreter;
 pub mod package;
 pub mod pins;
 mod verdict;
 
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use globset::GlobMatcher;
 
 use super::registry::{self, RegistryError};
 use crate::identity::Caller;
@@ -23,7 +21,8 @@ use crate::sys::watched_file::{FileSource, WatchedFile};
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 
-use pins::{Pin, Pins};
+use index::PinIndex;
+use pins::Pin;
 
 pub use verdict::TrustVerdict;
 
@@ -50,12 +49,12 @@ impl Trust {
         Ok(Self { pins, is_required, look })
     }
 
-    /// Who looks closer at processes.
+    /// The source of process details.
     pub fn look(&self) -> Option<&dyn ProcessDetails> {
         self.look.as_deref()
     }
 
-    /// How `caller` stands with the pins.
+    /// The trust verdict on `caller`.
     pub fn verdict(&self, caller: &Caller) -> TrustVerdict {
         verdict::of(&self.pins.get(), caller, self.look.as_deref())
     }
@@ -119,7 +118,7 @@ impl CapabilityCheck for Trust {
     }
 }
 
-/// What is told of a secret that only trusted programs spend.
+/// The error text for a secret that only trusted programs spend.
 fn untrusted(standing: &TrustVerdict, caller: &Caller, secret: &SecretName) -> String {
     let exe = caller.process.exe.display();
     format!(
@@ -131,48 +130,6 @@ fn untrusted(standing: &TrustVerdict, caller: &Caller, secret: &SecretName) -> S
 
 /// The file, followed.
 struct PinsFile(PathBuf);
-
-/// The pins as they are looked up: by the program's path, and by what they reserve.
-#[derive(Default)]
-pub(crate) struct PinIndex {
-    programs: HashMap<PathBuf, Vec<Held>>,
-    reserved: HashSet<SecretName>,
-}
-
-/// A pin, ready to be compared.
-struct Held {
-    pin: Arc<Pin>,
-    cgroup: Option<GlobMatcher>,
-}
-
-impl PinIndex {
-    fn new(pins: Pins, path: &Path) -> Result<Self, RegistryError> {
-        let mut known = Self::default();
-        for pin in pins.all() {
-            let invalid = |what| RegistryError::Invalid { path: path.to_path_buf(), line: 1, what };
-            let cgroup = pin.cgroup.as_ref().map(|glob| crate::policy::parse_glob(glob).map_err(invalid));
-            let cgroup = cgroup.transpose()?.map(|glob| glob.compile_matcher());
-            known.reserved.extend(pin.secrets.iter().cloned());
-            let held = Held { pin: Arc::new(pin.clone()), cgroup };
-            known.programs.entry(pin.program.path.clone()).or_default().push(held);
-        }
-        Ok(known)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.programs.is_empty()
-    }
-
-    /// Whether some pin names `secret`, so that nobody else spends it.
-    fn is_reserved(&self, secret: &SecretName) -> bool {
-        self.reserved.contains(secret)
-    }
-
-    /// The pins of the program that the kernel shows as `exe`.
-    fn of(&self, exe: &Path) -> Option<&[Held]> {
-        self.programs.get(exe).map(Vec::as_slice)
-    }
-}
 
 impl FileSource for PinsFile {
     type Content = PinIndex;

@@ -25,7 +25,7 @@ pub struct PackageProof {
     pub package: String,
     /// Its version.
     pub version: String,
-    /// How it vouches: `dpkg, MD5`.
+    /// The evidence, such as `dpkg, MD5`.
     pub how: &'static str,
 }
 
@@ -85,7 +85,7 @@ struct Dpkg {
     folder: PathBuf,
 }
 
-/// What dpkg knows of a file.
+/// A file in dpkg's database.
 struct Owned {
     /// The package, with its architecture where the database names it.
     package: String,
@@ -156,7 +156,8 @@ impl Dpkg {
     }
 }
 
-/// How dpkg's lists may name `path`: without the first slash, and as before `/bin` was merged into `/usr/bin`.
+/// The names under which dpkg may list `path`: without the first slash, and as before `/bin` was merged into
+/// `/usr/bin`.
 fn names(path: &Path) -> Vec<Vec<u8>> {
     let Ok(name) = path.strip_prefix("/") else { return Vec::new() };
     let before = name.strip_prefix("usr").ok().filter(|rest| {
@@ -181,7 +182,7 @@ fn hash(path: &Path) -> io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What rpm says of the file at `path`.
+/// Asks rpm about the file at `path`.
 fn rpm(path: &Path) -> Result<PackageProof, PackageError> {
     let program = Path::new("/usr/bin/rpm");
     if !program.exists() {
@@ -207,7 +208,8 @@ fn rpm(path: &Path) -> Result<PackageProof, PackageError> {
     said(&told, path, || Ok(sha256(File::open(path)?)?))
 }
 
-/// What rpm's answer means: a line with name, version and kind of digest, then one of digest and path a file.
+/// Parses rpm's answer: a line with name, version and kind of digest, then one line of digest and path per
+/// file.
 fn said(
     told: &str,
     path: &Path,

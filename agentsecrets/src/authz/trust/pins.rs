@@ -34,13 +34,13 @@ pub struct Pin {
     /// The script that it must say it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<PinnedFile>,
-    /// Where it must run: a glob over paths of cgroups.
+    /// The cgroup that the program must run in, as a glob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
     /// Whether it must run inside a session.
     #[serde(default, skip_serializing_if = "is_false")]
     pub session: bool,
-    /// What it is, where it runs whatever it is given: its hash then says nothing of what it does.
+    /// The kind of interpreter, if it is one: its hash then says nothing of what it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpreter: Option<String>,
     /// The package that vouched for it, and that package's version.
@@ -54,11 +54,11 @@ pub struct Pin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinnedFile {
-    /// Where it lies, without links.
+    /// The path, without links.
     pub path: PathBuf,
     /// SHA-256 of its content, in lower-case hex.
     pub sha256: String,
-    /// How many bytes that were.
+    /// The size in bytes.
     pub size: u64,
     /// When it had last been written.
     pub modified: jiff::Timestamp,
@@ -156,7 +156,7 @@ impl PinnedFile {
         Ok(Self { sha256: sha256(file)?, path, size, modified })
     }
 
-    /// What became of the file: the old digest and the new one, the old size and time and those now.
+    /// Describes the change of the file: old and new digest, old and new size and time.
     pub fn changed_to(&self, sha256: &str) -> String {
         let of = |size: u64, time: &jiff::Timestamp| format!("{size} bytes of {time}");
         let now = std::fs::metadata(&self.path).and_then(|metadata| size_and_time(&metadata));

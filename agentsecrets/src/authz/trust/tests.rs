@@ -1,4 +1,4 @@
-//! What pins mean, one case a test.
+//! Trust pins, one case per test.
 
 use std::fs;
 use std::sync::Mutex;
@@ -6,13 +6,14 @@ use std::sync::Mutex;
 use http::Method;
 
 use super::pins::PinnedFile;
+use super::pins::Pins;
 use super::*;
 use crate::identity::process_details::{Ancestor, Script};
 use crate::identity::{IdentityError, Process};
 use crate::policy::injection::InjectionStyle;
 use crate::types::target::{Scheme, Target};
 
-/// Who sees the script that a test says.
+/// A source of process details that returns the script of the test.
 #[derive(Default)]
 struct Says(Mutex<Option<Script>>);
 

@@ -1,16 +1,16 @@
-//! How a caller stands with the pins: which hold for it, or why none does.
+//! The trust verdict on a caller: the pins that hold for it, or the reason why none does.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::index::{IndexedPin, PinIndex};
 use super::pins::Pin;
-use super::{Held, PinIndex};
 use crate::identity::process_details::ProcessDetails;
 use crate::identity::{Caller, Process};
 use crate::types::name::SecretName;
 
-/// Where a caller stands.
+/// The verdict on one caller.
 #[derive(Debug)]
 pub enum TrustVerdict {
     /// These pins hold for it; at least one.
@@ -69,7 +69,7 @@ impl TrustVerdict {
     }
 }
 
-/// How `caller` stands with what is `known`.
+/// The verdict on `caller` by the pins in `known`.
 pub(super) fn of(known: &PinIndex, caller: &Caller, look: Option<&dyn ProcessDetails>) -> TrustVerdict {
     let process = &*caller.process;
     if let Some(path) = replaced(&process.exe)
@@ -121,7 +121,7 @@ fn not_the_file(pin: &Pin, process: &Process) -> Option<String> {
     })
 }
 
-impl Held {
+impl IndexedPin {
     /// The bound of the pin that does not hold for `caller`.
     fn out_of_bounds(&self, caller: &Caller, look: Option<&dyn ProcessDetails>) -> Option<String> {
         let (pin, process) = (&*self.pin, &*caller.process);

@@ -10,7 +10,7 @@ use agentsecrets_ebpf::{Flow, Origin};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use nix::sys::socket::{SockaddrStorage, getpeername};
 
-use super::EbpfError;
+use super::error::{EbpfError, failed};
 use crate::sys;
 
 /// The records of one attachment. May be opened by a process that could not have attached.
@@ -132,14 +132,5 @@ fn is_absent(error: &MapError) -> bool {
         MapError::KeyNotFound => true,
         MapError::SyscallError(call) => call.io_error.kind() == std::io::ErrorKind::NotFound,
         _ => false,
-    }
-}
-
-/// A map's error as ours.
-pub(super) fn failed(doing: impl Into<String>, error: MapError) -> EbpfError {
-    match error {
-        MapError::SyscallError(call) => EbpfError::call(doing, call.io_error),
-        MapError::CreateError { io_error, .. } => EbpfError::call(doing, io_error),
-        other => EbpfError::Kernel { doing: doing.into(), source: std::io::Error::other(other.to_string()) },
     }
 }

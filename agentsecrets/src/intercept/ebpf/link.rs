@@ -13,7 +13,7 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 
-/// What of a socket's life a program is called for: `enum bpf_attach_type` of the kernel.
+/// The attach type of a program: `enum bpf_attach_type` of the kernel.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(super) enum Hook {
@@ -108,7 +108,7 @@ pub(super) fn cgroup(path: &Path) -> io::Result<u64> {
     Ok(info.cgroup)
 }
 
-/// What is pinned at `path`.
+/// Opens the object that is pinned at `path`.
 pub(super) fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = ObjectPin { path: path.as_ptr() as u64, object: 0, flags: 0 };

@@ -14,10 +14,11 @@ use aya::pin::PinError;
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 
-use super::flows::failed;
+use super::error::{EbpfError, failed};
 use super::link::{self, Hook};
-use super::probe::{is_bpffs, is_cgroup2};
-use super::{EbpfError, OBJECT, offsets};
+use super::mounts::{is_bpffs, is_cgroup2};
+use super::object::OBJECT;
+use super::offsets;
 
 /// Pinned map of connections on their way to the listener.
 pub(super) const FLOWS: &str = "FLOWS";
@@ -47,7 +48,7 @@ pub(super) const PROGRAMS: [(&str, Hook); 14] = [
     ("as_connect6", Hook::Connect6),
 ];
 
-/// Where our doors are, on 127.0.0.1 and on `[::1]` alike.
+/// The ports of our listeners, on 127.0.0.1 and on `[::1]` alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
     /// The listener's TCP port.
@@ -56,7 +57,7 @@ pub struct Ports {
     pub dns: u16,
 }
 
-/// What the programs must know where our own processes are hooked as the agents are.
+/// Parameters of the programs if our own processes are hooked as the agents are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SecondAttachment {
     /// The id of our cgroup, directly below the hooked one.
@@ -79,12 +80,12 @@ impl Attachment {
     }
 }
 
-/// Attaches the programs to a cgroup and all below it. The listener and the resolver should be there
-/// already. `pins` is a folder on a bpffs that does not exist yet; it and the folders above it that are
-/// missing are made for root alone. `inbound` are the agent's TCP ports that others may reach.
+/// Attaches the programs to a cgroup and all below it. The listener and the resolver should exist already.
+/// `pins` is a folder on a bpffs that does not exist yet; it and its missing parents are made for root alone.
+/// `inbound` are the agent's TCP ports that others may reach.
 ///
 /// # Errors
-/// What is missing or refused; nothing is attached then.
+/// If something is missing or refused; nothing is attached then.
 pub fn attach(cgroup: &Path, pins: &Path, ports: Ports, inbound: &[u16]) -> Result<Attachment, EbpfError> {
     attach_second(cgroup, pins, ports, inbound, None)
 }
@@ -223,7 +224,7 @@ pub(super) fn verify() -> Result<(), EbpfError> {
     load(Settings { ports, level: 0, hooked: 0, beside: false, processes: None }).map(|_| ())
 }
 
-/// How deep the cgroups directly below `cgroup` are, if the whole hierarchy can be seen.
+/// The depth of the cgroups directly below `cgroup`, if the whole tree is visible.
 pub(super) fn level_below(cgroup: &Path) -> u32 {
     let Ok(cgroup) = cgroup.canonicalize() else { return 0 };
     let above: Vec<&Path> = cgroup.ancestors().take_while(|folder| is_cgroup2(folder)).collect();
@@ -234,13 +235,13 @@ pub(super) fn level_below(cgroup: &Path) -> u32 {
 /// The inode of the hierarchy's own root.
 const WHOLE: u64 = 1;
 
-/// What the programs are told before they are loaded.
+/// Parameters of the programs, set before they are loaded.
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
     pub(super) ports: Ports,
-    /// How deep agents' cgroups are; 0 where that is not known.
+    /// The depth of agents' cgroups; 0 if unknown.
     pub(super) level: u32,
-    /// How deep the hooked cgroups are, or one less, where these are many; else 0.
+    /// The depth of the hooked cgroups, or one less, if there are many; else 0.
     pub(super) hooked: u32,
     /// Whether our own processes are hooked too.
     pub(super) beside: bool,

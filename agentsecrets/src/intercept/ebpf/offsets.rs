@@ -1,13 +1,13 @@
-//! Where the members of the running kernel's structures are, read from the description that the kernel
-//! gives of itself (BTF). It knows no more of the format than members and their offsets, and answers
-//! with an error rather than a number it is not sure of: a wrong offset is a wrong identity.
+//! Offsets of members in the running kernel's structures, read from its BTF. This parser knows members and
+//! their offsets only, and returns an error rather than an uncertain number: a wrong offset is a wrong
+//! identity.
 
 use std::collections::HashMap;
 use std::fs;
 
 use agentsecrets_ebpf::MEMBERS;
 
-use super::EbpfError;
+use super::error::EbpfError;
 
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
@@ -34,7 +34,7 @@ pub(super) fn of_kernel() -> Result<[u32; 8], EbpfError> {
 /// A structure's or union's members in the type section.
 #[derive(Clone, Copy)]
 struct Composite {
-    /// Where its first member is.
+    /// The offset of its first member.
     at: usize,
     count: usize,
     /// Whether the upper byte of a member's offset is the width of a bit field.
@@ -119,7 +119,7 @@ impl<'a> Types<'a> {
     }
 }
 
-/// How many bytes follow a type's three words. An unknown kind has no known length.
+/// The number of bytes that follow a type's three words. An unknown kind has no known length.
 fn trailing(kind: u32, count: usize) -> Option<usize> {
     match kind {
         // pointer, forward, typedef, volatile, const, restrict, function, float, type tag

@@ -11,8 +11,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::types::hex::hex;
 
+use super::error::EbpfError;
+use super::link;
 use super::load::{EGRESS, PROGRAMS, Ports, SecondAttachment, attach_second, detach, let_pass, level_below};
-use super::{EbpfError, OBJECT, link};
+use super::object::OBJECT;
 
 /// The hooks of one cgroup, over the lives of the processes that serve it. Its folder holds one folder of
 /// pins for each time that programs were attached.
@@ -20,7 +22,7 @@ use super::{EbpfError, OBJECT, link};
 pub struct PinFolder {
     folder: PathBuf,
     cgroup: PathBuf,
-    /// What the programs are and were told, but for their ports.
+    /// The digest of the programs and their parameters, without their ports.
     kind: String,
     beside: SecondAttachment,
 }
@@ -43,7 +45,7 @@ impl PinFolder {
         Self { folder, cgroup, kind, beside }
     }
 
-    /// What an earlier process left and this one can serve, if there is such.
+    /// Hooks of an earlier process that this one can serve, if there are any.
     pub fn find(&self) -> Option<PinnedHooks> {
         let kept = self.all().into_iter().filter_map(|pins| {
             let ports = self.ports(&pins)?;
@@ -130,7 +132,7 @@ pub fn collect(all: &Path) {
     }
 }
 
-/// Which in the order of attaching.
+/// The position in the order of attaching.
 fn number(pins: &Path) -> Option<u64> {
     pins.file_name()?.to_str()?.split('-').next()?.parse().ok()
 }

@@ -11,11 +11,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::types::hex::hex;
 
+use super::error::EbpfError;
+use super::flows::FlowMap;
+use super::link;
 use super::load::{
     MAPS, PROGRAMS, PartialAttachment, Ports, Settings, absent_is_fine, allow_inbound_of, detach, fd, hook,
     level_below, load, pin_maps,
 };
-use super::{EbpfError, FlowMap, OBJECT, link};
+use super::object::OBJECT;
 use crate::intercept::ebpf::pins::hold;
 
 /// The folder of the programs, in that of all pins.
@@ -29,7 +32,7 @@ const MARK: &str = "kept";
 pub struct SharedPrograms {
     folder: PathBuf,
     hooked: PathBuf,
-    /// What the programs are and were told.
+    /// The digest of the programs and their parameters.
     kind: String,
     programs: Vec<OwnedFd>,
 }
@@ -43,11 +46,12 @@ pub struct Hooks {
 }
 
 impl SharedPrograms {
-    /// Takes up the programs that an earlier process left in `pins`, or loads them: they lead to `ports`, hook
-    /// cgroups one or two levels below `above`, and tell of processes in the pid namespace `processes`.
+    /// Takes over the programs that an earlier process left in `pins`, or loads them. They redirect to
+    /// `ports`, hook cgroups one or two levels below `above`, and report processes in the pid namespace
+    /// `processes`.
     ///
     /// # Errors
-    /// What is missing or refused.
+    /// If something is missing or refused.
     pub fn open(
         pins: &Path,
         above: &Path,
@@ -88,11 +92,11 @@ impl SharedPrograms {
         FlowMap::open(&self.folder)
     }
 
-    /// Hooks `cgroup`, which is known by `name`, if these programs do not yet; hooks of others go once these are
-    /// in force.
+    /// Hooks `cgroup`, known by `name`, unless these programs do already. Hooks of others are removed once
+    /// these are in force.
     ///
     /// # Errors
-    /// What is refused. Whatever held the cgroup before still does then.
+    /// If the kernel refuses. The earlier hooks stay in force then.
     pub fn hook(&self, name: &str, cgroup: &Path) -> Result<Hooks, EbpfError> {
         let folder = self.hooked.join(name);
         let pins = folder.join(&self.kind);

@@ -9,13 +9,13 @@ use zbus_secret_service_keyring_store::Store;
 
 /// The attribute that says when a value was set.
 pub(super) const UPDATED: &str = "updated";
-/// What to do where it is locked.
+/// Hint for a locked keychain.
 pub(super) const TO_UNLOCK: &str = "unlock it in your desktop's password manager, or with \
     `gnome-keyring-daemon --replace --unlock`; without a desktop";
-/// What to do where there is none.
+/// Hint for a missing keychain.
 pub(super) const TO_START: &str =
     "start a Secret Service such as gnome-keyring on your session's D-Bus (DBUS_SESSION_BUS_ADDRESS)";
-/// What to do where it hangs.
+/// Hint for a keychain that hangs.
 pub(super) const TO_RESTART: &str = "restart your session's Secret Service";
 
 /// Opens it.
@@ -24,12 +24,12 @@ pub(super) fn open() -> Told<()> {
     Ok(())
 }
 
-/// How to ask for the items of a service; a second condition on who they are for is not known.
+/// The search for the items of a service. The Secret Service has no prefix search for users.
 pub(super) fn search(service: &str, _start: &str) -> (&'static str, String) {
     ("service", service.to_owned())
 }
 
-/// What is kept beside an item's value.
+/// The attributes of an item.
 pub(super) fn attributes(item: &Item) -> Told<HashMap<String, String>> {
     item.get_attributes()
 }

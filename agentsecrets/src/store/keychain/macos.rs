@@ -7,12 +7,12 @@ use keyring_core::{Entry as Item, Error as Failed, Result as Told};
 
 /// No attribute says when a value was set.
 pub(super) const UPDATED: &str = "updated";
-/// What to do where it is locked.
+/// Hint for a locked keychain.
 pub(super) const TO_UNLOCK: &str = "unlock it in Keychain Access, or with `security unlock-keychain`, and allow \
     agentsecrets the item; over SSH, where nobody can be asked";
-/// What to do where there is none.
+/// Hint for a missing keychain.
 pub(super) const TO_START: &str = "make one in Keychain Access, or with `security create-keychain`";
-/// What to do where it hangs.
+/// Hint for a keychain that hangs.
 pub(super) const TO_RESTART: &str = "look for a window that asks for its password, or log in again";
 
 /// `errSecAuthFailed`, `errSecInteractionNotAllowed`, `errSecInteractionRequired`, `userCanceledErr`: the
@@ -27,7 +27,7 @@ pub(super) fn open() -> Told<()> {
     }
 }
 
-/// How to ask for the items of a service.
+/// The search for the items of a service.
 pub(super) fn search(service: &str, _start: &str) -> (&'static str, String) {
     ("service", service.to_owned())
 }

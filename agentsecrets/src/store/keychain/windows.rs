@@ -8,12 +8,12 @@ use keyring_core::{Entry as Item, Error as Failed, Result as Told};
 
 /// The attribute that says when a value was set: there are no others than it has by itself.
 pub(super) const UPDATED: &str = "comment";
-/// What to do where it is locked.
+/// Hint for a locked keychain.
 pub(super) const TO_UNLOCK: &str =
     "log on at the machine or by remote desktop; in a service or over SSH, where no credentials are loaded";
-/// What to do where there is none.
+/// Hint for a missing keychain.
 pub(super) const TO_START: &str = "start the service `VaultSvc` (Credential Manager)";
-/// What to do where it hangs.
+/// Hint for a keychain that hangs.
 pub(super) const TO_RESTART: &str = "restart the service `VaultSvc` (Credential Manager)";
 
 /// Opens it.
@@ -24,13 +24,13 @@ pub(super) fn open() -> Told<()> {
     }
 }
 
-/// How to ask for the items of a service: an item's name is who it is for, a dot, and the service. A point in
-/// `start` may match more; what is found is looked at again.
+/// The search for the items of a service: an item's name is its user, a dot, and the service. A dot in
+/// `start` may match more items, so results are checked again.
 pub(super) fn search(service: &str, start: &str) -> (&'static str, String) {
     ("pattern", format!("^{start}.*\\.{service}$"))
 }
 
-/// What is kept beside an item's value.
+/// The attributes of an item.
 pub(super) fn attributes(item: &Item) -> Told<HashMap<String, String>> {
     item.get_attributes()
 }

@@ -26,7 +26,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 
 use super::super::Version;
-use super::{done, wide};
+use super::call::{done, wide};
 use crate::windows::process_table::own_sid;
 
 /// The upper half of a place that no file reaches.

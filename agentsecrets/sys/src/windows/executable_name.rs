@@ -1,11 +1,11 @@
-//! What a program's name stands for: `npm` is a script called `npm.cmd`, which shells find, and the system's own
-//! way to start a program does not.
+//! Resolves the name of a program: `npm` is a script called `npm.cmd`, which shells find, and the system's
+//! own way to start a program does not.
 
 use std::env::{split_paths, var_os};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// What is taken for a program where the environment does not say.
+/// Extensions of programs if the environment gives none.
 const USUAL: &str = ".COM;.EXE;.BAT;.CMD";
 
 /// The file to start for a program of this name, as shells choose it: the first folder of `PATH` decides, then the

@@ -7,7 +7,7 @@ use std::os::windows::io::AsRawSocket;
 use socket2::{Domain, Protocol, Socket, Type};
 use windows_sys::Win32::Networking::WinSock::{SO_EXCLUSIVEADDRUSE, SOL_SOCKET, setsockopt};
 
-/// How many connections may wait to be taken.
+/// The accept queue's length.
 const WAITING: i32 = 128;
 
 /// Listens at `address`, which nobody else can then.

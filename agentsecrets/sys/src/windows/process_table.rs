@@ -1,5 +1,5 @@
-//! Who holds the other end of a connection: the system's table of connections tells a process, and a handle
-//! of that process keeps its id from becoming another's while it is looked at.
+//! The owner of the other end of a connection: the system's table of connections gives a process, and a
+//! handle of that process keeps its id from being reused during the inspection.
 
 use std::ffi::OsString;
 use std::io;
@@ -28,12 +28,12 @@ use windows_sys::Win32::System::Threading::{
     PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
 };
 
-use super::done;
+use super::call::done;
 
 /// The exit code of a process that has none yet.
 const STILL_ACTIVE: u32 = 259;
 /// The longest path of an executable, in UTF-16 units.
-const LONGEST_PATH: usize = 32 * 1024;
+const MAX_PATH_LEN: usize = 32 * 1024;
 
 /// A process. While this lives, no other gets its id.
 pub struct Program {
@@ -41,7 +41,7 @@ pub struct Program {
     handle: OwnedHandle,
 }
 
-/// Who somebody is, in a buffer that holds a `TOKEN_USER`.
+/// The user of a process, in a buffer that holds a `TOKEN_USER`.
 pub(super) struct Sid(Vec<u64>);
 
 /// The process that holds the end `theirs` of a connection to `ours`, if the system knows one.
@@ -159,10 +159,10 @@ impl Program {
         Ok(code == STILL_ACTIVE)
     }
 
-    /// Where its executable is.
+    /// The path of its executable.
     pub fn executable(&self) -> io::Result<PathBuf> {
-        let mut path = vec![0; LONGEST_PATH];
-        let mut length = LONGEST_PATH as u32;
+        let mut path = vec![0; MAX_PATH_LEN];
+        let mut length = MAX_PATH_LEN as u32;
         // SAFETY: the handle is open, and the system writes at most `length` units.
         done(unsafe {
             QueryFullProcessImageNameW(self.handle.as_raw_handle(), 0, path.as_mut_ptr(), &raw mut length)

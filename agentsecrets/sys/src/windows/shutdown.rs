@@ -1,4 +1,4 @@
-//! Ending and leaving: an event with the process's id in its name asks it to end, since Windows has no
+//! ShutdownListener and leaving: an event with the process's id in its name asks it to end, since Windows has no
 //! signals; a process without a console has left the terminal.
 
 use std::fs::File;
@@ -20,15 +20,15 @@ use windows_sys::Win32::System::Threading::{
     SetEvent, WaitForSingleObject,
 };
 
-use super::{done, wide};
+use super::call::{done, wide};
 
 /// Being asked to end, by the console or by the event.
-pub struct Ending {
+pub struct ShutdownListener {
     console: (CtrlC, CtrlBreak, CtrlClose, CtrlShutdown),
     event: oneshot::Receiver<()>,
 }
 
-impl Ending {
+impl ShutdownListener {
     /// Listens from here on, in the runtime that runs.
     pub fn listen() -> io::Result<Self> {
         let console = (ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_shutdown()?);
@@ -58,7 +58,7 @@ impl Ending {
     }
 }
 
-/// Asks a process that listens by `Ending` to end.
+/// Asks a process that listens by `ShutdownListener` to end.
 pub fn ask_to_end(pid: u32) -> io::Result<()> {
     // SAFETY: the name ends in a zero; what it gives is ours alone.
     let event = owned(unsafe { OpenEventW(EVENT_MODIFY_STATE, 0, wide(name(pid)).as_ptr()) })?;

@@ -2,6 +2,7 @@
 //! process's id from being another's.
 
 mod acl;
+mod call;
 mod executable_name;
 mod listen;
 mod process_table;
@@ -14,7 +15,7 @@ pub use acl::{
 pub use executable_name::runnable;
 pub use listen::listen;
 pub use process_table::{Program, caller_of, parent};
-pub use shutdown::{Ending, ask_to_end, leave_terminal, prepare_to_leave};
+pub use shutdown::{ShutdownListener, ask_to_end, leave_terminal, prepare_to_leave};
 
 /// Nothing: whoever may open this process may read it, and what is swapped or dumped is the system's choice.
 /// The manual's "Other systems" says so.
@@ -27,7 +28,7 @@ pub fn protect_memory() -> std::io::Result<()> {
     Ok(())
 }
 
-/// What a person types so that a shell's programs use the proxy.
+/// The command that makes a shell's programs use the proxy.
 pub const USE_PROXY: &str = "agentsecrets proxy env | Out-String | Invoke-Expression";
 
 /// The file of names that the system knows by itself.
@@ -36,10 +37,10 @@ pub fn hosts_file() -> std::path::PathBuf {
     std::path::Path::new(&system).join(r"System32\drivers\etc\hosts")
 }
 
-/// How a person finds out who listens on a port.
+/// The command that lists listeners.
 pub const LISTENERS: &str = "netstat -ano";
 
-/// How a person ends a process that does not end.
+/// The command that ends a process that does not end.
 pub const KILL: &str = "taskkill /F /PID";
 
 /// When a file was last written; a program may set it, and the one who does could change the file anyway.
@@ -76,15 +77,4 @@ pub fn wait_until_nobody_reads() -> std::io::Result<()> {
 /// Handles are not limited by a setting: what a process may have at most.
 pub fn raise_descriptor_limit() -> std::io::Result<u64> {
     Ok(1 << 24)
-}
-
-/// `text` as the system takes it: in UTF-16, with a zero at its end.
-fn wide(text: impl AsRef<std::ffi::OsStr>) -> Vec<u16> {
-    use std::os::windows::ffi::OsStrExt;
-    text.as_ref().encode_wide().chain([0]).collect()
-}
-
-/// What a call that says whether it succeeded has to say.
-fn done(succeeded: i32) -> std::io::Result<()> {
-    if succeeded == 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }

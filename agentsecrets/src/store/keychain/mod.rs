@@ -40,7 +40,7 @@ pub(super) struct Keychain;
 /// Whether it was opened, which a process does once.
 static OPENED: Mutex<bool> = Mutex::new(false);
 
-/// How long connecting to it may take.
+/// Time limit for connecting to the keychain.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether there is a keychain, without unlocking it.
@@ -165,7 +165,7 @@ fn items(service: &str, project: &Project, environment: &Environment) -> Told<Ve
     Ok(items)
 }
 
-/// What was found, or that nothing was.
+/// Turns "not found" into `None`.
 fn found<T>(result: Told<T>) -> Told<Option<T>> {
     match result {
         Err(Error::NoEntry) => Ok(None),

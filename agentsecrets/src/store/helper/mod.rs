@@ -15,7 +15,8 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Entry, Key, MAX_VALUE_SIZE, Store, StoreConfig, StoreError, StoreKind, read_only};
+use super::read_only::read_only;
+use super::{Entry, Key, MAX_VALUE_SIZE, Store, StoreConfig, StoreError, StoreKind};
 use crate::privsep::helper::{self, RequestChannel};
 use crate::privsep::{Channel, Limits};
 use crate::sys::home::Home;
@@ -25,7 +26,7 @@ use crate::types::secret::Secret;
 
 /// The longest answer is a value, or the names of very many.
 const LIMITS: Limits = Limits { length: 8 * MAX_VALUE_SIZE, descriptors: 0 };
-/// How much longer than the store itself the keeper may take.
+/// Added to a store's own time limit for the helper's response.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
 
 /// The lines to the keeper, one for each store: what hangs holds up nothing else.
@@ -40,7 +41,7 @@ enum HelperRequest {
     Version,
 }
 
-/// What of an entry goes over the line.
+/// The part of an entry that the helper sends.
 #[derive(Serialize, Deserialize)]
 struct HelperResponse {
     name: SecretName,
@@ -182,7 +183,7 @@ impl RemoteStore {
         Self { name, line: Mutex::new(HelperChannel(Some(channel))) }
     }
 
-    /// What the keeper says: nothing, or the bytes of an answer.
+    /// The helper's response: nothing, or bytes.
     fn ask(&self, question: &HelperRequest) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         match line.ask(question) {
