@@ -48,7 +48,7 @@ impl CallResponse {
             body: Vec::new(),
             is_truncated: false,
             failure: rejection.as_ref().map(failure_of),
-            rejection: rejection,
+            rejection,
         };
         while let Some(frame) = body.frame().await {
             match frame.map(http_body::Frame::into_data) {

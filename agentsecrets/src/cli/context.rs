@@ -167,7 +167,7 @@ impl Context {
     /// The same context in the folder `working`: the options of the command line stay, a project file there
     /// counts.
     pub(super) fn in_folder(&self, working: &Path) -> Result<Self, Failure> {
-        let (project, environment) = (self.scope.project.from_flag(), self.scope.environment.from_flag());
+        let (project, environment) = (self.scope.project.flag_value(), self.scope.environment.flag_value());
         let scope = Scope::find(project, environment, &self.home, ProjectFile::find(working)?)?;
         let (project, environment) = (scope.project.value.clone(), scope.environment.value.clone());
         Ok(Self {

@@ -136,7 +136,7 @@ mod tests {
             let rejection = Rejection::new(code, "why").with_domain("api.test");
             let (status, rejection) = (code.status(), Some(rejection));
             let (is_error, texts) =
-                text(&response(&CallResponse { status, rejection: rejection, ..CallResponse::default() }));
+                text(&response(&CallResponse { status, rejection, ..CallResponse::default() }));
             assert!(is_error && texts[0].starts_with("HTTP ") && texts[1].contains(what), "{texts:?}");
         }
     }

@@ -368,7 +368,7 @@ fn grant(agent: &Agent, rule: &Rule, request: &AccessRequest<'_>, mut secret_use
         minted_credentials: agent.minted_credentials.iter().filter(is_spent).cloned().collect(),
         agent: agent.name.clone(),
         rule: Arc::clone(&rule.id),
-        secret_uses: secret_uses,
+        secret_uses,
         quoted: quoted.cloned().collect(),
         private: rule.private.clone(),
         max_body: agent.largest_body(rule),

@@ -31,7 +31,7 @@ impl PolicyWatcher {
 
     /// Like `open`, with `restriction` applied to each version of the policy.
     pub fn open_restricted(path: &Path, restriction: ProjectRestriction) -> Result<Self, LoadError> {
-        WatchedFile::open(path, PolicyFile { path: path.to_path_buf(), restriction: restriction }).map(Self)
+        WatchedFile::open(path, PolicyFile { path: path.to_path_buf(), restriction }).map(Self)
     }
 
     /// A fixed policy without a file.

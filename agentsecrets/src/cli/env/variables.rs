@@ -79,7 +79,7 @@ pub(super) fn choose(
 ) -> Result<Vec<Variable>, Failure> {
     let chosen = Selection { value, only: &args.only, available };
     let mut variables = match &args.env_file {
-        Some(file) => chosen.from_file(file)?,
+        Some(file) => chosen.read_env_file(file)?,
         None if args.only.is_empty() => chosen.by_name(available.iter().map(|(name, _)| name))?,
         None => Vec::new(),
     };
@@ -112,7 +112,7 @@ impl Selection<'_> {
         names.map(variable).collect()
     }
 
-    fn from_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
+    fn read_env_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
         let shown = file.display();
         let text = files::open(file).and_then(std::io::read_to_string).map(Zeroizing::new);
         let text = text.context_with_exit(Exit::Ours, format!("{shown} cannot be read"))?;

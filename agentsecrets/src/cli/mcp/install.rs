@@ -168,7 +168,7 @@ fn server_entry(
     context: &Context,
 ) -> Result<ServerEntry, Failure> {
     let mut args = Vec::new();
-    let (project, environment) = (context.scope.project.from_flag(), context.scope.environment.from_flag());
+    let (project, environment) = (context.scope.project.flag_value(), context.scope.environment.flag_value());
     for (flag, value) in [
         ("--project", project.map(|project| project.to_string())),
         ("--environment", environment.map(|environment| environment.to_string())),

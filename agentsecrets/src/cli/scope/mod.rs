@@ -55,7 +55,7 @@ pub(crate) enum Origin {
 
 impl<T: Clone> Chosen<T> {
     /// The value, if an option set it.
-    pub(super) fn from_flag(&self) -> Option<T> {
+    pub(super) fn flag_value(&self) -> Option<T> {
         matches!(self.origin, Origin::Flag(_)).then(|| self.value.clone())
     }
 }

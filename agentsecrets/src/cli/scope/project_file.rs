@@ -163,7 +163,7 @@ impl ProjectFile {
         let ProjectFileJson { project, environment, agents, secrets, hosts, .. } = written;
         let restriction = ProjectRestriction { file: path.display().to_string(), agents, secrets, hosts };
         restriction.validate().map_err(|why| invalid(1, &why))?;
-        Ok(Self { path: path.to_path_buf(), project, environment, restriction: restriction })
+        Ok(Self { path: path.to_path_buf(), project, environment, restriction })
     }
 }
 

@@ -231,7 +231,7 @@ impl PseudoTerminal {
         grantpt(&our_side)?;
         unlockpt(&our_side)?;
         let child_side = open(Path::new(&ptsname_r(&our_side)?), flags, Mode::empty())?;
-        Ok(Self { our_side: our_side.into(), child_side: child_side })
+        Ok(Self { our_side: our_side.into(), child_side })
     }
 }
 
