@@ -1,6 +1,6 @@
-//! What a rule takes out of an answer before it is searched: what it captures becomes a secret of ours, with
-//! a placeholder in its place; what it strips is gone. An answer in which the rule looks into a JSON body
-//! is held whole for that, up to a limit, and refused beyond it.
+//! Captures and strips the values that a rule names, before the response is searched. A captured value
+//! becomes a secret of ours with a placeholder in its place; a stripped value is removed. A response whose
+//! JSON body the rule reads is buffered up to a limit, and refused beyond it.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, ETAG, SET_COOKIE};

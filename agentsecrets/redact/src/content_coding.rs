@@ -104,7 +104,7 @@ pub fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
     if codings.len() > MAX_CODINGS { Err(CodingError::TooMany) } else { Ok(codings) }
 }
 
-/// What `body` says once `codings` are taken off it. Trailers are kept.
+/// Decodes `body` from `codings`. Trailers are kept.
 pub fn decoded(body: Body, codings: &[Coding]) -> Decoded {
     let read = Arc::new(AtomicU64::new(0));
     let source = Source { body: Arc::new(Mutex::new(body)), read: read.clone(), trailers: Arc::default() };
@@ -130,7 +130,7 @@ pub struct Decoded {
     decoder: Box<dyn AsyncRead + Send + Unpin>,
     read: Arc<AtomicU64>,
     written: u64,
-    /// What follows what was decoded: trailers, as a rule.
+    /// The rest of the source after the decoded bytes: trailers, as a rule.
     rest: Source,
     buffer: BytesMut,
     state: State,

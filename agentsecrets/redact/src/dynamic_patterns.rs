@@ -59,7 +59,7 @@ impl DynamicPatterns {
         }
     }
 
-    /// What is searched for now.
+    /// The present search.
     pub(super) fn search(&self) -> Guard<Arc<Search>> {
         self.search.load()
     }

@@ -29,9 +29,9 @@ const LARGE: usize = 64 << 10;
 pub(super) struct Encoding {
     /// Folded.
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    /// What must stand there instead of anything that folds alike.
+    /// The exact bytes that must stand there, if text that folds alike does not count.
     pub(super) exactly: Option<Zeroizing<Vec<u8>>>,
-    /// Where in `bytes` the secret itself is.
+    /// The range of the secret itself in `bytes`.
     pub(super) core: Range<usize>,
     /// So many of `bytes` tell all that this form tells.
     pub(super) whole: usize,
@@ -39,12 +39,12 @@ pub(super) struct Encoding {
     pub(super) least: usize,
     /// Whether a character before, and one behind, also hold bits of the secret.
     pub(super) leans: (bool, bool),
-    /// Where in `bytes` its seeds are: every piece has a seed in it.
+    /// The ranges of the seeds in `bytes`: every piece contains a seed.
     pub(super) seeds: Vec<Range<usize>>,
 }
 
-/// How many bytes of a secret of `length` are a piece of it that must not pass: three quarters, but no more than
-/// [`PIECE`]; all, where it is short.
+/// The length of a piece of a secret of `length` bytes that must not pass: three quarters, but no more than
+/// [`MIN_PIECE_LEN`]; a short secret must not pass whole.
 pub(super) fn piece(length: usize) -> usize {
     if length < MIN_SECRET_LEN_FOR_PIECES { length } else { (length * 3).div_ceil(4).min(MIN_PIECE_LEN) }
 }
@@ -186,7 +186,7 @@ fn base64(forms: &mut Vec<Encoding>, value: &[u8], core: &Range<usize>, piece: u
 /// One way to write bytes as numbers.
 struct Number {
     write: fn(u8) -> Vec<u8>,
-    /// How much it writes for a byte, at the least.
+    /// The least number of bytes that it writes for a byte.
     width: usize,
     seed: usize,
 }

@@ -1,6 +1,6 @@
-//! What of a stored value is secret: all of it as a rule, and within it what is worth protecting by itself, such as
-//! the password of a pair. What everybody knows is no secret although it is stored: the armour and the
-//! certificates of a PEM file, the header of a JWT, the addresses in a service account's file.
+//! The secret parts of a stored value: as a rule all of it, and within it parts that deserve protection by
+//! themselves, such as the password of a pair. Public parts are not secret although they are stored: the
+//! armour and certificates of a PEM file, the header of a JWT, the addresses in a service account's file.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ const TELLING: [&str; 8] =
 /// Something to be searched for.
 pub(super) struct Fragment {
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    /// Where in `bytes` the secret itself is. Only pieces of this count as pieces of a secret.
+    /// The range of the secret itself in `bytes`. Only pieces of this count as pieces of a secret.
     pub(super) core: Range<usize>,
 }
 
@@ -68,7 +68,7 @@ fn of_line(line: &[u8]) -> Vec<Fragment> {
     parts
 }
 
-/// Where the password is in `user:password` or `scheme://user:password@host`.
+/// The range of the password in `user:password` or `scheme://user:password@host`.
 fn public(line: &[u8]) -> Option<Range<usize>> {
     let text = std::str::from_utf8(line).ok()?;
     let password = match Url::parse(text).ok().filter(|url| url.has_authority()) {
@@ -82,7 +82,8 @@ fn public(line: &[u8]) -> Option<Range<usize>> {
     (password.len() >= MIN_FRAGMENT_LEN).then_some(password)
 }
 
-/// How long the first segment of a JWT is: base64 of words such as `{"alg":"RS256"`, the same in every other one.
+/// The length of the first segment of a JWT: base64 of words such as `{"alg":"RS256"`, which other tokens
+/// share.
 fn header_of_jwt(line: &[u8]) -> usize {
     let mut dots = line.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
     match (line.starts_with(b"eyJ"), dots.next(), dots.next()) {

@@ -1,5 +1,5 @@
-//! Where the messages of a gRPC stream end. They are binary and hold no line breaks, so their own frames
-//! say when nothing has to wait any more: what belongs to a message leaves when the message is whole.
+//! Finds the ends of messages in a gRPC stream. The messages are binary and have no line breaks, so their
+//! frames decide: a message leaves when it is whole.
 
 use agentsecrets_types::body::BodyError;
 

@@ -1,6 +1,7 @@
-//! Who makes a server repeat guesses learns from the marker when one is right. Pieces shorter than a marker replaces tell
-//! nothing; longer ones are counted here, by agent and host. After some in a short time there is an alarm in
-//! the log and in the record, and the host is closed to the agent for a while.
+//! Detects an agent that guesses. An agent that makes a server repeat guesses learns from the marker when one
+//! is right. Pieces shorter than a marker replaces tell nothing; longer ones are counted here by agent and
+//! host. After several in a short time there is an alarm in the log and in the record, and the host is closed
+//! to the agent for a while.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ const CLOSED_FOR: Duration = Duration::from_secs(600);
 /// How many agents and hosts are counted at once.
 const MAX_GUESSES: usize = 1024;
 
-/// What came back in pieces, by agent and host.
+/// Counts pieces of secrets in responses, by agent and host.
 #[derive(Default)]
 pub struct GuessDetector(Mutex<HashMap<(AgentName, String), Count>>);
 
@@ -45,7 +46,7 @@ impl GuessDetector {
         self.check_at(agent, domain.to_string(), Instant::now())
     }
 
-    /// What counts the pieces of secrets in the answers of `domain` to `agent`.
+    /// The counter for responses of `domain` to `agent`.
     pub fn watch(self: &Arc<Self>, agent: &AgentName, domain: &impl ToString) -> Watch {
         Watch { alarms: self.clone(), agent: agent.clone(), domain: domain.to_string() }
     }
@@ -101,7 +102,7 @@ pub struct Watch {
     domain: String,
 }
 
-/// What was found in an answer; final once its body has ended.
+/// The findings in a response; final once its body has ended.
 #[derive(Clone, Default)]
 pub struct RedactionReport(Arc<Seen>);
 

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use agentsecrets_types::json_path::{JsonPath, Step};
 
-/// Where in `text` the values at `path` stand: more than one where a key stands twice in an object, since
-/// readers disagree on which counts. Nothing where `text` is no JSON.
+/// The ranges of the values at `path` in `text`: several if an object has a key twice, since readers disagree
+/// on which counts. `None` if `text` is not JSON.
 pub(super) fn find(text: &str, path: &JsonPath) -> Option<Vec<Range<usize>>> {
     let root: &RawValue = serde_json::from_str(text).ok()?;
     let mut values = vec![root];

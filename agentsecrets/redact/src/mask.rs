@@ -45,7 +45,7 @@ impl Values {
         Arc::new(Self { values, patterns })
     }
 
-    /// How many bytes at the end of `text` may be the beginning of a value, or of one of its lines.
+    /// The number of bytes at the end of `text` that may begin a value, or one of its lines.
     fn begun(&self, text: &[u8]) -> usize {
         let lines = self.values.iter().flat_map(|value| value.expose().split(|byte| *byte == b'\n'));
         let begun = |line: &[u8]| {
@@ -72,7 +72,7 @@ impl Mask {
         self.scrubber.push(output.into())
     }
 
-    /// How long there may be no output before `pause` is due. `None`: nothing is held.
+    /// The longest time without output before `pause` is due. `None`: nothing is held.
     pub fn patience(&self) -> Option<Duration> {
         match self.state {
             State::Empty => None,

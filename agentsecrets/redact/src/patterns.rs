@@ -1,7 +1,7 @@
-//! What answers are searched for: every form of every secret that the agent may spend, and of what was minted,
-//! captured or computed since. An answer is searched as it stands, and with one and with two layers of escapes
-//! taken off. The forms are wiped when these are dropped; the automata hold pieces of them as transitions,
-//! which nobody can wipe, so they live no longer than the policy that they were built for.
+//! The patterns that responses are searched for: every encoding of every secret that the agent may spend, and
+//! of the values minted, captured or computed since. A response is searched as it is, and with one and two
+//! layers of escapes removed. Encodings are wiped on drop. The automata hold pieces of them as transitions,
+//! which cannot be wiped, so they live no longer than the policy that they were built for.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::canonical::fold;
 use crate::dynamic_patterns::DynamicPatterns;
 use agentsecrets_types::secret::Secret;
 
-/// What stands where a secret stood.
+/// Replaces a secret.
 pub const MARKER: &[u8] = b"[REDACTED_BY_AGENTSECRETS]";
 
 /// The secrets of one agent, ready to be searched for.
@@ -24,7 +24,7 @@ pub struct Patterns {
     additions: Arc<DynamicPatterns>,
 }
 
-/// What of a text is secret.
+/// The secret ranges of a text.
 #[derive(Default)]
 pub(super) struct Cover {
     /// Sorted, and no two touch.
@@ -66,7 +66,7 @@ impl Patterns {
         !self.any(|search| !matches!(search, Search::Nothing))
     }
 
-    /// How much memory they take, in bytes, about.
+    /// The approximate memory in bytes.
     pub fn size(&self) -> usize {
         self.known.iter().map(|search| search.size()).sum::<usize>() + self.additions.search().size()
     }
@@ -80,7 +80,7 @@ impl Patterns {
         self.known.iter().any(|search| is(search)) || is(&self.additions.search())
     }
 
-    /// What of `bytes` is secret.
+    /// The secret ranges of `bytes`.
     pub(super) fn cover(&self, bytes: &[u8], ends: MatchBounds) -> Cover {
         let mut found = Match::default();
         SCRATCH.with_borrow_mut(|(text, next, folded)| {

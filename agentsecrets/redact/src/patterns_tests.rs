@@ -1,4 +1,4 @@
-//! What is found in a text, and what is left of it.
+//! The search in a text, and the text that remains.
 
 use proptest::prelude::*;
 

@@ -17,7 +17,7 @@ use crate::guess_detector::RedactionReport;
 use crate::test_encoders::ECHOES;
 use agentsecrets_types::body::Body;
 
-/// Where in an answer a server repeats something.
+/// The part of a response in which a server repeats a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Body,
@@ -38,7 +38,7 @@ struct Case {
     chunk: usize,
 }
 
-/// What reaches the agent of an answer with `text`, and whether something was taken out.
+/// The text that reaches the agent from a response with `text`, and whether something was removed.
 fn seen(secret: &[u8], case: &Case, text: &[u8]) -> (Vec<u8>, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let patterns = patterns(&[secret]);

@@ -32,10 +32,10 @@ use agentsecrets_types::secret::Secret;
 const REDACTED: HeaderName = HeaderName::from_static("x-as-redacted");
 /// Answers up to this size, in bytes, are collected and get an exact length.
 const MAX_BUFFERED: usize = 64 << 10;
-/// How long the headers of an answer of unknown size wait for its body to turn out small. The time is
-/// the same whatever the answer says.
+/// The headers of a response of unknown size wait this long for its body to turn out small. The time does not
+/// depend on the content.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(10);
-/// How long a whole line waits for more. The time is the same whatever the line says.
+/// A whole line waits this long for more. The time does not depend on the content.
 const STILL: Duration = Duration::from_millis(20);
 
 /// Takes the agent's secrets out of one answer. Made only together with the request that carries them.
@@ -63,8 +63,7 @@ impl Redactor {
         Self { patterns: self.patterns.and([value]), ..self }
     }
 
-    /// What searches the messages after an answer that agrees to another protocol; it notes in `findings` what
-    /// it found.
+    /// The search of the messages that follow a response which switches protocols. It adds to `findings`.
     pub fn conversation(&self) -> impl FnOnce(RedactionReport) -> Conversation + use<> {
         let patterns = self.patterns.clone();
         move |findings| Conversation::new(patterns, findings)
@@ -222,7 +221,7 @@ fn flows(headers: &HeaderMap) -> bool {
     unit(headers) != Unit::Whole || others.iter().any(|kind| is_kind(headers, kind))
 }
 
-/// What of the answer leaves at once.
+/// The unit of the response that leaves at once.
 fn unit(headers: &HeaderMap) -> Unit {
     const LINES: [&[u8]; 5] = [
         b"application/x-ndjson",
@@ -268,9 +267,9 @@ fn changed(headers: &mut HeaderMap) {
 
 /// A body without secrets.
 struct Clean {
-    /// What was collected before the headers left.
+    /// Chunks that were collected before the headers left.
     ready: VecDeque<Bytes>,
-    /// What is still to come; nothing after the end.
+    /// The rest of the body; `None` after its end.
     rest: Option<Body>,
     trailers: HeaderMap,
     /// The frames of a gRPC stream.

@@ -1,4 +1,4 @@
-//! What an agent gets to see of an answer that echoes its secret.
+//! The agent's view of a response that echoes its secret.
 
 use async_compression::tokio::bufread;
 use http_body_util::StreamBody;

@@ -16,7 +16,7 @@ use agentsecrets_types::secret::Secret;
 /// A match stretches over at most so many bytes of an answer, escapes and line breaks included.
 pub(super) const SPAN: usize = 448;
 
-/// What was found in a text.
+/// The matches in a text.
 #[derive(Default)]
 pub(super) struct Match {
     /// What belongs to a secret, or to a piece of one; in any order.
@@ -55,7 +55,7 @@ impl Layer {
         Self { bytes: Zeroizing::new(below.bytes), places: below.places }
     }
 
-    /// Where `range` stood.
+    /// The original range of `range`.
     fn place(&self, range: Range<usize>) -> Range<usize> {
         let start = self.places.get(range.start).map_or(0, |place| place.start);
         let last = range.end.checked_sub(1).and_then(|last| self.places.get(last));
@@ -153,7 +153,7 @@ impl Search {
         }
     }
 
-    /// How much memory it takes, in bytes, about.
+    /// The approximate memory in bytes.
     pub(super) fn size(&self) -> usize {
         let Self::For(known) = self else { return 0 };
         let forms: usize =
@@ -182,7 +182,7 @@ struct Text<'l> {
     layer: &'l Layer,
     ends: MatchBounds,
     folded: Zeroizing<Vec<u8>>,
-    /// Where in the layer each folded byte stood.
+    /// The position in the layer of each folded byte.
     places: Vec<usize>,
 }
 
@@ -190,14 +190,14 @@ struct Text<'l> {
 struct Stretch {
     start: usize,
     end: usize,
-    /// Where in the form it begins.
+    /// The offset in the encoding.
     offset: usize,
     /// Whether the form goes on before, and behind, but the text does otherwise.
     is_piece: bool,
 }
 
 impl Text<'_> {
-    /// How far the text around a seed, which is at `offset` of `form`, is the form.
+    /// Extends a match around a seed, which is at `offset` of `form`, as far as the text equals the encoding.
     fn compare(&self, form: &Encoding, seed: Range<usize>, offset: usize) -> Stretch {
         // Farther than any piece, so that one is told from a whole.
         let most = SPAN.min(form.bytes.len());
@@ -265,8 +265,7 @@ impl Text<'_> {
             .is_some_and(|rest| rest.starts_with(exactly.get(..form.whole).unwrap_or(exactly)))
     }
 
-    /// Where `run`, which is `piece` of `form`, stood in the answer; nothing if it stretches too far to be
-    /// one.
+    /// The original range of `run`, which is `piece` of `form`; `None` if it stretches too far.
     fn place(&self, form: &Encoding, piece: &Range<usize>, run: Range<usize>) -> Option<Range<usize>> {
         let bytes = &*self.layer.bytes;
         let mut start = *self.places.get(run.start)?;

@@ -1,14 +1,13 @@
-//! The search as a stream. Every byte that belongs to a match is removed, and each unbroken run of such
-//! bytes becomes one marker: however the bytes are cut into chunks, the output is the same, but where a unit has left
-//! before it was known that a match goes on in the next.
+//! The search as a stream. Every byte that belongs to a match is removed, and each unbroken run of such bytes
+//! becomes one marker. The output does not depend on chunk boundaries, unless a unit has left before the next
+//! chunk completed a match.
 //!
-//! A match may go on in bytes that have not come yet, so some must wait. Which ones is decided *without
-//! looking at whether they match*: the last [`HOLD`] bytes and up to [`STEP`] more, whatever they say and whatever the secrets are.
-//! Where the answer is made of events or lines, a whole one leaves at once; elsewhere whole lines leave when
-//! nothing has come for a while. Somebody who measures what is held back, and for how long, therefore learns
-//! nothing about a secret; nor does the time tell that the search takes, since its gate looks for eight bytes at
-//! once. What has left is remembered for as long as a match may reach back: a secret that is wrapped in lines,
-//! each sent by itself, is taken out from its second line on.
+//! A match may continue in bytes that have not arrived, so some bytes wait. *Their content does not decide*
+//! which ones: the last [`MAX_HELD`] bytes and up to [`STEP`] more wait, whatever the secrets are. In a
+//! response made of events or lines a whole one leaves at once; elsewhere whole lines leave after a pause.
+//! The held bytes and the time therefore tell nothing about a secret; nor does the search time, since the
+//! prefilter looks for eight bytes at once. Bytes that have left stay left context for as long as a match may
+//! reach back: a secret that is wrapped in lines, each sent by itself, is removed from its second line on.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,12 +26,12 @@ const STEP: usize = 256;
 /// How many bytes that have left are remembered, for the same reasons.
 const CONTEXT: usize = MAX_HELD;
 
-/// What of an answer leaves at once, because it means something by itself.
+/// The unit of a response that leaves at once, because it means something by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// A line.
     Line,
-    /// What ends with an empty line.
+    /// Ends with an empty line.
     Event,
     /// Nothing before the end.
     Whole,
@@ -42,7 +41,7 @@ pub enum Unit {
 pub struct StreamRedactor {
     patterns: Arc<Patterns>,
     unit: Unit,
-    /// What has left, then what waits for the bytes that follow.
+    /// Bytes that have left, then bytes that wait for more.
     window: Bytes,
     /// So many of the window have left.
     gone: usize,
@@ -135,7 +134,7 @@ impl StreamRedactor {
         self.window.get(self.gone..).unwrap_or_default()
     }
 
-    /// How many of the bytes `tail` are whole units.
+    /// The number of bytes of `tail` that form whole units.
     fn units(&self, tail: &[u8]) -> usize {
         match self.unit {
             Unit::Whole => 0,
@@ -190,12 +189,12 @@ impl StreamRedactor {
     }
 }
 
-/// Where the last line of `bytes` that is whole ends.
+/// The end of the last whole line of `bytes`.
 fn line_end(bytes: &[u8]) -> usize {
     memchr::memrchr2(b'\n', b'\r', bytes).map_or(0, |at| at + 1)
 }
 
-/// Where the last empty line of `bytes` ends.
+/// The end of the last empty line of `bytes`.
 fn event_end(bytes: &[u8]) -> usize {
     let is_empty_line = |end: usize| {
         let lines = bytes.get(..end).unwrap_or_default();

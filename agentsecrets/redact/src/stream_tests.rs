@@ -1,4 +1,4 @@
-//! What leaves a stream, and when.
+//! The bytes that leave a stream, and their timing.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! How servers repeat a value, written without a look at what the search knows: what its tests, the fuzzer and the
-//! property tests hold it to.
+//! Encodings in which servers repeat a value, written independently of the search: the tests, the fuzzer and
+//! the property tests hold the search to them.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};

@@ -4,7 +4,7 @@
 
 use memchr::memchr3;
 
-/// How many layers of escapes are taken off: a JSON text within a JSON text, a percent-encoded entity.
+/// The layers of escapes that are removed: a JSON text within a JSON text, a percent-encoded entity.
 pub(super) const LAYERS: usize = 2;
 
 /// Takes what is read: bytes that stand for themselves, and those that an escape stands for.
@@ -52,7 +52,7 @@ pub(super) fn unescape(text: &[u8], sink: &mut impl Sink) -> bool {
     any
 }
 
-/// What an escape stands for: a byte, or the UTF-8 of a character.
+/// The meaning of an escape: a byte, or the UTF-8 of a character.
 enum Meaning {
     Byte([u8; 1]),
     Char([u8; 4], usize),

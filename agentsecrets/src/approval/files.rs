@@ -310,3 +310,16 @@ fn check_owner(file: &File, path: &Path) -> io::Result<()> {
 fn check_owner(file: &File, path: &Path) -> io::Result<()> {
     check_private(file, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_request_of_0_1_0_round_trips() {
+        let text = include_str!("../../../tests/compatibility/approval.json");
+        let request: StoredRequest = serde_json::from_str(text).unwrap();
+        assert_eq!((request.id.as_str(), request.server.as_str()), ("qn4fy", "gwdpcwtukjbc"));
+        assert_eq!(serde_json::to_string(&request).unwrap(), text.trim_end());
+    }
+}

@@ -1,30 +1,30 @@
-//! The keeper where no process of ours can be split off: the stores are asked in the process that serves.
+//! The store helper of systems on which no helper process is split off: the stores are asked in this process.
 
 use std::io;
 use std::sync::Arc;
 
-use super::{Choice, Kind, Store, StoreError};
+use super::{Store, StoreConfig, StoreError, StoreKind};
 use crate::sys::home::Home;
 use crate::types::name::{Environment, Project};
 
-/// Gives out the stores themselves.
-pub struct Keeper {
+/// Opens the stores in this process.
+pub struct StoreHelper {
     home: Home,
 }
 
-impl Keeper {
-    /// For the stores of `home`. There is nobody to start, to bind to a project, or to `conceal`.
+impl StoreHelper {
+    /// For the stores of `home`. No process is started, bound to a project, or concealed.
     pub fn start(
-        _choices: &[Choice],
+        _configs: &[StoreConfig],
         home: &Home,
-        _whose: (&Project, &Environment),
+        _scope: (&Project, &Environment),
         _conceal: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Self> {
         Ok(Self { home: home.clone() })
     }
 
     /// The store of this `kind`.
-    pub fn store(&mut self, kind: &Kind) -> Result<Arc<dyn Store>, StoreError> {
-        Ok(super::kept(kind, &self.home))
+    pub fn store(&mut self, kind: &StoreKind) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(super::external_store(kind, &self.home))
     }
 }
