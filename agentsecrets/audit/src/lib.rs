@@ -17,6 +17,7 @@
 //! back older copies of both log and anchor can rewind it, and removing all three begins a new log. The
 //! anchor follows the log within a quarter of a second while it grows; lines younger than that can be
 //! cut off unseen, edited never.
+#![forbid(unsafe_code)]
 
 mod admin;
 mod anchor;

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::retry_queue::RetryQueue;
 use agentsecrets_sys::files;
 use agentsecrets_sys::{self, Version};
 use agentsecrets_types::name::{AgentName, SecretName};
+use agentsecrets_types::sync::MutexExt;
 
 /// The anchor follows the log at least this often while it grows.
 const ANCHOR_INTERVAL: Duration = Duration::from_millis(250);
@@ -264,7 +265,7 @@ impl Shared {
         let failed = || at(&self.files.log);
         let mut line = serde_json::to_string(record).map_err(|error| failed()(error.into()))?;
         line.pop();
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = self.tail.lock_ignoring_poison();
         let tail = &mut *tail;
         wait_for(&tail.log, &self.files.log)?;
         let written = self.write(tail, line);
@@ -325,7 +326,7 @@ impl Shared {
 
     /// Finds the log's end when it is opened.
     fn locate(&self) -> Result<(), AuditError> {
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = self.tail.lock_ignoring_poison();
         wait_for(&tail.log, &self.files.log)?;
         let found = self.find_end(&mut tail);
         let unlocked = agentsecrets_sys::unlock(&tail.log).map_err(at(&self.files.log));
@@ -336,7 +337,7 @@ impl Shared {
     fn anchor_now(&self) -> Result<(), AuditError> {
         let anchored = || {
             let (end, log) = {
-                let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+                let tail = self.tail.lock_ignoring_poison();
                 (tail.end.clone(), tail.log.try_clone().map_err(at(&self.files.log))?)
             };
             self.check_in_place(&log)?;

@@ -2,11 +2,12 @@
 //! that happened meanwhile is lost. Nothing is sent on while there are any.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::AuditError;
 use super::record::Record;
+use agentsecrets_types::sync::MutexExt;
 
 /// Upper bound; rejected requests beyond it are only counted.
 const MAX_RECORDS: usize = 8192;
@@ -28,7 +29,7 @@ impl RetryQueue {
 
     /// Keeps `record`.
     pub(super) fn keep(&self, record: Record) {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = self.records.lock_ignoring_poison();
         if records.len() < MAX_RECORDS {
             records.push_back(record);
             self.count.store(records.len(), Ordering::Release);
@@ -42,7 +43,7 @@ impl RetryQueue {
         if self.is_empty() {
             return Ok(());
         }
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = self.records.lock_ignoring_poison();
         while let Some(record) = records.front() {
             let written = write(record);
             if written.is_ok() {

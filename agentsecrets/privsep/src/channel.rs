@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::message::{Limits, Message, MessageReader, Outgoing, is_closed};
+use agentsecrets_types::sync::MutexExt;
 
 /// A connected Unix stream socket on which both sides send messages.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ impl Channel {
     /// # Errors
     /// If the message exceeds the limits or is cut off, or nothing came in time.
     pub fn recv(&self) -> io::Result<Option<Message>> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = self.reader.lock_ignoring_poison();
         loop {
             match reader.read(&self.socket) {
                 Ok(Some(message)) => return Ok(Some(message)),

@@ -1,5 +1,6 @@
 //! Privilege separation: messages and descriptors between processes of ours, and forked helpers. It does not
 //! decide who may do something; the processes that use it do.
+#![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
 mod async_channel;

@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use async_compression::tokio::bufread;
@@ -18,6 +18,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, BufReader, ReadBuf};
 use tokio_util::io::StreamReader;
 
 use agentsecrets_types::body::{Body, BodyError};
+use agentsecrets_types::sync::MutexExt;
 
 /// A coding that we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +221,7 @@ struct Source {
 
 impl Source {
     fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut body = self.body.lock_ignoring_poison();
         if body.is_end_stream() {
             return Poll::Ready(None);
         }

@@ -2,12 +2,13 @@
 //! They are searched for from the moment they are added, in answers under way too, so what is minted is
 //! added first and handed out then.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::search::Search;
 use agentsecrets_types::secret::Secret;
+use agentsecrets_types::sync::MutexExt;
 
 /// How many values may be held at once, and how many bytes together: what is minted without end must not
 /// fill the memory.
@@ -36,7 +37,7 @@ impl DynamicPatterns {
     /// Adds `value`. When this returns, no answer passes with it. One that there is no room for must not be
     /// handed out.
     pub fn add(&self, value: Arc<Secret>) -> Result<(), TooManyPatterns> {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.values.lock_ignoring_poison();
         if values.iter().any(|known| **known == *value) {
             return Ok(());
         }
@@ -51,7 +52,7 @@ impl DynamicPatterns {
 
     /// Forgets every value that is not to be kept, such as those that have expired.
     pub fn retain(&self, keep: impl Fn(&Secret) -> bool) {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.values.lock_ignoring_poison();
         let before = values.len();
         values.retain(|value| keep(value));
         if values.len() < before {

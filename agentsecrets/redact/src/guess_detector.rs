@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use agentsecrets_types::name::AgentName;
 use agentsecrets_types::rejection::{ErrorCode, Rejection};
+use agentsecrets_types::sync::MutexExt;
 
 /// So many answers with a piece of a secret,
 const MAX_HOSTS: u32 = 16;
@@ -52,7 +53,7 @@ impl GuessDetector {
     }
 
     fn check_at(&self, agent: &AgentName, domain: String, now: Instant) -> Result<(), Rejection> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.0.lock_ignoring_poison();
         let key = (agent.clone(), domain);
         let closed = counts.get(&key).filter(|count| !count.is_over(now)).and_then(|count| count.closed);
         let Some(closed) = closed else { return Ok(()) };
@@ -68,7 +69,7 @@ impl GuessDetector {
 
     /// Counts one more; whether it raises the alarm.
     fn count(&self, agent: &AgentName, domain: &str, now: Instant) -> bool {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock_ignoring_poison();
         let key = (agent.clone(), domain.to_owned());
         if counts.len() >= MAX_GUESSES && !counts.contains_key(&key) {
             counts.retain(|_, count| !count.is_over(now));

@@ -1,6 +1,7 @@
 //! Answers without secrets: every spendable secret of the agent, in every encoding we name, is taken
 //! out of headers, bodies and trailers, streaming, whatever the chunking. An answer that cannot be
 //! searched is refused, never passed on.
+#![forbid(unsafe_code)]
 
 mod accept_encoding;
 mod canonical;

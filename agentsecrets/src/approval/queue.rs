@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
@@ -20,6 +20,7 @@ use crate::policy::location::LocationKind;
 use crate::policy::pending_approval::{ApprovalScope, PendingApproval};
 use crate::types::name::AgentName;
 use crate::types::rejection::{ErrorCode, Rejection};
+use crate::types::sync::MutexExt;
 use crate::types::target::Target;
 
 /// The limits of waiting requests, of one agent and of all.
@@ -273,7 +274,7 @@ impl ApprovalQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_ignoring_poison()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Cancels in-flight requests when their session or token ends. One thread polls the sessions and tokens that
 //! requests hold, so that the requests themselves only wait.
 
+use crate::types::sync::MutexExt;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ impl Revocations {
         if rights.peek().is_none() {
             return RevocationGuard::default();
         }
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.lock_ignoring_poison();
         let hold = |right| {
             let place = held.entry(right).or_default();
             place.upgrade().filter(|hold| !hold.over.is_cancelled()).unwrap_or_else(|| {
@@ -52,7 +53,7 @@ impl Revocations {
     /// Ends those of which `over` says why they are over.
     pub(super) fn poll(&self, over: impl Fn(&RevocationSource) -> Option<String>) {
         let held = {
-            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self.0.lock_ignoring_poison();
             held.retain(|_, hold| hold.strong_count() > 0);
             held.clone()
         };

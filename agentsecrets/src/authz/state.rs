@@ -359,7 +359,10 @@ impl AuthzState {
     pub(super) fn run_end_reason(&self) -> Option<String> {
         // A file that cannot be read refuses everything, and does not say that the run is to end.
         self.sessions().ok()?;
-        self.over(&RevocationSource::Session(self.run.clone()?))
+        let reason = self.over(&RevocationSource::Session(self.run.clone()?))?;
+        // Requests learn the reason before the caller ends the run: a program that is ended closes its connections.
+        self.holds.poll(|right| self.over(right));
+        Some(reason)
     }
 
     /// Why a right is over.

@@ -2,7 +2,7 @@
 //! renewed before it ends, and not asked for again at once where that failed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -20,6 +20,7 @@ use crate::store::{Key, StoreError};
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
+use crate::types::sync::MutexExt;
 
 /// Time limit for another process's exchange of the same refresh token.
 const MINT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -151,7 +152,7 @@ impl Minter {
     }
 
     fn slot(&self, name: &SecretName) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock_ignoring_poison();
         slots.entry(name.clone()).or_default().clone()
     }
 

@@ -2,7 +2,7 @@
 //! response is searched for each of them before it is spent, and until it is no longer valid.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::credentials::minter::Minted;
@@ -11,6 +11,7 @@ use crate::types::host::Host;
 use crate::types::name::SecretName;
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::secret::Secret;
+use crate::types::sync::MutexExt;
 
 /// Expired values are still searched for during this time: clocks differ, and servers are lenient.
 const EXPIRY_GRACE: Duration = Duration::from_secs(600);
@@ -124,7 +125,7 @@ impl RuntimeCredentials {
     }
 
     fn held(&self) -> MutexGuard<'_, RuntimeValues> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock_ignoring_poison()
     }
 
     /// Ends the search for what is held no longer.

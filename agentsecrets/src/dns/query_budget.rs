@@ -4,10 +4,11 @@
 //! Names that a rule spells out carry no data, and cost nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::policy::HostMatch;
+use crate::types::sync::MutexExt;
 
 /// The number of different names below one wildcard in a window.
 const MAX_NAMES: usize = 20;
@@ -47,7 +48,7 @@ impl QueryBudget {
         if labels.len() > MAX_LABELS_LEN || entropy_bits(labels) > MAX_ENTROPY_BITS {
             return false;
         }
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock_ignoring_poison();
         let fresh = || Window { started: now, names: HashSet::new(), queries: 0 };
         // As many windows as the policy has wildcards.
         let window = windows.entry(parent.clone()).or_insert_with(fresh);

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{self, Either};
@@ -19,6 +19,7 @@ use moka::sync::Cache;
 
 use crate::sys;
 use crate::types::host::Host;
+use crate::types::sync::MutexExt;
 
 /// The limit for one lookup, all servers and attempts together. Most clients repeat a query after five seconds.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
@@ -333,7 +334,7 @@ impl<T> CachedFile<T> {
     fn get<E>(&self, load: impl FnOnce(&Path) -> Result<T, E>) -> Result<Arc<T>, E> {
         let now: FileVersion =
             std::fs::metadata(&self.path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.read.lock_ignoring_poison();
         if let Some((version, since, value)) = &*read
             && *version == now
             && (now.is_some() || since.elapsed() < SYSTEM_CONF_TTL)
@@ -360,8 +361,7 @@ impl Resolver {
             }
             let config = ResolverConfig::from_name_servers(vec![config]);
             let built = build(config, ResolverOpts::default()).ok().map(Arc::new);
-            *resolver.servers.read.lock().unwrap_or_else(PoisonError::into_inner) =
-                built.map(|built| (None, Instant::now(), built));
+            *resolver.servers.read.lock_ignoring_poison() = built.map(|built| (None, Instant::now(), built));
         }
         resolver
     }

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::resolver::Family;
+use crate::types::sync::MutexExt;
 
 /// The number of names that have an address at once. 198.18.0.0/15 has room for more; memory need not.
 const MAX_NAMES: u32 = 16 * 1024;
@@ -46,7 +47,7 @@ impl Sinkhole {
 
     /// Starts at 1, because the first address of a network is special.
     fn index(&self, name: &str) -> Option<u32> {
-        let mut indices = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut indices = self.indices.lock_ignoring_poison();
         if let Some(index) = indices.get(name) {
             return Some(*index);
         }

@@ -2,7 +2,7 @@
 //! stream, and the server before it closes an idle connection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Context;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use crate::types::body::{Body, BodyHooks, HookedBody};
+use crate::types::sync::MutexExt;
 
 /// Exchange counter of one connection.
 #[derive(Default)]
@@ -43,7 +44,7 @@ impl Activity {
     pub(super) async fn wait_idle(&self, timeout: Duration) {
         let begun = Instant::now();
         loop {
-            let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = *self.idle_since.lock_ignoring_poison();
             let deadline = since.unwrap_or(begun).max(begun) + timeout;
             if !self.is_busy() && deadline <= Instant::now() {
                 return;
@@ -64,7 +65,7 @@ impl ExchangeGuard {
 
 impl Drop for ExchangeGuard {
     fn drop(&mut self) {
-        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.idle_since.lock_ignoring_poison() = Some(Instant::now());
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.0.reader_waker.wake();
     }

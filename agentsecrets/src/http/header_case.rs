@@ -1,8 +1,9 @@
 //! Original case of `X-AS-Inject-…` header names. HTTP and hyper ignore case, but these names end in the
 //! name of a parameter or form field, which is case-sensitive.
 
+use crate::types::sync::MutexExt;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use http::{HeaderMap, HeaderName};
 
@@ -37,14 +38,14 @@ impl HeaderCaseQueue {
     /// Queues the header names of a request that was just parsed.
     pub(super) fn push(&self, header_case: HeaderCaseMap) {
         if !header_case.is_empty() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(header_case);
+            self.0.lock_ignoring_poison().push_back(header_case);
         }
     }
 
     /// Takes the header names of the next request, which has these `headers`.
     pub(super) fn pop(&self, headers: &HeaderMap) -> Option<HeaderCaseMap> {
         let asks = headers.keys().any(|name| is_inject_header(name.as_str()));
-        asks.then(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()).flatten()
+        asks.then(|| self.0.lock_ignoring_poison().pop_front()).flatten()
     }
 }
 

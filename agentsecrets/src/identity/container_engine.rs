@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anstream::eprintln;
@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use super::container;
 use super::image::{Image, Name, is_digest};
 use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
+use crate::types::sync::MutexExt;
 
 /// Time limit for all requests about one container.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,7 +64,7 @@ impl Engine {
         if let Some(image) = self.known.get(id) {
             return Ok(Some(image));
         }
-        let mut asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asker = self.asker.lock_ignoring_poison();
         // Another connection of the same container may have asked meanwhile.
         if let Some(image) = self.known.get(id) {
             return Ok(Some(image));

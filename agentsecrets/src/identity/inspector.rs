@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -25,6 +25,7 @@ use crate::identity::process_details::{self, Ancestor, ProcessDetails, Script, T
 use crate::identity::socket_owner;
 use crate::privsep::helper::{RequestChannel, Response, invalid_response as unclear};
 use crate::sys;
+use crate::types::sync::MutexExt;
 
 /// Time limit for a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -137,7 +138,7 @@ impl RemoteInspector {
     /// Asks about a process and a socket.
     fn ask(&self, kind: u8, pid: u32, inode: u64) -> Result<Response, IdentityError> {
         let question = [&[kind][..], &pid.to_be_bytes(), &inode.to_be_bytes()].concat();
-        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.0.lock_ignoring_poison();
         let mut response = line.request(&question)?;
         let file = response.descriptors.pop();
         Ok((told(&response.body)?.to_vec(), file))

@@ -2,8 +2,9 @@
 //! sent nothing, then its new ones. Memory and descriptors stay bounded, and a crowd of half-open connections
 //! keeps nobody out.
 
+use crate::types::sync::MutexExt;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
@@ -68,7 +69,7 @@ impl ConnectionLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock_ignoring_poison()
     }
 }
 

@@ -2,7 +2,7 @@
 //! responses are searched for. They are built anew when the policy or the store changes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -18,6 +18,7 @@ use crate::store::refresh_tokens::RefreshTokenStore;
 use crate::store::{Store, StoreError};
 use crate::types::name::{AgentName, Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
+use crate::types::sync::MutexExt;
 
 /// One agent's wallet.
 pub struct AgentCredentials {
@@ -94,7 +95,7 @@ impl CredentialCache {
     /// Keeps searching for values that the agent's last credentials had and `next` lacks. Until that has
     /// succeeded `next` does not become the last, so that a retry leaves nothing out.
     fn retire(&self, agent: &AgentName, next: &Arc<AgentCredentials>) -> Result<(), Rejection> {
-        let mut last = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.previous.lock_ignoring_poison();
         if let Some(before) = last.get(agent) {
             before
                 .values
@@ -112,7 +113,7 @@ impl CredentialCache {
         let (store, project, environment) =
             (self.store.clone(), self.project.clone(), self.environment.clone());
         let purse = {
-            let mut purses = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut purses = self.runtimes.lock_ignoring_poison();
             purses.entry(agent.name().clone()).or_default().clone()
         };
         let is_person = agent.is_operator();

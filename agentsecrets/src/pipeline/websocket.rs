@@ -2,7 +2,7 @@
 //! agent's messages are filled where the rule allows it. A message that cannot be read ends both sides.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -18,6 +18,7 @@ use crate::http::websocket::{
 use crate::inject::MessageInjector;
 use crate::pipeline::agent_credentials::AgentCredentials;
 use crate::redact::Conversation;
+use crate::types::sync::MutexExt;
 
 /// The largest text message that is searched for placeholders, in bytes: it must be buffered whole.
 const MAX_FILLED_MESSAGE: usize = 1024 * 1024;
@@ -115,10 +116,19 @@ impl WebSocket {
             tokio::select! {
                 ended = &mut up => match ended {
                     Ok(()) => timeout(CLOSE_TIMEOUT, down).await.unwrap_or(Ok(())),
+                    // A side may reset its connection once it has sent a close frame.
+                    Err(RelayError::Agent(WebSocketError::Io(_))) if close_frames.is_sent(CloseFrames::AGENT) => {
+                        Ok(())
+                    }
                     error => error,
                 },
                 ended = &mut down => match ended {
                     Ok(()) => timeout(CLOSE_TIMEOUT, up).await.unwrap_or(Ok(())),
+                    Err(RelayError::Server(WebSocketError::Io(_)))
+                        if close_frames.is_sent(CloseFrames::SERVER) =>
+                    {
+                        Ok(())
+                    }
                     error => error,
                 },
                 () = activity.idle(idle) => Err(RelayError::Idle),
@@ -255,6 +265,10 @@ impl CloseFrames {
         self.0.fetch_or(who, Ordering::Relaxed);
     }
 
+    fn is_sent(&self, who: u8) -> bool {
+        self.0.load(Ordering::Relaxed) & who != 0
+    }
+
     fn are_both_sent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::AGENT | Self::SERVER
     }
@@ -271,13 +285,13 @@ impl Default for LastActivity {
 
 impl LastActivity {
     fn touch(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock_ignoring_poison() = Instant::now();
     }
 
     /// Completes after `limit` without a frame.
     async fn idle(&self, limit: Duration) {
         loop {
-            let deadline = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            let deadline = *self.0.lock_ignoring_poison() + limit;
             if deadline <= Instant::now() {
                 return;
             }

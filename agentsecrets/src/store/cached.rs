@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Entry, Key, Store, StoreError};
 use crate::sys::files;
 use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
+use crate::types::sync::MutexExt;
 
 /// An error is kept for this time, so that a program that retries does not ask a person each time.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,7 +50,7 @@ impl<S: Store> CachedStore<S> {
     /// The entries that are still valid.
     fn held(&self) -> MutexGuard<'_, CacheEntry> {
         // A panic elsewhere leaves at worst a value less.
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock_ignoring_poison();
         let before = held.values.len();
         held.values.retain(|_, (since, _)| since.elapsed() < self.keep);
         let changed = self.changed();

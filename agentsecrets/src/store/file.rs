@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use zeroize::Zeroizing;
 
@@ -16,6 +16,7 @@ use crate::store::config::FileConfig;
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
 use crate::types::store::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError};
+use crate::types::sync::MutexExt;
 
 /// The folders of one entry of the configuration.
 pub(super) struct FileStore {
@@ -32,7 +33,7 @@ impl FileStore {
 
     fn folder(&self, project: &Project, environment: &Environment) -> Option<PathBuf> {
         let folder = self.settings.folder(project, environment)?;
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.clone());
+        self.read.lock_ignoring_poison().insert(folder.clone());
         Some(folder)
     }
 }
@@ -98,7 +99,7 @@ impl Store for FileStore {
     }
 
     fn version(&self) -> Result<u64, StoreError> {
-        let folders = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let folders = self.read.lock_ignoring_poison().clone();
         let mut hasher = DefaultHasher::new();
         for folder in folders {
             for (name, metadata) in listed(&folder)? {

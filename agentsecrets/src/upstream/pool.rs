@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::progress::Progress;
 use crate::inject::Isolation;
 use crate::types::body::{Body, BodyError, BodyHooks, HookedBody, PolledFrame};
+use crate::types::sync::MutexExt;
 use crate::types::target::Target;
 use crate::upstream::tls_configs::Fingerprint;
 
@@ -175,7 +176,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_ignoring_poison()
     }
 
     fn start_sweeping(self: &Arc<Self>, state: &mut PoolState) {

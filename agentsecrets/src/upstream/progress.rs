@@ -1,13 +1,14 @@
 //! Tracks how much of a request the server has taken, so that a server that reads a long request slowly is not
 //! taken for one that does nothing.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::types::body::{Body, BodyError, BodyHooks, HookedBody, PolledFrame};
+use crate::types::sync::MutexExt;
 
 /// The progress of one request, shared by its clones.
 #[derive(Clone)]
@@ -81,7 +82,7 @@ impl Progress {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_ignoring_poison()
     }
 }
 

@@ -1,4 +1,5 @@
 //! Types that every stage uses: validated names and hosts, the request target, secrets, rejections and bodies.
+#![forbid(unsafe_code)]
 
 pub mod body;
 pub mod failure;
@@ -15,5 +16,6 @@ pub mod response_capture;
 pub mod secret;
 pub mod shell_quote;
 pub mod store;
+pub mod sync;
 pub mod target;
 pub mod timeouts;

@@ -7,6 +7,7 @@
 //! The format is a page of the manual (`manual::stores`), with test vectors beside this file. A file is
 //! replaced whole, under an exclusive lock on the file of the same name with `.lock` added; readers take no
 //! lock.
+#![forbid(unsafe_code)]
 
 mod encoding;
 mod envelope;
@@ -19,12 +20,13 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use agentsecrets_sys::files;
 use agentsecrets_types::name::{Environment, Project};
 use agentsecrets_types::secret::Secret;
+use agentsecrets_types::sync::MutexExt;
 
 use agentsecrets_types::store::{Entry, Key, Store, StoreError, check};
 use envelope::{Envelope, Opening, damaged};
@@ -116,7 +118,7 @@ impl Vault {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere cannot have left it half changed: it is replaced whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_ignoring_poison()
     }
 
     /// The vault as its file is now.

@@ -1,7 +1,7 @@
 //! Observes placeholders in a streaming body. They are never filled, and are recorded because they show
 //! what an agent was doing. Internal trailers are removed, as internal headers are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -10,6 +10,7 @@ use crate::inject::placeholder::Placeholders;
 use crate::types::body::{Body, BodyHooks, HookedBody, PolledFrame};
 use crate::types::hop_by_hop::remove_internal;
 use crate::types::name::SecretName;
+use crate::types::sync::MutexExt;
 
 /// Maximum number of recorded names.
 const MAX_NAMES: usize = 32;
@@ -24,7 +25,7 @@ pub struct QuotedPlaceholders(Arc<Mutex<Vec<SecretName>>>);
 impl QuotedPlaceholders {
     /// Returns the names recorded so far.
     pub fn names(&self) -> Vec<SecretName> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock_ignoring_poison().clone()
     }
 
     /// Records the placeholders in `bytes`.
@@ -33,7 +34,7 @@ impl QuotedPlaceholders {
     }
 
     fn add(&self, name: SecretName) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.0.lock_ignoring_poison();
         if names.len() < MAX_NAMES && !names.contains(&name) {
             names.push(name);
         }

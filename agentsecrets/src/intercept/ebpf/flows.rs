@@ -4,8 +4,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::types::sync::MutexExt;
 use agentsecrets_ebpf::{Flow, Origin};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use nix::sys::socket::{SockaddrStorage, getpeername};
@@ -65,7 +66,7 @@ impl FlowMap {
             destination_port: local.port(),
             padding: [0; 4],
         });
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.map.lock_ignoring_poison();
         let found = match map.get(&key, 0) {
             Ok(found) => found,
             Err(MapError::KeyNotFound) => return Ok(None),
@@ -83,7 +84,7 @@ impl FlowMap {
     /// # Errors
     /// When the kernel does not answer.
     pub fn forget(&self, netns_cookie: u64) -> Result<(), EbpfError> {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.map.lock_ignoring_poison();
         let stale: Vec<Key> = map.keys().flatten().filter(|key: &Key| key.0.netns == netns_cookie).collect();
         for key in stale {
             match map.remove(&key) {

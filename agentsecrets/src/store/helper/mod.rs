@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -23,6 +23,7 @@ use crate::sys::home::Home;
 use crate::sys::process;
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
+use crate::types::sync::MutexExt;
 
 /// The longest answer is a value, or the names of very many.
 const LIMITS: Limits = Limits { length: 8 * MAX_VALUE_SIZE, descriptors: 0 };
@@ -185,7 +186,7 @@ impl RemoteStore {
 
     /// The helper's response: nothing, or bytes.
     fn ask(&self, question: &HelperRequest) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.line.lock_ignoring_poison();
         match line.ask(question) {
             Ok(answer) => answer,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(StoreError::Locked(format!(

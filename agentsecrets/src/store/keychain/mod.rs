@@ -5,8 +5,8 @@
 //! here when it was used; the buffers of the system's own library are not ours to wipe.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use keyring_core::{Entry as Item, Error, Result as Told};
@@ -28,6 +28,7 @@ use windows as system;
 use super::{Entry, Key, Store, StoreError, check};
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
+use crate::types::sync::MutexExt;
 
 /// The service of the items that hold values.
 const SERVICE: &str = "AgentSecrets";
@@ -53,7 +54,7 @@ pub fn look() -> Result<(), StoreError> {
 }
 
 fn connect() -> Result<(), StoreError> {
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut opened = OPENED.lock_ignoring_poison();
     if !*opened {
         system::open().map_err(|error| absent(&error))?;
         *opened = true;
@@ -131,7 +132,7 @@ fn asked<T>(question: impl Fn() -> Told<T>) -> Result<T, Failed> {
     connect().map_err(Failed::ToOpen)?;
     match question() {
         Err(Error::PlatformFailure(_)) => {
-            *OPENED.lock().unwrap_or_else(PoisonError::into_inner) = false;
+            *OPENED.lock_ignoring_poison() = false;
             connect().map_err(Failed::ToOpen)?;
             question().map_err(Failed::ToAnswer)
         }
