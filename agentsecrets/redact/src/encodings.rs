@@ -17,7 +17,7 @@ use crate::fragments::Fragment;
 /// A secret shorter than this is only looked for whole.
 const MIN_SECRET_LEN_FOR_PIECES: usize = 12;
 /// The longest piece of a secret that may pass, and one more.
-const MIN_PIECE_LEN: usize = 24;
+const MAX_PIECE_THRESHOLD: usize = 24;
 /// A secret shorter than this must stand there to the letter: folded, it would be found in too much.
 const MIN_FOLDED_LEN: usize = 8;
 /// Base64 shorter than this would be found by chance in other encoded data.
@@ -44,9 +44,13 @@ pub(super) struct Encoding {
 }
 
 /// The length of a piece of a secret of `length` bytes that must not pass: three quarters, but no more than
-/// [`MIN_PIECE_LEN`]; a short secret must not pass whole.
+/// [`MAX_PIECE_THRESHOLD`]; a short secret must not pass whole.
 pub(super) fn piece(length: usize) -> usize {
-    if length < MIN_SECRET_LEN_FOR_PIECES { length } else { (length * 3).div_ceil(4).min(MIN_PIECE_LEN) }
+    if length < MIN_SECRET_LEN_FOR_PIECES {
+        length
+    } else {
+        (length * 3).div_ceil(4).min(MAX_PIECE_THRESHOLD)
+    }
 }
 
 /// Every form of `part`.

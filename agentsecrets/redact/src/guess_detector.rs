@@ -12,14 +12,14 @@ use agentsecrets_types::name::AgentName;
 use agentsecrets_types::rejection::{ErrorCode, Rejection};
 use agentsecrets_types::sync::MutexExt;
 
-/// So many answers with a piece of a secret,
-const MAX_HOSTS: u32 = 16;
-/// in so much time, raise the alarm
+/// Responses with a piece of a secret, within [`PERIOD`], that raise the alarm.
+const ALARM_THRESHOLD: u32 = 16;
+/// Pieces are counted over this time.
 const PERIOD: Duration = Duration::from_secs(600);
-/// and close the host for so long.
+/// An alarm closes the host for this time.
 const CLOSED_FOR: Duration = Duration::from_secs(600);
-/// How many agents and hosts are counted at once.
-const MAX_GUESSES: usize = 1024;
+/// Upper bound on the pairs of agent and host that are counted at once.
+const MAX_TRACKED_PAIRS: usize = 1024;
 
 /// Counts pieces of secrets in responses, by agent and host.
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl GuessDetector {
         let Some(closed) = closed else { return Ok(()) };
         let left = CLOSED_FOR.saturating_sub(now.saturating_duration_since(closed)).as_secs() + 1;
         let message = format!(
-            "'{}' repeated pieces of a secret {MAX_HOSTS} times within {} minutes, as it does to somebody who guesses; \
+            "'{}' repeated pieces of a secret {ALARM_THRESHOLD} times within {} minutes, as it does to somebody who guesses; \
              it is closed to this agent for {left} more seconds",
             key.1,
             PERIOD.as_secs() / 60,
@@ -71,13 +71,13 @@ impl GuessDetector {
     fn count(&self, agent: &AgentName, domain: &str, now: Instant) -> bool {
         let mut counts = self.0.lock_ignoring_poison();
         let key = (agent.clone(), domain.to_owned());
-        if counts.len() >= MAX_GUESSES && !counts.contains_key(&key) {
+        if counts.len() >= MAX_TRACKED_PAIRS && !counts.contains_key(&key) {
             counts.retain(|_, count| !count.is_over(now));
             let oldest = counts.iter().filter(|(_, count)| count.closed.is_none());
             let oldest = oldest.min_by_key(|(_, count)| count.since).map(|(key, _)| key.clone());
             match oldest {
-                Some(oldest) if counts.len() >= MAX_GUESSES => drop(counts.remove(&oldest)),
-                None if counts.len() >= MAX_GUESSES => return false,
+                Some(oldest) if counts.len() >= MAX_TRACKED_PAIRS => drop(counts.remove(&oldest)),
+                None if counts.len() >= MAX_TRACKED_PAIRS => return false,
                 _ => {}
             }
         }
@@ -87,7 +87,7 @@ impl GuessDetector {
             *count = fresh;
         }
         count.pieces += 1;
-        let raises = count.pieces >= MAX_HOSTS && count.closed.is_none();
+        let raises = count.pieces >= ALARM_THRESHOLD && count.closed.is_none();
         if raises {
             count.closed = Some(now);
         }
@@ -154,9 +154,12 @@ impl RedactionReport {
         tracing::warn!(
             agent,
             domain,
-            "pieces of a secret came back {MAX_HOSTS} times: is somebody guessing it?"
+            "pieces of a secret came back {ALARM_THRESHOLD} times: is somebody guessing it?"
         );
-        let _ = self.0.alarm.set(format!("redaction_alarm: pieces of a secret came back {MAX_HOSTS} times"));
+        let _ = self
+            .0
+            .alarm
+            .set(format!("redaction_alarm: pieces of a secret came back {ALARM_THRESHOLD} times"));
     }
 }
 
@@ -172,7 +175,7 @@ mod tests {
     fn an_alarm_is_raised_once_and_closes_the_host_for_a_while() {
         let alarms = GuessDetector::default();
         let start = Instant::now();
-        for _ in 1..MAX_HOSTS {
+        for _ in 1..ALARM_THRESHOLD {
             assert!(!alarms.count(&agent(), "api.test", start));
         }
         let check = |domain: &str, now| alarms.check_at(&agent(), domain.to_owned(), now);
@@ -194,7 +197,7 @@ mod tests {
         assert!((0..100).all(|at| !alarms.count(
             &agent(),
             "api.test",
-            start + at * PERIOD / (MAX_HOSTS - 1)
+            start + at * PERIOD / (ALARM_THRESHOLD - 1)
         )));
     }
 
@@ -202,13 +205,13 @@ mod tests {
     fn many_hosts_take_a_bounded_amount_of_memory() {
         let alarms = GuessDetector::default();
         let now = Instant::now();
-        for _ in 0..MAX_HOSTS {
+        for _ in 0..ALARM_THRESHOLD {
             alarms.count(&agent(), "closed.test", now);
         }
-        for host in 0..MAX_GUESSES * 2 {
+        for host in 0..MAX_TRACKED_PAIRS * 2 {
             alarms.count(&agent(), &format!("{host}.test"), now);
         }
-        assert!(alarms.0.lock().unwrap().len() <= MAX_GUESSES);
+        assert!(alarms.0.lock().unwrap().len() <= MAX_TRACKED_PAIRS);
         assert!(alarms.check_at(&agent(), "closed.test".to_owned(), now).is_err(), "it is still closed");
     }
 
@@ -220,7 +223,7 @@ mod tests {
             findings.found(true);
         }
         assert!(findings.redacted() && findings.alarm().is_none());
-        for message in 1..MAX_HOSTS {
+        for message in 1..ALARM_THRESHOLD {
             assert!(findings.next_message(), "{message}");
             findings.found(true);
         }

@@ -23,7 +23,7 @@ use crate::types::secret::Secret;
 use crate::types::sync::MutexExt;
 
 /// Time limit for another process's exchange of the same refresh token.
-const MINT_TIMEOUT: Duration = Duration::from_secs(30);
+const ROTATION_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest pause after failures of an endpoint.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
@@ -269,7 +269,7 @@ impl Minter {
 
     /// A turn at exchanging a refresh token, which every process of ours may want.
     async fn turn(&self, key: &Key) -> Result<Option<RotationLock>, StoreError> {
-        let end = Instant::now() + MINT_TIMEOUT;
+        let end = Instant::now() + ROTATION_LOCK_TIMEOUT;
         loop {
             match self.rotated.lock(key)? {
                 None if Instant::now() < end => tokio::time::sleep(POLL_INTERVAL).await,

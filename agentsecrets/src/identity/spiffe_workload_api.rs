@@ -21,7 +21,7 @@ use crate::privsep::helper::{self, invalid_response as unclear};
 use crate::privsep::{Channel, Limits};
 
 /// Time limit for the API's first message.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the first identities, so that agents that start after this service find them.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after a failure of the API; it grows with repeated failures.
@@ -31,7 +31,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_EXPIRY_WAIT: Duration = Duration::from_secs(24 * 3600);
 const MAX_IDENTITIES: usize = 16;
 /// The longest reason, in bytes.
-const MAX_REASON_CHARS: usize = 400;
+const MAX_REASON_LEN: usize = 400;
 /// Larger than any word.
 const LIMITS: Limits = Limits { length: 64 * 1024, descriptors: 0 };
 
@@ -167,7 +167,7 @@ impl StreamEnd {
                 IdentityUpdate::Refused(bounded(format!("the Workload API's answer cannot be used: {}", whole(&error))))
             }
             Self::Silent => {
-                IdentityUpdate::Away(format!("the Workload API does not answer within {} s", CONNECT_TIMEOUT.as_secs()))
+                IdentityUpdate::Away(format!("the Workload API does not answer within {} s", FIRST_MESSAGE_TIMEOUT.as_secs()))
             }
             Self::Stale => IdentityUpdate::Away("the Workload API has let what it said expire".to_owned()),
             Self::Over => IdentityUpdate::Away("the Workload API ended its answer".to_owned()),
@@ -194,7 +194,7 @@ async fn ask(
         // Whoever says nothing until all is over may never say anything again.
         let lasts = lasts(&said);
         say(IdentityUpdate::Issued(said)).map_err(StreamEnd::Unheard)?;
-        let next = timeout(lasts.max(CONNECT_TIMEOUT), contexts.next()).await;
+        let next = timeout(lasts.max(FIRST_MESSAGE_TIMEOUT), contexts.next()).await;
         said = issued(next.map_err(|_| StreamEnd::Stale)?)?;
     }
 }
@@ -207,7 +207,7 @@ fn lasts(issued: &[SpiffeIdentity]) -> Duration {
 }
 
 async fn with_timeout<T>(answer: impl Future<Output = T>) -> Result<T, StreamEnd> {
-    timeout(CONNECT_TIMEOUT, answer).await.map_err(|_| StreamEnd::Silent)
+    timeout(FIRST_MESSAGE_TIMEOUT, answer).await.map_err(|_| StreamEnd::Silent)
 }
 
 /// The identities of an answer, without their keys.
@@ -242,6 +242,6 @@ fn whole(error: &dyn std::error::Error) -> String {
 }
 
 fn bounded(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_REASON_CHARS));
+    text.truncate(text.floor_char_boundary(MAX_REASON_LEN));
     text
 }

@@ -14,7 +14,7 @@ use crate::types::secret::Secret;
 use crate::types::sync::MutexExt;
 
 /// An error is kept for this time, so that a program that retries does not ask a person each time.
-const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+const ERROR_RETENTION: Duration = Duration::from_secs(5);
 
 /// The store and what it said.
 pub(super) struct CachedStore<S> {
@@ -62,7 +62,7 @@ impl<S: Store> CachedStore<S> {
         } else if held.values.len() != before {
             held.generation += 1;
         }
-        if held.refused.as_ref().is_some_and(|(since, _)| since.elapsed() >= MIN_REFRESH_INTERVAL) {
+        if held.refused.as_ref().is_some_and(|(since, _)| since.elapsed() >= ERROR_RETENTION) {
             held.refused = None;
         }
         held

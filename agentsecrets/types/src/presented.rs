@@ -14,7 +14,7 @@ pub const SESSION: &str = "as_sess_";
 /// The longest token, in bytes.
 const MAX_TOKEN_LEN: usize = 256;
 /// User names that clients send beside a token where they must send one, and that name no agent.
-const INVALID_TOKEN: [&str; 3] = ["", "token", "session"];
+const USERS_WITHOUT_AGENT: [&str; 3] = ["", "token", "session"];
 
 /// A token, as it was shown.
 pub type Token = Arc<Zeroizing<String>>;
@@ -73,7 +73,7 @@ impl PresentedCredentials {
                 };
                 // Clients that can only send a user send the token there.
                 let (user, token) = if password.is_empty() { ("", user) } else { (user, password) };
-                let named = if INVALID_TOKEN.contains(&user) { self } else { self.with_name(user) };
+                let named = if USERS_WITHOUT_AGENT.contains(&user) { self } else { self.with_name(user) };
                 named.with_token(token)
             }
             _ => {
@@ -107,7 +107,7 @@ impl PresentedCredentials {
 
 impl std::fmt::Debug for PresentedCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shown").finish_non_exhaustive()
+        f.debug_struct("PresentedCredentials").finish_non_exhaustive()
     }
 }
 
