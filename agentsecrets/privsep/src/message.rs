@@ -52,11 +52,18 @@ pub(crate) struct MessageReader {
     limits: Limits,
     header: Vec<u8>,
     message: Message,
+    /// Whether descriptors of this message were lost.
+    is_truncated: bool,
 }
 
 impl MessageReader {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, header: Vec::with_capacity(HEADER_LENGTH), message: Message::default() }
+        Self {
+            limits,
+            header: Vec::with_capacity(HEADER_LENGTH),
+            message: Message::default(),
+            is_truncated: false,
+        }
     }
 
     /// Whether no part of the next message has arrived.
@@ -65,6 +72,10 @@ impl MessageReader {
     }
 
     /// Reads once. `None`: the message is not complete.
+    ///
+    /// # Errors
+    /// If this process may open no more descriptors, the whole message is read and lost, so that the next one can
+    /// be read. After every other error nothing can be read any more.
     pub(crate) fn read(&mut self, socket: impl AsFd) -> io::Result<Option<Message>> {
         let mut buffer = Zeroizing::new([0; READ_LENGTH]);
         // Never a byte beyond the message: what follows belongs to another reader.
@@ -78,6 +89,7 @@ impl MessageReader {
         if self.message.descriptors.len() > self.limits.descriptors {
             return Err(invalid("too many descriptors"));
         }
+        self.is_truncated |= received.is_truncated;
         if received.length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -90,7 +102,11 @@ impl MessageReader {
             return Ok(None);
         }
         self.header.clear();
-        Ok(Some(std::mem::take(&mut self.message)))
+        let message = std::mem::take(&mut self.message);
+        if std::mem::take(&mut self.is_truncated) {
+            return Err(io::Error::other("a descriptor is lost: this process may open no more"));
+        }
+        Ok(Some(message))
     }
 
     fn length(&self) -> io::Result<Option<usize>> {

@@ -16,6 +16,8 @@ const OURS: usize = 128;
 /// The places for connections, shared by all threads.
 pub struct ConnectionLimit {
     most: usize,
+    /// The limit that this one is a share of.
+    whole: Option<Arc<ConnectionLimit>>,
     taken: Mutex<Taken>,
 }
 
@@ -29,15 +31,22 @@ struct Taken {
 
 /// A connection's place. Dropping it makes room.
 pub struct ConnectionPermit {
-    room: Arc<ConnectionLimit>,
+    limit: Arc<ConnectionLimit>,
     number: u64,
     given_up: Option<oneshot::Receiver<()>>,
+    /// The place in the limit that this one is a share of.
+    whole: Option<Box<ConnectionPermit>>,
 }
 
 impl ConnectionLimit {
     /// Room for `most` connections.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default() })
+        Arc::new(Self { most, whole: None, taken: Mutex::default() })
+    }
+
+    /// A limit of `most` connections that count toward this limit too. At least one is allowed.
+    pub fn share(self: &Arc<Self>, most: usize) -> Arc<Self> {
+        Arc::new(Self { most: most.max(1), whole: Some(self.clone()), taken: Mutex::default() })
     }
 
     /// The limit that `descriptors` allow: each connection needs one descriptor, and one toward its server.
@@ -60,12 +69,17 @@ impl ConnectionLimit {
             // Its place is freed when it ends, a moment from now.
             let _ = oldest.send(());
         }
+        // Only now: a full share must not evict connections of others.
+        let whole = match &self.whole {
+            Some(whole) => Some(Box::new(whole.enter()?)),
+            None => None,
+        };
         taken.count += 1;
         taken.next += 1;
         let number = taken.next;
         let (tell, told) = oneshot::channel();
         taken.half_open.insert(number, tell);
-        Some(ConnectionPermit { room: self.clone(), number, given_up: Some(told) })
+        Some(ConnectionPermit { limit: self.clone(), number, given_up: Some(told), whole })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -78,18 +92,29 @@ impl ConnectionPermit {
     /// not half open any more, and keeps its permit.
     pub async fn unless_given_up<F: Future>(&mut self, opening: F) -> Option<F::Output> {
         let given_up = self.given_up.take()?;
+        let whole_given_up = self.whole.as_mut().and_then(|whole| whole.given_up.take());
         let opened = tokio::select! {
             opened = opening => Some(opened),
             _ = given_up => None,
+            () = async { match whole_given_up {
+                Some(given_up) => drop(given_up.await),
+                None => std::future::pending().await,
+            } } => None,
         };
         // Its place may have been given away in this very moment.
-        self.room.lock().half_open.remove(&self.number).and(opened)
+        if self.served() { opened } else { None }
+    }
+
+    /// The connection is not half open any more. Whether it still has its place.
+    fn served(&self) -> bool {
+        let whole = self.whole.as_ref().is_none_or(|whole| whole.served());
+        self.limit.lock().half_open.remove(&self.number).is_some() && whole
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.room.lock();
+        let mut taken = self.limit.lock();
         taken.half_open.remove(&self.number);
         taken.count = taken.count.saturating_sub(1);
     }
@@ -119,6 +144,22 @@ mod tests {
         assert!(room.enter().is_none());
         drop(only);
         assert!(room.enter().is_some());
+    }
+
+    #[tokio::test]
+    async fn full_share_evicts_its_own_half_open_connections() {
+        let limit = ConnectionLimit::new(3);
+        let (share, other) = (limit.share(1), limit.share(2));
+        let mut others = other.enter().unwrap();
+        let mut first = share.enter().unwrap();
+        // The evicted connection has not ended yet: the new one is admitted all the same.
+        let mut second = share.enter().unwrap();
+        assert_eq!(first.unless_given_up(pending::<()>()).await, None);
+        assert_eq!(second.unless_given_up(ready(1)).await, Some(1));
+        assert_eq!(others.unless_given_up(ready(1)).await, Some(1));
+        assert!(share.enter().is_none(), "the share is full of served connections");
+        drop(first);
+        assert!(other.enter().is_some());
     }
 
     #[test]

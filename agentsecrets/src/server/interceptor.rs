@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,7 +70,7 @@ struct Prepared {
     launch: LaunchConfig,
     config: Config,
     records: Arc<Records>,
-    room: Arc<ConnectionLimit>,
+    connection_limit: Arc<ConnectionLimit>,
     listeners: Vec<TcpListener>,
     dns_udp: Vec<UdpSocket>,
     dns_tcp: Vec<TcpListener>,
@@ -206,30 +206,29 @@ fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<Own
     // Read the known pods first, so that their connections are identified from the start.
     let received = workload.as_mut().map_or(Ok(()), WorkloadApi::recv_first);
     received.context("cannot query the Workload API")?;
-    let prepared = Prepared {
-        launch,
-        config,
-        records: Arc::new(records),
-        room: ConnectionLimit::for_descriptors(descriptors.saturating_sub(if pods.is_some() {
-            POD_DESCRIPTORS
-        } else {
-            0
-        })),
-        listeners,
-        dns_udp,
-        dns_tcp,
-        store,
-        policy: Arc::new(policy),
-        capabilities,
-        approvals,
-        audit,
-        leaves: Arc::new(leaves),
-        upstream_tls,
-        placeholders,
-        inbound,
-        alarms: Arc::default(),
-        workload,
-    };
+    let prepared =
+        Prepared {
+            launch,
+            config,
+            records: Arc::new(records),
+            connection_limit: ConnectionLimit::for_descriptors(
+                descriptors.saturating_sub(if pods.is_some() { POD_DESCRIPTORS } else { 0 }),
+            ),
+            listeners,
+            dns_udp,
+            dns_tcp,
+            store,
+            policy: Arc::new(policy),
+            capabilities,
+            approvals,
+            audit,
+            leaves: Arc::new(leaves),
+            upstream_tls,
+            placeholders,
+            inbound,
+            alarms: Arc::default(),
+            workload,
+        };
     Ok((prepared, identifier, pods))
 }
 
@@ -392,17 +391,11 @@ async fn run_worker(
         tasks: tasks.clone(),
     });
     let intercept = Arc::new(Interceptor { pipeline, leaves: prepared.leaves.clone() });
-    let server = ConnectionServer {
-        intercept,
-        room: prepared.room.clone(),
-        tasks: tasks.clone(),
-        agents_ready,
-        stop: stop.clone(),
-    };
+    let server = ConnectionServer { intercept, tasks: tasks.clone(), agents_ready, stop: stop.clone() };
     for listener in &prepared.listeners {
         let listener = Transparent::new(listener.try_clone()?, prepared.records.clone())?;
-        let all = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        tokio::spawn(server.clone().accept(listener, identifier.clone(), all, CancellationToken::new()));
+        let limit = prepared.connection_limit.clone();
+        tokio::spawn(server.clone().accept(listener, identifier.clone(), limit, CancellationToken::new()));
     }
     loop {
         let pod = tokio::select! {
@@ -432,7 +425,7 @@ fn serve_pod(
 ) -> io::Result<()> {
     let PodListeners { listeners, dns_udp, dns_tcp, identifier, details, removed } = pod;
     // A pod that takes all it can get leaves capacity for the others.
-    let share = Arc::new(Semaphore::new((prepared.room.most() / POD_CONNECTION_SHARE).max(1)));
+    let share = prepared.connection_limit.share(prepared.connection_limit.most() / POD_CONNECTION_SHARE);
     for listener in listeners {
         let listener = Transparent::new(listener, prepared.records.clone())?;
         tokio::spawn(server.clone().accept(listener, identifier.clone(), share.clone(), removed.clone()));

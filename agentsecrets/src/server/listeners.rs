@@ -4,7 +4,6 @@ use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +21,6 @@ use crate::types::host::Host;
 #[derive(Clone)]
 pub(super) struct ConnectionServer {
     pub(super) intercept: Arc<Interceptor>,
-    pub(super) room: Arc<ConnectionLimit>,
     pub(super) tasks: TaskTracker,
     /// Cancelled when agents have all that they need to start.
     pub(super) agents_ready: CancellationToken,
@@ -30,12 +28,12 @@ pub(super) struct ConnectionServer {
 }
 
 impl ConnectionServer {
-    /// Accepts up to `share` connections at once until we end, or until `over`, which aborts those in flight.
+    /// Accepts connections within `limit` until we end, or until `removed`, which aborts those in flight.
     pub(super) async fn accept(
         self,
         listener: Transparent,
         identifier: Arc<Identifier>,
-        share: Arc<Semaphore>,
+        limit: Arc<ConnectionLimit>,
         removed: CancellationToken,
     ) {
         loop {
@@ -51,15 +49,13 @@ impl ConnectionServer {
                 }
                 continue;
             }
-            let share_permit = share.clone().try_acquire_owned().ok();
-            match share_permit.and_then(|share_permit| Some((share_permit, self.room.enter()?))) {
-                Some((share_permit, permit)) => {
+            match limit.enter() {
+                Some(permit) => {
                     let (intercept, identifier) = (self.intercept.clone(), identifier.clone());
                     let removed = removed.clone();
                     self.tasks.spawn(async move {
                         let serving = intercept.connection(accepted, &identifier, permit);
                         let _ = removed.run_until_cancelled(serving).await;
-                        drop(share_permit);
                     });
                 }
                 None => self.intercept.reject_over_limit(accepted, identifier.clone()),

@@ -1,11 +1,13 @@
 //! Descriptor passing over Unix sockets, and the process at their other end.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use tokio::io::unix::AsyncFd;
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 /// The maximum of descriptors in one message. With space for all of them none is cut off, which would leave
 /// some open and unseen.
@@ -17,6 +19,8 @@ pub struct Received {
     pub length: usize,
     /// The descriptors that came with them.
     pub descriptors: Vec<OwnedFd>,
+    /// Whether descriptors are missing, since this process may open no more.
+    pub is_truncated: bool,
 }
 
 /// Sends as much of `bytes` as the socket accepts, with `descriptors`. Returns the number of bytes.
@@ -30,17 +34,18 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
 
 /// Receives the available bytes, with the descriptors that came with them.
 pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let message = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let mut descriptors = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            descriptors.extend(received.into_iter().map(super::process::own));
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = part {
+            descriptors.extend(received);
         }
     }
-    Ok(Received { length: message.bytes, descriptors })
+    let is_truncated = message.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Received { length: message.bytes, descriptors, is_truncated })
 }
 
 /// Registers a non-blocking descriptor with the runtime.
