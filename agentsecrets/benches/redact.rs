@@ -35,8 +35,8 @@ fn main() {
     for (name, text) in texts(&mut random) {
         print!("{name:<24} {:>4.1} GB/s", rate(&text, copy));
         for (_, patterns) in &sets {
-            let mut scrubber = StreamRedactor::new(patterns.clone(), Unit::Whole);
-            print!("  {:>5.2} GB/s", rate(&text, |chunk| scrubber.push(chunk).len()));
+            let mut stream = StreamRedactor::new(patterns.clone(), Unit::Whole);
+            print!("  {:>5.2} GB/s", rate(&text, |chunk| stream.push(chunk).len()));
         }
         println!();
     }
@@ -51,8 +51,8 @@ fn small(patterns: &Arc<Patterns>) {
     let rounds = 200_000;
     let started = Instant::now();
     for _ in 0..rounds {
-        let mut scrubber = StreamRedactor::new(patterns.clone(), Unit::Whole);
-        black_box((scrubber.push(answer.clone()), scrubber.finish()));
+        let mut stream = StreamRedactor::new(patterns.clone(), Unit::Whole);
+        black_box((stream.push(answer.clone()), stream.finish()));
     }
     println!("an answer of 1 KiB takes {:.2} us", started.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
 }

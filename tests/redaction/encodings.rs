@@ -6,7 +6,7 @@ use super::*;
 fn echo_credential(received: &ReceivedRequest) -> Option<Response<Body>> {
     let mut path = received.path.split('/').skip(1);
     let (place, number) = (path.next()?, path.next()?.parse::<usize>().ok()?);
-    let (_, echo) = ECHOES.get(number)?;
+    let (_, echo) = ENCODERS.get(number)?;
     let echo = echo(secret_of(received).as_bytes());
     let frames = |frames: Vec<Frame<bytes::Bytes>>| futures_util::stream::iter(frames.into_iter().map(Ok));
     let header = HeaderValue::from_bytes(&echo).ok();
@@ -51,7 +51,7 @@ fn echo_credential(received: &ReceivedRequest) -> Option<Response<Body>> {
 #[test]
 fn every_encoding_is_redacted_everywhere() {
     let fixture = fixture(echo_credential);
-    let all = ECHOES.len();
+    let all = ENCODERS.len();
     let mut requests = 0;
     for place in ["body", "header", "trailer", "event", "message", "drip"] {
         for version in ["--http1.1", "--http2"] {

@@ -16,7 +16,7 @@ use crate::support::faulty_server::{FaultyServer, Peer};
 use crate::support::process::run;
 use crate::support::python::{PYTHON, Server, with_program};
 use crate::support::upstream::{Options, Upstream};
-use agentsecrets::redact::test_encoders::ECHOES;
+use agentsecrets::redact::test_encoders::ENCODERS;
 
 const MARKER: &str = "[REDACTED_BY_AGENTSECRETS]";
 
@@ -37,7 +37,7 @@ fn secret_of(received: &ReceivedRequest) -> &str {
 /// Asserts that `text` holds no encoding of the secret.
 #[track_caller]
 fn assert_clean(text: &[u8], what: &str) {
-    for (name, echo) in ECHOES {
+    for (name, echo) in ENCODERS {
         let echo = echo(SECRET.as_bytes());
         let found = text.windows(echo.len()).any(|window| window == echo);
         assert!(!found, "{what}: {name} in {}", String::from_utf8_lossy(text));

@@ -12,7 +12,7 @@ pub fn limit_codings(parts: &mut Parts) {
     for name in [RANGE, IF_RANGE] {
         parts.headers.remove(name);
     }
-    for name in PARTS {
+    for name in PARTIAL_HEADERS {
         parts.headers.remove(name);
     }
     if parts.headers.contains_key(ACCEPT_ENCODING) {
@@ -23,7 +23,7 @@ pub fn limit_codings(parts: &mut Parts) {
 
 /// Other ways to ask for less than the whole: what Apache still reads as `Range`, Azure's own, differences,
 /// and messages that are compressed by themselves.
-const PARTS: [&str; 5] =
+const PARTIAL_HEADERS: [&str; 5] =
     ["request-range", "x-ms-range", "x-ms-range-get-content-md5", "a-im", "grpc-accept-encoding"];
 
 /// The codings of `accepted` that we read, as they stand there; `identity` if there is none.
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn only_codings_that_we_read_are_asked_for() {
+    fn supported_codings_are_kept() {
         for (asked, sent) in [
             ("gzip, deflate, br, zstd", "gzip, deflate, br, zstd"),
             ("gzip;q=0.5, compress, dcb, *;q=0", "gzip;q=0.5"),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_an_answer_is_never_asked_for() {
+    fn range_headers_are_removed() {
         assert!(
             prepared(&[
                 ("range", "bytes=0-9"),

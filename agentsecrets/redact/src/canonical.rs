@@ -15,15 +15,15 @@ pub(super) fn fold(bytes: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.resize(bytes.len(), 0);
     let (mut at, mut length) = (0, 0);
-    let mut blanks = 0;
+    let mut indentation_left = 0;
     while at < bytes.len() {
         let mut end = at + 1;
-        if blanks == 0 {
+        if indentation_left == 0 {
             end = bytes.len();
             if let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>())
                 && let Some(room) = out.get_mut(length..).and_then(|room| room.first_chunk_mut::<BLOCK>())
             {
-                let plain = plainly(block, room);
+                let plain = fold_block(block, room);
                 at += plain;
                 length += plain;
                 if plain == BLOCK {
@@ -32,7 +32,7 @@ pub(super) fn fold(bytes: &[u8], out: &mut Vec<u8>) {
                 end = at + 1;
             }
         }
-        at = step(bytes, at, end, &mut blanks, |_, byte| {
+        at = step(bytes, at, end, &mut indentation_left, |_, byte| {
             if let Some(room) = out.get_mut(length) {
                 *room = byte;
             }
@@ -43,18 +43,18 @@ pub(super) fn fold(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The folded `bytes`, and where in `bytes` each stood.
-pub(super) fn fold_with_places(bytes: &[u8]) -> (Vec<u8>, Vec<usize>) {
-    let (mut folded, mut places) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(bytes.len()));
+pub(super) fn fold_with_offsets(bytes: &[u8]) -> (Vec<u8>, Vec<usize>) {
+    let (mut folded, mut offsets) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(bytes.len()));
     step(bytes, 0, bytes.len(), &mut 0, |at, byte| {
         folded.push(byte);
-        places.push(at);
+        offsets.push(at);
     });
-    (folded, places)
+    (folded, offsets)
 }
 
 /// Folds a block, and gives how many bytes there are before the first that is left out. Written so that the compiler
 /// makes vector instructions of it.
-fn plainly(block: &[u8; BLOCK], room: &mut [u8; BLOCK]) -> usize {
+fn fold_block(block: &[u8; BLOCK], room: &mut [u8; BLOCK]) -> usize {
     let mut is_left_out = false;
     for (byte, room) in block.iter().zip(room) {
         *room = folded(*byte);
@@ -65,18 +65,24 @@ fn plainly(block: &[u8; BLOCK], room: &mut [u8; BLOCK]) -> usize {
 
 /// Folds `bytes[at..end]`, or a little more, and gives where it ended. `blanks` is how many more blanks would be
 /// indentation.
-fn step(bytes: &[u8], mut at: usize, end: usize, blanks: &mut u8, mut emit: impl FnMut(usize, u8)) -> usize {
+fn step(
+    bytes: &[u8],
+    mut at: usize,
+    end: usize,
+    indentation_left: &mut u8,
+    mut emit: impl FnMut(usize, u8),
+) -> usize {
     while at < end {
         let Some(byte) = bytes.get(at).copied() else { break };
-        if *blanks > 0 && matches!(byte, b' ' | b'\t') {
-            *blanks -= 1;
-        } else if *blanks > 0 && bytes.get(at..).is_some_and(|rest| rest.starts_with(DATA)) {
+        if *indentation_left > 0 && matches!(byte, b' ' | b'\t') {
+            *indentation_left -= 1;
+        } else if *indentation_left > 0 && bytes.get(at..).is_some_and(|rest| rest.starts_with(DATA)) {
             at += DATA.len();
             continue;
         } else if matches!(byte, b'\r' | b'\n') {
-            *blanks = INDENTATION;
+            *indentation_left = INDENTATION;
         } else if byte != 0 {
-            *blanks = 0;
+            *indentation_left = 0;
             if !leaves_out(byte) {
                 emit(at, folded(byte));
             }
@@ -111,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_encoders_vary_is_made_one() {
+    fn encoder_variants_fold_alike() {
         assert_eq!(text(b"aB-_+/ \t"), "ab+/+/++");
         assert_eq!(text(b"a\\/b\\\\c=="), "a/bc");
         assert_eq!(text(b"a\0b\0\r\0\n\0c\0"), "abc");
@@ -120,13 +126,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_ways_of_folding_agree(
+        fn block_and_step_folding_agree(
             bytes in proptest::collection::vec(
                 prop_oneof![any::<u8>(), proptest::sample::select(b"a \ndat:\\=\0".to_vec())], 0..300),
         ) {
             let mut quick = Vec::new();
             fold(&bytes, &mut quick);
-            prop_assert_eq!(quick, fold_with_places(&bytes).0);
+            prop_assert_eq!(quick, fold_with_offsets(&bytes).0);
         }
     }
 }

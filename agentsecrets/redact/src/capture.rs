@@ -21,16 +21,16 @@ use agentsecrets_types::secret::Secret;
 /// The largest body that is looked into, in bytes.
 const MAX_BODY: usize = 4 << 20;
 
-/// Takes out of `response`, an answer of `host`, what `taking` says. `keep` keeps what is captured and is
+/// Takes out of `response`, an answer of `host`, what `rule` says. `keep` keeps what is captured and is
 /// called before anything of the answer goes on.
 pub async fn capture(
     response: Response<Body>,
-    taking: &ResponseCapture,
+    rule: &ResponseCapture,
     host: &Host,
     mut keep: impl FnMut(&SecretName, Secret) -> Result<(), Rejection>,
 ) -> Result<Response<Body>, Rejection> {
     let (mut parts, body) = response.into_parts();
-    for (source, name) in &taking.captures {
+    for (source, name) in &rule.captures {
         match source {
             ResponseField::Header(header) => {
                 let values = parts.headers.get_all(header);
@@ -48,14 +48,14 @@ pub async fn capture(
             ResponseField::Json(_) => {}
         }
     }
-    for source in &taking.strips {
+    for source in &rule.strips {
         match source {
             ResponseField::Header(header) => drop(parts.headers.remove(header)),
             ResponseField::Cookie(cookie) => cookies(&mut parts.headers, cookie, |_| Ok(None))?,
             ResponseField::Json(_) => {}
         }
     }
-    if taking.json_fields().next().is_none() || body.is_end_stream() {
+    if rule.json_fields().next().is_none() || body.is_end_stream() {
         return Ok(Response::from_parts(parts, body));
     }
     let unreadable = |why: &str| {
@@ -67,7 +67,7 @@ pub async fn capture(
     let whole = Limited::new(body, MAX_BODY).collect().await;
     let whole = whole.map_err(|_| unreadable("is larger than 4 MiB, or broke off"))?.to_bytes();
     let body = match std::str::from_utf8(&whole) {
-        Ok(text) => json(text, taking, &mut keep)?.map_or(whole.clone(), Bytes::from),
+        Ok(text) => json(text, rule, &mut keep)?.map_or(whole.clone(), Bytes::from),
         Err(_) => whole.clone(),
     };
     if body != whole || !codings.is_empty() {
@@ -114,11 +114,11 @@ fn cookies(
 /// The document without what is taken; nothing where nothing is, or where it is none.
 fn json(
     text: &str,
-    taking: &ResponseCapture,
+    rule: &ResponseCapture,
     keep: &mut impl FnMut(&SecretName, Secret) -> Result<(), Rejection>,
 ) -> Result<Option<String>, Rejection> {
     let mut edits = Vec::new();
-    for (path, name) in taking.json_fields() {
+    for (path, name) in rule.json_fields() {
         for range in find(text, path).unwrap_or_default() {
             let raw = text.get(range.clone()).unwrap_or_default();
             let value: Option<String> = serde_json::from_str(raw).ok();
@@ -157,7 +157,7 @@ fn placeholder(name: &SecretName) -> Result<HeaderValue, Rejection> {
 mod tests {
     use super::*;
 
-    fn taken(taking: &ResponseCapture, response: Response<Body>) -> (Response<Body>, Vec<(String, String)>) {
+    fn taken(rule: &ResponseCapture, response: Response<Body>) -> (Response<Body>, Vec<(String, String)>) {
         let mut kept = Vec::new();
         let host = "api.test".parse().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -165,7 +165,7 @@ mod tests {
             kept.push((name.to_string(), String::from_utf8(value.expose().to_vec()).unwrap()));
             Ok(())
         };
-        let response = runtime.block_on(capture(response, taking, &host, keep)).unwrap();
+        let response = runtime.block_on(capture(response, rule, &host, keep)).unwrap();
         (response, kept)
     }
 
@@ -180,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn cookies_and_headers_are_kept_or_gone_and_the_others_stay() {
-        let taking = ResponseCapture {
+    fn cookies_and_headers_are_captured_or_stripped() {
+        let rule = ResponseCapture {
             captures: vec![
                 (ResponseField::Cookie("sid".into()), "SID".parse().unwrap()),
                 (ResponseField::Header("x-token".parse().unwrap()), "TOKEN".parse().unwrap()),
@@ -202,7 +202,7 @@ mod tests {
         ] {
             response.headers_mut().append(name, HeaderValue::from_static(value));
         }
-        let (response, kept) = taken(&taking, response);
+        let (response, kept) = taken(&rule, response);
         assert_eq!(kept, [pair("SID", "abc123"), pair("TOKEN", "t0ken")]);
         let cookies: Vec<_> = response.headers().get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["sid=AS_SECRET_SID; Path=/; HttpOnly", "theme=dark", "sid=; Max-Age=0"]);
@@ -212,8 +212,8 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_json_body_are_kept_or_gone_and_the_rest_keeps_its_bytes() {
-        let taking = ResponseCapture {
+    fn json_fields_are_captured_or_stripped() {
+        let rule = ResponseCapture {
             captures: vec![(ResponseField::Json("a.key".parse().unwrap()), "KEY".parse().unwrap())],
             strips: vec![
                 ResponseField::Json("a.other".parse().unwrap()),
@@ -221,12 +221,12 @@ mod tests {
             ],
         };
         let document = "{ \"a\": {\"key\": \"s\\u0033cret\", \"other\":{\"x\":1}}, \"n\":1.50, \"b\":[1], \"a\":{\"key\":5} }";
-        let (response, kept) = taken(&taking, Response::new(full(document)));
+        let (response, kept) = taken(&rule, Response::new(full(document)));
         assert_eq!(kept, [pair("KEY", "s3cret")]);
         let clean = "{ \"a\": {\"key\": \"AS_SECRET_KEY\", \"other\":null}, \"n\":1.50, \"b\":null, \"a\":{\"key\":null} }";
         assert_eq!(response.headers()["content-length"], clean.len().to_string());
         assert_eq!(text(response), clean);
-        let (response, kept) = taken(&taking, Response::new(full("<html>{\"a\":")));
+        let (response, kept) = taken(&rule, Response::new(full("<html>{\"a\":")));
         assert_eq!((text(response).as_str(), kept.len()), ("<html>{\"a\":", 0));
     }
 }

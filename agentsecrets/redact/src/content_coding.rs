@@ -46,13 +46,13 @@ pub enum CodingError {
 
 /// How many codings may be stacked.
 const MAX_CODINGS: usize = 2;
-/// An answer may not grow more than so many times, once it is larger than `FREE` bytes.
+/// An answer may not grow more than so many times, once it is larger than `RATIO_FREE_BYTES` bytes.
 const MAX_RATIO: u64 = 1000;
-const FREE: u64 = 1 << 20;
+const RATIO_FREE_BYTES: u64 = 1 << 20;
 /// 8 MiB, the window that RFC 9659 lets senders use.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// How much is decoded at a time, in bytes.
-const PIECE: usize = 16 << 10;
+const CHUNK_SIZE: usize = 16 << 10;
 
 impl Coding {
     /// The coding of this name, in any case.
@@ -114,7 +114,7 @@ pub fn decoded(body: Body, codings: &[Coding]) -> Decoded {
     let mut decoder: Option<Box<dyn AsyncRead + Send + Unpin>> = None;
     for coding in codings.iter().rev() {
         if let Some(outer) = decoder.take() {
-            input = Box::new(BufReader::with_capacity(PIECE, outer));
+            input = Box::new(BufReader::with_capacity(CHUNK_SIZE, outer));
         }
         let inner = std::mem::replace(&mut input, Box::new(tokio::io::empty()));
         decoder = Some(coding.decoder(inner));
@@ -153,7 +153,7 @@ impl http_body::Body for Decoded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.state == State::Data {
-            match ready!(self.as_mut().poll_piece(cx)) {
+            match ready!(self.as_mut().poll_chunk(cx)) {
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
                 Ok(None) => self.state = State::Trailers,
                 Err(error) => {
@@ -180,9 +180,9 @@ impl http_body::Body for Decoded {
 
 impl Decoded {
     /// The next piece, or nothing at the end.
-    fn poll_piece(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+    fn poll_chunk(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         let this = &mut *self;
-        this.buffer.resize(PIECE, 0);
+        this.buffer.resize(CHUNK_SIZE, 0);
         let mut buffer = ReadBuf::new(&mut this.buffer);
         let result = ready!(Pin::new(&mut this.decoder).poll_read(cx, &mut buffer));
         let length = buffer.filled().len();
@@ -191,7 +191,7 @@ impl Decoded {
             Ok(()) if length == 0 => Poll::Ready(Ok(None)),
             Ok(()) => {
                 this.written += length as u64;
-                if this.written > FREE && this.written / MAX_RATIO > read {
+                if this.written > RATIO_FREE_BYTES && this.written / MAX_RATIO > read {
                     return Poll::Ready(Err(BodyError::Coding("it expands beyond reason")));
                 }
                 this.buffer.truncate(length);
@@ -199,12 +199,12 @@ impl Decoded {
             }
             // An answer may say that it is compressed and then be empty.
             Err(_) if read == 0 && this.written == 0 => Poll::Ready(Ok(None)),
-            Err(error) => Poll::Ready(Err(told(error))),
+            Err(error) => Poll::Ready(Err(into_body_error(error))),
         }
     }
 }
 
-fn told(error: io::Error) -> BodyError {
+fn into_body_error(error: io::Error) -> BodyError {
     match error.downcast::<BodyError>() {
         Ok(error) => error,
         Err(_) => BodyError::Coding("it is damaged"),

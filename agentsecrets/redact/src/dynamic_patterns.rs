@@ -15,7 +15,7 @@ use agentsecrets_types::sync::MutexExt;
 const MAX_VALUES: usize = 256;
 const MAX_SIZE: usize = 256 << 10;
 
-/// What was added to one agent's secrets at run time. It outlives the wallet, which is made anew when the
+/// What was added to one agent's secrets at run time. It outlives the agent credentials, which are built anew when the
 /// policy or the store changes.
 pub struct DynamicPatterns {
     values: Mutex<Vec<Arc<Secret>>>,
@@ -29,7 +29,7 @@ pub struct TooManyPatterns;
 
 impl Default for DynamicPatterns {
     fn default() -> Self {
-        Self { values: Mutex::default(), search: ArcSwap::from_pointee(Search::Nothing) }
+        Self { values: Mutex::default(), search: ArcSwap::from_pointee(Search::Empty) }
     }
 }
 
@@ -83,43 +83,46 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_in_force_in_streams_that_are_under_way() {
-        let additions = Arc::<DynamicPatterns>::default();
-        let patterns = Patterns::with([&*secret("a stored secret")], additions.clone());
+    fn added_value_applies_to_open_streams() {
+        let dynamic = Arc::<DynamicPatterns>::default();
+        let patterns = Patterns::with([&*secret("a stored secret")], dynamic.clone());
         let mut stream = StreamRedactor::new(patterns.clone(), Unit::Line);
         let line = Bytes::from_static(b"minted-token-1 a stored secret\n");
         assert_eq!(stream.push(line.clone()), "minted-token-1 [REDACTED_BY_AGENTSECRETS]\n");
-        additions.add(secret("minted-token-1")).unwrap();
+        dynamic.add(secret("minted-token-1")).unwrap();
         assert_eq!(stream.push(line), "[REDACTED_BY_AGENTSECRETS] [REDACTED_BY_AGENTSECRETS]\n");
-        additions.retain(|_| false);
-        assert_eq!(patterns.scrub(b"minted-token-1"), None);
-        assert!(patterns.scrub(b"a stored secret").is_some());
+        dynamic.retain(|_| false);
+        assert_eq!(patterns.redact_bytes(b"minted-token-1"), None);
+        assert!(patterns.redact_bytes(b"a stored secret").is_some());
     }
 
     #[test]
-    fn an_agent_without_stored_secrets_may_get_one() {
-        let additions = Arc::<DynamicPatterns>::default();
-        let patterns = Patterns::with([], additions.clone());
+    fn first_value_can_be_added_at_run_time() {
+        let dynamic = Arc::<DynamicPatterns>::default();
+        let patterns = Patterns::with([], dynamic.clone());
         assert!(patterns.is_empty());
-        additions.add(secret("minted-token-1")).unwrap();
-        assert!(!patterns.is_empty() && patterns.scrub(b"minted-token-1").is_some());
+        dynamic.add(secret("minted-token-1")).unwrap();
+        assert!(!patterns.is_empty() && patterns.redact_bytes(b"minted-token-1").is_some());
     }
 
     #[test]
-    fn what_matters_to_one_request_is_searched_for_there_alone() {
+    fn request_value_applies_to_its_response_only() {
         let patterns = Patterns::build([&*secret("a stored secret")]);
         let signed = patterns.and([&*secret("computed-signature")]);
-        assert!(signed.scrub(b"computed-signature").is_some() && signed.scrub(b"a stored secret").is_some());
-        assert_eq!(patterns.scrub(b"computed-signature"), None);
+        assert!(
+            signed.redact_bytes(b"computed-signature").is_some()
+                && signed.redact_bytes(b"a stored secret").is_some()
+        );
+        assert_eq!(patterns.redact_bytes(b"computed-signature"), None);
     }
 
     #[test]
-    fn what_is_minted_without_end_is_refused() {
-        let additions = DynamicPatterns::default();
-        additions.add(Arc::new(Secret::new(vec![b'a'; MAX_SIZE]))).unwrap();
-        assert_eq!(additions.add(secret("one more")), Err(TooManyPatterns));
-        additions.retain(|_| false);
-        additions.add(secret("one more")).unwrap();
-        additions.add(secret("one more")).unwrap();
+    fn endless_minting_is_refused() {
+        let dynamic = DynamicPatterns::default();
+        dynamic.add(Arc::new(Secret::new(vec![b'a'; MAX_SIZE]))).unwrap();
+        assert_eq!(dynamic.add(secret("one more")), Err(TooManyPatterns));
+        dynamic.retain(|_| false);
+        dynamic.add(secret("one more")).unwrap();
+        dynamic.add(secret("one more")).unwrap();
     }
 }

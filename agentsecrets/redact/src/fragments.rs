@@ -13,7 +13,7 @@ const MIN_LEN: usize = 4;
 /// A part of a value (a line, a password) counts as a secret of its own from this length on.
 const MIN_FRAGMENT_LEN: usize = 8;
 /// The endings of names whose values are secret in a file of names and values.
-const TELLING: [&str; 8] =
+const SECRET_NAME_ENDINGS: [&str; 8] =
     ["key", "secret", "token", "password", "passwd", "credential", "private", "key_id"];
 
 /// Something to be searched for.
@@ -36,13 +36,13 @@ impl Fragment {
 /// The parts of `value`.
 pub(super) fn fragments(value: &[u8]) -> Vec<Fragment> {
     let value = value.trim_ascii();
-    if let Some(parts) = file(value).or_else(|| pem(value)) {
+    if let Some(parts) = json_file(value).or_else(|| pem_fragments(value)) {
         return parts;
     }
     let lines: Vec<&[u8]> =
         value.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii).collect();
     match lines.as_slice() {
-        [line] => of_line(line),
+        [line] => line_fragments(line),
         lines => {
             let parts =
                 lines.iter().filter(|line| line.len() >= MIN_FRAGMENT_LEN).map(|line| Fragment::whole(line));
@@ -51,25 +51,25 @@ pub(super) fn fragments(value: &[u8]) -> Vec<Fragment> {
     }
 }
 
-fn of_line(line: &[u8]) -> Vec<Fragment> {
+fn line_fragments(line: &[u8]) -> Vec<Fragment> {
     if line.len() < MIN_LEN {
         return Vec::new();
     }
     let mut parts = Vec::new();
-    let core = match public(line) {
+    let core = match password_range(line) {
         // The password of a pair, or of an address, is a secret without the rest.
         Some(core) => {
             parts.push(Fragment::whole(line.get(core.clone()).unwrap_or_default()));
             core
         }
-        None => header_of_jwt(line)..line.len(),
+        None => jwt_header_len(line)..line.len(),
     };
     parts.push(Fragment::of(line, core));
     parts
 }
 
 /// The range of the password in `user:password` or `scheme://user:password@host`.
-fn public(line: &[u8]) -> Option<Range<usize>> {
+fn password_range(line: &[u8]) -> Option<Range<usize>> {
     let text = std::str::from_utf8(line).ok()?;
     let password = match Url::parse(text).ok().filter(|url| url.has_authority()) {
         Some(url) => {
@@ -84,7 +84,7 @@ fn public(line: &[u8]) -> Option<Range<usize>> {
 
 /// The length of the first segment of a JWT: base64 of words such as `{"alg":"RS256"`, which other tokens
 /// share.
-fn header_of_jwt(line: &[u8]) -> usize {
+fn jwt_header_len(line: &[u8]) -> usize {
     let mut dots = line.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
     match (line.starts_with(b"eyJ"), dots.next(), dots.next()) {
         (true, Some(first), Some(_)) => first + 1,
@@ -93,7 +93,7 @@ fn header_of_jwt(line: &[u8]) -> usize {
 }
 
 /// The secret blocks of a PEM file.
-fn pem(value: &[u8]) -> Option<Vec<Fragment>> {
+fn pem_fragments(value: &[u8]) -> Option<Vec<Fragment>> {
     let text = std::str::from_utf8(value).ok().filter(|text| text.contains("-----BEGIN "))?;
     let blocks = text.split("-----BEGIN ").skip(1).filter_map(|block| {
         let (kind, rest) = block.split_once("-----")?;
@@ -106,26 +106,27 @@ fn pem(value: &[u8]) -> Option<Vec<Fragment>> {
 }
 
 /// The values of a JSON object whose names tell of secrets; all of its texts, if no name does.
-fn file(value: &[u8]) -> Option<Vec<Fragment>> {
+fn json_file(value: &[u8]) -> Option<Vec<Fragment>> {
     if !value.starts_with(b"{") {
         return None;
     }
     let object: Value = serde_json::from_slice(value).ok().filter(Value::is_object)?;
     let mut texts = Vec::new();
-    leaves("", &object, &mut texts);
-    let tells = |name: &str| TELLING.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
-    let any = texts.iter().any(|(name, _)| tells(name));
-    let secret = texts.iter().filter(|(name, _)| !any || tells(name)).map(|(_, text)| text.as_bytes());
+    json_texts("", &object, &mut texts);
+    let is_secret =
+        |name: &str| SECRET_NAME_ENDINGS.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+    let any = texts.iter().any(|(name, _)| is_secret(name));
+    let secret = texts.iter().filter(|(name, _)| !any || is_secret(name)).map(|(_, text)| text.as_bytes());
     let parts: Vec<Fragment> =
         secret.filter(|text| text.len() >= MIN_FRAGMENT_LEN).flat_map(fragments).collect();
     (!parts.is_empty()).then_some(parts)
 }
 
-fn leaves<'v>(name: &'v str, value: &'v Value, texts: &mut Vec<(&'v str, &'v str)>) {
+fn json_texts<'v>(name: &'v str, value: &'v Value, texts: &mut Vec<(&'v str, &'v str)>) {
     match value {
         Value::String(text) => texts.push((name, text)),
-        Value::Array(items) => items.iter().for_each(|item| leaves(name, item, texts)),
-        Value::Object(members) => members.iter().for_each(|(name, value)| leaves(name, value, texts)),
+        Value::Array(items) => items.iter().for_each(|item| json_texts(name, item, texts)),
+        Value::Object(members) => members.iter().for_each(|(name, value)| json_texts(name, value, texts)),
         _ => {}
     }
 }
@@ -150,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_secret_without_the_blanks_around_it() {
+    fn token_is_trimmed() {
         assert_eq!(known(" sk_live_1234\n"), ["[sk_live_1234]"]);
         assert_eq!(known("abc"), [""; 0]);
     }
 
     #[test]
-    fn the_password_of_a_pair_or_an_address_is_a_secret_by_itself_and_a_short_one_is_not() {
+    fn password_of_pair_or_url_is_a_fragment() {
         assert_eq!(known("bob:hunter2hunter2"), ["[hunter2hunter2]", "bob:[hunter2hunter2]"]);
         assert_eq!(known("bob:pw"), ["[bob:pw]"]);
         let address = "postgres://bob:hunter2hunter2@db.example.com/orders";
@@ -166,12 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn the_header_of_a_jwt_is_in_every_other_one_too() {
+    fn jwt_header_is_public() {
         assert_eq!(known("eyJhbGciOiJub25lIn0.eyJhIjoxfQ.c2ln"), ["eyJhbGciOiJub25lIn0.[eyJhIjoxfQ.c2ln]"]);
     }
 
     #[test]
-    fn of_a_pem_file_the_key_is_secret_and_neither_armour_nor_certificate() {
+    fn pem_armour_and_certificate_are_public() {
         let file = "-----BEGIN CERTIFICATE-----\nMIIBIjANBgkq\n-----END CERTIFICATE-----\n\
                     -----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\r\nkqhkiG9w0BAQEF\n-----END PRIVATE KEY-----\n";
         assert_eq!(known(file), ["[MIIEvQIBADANBg\r\nkqhkiG9w0BAQEF]"]);
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_service_account_the_key_is_secret_and_not_the_addresses() {
+    fn service_account_addresses_are_public() {
         let file = r#"{"type":"service_account","private_key_id":"0123456789abcdef","client_email":"a@b.example",
             "private_key":"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END PRIVATE KEY-----\n",
             "token_uri":"https://oauth2.example.com/token"}"#;
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_secrets_by_themselves_and_together() {
+    fn lines_are_fragments_alone_and_together() {
         assert_eq!(
             known("first line\nb\r\n  third line"),
             ["[first line]", "[third line]", "[first line\nb\r\n  third line]"]

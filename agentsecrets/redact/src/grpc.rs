@@ -6,7 +6,7 @@ use agentsecrets_types::body::BodyError;
 /// A flag, then the message's length in four bytes.
 const HEADER: usize = 5;
 /// The flags of a message that is not compressed, and of the trailers that gRPC-Web sends as one. Of the forms
-/// of a text UTF-16 alone holds such a byte, so that a header may be read inside it: `Clean::take` sees to that.
+/// of a text UTF-16 alone holds such a byte, so that a header may be read inside it: `RedactedBody::take` sees to that.
 const PLAIN: [u8; 2] = [0, 0x80];
 
 /// Follows the frames of one stream.
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_end_where_their_frames_say() {
+    fn message_ends_follow_frames() {
         let stream = [&b"\0\0\0\0\x03abc"[..], b"\0\0\0\0\0", b"\0\0\0\0\x02de"].concat();
         for size in 1..=stream.len() {
             let mut messages = Messages::default();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_message_is_refused_at_its_first_byte() {
+    fn compressed_message_is_refused_at_its_first_byte() {
         for stream in [&b"\x01\0\0\0\x01a"[..], b"{"] {
             assert!(Messages::default().end(stream).is_err(), "{stream:?}");
         }

@@ -48,8 +48,8 @@ impl GuessDetector {
     }
 
     /// The counter for responses of `domain` to `agent`.
-    pub fn watch(self: &Arc<Self>, agent: &AgentName, domain: &impl ToString) -> Watch {
-        Watch { alarms: self.clone(), agent: agent.clone(), domain: domain.to_string() }
+    pub fn counter(self: &Arc<Self>, agent: &AgentName, domain: &impl ToString) -> GuessCounter {
+        GuessCounter { detector: self.clone(), agent: agent.clone(), domain: domain.to_string() }
     }
 
     fn check_at(&self, agent: &AgentName, domain: String, now: Instant) -> Result<(), Rejection> {
@@ -97,27 +97,27 @@ impl GuessDetector {
 
 /// Counts for one agent and host.
 #[derive(Clone)]
-pub struct Watch {
-    alarms: Arc<GuessDetector>,
+pub struct GuessCounter {
+    detector: Arc<GuessDetector>,
     agent: AgentName,
     domain: String,
 }
 
-/// The findings in a response; final once its body has ended.
+/// The report in a response; final once its body has ended.
 #[derive(Clone, Default)]
-pub struct RedactionReport(Arc<Seen>);
+pub struct RedactionReport(Arc<ReportState>);
 
 #[derive(Default)]
-struct Seen {
+struct ReportState {
     redacted: AtomicBool,
     has_piece: AtomicBool,
-    watch: Option<Watch>,
+    counter: Option<GuessCounter>,
     alarm: OnceLock<String>,
 }
 
 impl RedactionReport {
-    pub(super) fn watched(watch: Option<Watch>) -> Self {
-        Self(Arc::new(Seen { watch, ..Seen::default() }))
+    pub(super) fn counted_by(counter: Option<GuessCounter>) -> Self {
+        Self(Arc::new(ReportState { counter, ..ReportState::default() }))
     }
 
     /// Whether anything was taken out so far.
@@ -141,16 +141,16 @@ impl RedactionReport {
     /// Another message of a conversation begins, whose pieces count anew. Whether the conversation may go on.
     pub(super) fn next_message(&self) -> bool {
         self.0.has_piece.store(false, Ordering::Release);
-        let Some(watch) = &self.0.watch else { return true };
-        watch.alarms.check(&watch.agent, &watch.domain).is_ok()
+        let Some(counter) = &self.0.counter else { return true };
+        counter.detector.check(&counter.agent, &counter.domain).is_ok()
     }
 
     fn count(&self) {
-        let Some(watch) = &self.0.watch else { return };
-        if !watch.alarms.count(&watch.agent, &watch.domain, Instant::now()) {
+        let Some(counter) = &self.0.counter else { return };
+        if !counter.detector.count(&counter.agent, &counter.domain, Instant::now()) {
             return;
         }
-        let (agent, domain) = (watch.agent.as_str(), &watch.domain);
+        let (agent, domain) = (counter.agent.as_str(), &counter.domain);
         tracing::warn!(
             agent,
             domain,
@@ -172,29 +172,29 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_is_raised_once_and_closes_the_host_for_a_while() {
-        let alarms = GuessDetector::default();
+    fn alarm_closes_host_once() {
+        let detector = GuessDetector::default();
         let start = Instant::now();
         for _ in 1..ALARM_THRESHOLD {
-            assert!(!alarms.count(&agent(), "api.test", start));
+            assert!(!detector.count(&agent(), "api.test", start));
         }
-        let check = |domain: &str, now| alarms.check_at(&agent(), domain.to_owned(), now);
+        let check = |domain: &str, now| detector.check_at(&agent(), domain.to_owned(), now);
         check("api.test", start).unwrap();
-        assert!(alarms.count(&agent(), "api.test", start));
-        assert!(!alarms.count(&agent(), "api.test", start));
+        assert!(detector.count(&agent(), "api.test", start));
+        assert!(!detector.count(&agent(), "api.test", start));
         let refusal = check("api.test", start).unwrap_err();
         assert_eq!((refusal.code.as_str(), refusal.code.status()), ("redaction_limit", 429));
         check("other.test", start).unwrap();
-        alarms.check_at(&"other".parse().unwrap(), "api.test".to_owned(), start).unwrap();
+        detector.check_at(&"other".parse().unwrap(), "api.test".to_owned(), start).unwrap();
         check("api.test", start + CLOSED_FOR).unwrap();
-        assert!(!alarms.count(&agent(), "api.test", start + CLOSED_FOR), "it begins anew");
+        assert!(!detector.count(&agent(), "api.test", start + CLOSED_FOR), "it begins anew");
     }
 
     #[test]
-    fn a_piece_now_and_then_raises_no_alarm() {
-        let alarms = GuessDetector::default();
+    fn occasional_piece_raises_no_alarm() {
+        let detector = GuessDetector::default();
         let start = Instant::now();
-        assert!((0..100).all(|at| !alarms.count(
+        assert!((0..100).all(|at| !detector.count(
             &agent(),
             "api.test",
             start + at * PERIOD / (ALARM_THRESHOLD - 1)
@@ -202,32 +202,32 @@ mod tests {
     }
 
     #[test]
-    fn many_hosts_take_a_bounded_amount_of_memory() {
-        let alarms = GuessDetector::default();
+    fn many_hosts_use_bounded_memory() {
+        let detector = GuessDetector::default();
         let now = Instant::now();
         for _ in 0..ALARM_THRESHOLD {
-            alarms.count(&agent(), "closed.test", now);
+            detector.count(&agent(), "closed.test", now);
         }
         for host in 0..MAX_TRACKED_PAIRS * 2 {
-            alarms.count(&agent(), &format!("{host}.test"), now);
+            detector.count(&agent(), &format!("{host}.test"), now);
         }
-        assert!(alarms.0.lock().unwrap().len() <= MAX_TRACKED_PAIRS);
-        assert!(alarms.check_at(&agent(), "closed.test".to_owned(), now).is_err(), "it is still closed");
+        assert!(detector.0.lock().unwrap().len() <= MAX_TRACKED_PAIRS);
+        assert!(detector.check_at(&agent(), "closed.test".to_owned(), now).is_err(), "it is still closed");
     }
 
     #[test]
-    fn an_answer_counts_once_and_a_conversation_by_its_messages() {
-        let alarms = Arc::<GuessDetector>::default();
-        let findings = RedactionReport::watched(Some(alarms.watch(&agent(), &"api.test")));
+    fn response_counts_once_and_conversation_per_message() {
+        let detector = Arc::<GuessDetector>::default();
+        let report = RedactionReport::counted_by(Some(detector.counter(&agent(), &"api.test")));
         for _ in 0..100 {
-            findings.found(true);
+            report.found(true);
         }
-        assert!(findings.redacted() && findings.alarm().is_none());
+        assert!(report.redacted() && report.alarm().is_none());
         for message in 1..ALARM_THRESHOLD {
-            assert!(findings.next_message(), "{message}");
-            findings.found(true);
+            assert!(report.next_message(), "{message}");
+            report.found(true);
         }
-        assert!(!findings.next_message());
-        assert!(findings.alarm().unwrap().starts_with("redaction_alarm"));
+        assert!(!report.next_message());
+        assert!(report.alarm().unwrap().starts_with("redaction_alarm"));
     }
 }

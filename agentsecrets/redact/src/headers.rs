@@ -11,30 +11,30 @@ use crate::guess_detector::RedactionReport;
 use agentsecrets_types::body::{Body, BodyHooks, HookedBody, PolledFrame};
 use agentsecrets_types::hop_by_hop::remove_internal;
 
-/// Takes the secrets out of `headers`, and notes in `findings` what there was.
-pub(super) fn scrub(headers: &mut HeaderMap, patterns: &Patterns, findings: &RedactionReport) {
-    let mut told = Vec::new();
+/// Takes the secrets out of `headers`, and notes in `report` what there was.
+pub(super) fn redact_bytes(headers: &mut HeaderMap, patterns: &Patterns, report: &RedactionReport) {
+    let mut removed = Vec::new();
     for (name, value) in headers.iter_mut() {
-        if let Some(clean) = patterns.scrub(value.as_bytes()) {
-            findings.found(clean.has_piece);
+        if let Some(clean) = patterns.redact_bytes(value.as_bytes()) {
+            report.found(clean.has_piece);
             *value =
                 HeaderValue::from_bytes(&clean.bytes).unwrap_or_else(|_| HeaderValue::from_static(marker()));
             if FRAMING.contains(name) {
-                told.push(name.clone());
+                removed.push(name.clone());
             }
         }
-        if let Some(clean) = patterns.scrub(name.as_str().as_bytes()) {
-            findings.found(clean.has_piece);
-            told.push(name.clone());
+        if let Some(clean) = patterns.redact_bytes(name.as_str().as_bytes()) {
+            report.found(clean.has_piece);
+            removed.push(name.clone());
         }
     }
-    for name in told {
+    for name in removed {
         headers.remove(name);
     }
 }
 
 /// `body`, which is not searched, without what its trailers say in our name.
-pub(super) fn without_ours(body: Body) -> Body {
+pub(super) fn without_internal_trailers(body: Body) -> Body {
     if body.is_end_stream() { body } else { HookedBody::new(body, InternalTrailerFilter).boxed_unsync() }
 }
 
@@ -71,13 +71,13 @@ mod tests {
     use agentsecrets_types::secret::Secret;
 
     fn scrubbed(headers: &mut HeaderMap, patterns: &Patterns) -> bool {
-        let findings = RedactionReport::default();
-        scrub(headers, patterns, &findings);
-        findings.redacted()
+        let report = RedactionReport::default();
+        redact_bytes(headers, patterns, &report);
+        report.redacted()
     }
 
     #[test]
-    fn a_secret_is_taken_out_of_any_header() {
+    fn secret_in_any_header_is_redacted() {
         let patterns = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
         let mut headers = HeaderMap::new();
         headers.insert("location", HeaderValue::from_static("/login?next=1&p=hunter2%2Fhunter2&x=y"));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_named_after_a_secret_is_dropped() {
+    fn header_named_after_secret_is_dropped() {
         let patterns = Patterns::build(&[Secret::new(b"deadbeef01".to_vec())]);
         let mut headers = HeaderMap::new();
         headers.insert("x-deadbeef01", HeaderValue::from_static("1"));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_server_says_in_our_name_is_dropped_from_trailers_too() {
+    async fn internal_trailers_are_dropped() {
         let searched = Patterns::build(&[Secret::new(b"hunter2/hunter2".to_vec())]);
         for patterns in [searched, Patterns::build([])] {
             let mut trailers = HeaderMap::new();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_a_secret_is_left_out() {
+    fn content_length_that_is_a_secret_is_dropped() {
         let patterns = Patterns::build(&[Secret::new(b"47114711".to_vec())]);
         let mut headers = HeaderMap::new();
         headers.insert("content-length", HeaderValue::from_static("47114711"));

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_found_by_their_path_and_every_one_of_them() {
+    fn duplicate_keys_are_all_found() {
         let text = r#" {"a":{"b":"one","c":[1,{"d":"tw\"o"}]},"x":null, "a":{"b":"again"}} "#;
         assert_eq!(at(text, "a.b").unwrap(), [r#""one""#, r#""again""#]);
         assert_eq!(at(text, "a.c[1].d").unwrap(), [r#""tw\"o""#]);
@@ -88,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_documents_never_panic_and_what_is_found_lies_within(
+        fn hostile_documents_never_panic(
             text in prop_oneof!["[\\[\\]{}\":,a0 \\\\é]{0,60}", "\\{\"a\":[\\[\\]{}\":,a0 ]{0,40}\\}"],
         ) {
             for path in ["a", "a.a", "a[0]", "[0].a"] {

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::search::{Layer, Match, MatchBounds, Search, unite};
+use super::search::{FoundRanges, Layer, MatchBounds, Search, merge_ranges};
 use super::unescape::{LAYERS, has_escape, unescape};
 use crate::canonical::fold;
 use crate::dynamic_patterns::DynamicPatterns;
@@ -19,14 +19,14 @@ pub const MARKER: &[u8] = b"[REDACTED_BY_AGENTSECRETS]";
 /// The secrets of one agent, ready to be searched for.
 pub struct Patterns {
     /// One for each set of secrets that was there when these were made.
-    known: Vec<Arc<Search>>,
+    searches: Vec<Arc<Search>>,
     /// What is added while they are in use.
-    additions: Arc<DynamicPatterns>,
+    dynamic: Arc<DynamicPatterns>,
 }
 
 /// The secret ranges of a text.
 #[derive(Default)]
-pub(super) struct Cover {
+pub(super) struct Matches {
     /// Sorted, and no two touch.
     pub(super) runs: Vec<Range<usize>>,
     /// What is certainly no more than a piece of a secret.
@@ -46,43 +46,43 @@ impl Patterns {
         Self::with(values, Arc::default())
     }
 
-    /// The patterns of all `values` and of whatever `additions` hold, now and later: a value is in force,
+    /// The patterns of all `values` and of whatever `dynamic` hold, now and later: a value is in force,
     /// also for answers under way, as soon as it is added.
     pub fn with<'a>(
         values: impl IntoIterator<Item = &'a Secret>,
-        additions: Arc<DynamicPatterns>,
+        dynamic: Arc<DynamicPatterns>,
     ) -> Arc<Self> {
-        Arc::new(Self { known: vec![Arc::new(Search::of(values))], additions })
+        Arc::new(Self { searches: vec![Arc::new(Search::of(values))], dynamic })
     }
 
     /// These and the patterns of `values`, which matter to one request alone, such as its signature.
     pub fn and<'a>(&self, values: impl IntoIterator<Item = &'a Secret>) -> Arc<Self> {
-        let known = self.known.iter().cloned().chain([Arc::new(Search::of(values))]).collect();
-        Arc::new(Self { known, additions: self.additions.clone() })
+        let searches = self.searches.iter().cloned().chain([Arc::new(Search::of(values))]).collect();
+        Arc::new(Self { searches, dynamic: self.dynamic.clone() })
     }
 
     /// Whether there is nothing to search for.
     pub fn is_empty(&self) -> bool {
-        !self.any(|search| !matches!(search, Search::Nothing))
+        !self.any(|search| !matches!(search, Search::Empty))
     }
 
     /// The approximate memory in bytes.
     pub fn size(&self) -> usize {
-        self.known.iter().map(|search| search.size()).sum::<usize>() + self.additions.search().size()
+        self.searches.iter().map(|search| search.size()).sum::<usize>() + self.dynamic.search().size()
     }
 
     /// Whether answers cannot be searched, so that none may pass.
-    pub(super) fn is_impossible(&self) -> bool {
-        self.any(|search| matches!(search, Search::Impossible))
+    pub(super) fn is_too_large(&self) -> bool {
+        self.any(|search| matches!(search, Search::TooLarge))
     }
 
     fn any(&self, is: impl Fn(&Search) -> bool) -> bool {
-        self.known.iter().any(|search| is(search)) || is(&self.additions.search())
+        self.searches.iter().any(|search| is(search)) || is(&self.dynamic.search())
     }
 
     /// The secret ranges of `bytes`.
-    pub(super) fn cover(&self, bytes: &[u8], ends: MatchBounds) -> Cover {
-        let mut found = Match::default();
+    pub(super) fn matches(&self, bytes: &[u8], ends: MatchBounds) -> Matches {
+        let mut found = FoundRanges::default();
         SCRATCH.with_borrow_mut(|(text, next, folded)| {
             fold(bytes, folded);
             self.find(bytes, 0, folded, ends, &mut found);
@@ -105,30 +105,30 @@ impl Patterns {
                 [text, next, folded].into_iter().for_each(|scratch| scratch.fill(0));
             }
         });
-        let Match { mut runs, mut pieces, mut wholes } = found;
-        unite(&mut runs);
-        unite(&mut wholes);
+        let FoundRanges { mut runs, mut pieces, mut wholes } = found;
+        merge_ranges(&mut runs);
+        merge_ranges(&mut wholes);
         let is_within = |piece: &Range<usize>| {
             wholes.iter().any(|whole| whole.start <= piece.start && piece.end <= whole.end)
         };
         pieces.retain(|piece| !is_within(piece));
-        Cover { runs, pieces }
+        Matches { runs, pieces }
     }
 
-    fn find(&self, bytes: &[u8], layer: usize, folded: &[u8], ends: MatchBounds, found: &mut Match) {
+    fn find(&self, bytes: &[u8], layer: usize, folded: &[u8], ends: MatchBounds, found: &mut FoundRanges) {
         if !self.any(|search| search.may_match(folded)) {
             return;
         }
         let text = (0..layer).fold(Layer::plain(bytes), |text, _| text.unescaped());
-        for search in &self.known {
+        for search in &self.searches {
             search.find(&text, ends, found);
         }
-        self.additions.search().find(&text, ends, found);
+        self.dynamic.search().find(&text, ends, found);
     }
 
     /// `bytes` with the marker in place of every match, or nothing where there is none.
-    pub(super) fn scrub(&self, bytes: &[u8]) -> Option<Scrubbed> {
-        let Cover { runs, pieces } = self.cover(bytes, MatchBounds { first: true, last: true });
+    pub(super) fn redact_bytes(&self, bytes: &[u8]) -> Option<RedactedBytes> {
+        let Matches { runs, pieces } = self.matches(bytes, MatchBounds { first: true, last: true });
         if runs.is_empty() {
             return None;
         }
@@ -140,13 +140,13 @@ impl Patterns {
             at = run.end;
         }
         clean.extend_from_slice(bytes.get(at..).unwrap_or_default());
-        Some(Scrubbed { bytes: clean, has_piece: !pieces.is_empty() })
+        Some(RedactedBytes { bytes: clean, has_piece: !pieces.is_empty() })
     }
 }
 
 /// A text from which something was taken out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Scrubbed {
+pub(super) struct RedactedBytes {
     pub(super) bytes: Vec<u8>,
     /// Whether any of it was no more than a piece of a secret.
     pub(super) has_piece: bool,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::search::SPAN;
-use crate::test_encoders::ECHOES;
+use crate::test_encoders::ENCODERS;
 
 pub(crate) fn patterns(values: &[&[u8]]) -> Arc<Patterns> {
     let secrets: Vec<Secret> = values.iter().map(|value| Secret::new(value.to_vec())).collect();
@@ -13,20 +13,20 @@ pub(crate) fn patterns(values: &[&[u8]]) -> Arc<Patterns> {
 
 fn scrubbed(values: &[&str], text: &str) -> Option<String> {
     let values: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
-    patterns(&values).scrub(text.as_bytes()).map(|clean| String::from_utf8(clean.bytes).unwrap())
+    patterns(&values).redact_bytes(text.as_bytes()).map(|clean| String::from_utf8(clean.bytes).unwrap())
 }
 
 const KEY: &str = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
 
 #[test]
-fn text_without_a_secret_is_left_alone() {
+fn text_without_secret_is_unchanged() {
     assert_eq!(scrubbed(&["hunter2hunter2"], "hunter2 hunter2"), None);
     assert_eq!(scrubbed(&[], "anything"), None);
     assert!(patterns(&[]).is_empty());
 }
 
 #[test]
-fn every_echo_of_every_kind_of_value_is_taken_out_to_the_last_byte() {
+fn every_encoding_of_every_value_is_redacted_whole() {
     let long: String = (0..300).map(|n| format!("{n:03}")).collect();
     let values = [
         KEY,
@@ -39,10 +39,10 @@ fn every_echo_of_every_kind_of_value_is_taken_out_to_the_last_byte() {
     ];
     for value in values {
         let patterns = patterns(&[value.as_bytes()]);
-        for (name, echo) in ECHOES {
+        for (name, echo) in ENCODERS {
             let echo = echo(value.as_bytes());
             let text = [b"\"before\": <", &echo[..], b">, after"].concat();
-            let Some(clean) = patterns.scrub(&text) else {
+            let Some(clean) = patterns.redact_bytes(&text) else {
                 panic!("{value:?}: {name} passes: {:?}", String::from_utf8_lossy(&text))
             };
             let clean = String::from_utf8_lossy(&clean.bytes).into_owned();
@@ -58,60 +58,60 @@ fn every_echo_of_every_kind_of_value_is_taken_out_to_the_last_byte() {
 }
 
 #[test]
-fn a_piece_of_a_secret_is_taken_out_from_three_quarters_or_24_bytes_on() {
+fn piece_is_redacted_from_threshold_on() {
     for (length, piece) in [(16, 12), (20, 15), (32, 24), (64, 24), (1000, 24)] {
         let secret: Vec<u8> = (0..length).map(|at: usize| b'a' + (at * at * 31 % 26) as u8).collect();
         let patterns = patterns(&[&secret]);
         for start in (0..=length - piece).step_by(1 + length / 50) {
             let text = [b"<", &secret[start..start + piece], b">"].concat();
-            let clean = patterns.scrub(&text).map(|clean| (clean.bytes, clean.has_piece));
+            let clean = patterns.redact_bytes(&text).map(|clean| (clean.bytes, clean.has_piece));
             assert_eq!(
                 clean,
                 Some(([b"<", MARKER, b">"].concat(), true)),
                 "{piece} of {length} from {start}"
             );
         }
-        assert!(patterns.scrub(&secret[..piece]).unwrap().has_piece, "at the end of the text");
-        assert!(patterns.scrub(&secret[length - piece..]).unwrap().has_piece, "at its beginning");
+        assert!(patterns.redact_bytes(&secret[..piece]).unwrap().has_piece, "at the end of the text");
+        assert!(patterns.redact_bytes(&secret[length - piece..]).unwrap().has_piece, "at its beginning");
         let text = [b"<", &secret[..piece.min(12) - 4], b">"].concat();
-        assert_eq!(patterns.scrub(&text), None, "{length}");
+        assert_eq!(patterns.redact_bytes(&text), None, "{length}");
     }
 }
 
 #[test]
-fn a_piece_of_a_secret_is_taken_out_in_any_encoding() {
+fn piece_is_redacted_in_any_encoding() {
     let secret: Vec<u8> = (0..64).map(|at: usize| b'0' + (at * at * 31 % 75) as u8).collect();
     let patterns = patterns(&[&secret]);
     for start in 0..=40 {
-        for (name, echo) in ECHOES {
+        for (name, echo) in ENCODERS {
             let echo = echo(&secret[start..start + 24]);
-            assert!(patterns.scrub(&echo).is_some(), "{name} from {start}");
+            assert!(patterns.redact_bytes(&echo).is_some(), "{name} from {start}");
         }
     }
 }
 
 #[test]
-fn a_whole_secret_is_no_piece_however_it_is_written() {
+fn whole_secret_is_not_reported_as_piece() {
     for value in [KEY, "p\"a/s&s <w>'r+d\\4_-", "bob:hunter2hunter2"] {
         let patterns = patterns(&[value.as_bytes()]);
-        for (name, echo) in ECHOES {
-            let clean = patterns.scrub(&[b"<", &echo(value.as_bytes())[..], b">"].concat()).unwrap();
+        for (name, echo) in ENCODERS {
+            let clean = patterns.redact_bytes(&[b"<", &echo(value.as_bytes())[..], b">"].concat()).unwrap();
             assert!(!clean.has_piece, "{value}: {name}");
         }
     }
 }
 
 #[test]
-fn what_a_hostile_text_puts_before_a_secret_does_not_hide_it() {
+fn hostile_prefix_does_not_hide_secret() {
     let key = "64abcd/ef gh\u{e9}ijk";
     let patterns = patterns(&[key.as_bytes()]);
     for before in [
         "%", "%25", "\\", r"\\", r"\\\", r"\\\\\\\", r"\x", r"\u00", "&#x", "&", "=", "%%", "\n", "\ndata:",
         "\0", r"\u",
     ] {
-        for (name, echo) in ECHOES {
+        for (name, echo) in ENCODERS {
             let text = [before.as_bytes(), &echo(key.as_bytes()), b"."].concat();
-            assert!(patterns.scrub(&text).is_some(), "{before:?} hides {name}");
+            assert!(patterns.redact_bytes(&text).is_some(), "{before:?} hides {name}");
         }
     }
     // Of a value that looks as if it had escapes itself.
@@ -120,7 +120,7 @@ fn what_a_hostile_text_puts_before_a_secret_does_not_hide_it() {
 }
 
 #[test]
-fn short_values_must_stand_there_to_the_letter() {
+fn short_value_is_matched_exactly() {
     assert_eq!(scrubbed(&["test1"], "a test1 b").as_deref(), Some("a [REDACTED_BY_AGENTSECRETS] b"));
     for near in ["Test1", "te\nst1", "te\\st1", "tes-t1"] {
         assert_eq!(scrubbed(&["test1"], near), None, "{near:?}");
@@ -129,7 +129,7 @@ fn short_values_must_stand_there_to_the_letter() {
 }
 
 #[test]
-fn what_everybody_knows_is_not_taken_out() {
+fn public_parts_are_not_redacted() {
     let header = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9";
     let token = format!("{header}.{}.{}", "eyJzdWIiOiIxMjM0NTY3ODkwIn0", "c2lnbmF0dXJlIG9mIHRoaXMgb25l");
     assert_eq!(scrubbed(&[&token], &format!("{header}.other")), None);
@@ -140,7 +140,7 @@ fn what_everybody_knows_is_not_taken_out() {
 }
 
 #[test]
-fn overlapping_and_touching_secrets_become_one_marker() {
+fn adjacent_secrets_become_one_marker() {
     assert_eq!(
         scrubbed(&["abcdefgh", "efghijkl"], "<abcdefghijkl>").as_deref(),
         Some("<[REDACTED_BY_AGENTSECRETS]>")
@@ -157,7 +157,7 @@ fn overlapping_and_touching_secrets_become_one_marker() {
 }
 
 #[test]
-fn a_key_file_is_found_however_its_lines_are_wrapped() {
+fn rewrapped_key_file_is_redacted() {
     let body: String = (0..1600).map(|at: usize| char::from(b'a' + (at * at * 31 % 26) as u8)).collect();
     let lines: Vec<String> =
         body.as_bytes().chunks(64).map(|c| String::from_utf8(c.to_vec()).unwrap()).collect();
@@ -173,15 +173,16 @@ fn a_key_file_is_found_however_its_lines_are_wrapped() {
 }
 
 #[test]
-fn a_text_is_never_cut_within_a_character() {
+fn redaction_keeps_utf8_boundaries() {
     let patterns = patterns(&["\u{f6}\u{e4}\u{fc}\u{f6}\u{e4}\u{fc}\u{f6}\u{e4}\u{fc}".as_bytes()]);
     // All but the second half of the last character.
-    let clean = patterns.scrub("\u{f6}\u{e4}\u{fc}\u{f6}\u{e4}\u{fc}\u{f6}\u{e4}\u{e7}.".as_bytes()).unwrap();
+    let clean =
+        patterns.redact_bytes("\u{f6}\u{e4}\u{fc}\u{f6}\u{e4}\u{fc}\u{f6}\u{e4}\u{e7}.".as_bytes()).unwrap();
     assert!(String::from_utf8(clean.bytes).is_ok());
 }
 
 #[test]
-fn memory_is_bounded_for_many_secrets_and_for_a_key_file() {
+fn pattern_memory_is_bounded() {
     let many: Vec<Secret> = (0..50)
         .map(|n: usize| {
             Secret::new((0..64).map(|at: usize| b'0' + ((at + n * 7) * (at + 3) % 70) as u8).collect())
@@ -212,32 +213,32 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn no_echo_of_a_random_secret_survives(
+    fn random_secret_is_redacted_in_every_encoding(
         secret in "[ -~]{8,80}",
-        which in 0..ECHOES.len(),
+        which in 0..ENCODERS.len(),
         before in "[a-z<>%&\\\\=]{0,12}",
     ) {
         let secret = secret.trim();
         prop_assume!(secret.len() >= 8 && secret.bytes().filter(|byte| !b"=\\".contains(byte)).count() >= 8);
         prop_assume!(!secret.starts_with("{") && !secret.contains("%u"));
         let patterns = patterns(&[secret.as_bytes()]);
-        let (name, echo) = ECHOES[which];
+        let (name, echo) = ENCODERS[which];
         let echo = echo(secret.as_bytes());
         // Of a short one too little is left where an escape that was begun takes its first characters.
         let is_cut = !is_read_alone(before.as_bytes(), &echo);
         prop_assume!(secret.len() >= 16 || !is_cut);
         let text = [before.as_bytes(), &echo, b"<"].concat();
-        prop_assert!(patterns.scrub(&text).is_some(), "{} of {:?}", name, secret);
+        prop_assert!(patterns.redact_bytes(&text).is_some(), "{} of {:?}", name, secret);
     }
 
     #[test]
-    fn a_text_that_holds_no_piece_is_left_alone(text in proptest::collection::vec(any::<u8>(), 0..3000)) {
+    fn random_text_is_unchanged(text in proptest::collection::vec(any::<u8>(), 0..3000)) {
         let patterns = patterns(&[KEY.as_bytes(), b"correct horse battery staple"]);
-        prop_assert_eq!(patterns.scrub(&text), None);
+        prop_assert_eq!(patterns.redact_bytes(&text), None);
     }
 
     #[test]
-    fn nothing_that_is_found_is_longer_than_a_match_may_be(
+    fn match_length_is_bounded(
         gaps in proptest::collection::vec(0usize..80, 32),
     ) {
         let mut text = Vec::new();
@@ -245,7 +246,7 @@ proptest! {
             text.push(byte);
             text.extend(std::iter::repeat_n(0, *gap));
         }
-        for run in patterns(&[KEY.as_bytes()]).cover(&text, MatchBounds { first: true, last: true }).runs {
+        for run in patterns(&[KEY.as_bytes()]).matches(&text, MatchBounds { first: true, last: true }).runs {
             // Pieces that overlap.
             prop_assert!(run.len() <= 2 * SPAN);
         }

@@ -9,8 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 /// How many bytes are looked at together.
 pub(super) const WIDTH: usize = 8;
 /// The table of bits has two to the power of this.
-const LOG: u32 = 18;
-const WORDS: usize = 1 << (LOG - 6);
+const TABLE_BITS: u32 = 18;
+const WORDS: usize = 1 << (TABLE_BITS - 6);
 
 /// Knows the ends of a set of seeds.
 pub(super) struct Prefilter {
@@ -24,36 +24,36 @@ impl Prefilter {
     /// For these seeds; nothing if one is too short to have such an end.
     pub(super) fn of<'a>(seeds: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let factor = RandomState::new().hash_one(0) | 1;
-        let mut gate = Self { bits: Box::new([0; WORDS]), factor, ends: HashSet::new() };
+        let mut filter = Self { bits: Box::new([0; WORDS]), factor, ends: HashSet::new() };
         for seed in seeds {
             let end = u64::from_le_bytes(*seed.last_chunk()?);
-            let (word, bit) = gate.place(end);
-            if let Some(word) = gate.bits.get_mut(word) {
+            let (word, bit) = filter.place(end);
+            if let Some(word) = filter.bits.get_mut(word) {
                 *word |= 1 << bit;
             }
-            gate.ends.insert(end);
+            filter.ends.insert(end);
         }
-        Some(gate)
+        Some(filter)
     }
 
     /// Whether `text` may hold a seed.
-    pub(super) fn may_hold(&self, text: &[u8]) -> bool {
-        const TOGETHER: usize = 8;
+    pub(super) fn may_match(&self, text: &[u8]) -> bool {
+        const BLOCK: usize = 8;
         let mut rest = text;
-        while let Some(block) = rest.first_chunk::<{ TOGETHER + WIDTH - 1 }>() {
+        while let Some(block) = rest.first_chunk::<{ BLOCK + WIDTH - 1 }>() {
             let mut any = 0;
-            for at in 0..TOGETHER {
+            for at in 0..BLOCK {
                 any |= self.bit(window(block, at));
             }
-            if any & 1 != 0 && block.windows(WIDTH).any(|window| self.knows(window)) {
+            if any & 1 != 0 && block.windows(WIDTH).any(|window| self.has_end(window)) {
                 return true;
             }
-            rest = rest.get(TOGETHER..).unwrap_or_default();
+            rest = rest.get(BLOCK..).unwrap_or_default();
         }
-        rest.windows(WIDTH).any(|window| self.knows(window))
+        rest.windows(WIDTH).any(|window| self.has_end(window))
     }
 
-    fn knows(&self, window: &[u8]) -> bool {
+    fn has_end(&self, window: &[u8]) -> bool {
         let Some(window) = window.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else { return false };
         self.bit(window) & 1 != 0 && self.ends.contains(&window)
     }
@@ -67,7 +67,7 @@ impl Prefilter {
 
     #[inline]
     fn place(&self, window: u64) -> (usize, u32) {
-        let hash = (window.wrapping_mul(self.factor) >> (64 - LOG)) as u32;
+        let hash = (window.wrapping_mul(self.factor) >> (64 - TABLE_BITS)) as u32;
         ((hash >> 6) as usize, hash & 63)
     }
 }
@@ -87,24 +87,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_that_are_too_short_need_another_gate() {
+    fn short_seeds_disable_prefilter() {
         assert!(Prefilter::of([&b"12345678"[..], b"1234567"].into_iter()).is_none());
     }
 
     proptest! {
         #[test]
-        fn a_seed_is_seen_wherever_it_stands(
+        fn seed_is_found_at_every_offset(
             before in proptest::collection::vec(any::<u8>(), 0..40),
             seeds in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 8..20), 1..20),
             after in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
-            let gate = Prefilter::of(seeds.iter().map(Vec::as_slice)).unwrap();
+            let filter = Prefilter::of(seeds.iter().map(Vec::as_slice)).unwrap();
             for seed in &seeds {
-                prop_assert!(gate.may_hold(&[&before[..], seed, &after].concat()));
+                prop_assert!(filter.may_match(&[&before[..], seed, &after].concat()));
             }
             let text = [before, after].concat();
             let holds = seeds.iter().any(|seed| text.windows(8).any(|window| seed.ends_with(window)));
-            prop_assert_eq!(gate.may_hold(&text), holds);
+            prop_assert_eq!(filter.may_match(&text), holds);
         }
     }
 }

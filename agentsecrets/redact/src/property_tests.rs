@@ -14,7 +14,7 @@ use super::patterns::MARKER;
 use super::patterns::tests::patterns;
 use super::{Conversation, Redactor};
 use crate::guess_detector::RedactionReport;
-use crate::test_encoders::ECHOES;
+use crate::test_encoders::ENCODERS;
 use agentsecrets_types::body::Body;
 
 /// The part of a response in which a server repeats a value.
@@ -44,8 +44,8 @@ fn seen(secret: &[u8], case: &Case, text: &[u8]) -> (Vec<u8>, bool) {
     let patterns = patterns(&[secret]);
     let chunks = |bytes: &[u8]| bytes.chunks(case.chunk).map(Bytes::copy_from_slice).collect::<Vec<_>>();
     if matches!(case.place, Place::WebSocket | Place::Ping) {
-        let findings = RedactionReport::default();
-        let mut conversation = Conversation::new(patterns, findings.clone());
+        let report = RedactionReport::default();
+        let mut conversation = Conversation::new(patterns, report.clone());
         let mut out = Vec::new();
         if case.place == Place::Ping {
             out.extend_from_slice(&conversation.whole(Bytes::copy_from_slice(text)));
@@ -55,7 +55,7 @@ fn seen(secret: &[u8], case: &Case, text: &[u8]) -> (Vec<u8>, bool) {
             }
             out.extend_from_slice(&conversation.part(Bytes::new(), true));
         }
-        return (out, findings.redacted());
+        return (out, report.redacted());
     }
     runtime.block_on(async {
         let (mut body, mut trailers) = (b"plain".to_vec(), None);
@@ -91,7 +91,7 @@ fn seen(secret: &[u8], case: &Case, text: &[u8]) -> (Vec<u8>, bool) {
         let stream: Body =
             StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())).boxed_unsync();
         let redactor = Redactor::new(patterns, Method::GET, "api.test");
-        let (answer, findings) = redactor.redact(answer.map(|()| stream)).await.unwrap();
+        let (answer, report) = redactor.redact(answer.map(|()| stream)).await.unwrap();
         let (parts, body) = answer.into_parts();
         let collected = body.collect().await.unwrap();
         let trailer = collected.trailers().and_then(|trailers| trailers.get("x-echo").cloned());
@@ -102,7 +102,7 @@ fn seen(secret: &[u8], case: &Case, text: &[u8]) -> (Vec<u8>, bool) {
             Place::Reason => reason.unwrap_or_default(),
             _ => collected.to_bytes().to_vec(),
         };
-        (out, findings.redacted())
+        (out, report.redacted())
     })
 }
 
@@ -151,14 +151,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn no_answer_holds_the_secret_in_any_known_encoding(
+    fn random_response_holds_no_encoding_of_secret(
         secret in secrets(),
-        which in 0..ECHOES.len(),
+        which in 0..ENCODERS.len(),
         case in cases(),
         before in "[ -~]{0,40}",
         after in "[ -~]{0,40}",
     ) {
-        let (name, echo) = ECHOES[which];
+        let (name, echo) = ENCODERS[which];
         // What these write is not the value, where it is no text.
         let is_text = std::str::from_utf8(&secret).is_ok();
         prop_assume!(is_text || !["JSON", "HTML", "UTF-16"].iter().any(|kind| name.contains(kind)));
@@ -169,7 +169,7 @@ proptest! {
         let (out, redacted) = seen(&secret, &case, &text);
         prop_assert!(redacted, "{} passes in {:?}", name, case);
         let bare = String::from_utf8_lossy(&out).replace(std::str::from_utf8(MARKER).unwrap(), "\u{1}");
-        for (name, echo) in ECHOES.iter().filter(|(name, _)| is_text || !name.contains("UTF")) {
+        for (name, echo) in ENCODERS.iter().filter(|(name, _)| is_text || !name.contains("UTF")) {
             let echo = echo(&secret);
             let left = bare.as_bytes().windows(echo.len()).any(|window| window == echo);
             prop_assert!(!left, "{} is left in {:?}", name, case);
@@ -177,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_without_the_secret_is_unchanged_to_the_byte(
+    fn random_response_without_secret_is_unchanged(
         secret in secrets(),
         case in cases(),
         text in prop_oneof![

@@ -21,7 +21,7 @@ use super::grpc::Messages;
 use super::headers;
 use super::patterns::Patterns;
 use super::stream::{StreamRedactor, Unit};
-use crate::guess_detector::{RedactionReport, Watch};
+use crate::guess_detector::{GuessCounter, RedactionReport};
 use crate::websocket::Conversation;
 use agentsecrets_types::body::{Body, BodyError, empty, full};
 use agentsecrets_types::hop_by_hop;
@@ -36,25 +36,25 @@ const MAX_BUFFERED: usize = 64 << 10;
 /// depend on the content.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(10);
 /// A whole line waits this long for more. The time does not depend on the content.
-const STILL: Duration = Duration::from_millis(20);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Takes the agent's secrets out of one answer. Made only together with the request that carries them.
 pub struct Redactor {
     patterns: Arc<Patterns>,
     method: Method,
     domain: String,
-    watch: Option<Watch>,
+    counter: Option<GuessCounter>,
 }
 
 impl Redactor {
     /// For the answer of `domain` to a request with `method`.
     pub fn new(patterns: Arc<Patterns>, method: Method, domain: impl ToString) -> Self {
-        Self { patterns, method, domain: domain.to_string(), watch: None }
+        Self { patterns, method, domain: domain.to_string(), counter: None }
     }
 
     /// The same, counting the pieces of secrets that come back.
-    pub fn watched(mut self, watch: Watch) -> Self {
-        self.watch = Some(watch);
+    pub fn counted_by(mut self, counter: GuessCounter) -> Self {
+        self.counter = Some(counter);
         self
     }
 
@@ -63,10 +63,10 @@ impl Redactor {
         Self { patterns: self.patterns.and([value]), ..self }
     }
 
-    /// The search of the messages that follow a response which switches protocols. It adds to `findings`.
+    /// The search of the messages that follow a response which switches protocols. It adds to `report`.
     pub fn conversation(&self) -> impl FnOnce(RedactionReport) -> Conversation + use<> {
         let patterns = self.patterns.clone();
-        move |findings| Conversation::new(patterns, findings)
+        move |report| Conversation::new(patterns, report)
     }
 
     /// The answer without secrets. Refused with `unreadable_answer` where it cannot be searched, and
@@ -75,12 +75,12 @@ impl Redactor {
         self,
         mut response: Response<Body>,
     ) -> Result<(Response<Body>, RedactionReport), Rejection> {
-        let findings = RedactionReport::watched(self.watch.clone());
+        let report = RedactionReport::counted_by(self.counter.clone());
         hop_by_hop::remove_internal(response.headers_mut());
         if self.patterns.is_empty() {
-            return Ok((response.map(headers::without_ours), findings));
+            return Ok((response.map(headers::without_internal_trailers), report));
         }
-        if self.patterns.is_impossible() {
+        if self.patterns.is_too_large() {
             return Err(self.unreadable("the secrets are too large to search answers for"));
         }
         let (mut parts, body) = response.into_parts();
@@ -89,25 +89,25 @@ impl Redactor {
                 "a part of an answer came, which was not asked for and may cut a secret in two",
             ));
         }
-        headers::scrub(&mut parts.headers, &self.patterns, &findings);
+        headers::redact_bytes(&mut parts.headers, &self.patterns, &report);
         // An answer is whole, whatever part of it is asked for.
         parts.headers.remove(ACCEPT_RANGES);
         if let Some(reason) = parts.extensions.get::<ReasonPhrase>()
-            && let Some(clean) = self.patterns.scrub(reason.as_bytes())
+            && let Some(clean) = self.patterns.redact_bytes(reason.as_bytes())
         {
             parts.extensions.remove::<ReasonPhrase>();
-            findings.found(clean.has_piece);
+            report.found(clean.has_piece);
         }
         let body = if self.is_bodyless(parts.status) || body.is_end_stream() {
             self.no_body(&mut parts.headers);
             empty()
         } else {
-            self.body(&mut parts.headers, body, &findings).await?
+            self.body(&mut parts.headers, body, &report).await?
         };
-        if findings.redacted() {
+        if report.redacted() {
             parts.headers.insert(REDACTED, HeaderValue::from_static("true"));
         }
-        Ok((Response::from_parts(parts, body), findings))
+        Ok((Response::from_parts(parts, body), report))
     }
 
     fn is_bodyless(&self, status: StatusCode) -> bool {
@@ -129,7 +129,7 @@ impl Redactor {
         &self,
         headers: &mut HeaderMap,
         body: Body,
-        findings: &RedactionReport,
+        report: &RedactionReport,
     ) -> Result<Body, Rejection> {
         self.check_readable(headers)?;
         let codings = codings(headers).map_err(|error| self.unreadable(error.to_string()))?;
@@ -141,36 +141,36 @@ impl Redactor {
             BodyExt::boxed_unsync(decoded(body, &codings))
         };
         hop_by_hop::clear_framing(headers);
-        let mut clean = Clean {
+        let mut clean = RedactedBody {
             ready: VecDeque::new(),
             rest: Some(body),
             trailers: HeaderMap::new(),
             messages: is_kind(headers, b"application/grpc").then(Messages::default),
-            scrubber: StreamRedactor::new(self.patterns.clone(), unit(headers)),
+            stream: StreamRedactor::new(self.patterns.clone(), unit(headers)),
             patterns: self.patterns.clone(),
-            findings: findings.clone(),
-            announced: false,
-            still: None,
+            report: report.clone(),
+            is_announced: false,
+            idle: None,
         };
-        if !flows(headers) {
+        if !is_streaming(headers) {
             let small = size.is_some_and(|size| size <= MAX_BUFFERED as u64);
-            let gathering = clean.gather();
-            let gathered = if small {
-                gathering.await
+            let buffering = clean.buffer_small();
+            let buffered = if small {
+                buffering.await
             } else {
-                tokio::time::timeout(FLUSH_TIMEOUT, gathering).await.unwrap_or(Ok(()))
+                tokio::time::timeout(FLUSH_TIMEOUT, buffering).await.unwrap_or(Ok(()))
             };
-            gathered.map_err(|error| self.broken(&error))?;
+            buffered.map_err(|error| self.broken(&error))?;
         }
-        clean.announced = findings.redacted();
-        if findings.redacted() {
-            changed(headers);
+        clean.is_announced = report.redacted();
+        if report.redacted() {
+            remove_validators(headers);
         }
         if let Some(whole) = clean.whole() {
             hop_by_hop::set_length(headers, whole.len() as u64);
             return Ok(full(whole));
         }
-        if !clean.announced {
+        if !clean.is_announced {
             hop_by_hop::announce_trailer(headers, &REDACTED);
         }
         Ok(clean.boxed_unsync())
@@ -216,7 +216,7 @@ impl Redactor {
 }
 
 /// Whether the answer is a conversation, whose headers and messages must not wait for each other.
-fn flows(headers: &HeaderMap) -> bool {
+fn is_streaming(headers: &HeaderMap) -> bool {
     let others = [&b"application/grpc"[..], b"multipart/x-mixed-replace"];
     unit(headers) != Unit::Whole || others.iter().any(|kind| is_kind(headers, kind))
 }
@@ -247,11 +247,11 @@ fn is_kind(headers: &HeaderMap, kind: &[u8]) -> bool {
 
 fn no_longer_encoded(headers: &mut HeaderMap) {
     headers.remove(CONTENT_ENCODING);
-    changed(headers);
+    remove_validators(headers);
 }
 
 /// The bytes are no longer those that the server spoke of.
-fn changed(headers: &mut HeaderMap) {
+fn remove_validators(headers: &mut HeaderMap) {
     for name in DIGESTS {
         headers.remove(name);
     }
@@ -266,7 +266,7 @@ fn changed(headers: &mut HeaderMap) {
 }
 
 /// A body without secrets.
-struct Clean {
+struct RedactedBody {
     /// Chunks that were collected before the headers left.
     ready: VecDeque<Bytes>,
     /// The rest of the body; `None` after its end.
@@ -274,18 +274,18 @@ struct Clean {
     trailers: HeaderMap,
     /// The frames of a gRPC stream.
     messages: Option<Messages>,
-    scrubber: StreamRedactor,
+    stream: StreamRedactor,
     patterns: Arc<Patterns>,
-    findings: RedactionReport,
+    report: RedactionReport,
     /// Whether it was said already that something was taken out.
-    announced: bool,
+    is_announced: bool,
     /// Ends when nothing has come for so long that whole lines may leave.
-    still: Option<Pin<Box<Sleep>>>,
+    idle: Option<Pin<Box<Sleep>>>,
 }
 
-impl Clean {
+impl RedactedBody {
     /// Reads until the end, or until the answer is not small any more. May be dropped at any time.
-    async fn gather(&mut self) -> Result<(), BodyError> {
+    async fn buffer_small(&mut self) -> Result<(), BodyError> {
         let mut size = 0;
         while size <= MAX_BUFFERED {
             let Some(data) = std::future::poll_fn(|cx| self.poll_clean(cx)).await else { break };
@@ -314,15 +314,15 @@ impl Clean {
     fn poll_clean(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         while let Some(body) = &mut self.rest {
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-                ready!(self.poll_still(cx));
-                let clean = self.scrubber.pause();
-                self.scrubber.tell(&self.findings);
+                ready!(self.poll_idle(cx));
+                let clean = self.stream.flush_lines();
+                self.stream.report_to(&self.report);
                 if !clean.is_empty() {
                     return Poll::Ready(Some(Ok(clean)));
                 }
                 continue;
             };
-            self.still = None;
+            self.idle = None;
             let clean = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.take(data),
@@ -338,7 +338,7 @@ impl Clean {
                     return Poll::Ready(Some(Err(error)));
                 }
             };
-            self.scrubber.tell(&self.findings);
+            self.stream.report_to(&self.report);
             if !clean.is_empty() {
                 return Poll::Ready(Some(Ok(clean)));
             }
@@ -347,30 +347,30 @@ impl Clean {
     }
 
     /// Waits until nothing has come for a while although whole lines are held; else for ever.
-    fn poll_still(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.scrubber.has_line() {
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.stream.has_line() {
             return Poll::Pending;
         }
-        let still = self.still.get_or_insert_with(|| Box::pin(tokio::time::sleep(STILL)));
-        ready!(still.as_mut().poll(cx));
-        self.still = None;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE_TIMEOUT)));
+        ready!(idle.as_mut().poll(cx));
+        self.idle = None;
         Poll::Ready(())
     }
 
     fn take(&mut self, mut data: Bytes) -> Result<Bytes, BodyError> {
-        let Some(messages) = &mut self.messages else { return Ok(self.scrubber.push(data)) };
+        let Some(messages) = &mut self.messages else { return Ok(self.stream.push(data)) };
         let mut clean = BytesMut::new();
         // Each message leaves when it is whole, whichever of them come in one piece. What has left is remembered:
         // a server that repeats what it is sent may call a part of a secret a header.
         while let Some(end) = messages.end(&data)? {
-            clean.extend_from_slice(&self.scrubber.push(data.split_to(end)));
-            clean.extend_from_slice(&self.scrubber.release(|_| 0));
-            self.scrubber.tell(&self.findings);
-            if !self.findings.next_message() {
+            clean.extend_from_slice(&self.stream.push(data.split_to(end)));
+            clean.extend_from_slice(&self.stream.flush(|_| 0));
+            self.stream.report_to(&self.report);
+            if !self.report.next_message() {
                 return Err(BodyError::Coding("pieces of a secret came back too often"));
             }
         }
-        clean.extend_from_slice(&self.scrubber.push(data));
+        clean.extend_from_slice(&self.stream.push(data));
         Ok(clean.freeze())
     }
 
@@ -379,12 +379,12 @@ impl Clean {
         self.rest = None;
         self.trailers = trailers;
         hop_by_hop::remove_internal(&mut self.trailers);
-        headers::scrub(&mut self.trailers, &self.patterns, &self.findings);
-        self.scrubber.finish()
+        headers::redact_bytes(&mut self.trailers, &self.patterns, &self.report);
+        self.stream.finish()
     }
 }
 
-impl http_body::Body for Clean {
+impl http_body::Body for RedactedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -397,13 +397,13 @@ impl http_body::Body for Clean {
         }
         if let Some(data) = ready!(self.poll_clean(cx)) {
             if data.is_err() {
-                self.announced = true;
+                self.is_announced = true;
             }
             return Poll::Ready(Some(data.map(Frame::data)));
         }
         let mut trailers = std::mem::take(&mut self.trailers);
-        if self.findings.redacted() && !self.announced {
-            self.announced = true;
+        if self.report.redacted() && !self.is_announced {
+            self.is_announced = true;
             trailers.insert(REDACTED, HeaderValue::from_static("true"));
         }
         Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))

@@ -51,7 +51,7 @@ struct Seen {
 }
 
 async fn seen(method: Method, response: Response<Body>) -> Result<Seen, Rejection> {
-    let (response, findings) = redactor(method).redact(response).await?;
+    let (response, report) = redactor(method).redact(response).await?;
     let (parts, body) = response.into_parts();
     let collected = body
         .collect()
@@ -59,7 +59,7 @@ async fn seen(method: Method, response: Response<Body>) -> Result<Seen, Rejectio
         .map_err(|error| Rejection::new(ErrorCode::UnreadableAnswer, format!("mid-stream: {error}")))?;
     let trailers = collected.trailers().cloned().unwrap_or_default();
     let body = collected.to_bytes().to_vec();
-    Ok(Seen { headers: parts.headers, body, trailers, redacted: findings.redacted() })
+    Ok(Seen { headers: parts.headers, body, trailers, redacted: report.redacted() })
 }
 
 fn get(headers: &[(&str, &str)], body: Body) -> Result<Seen, Rejection> {
@@ -84,7 +84,7 @@ fn encode(coding: &str, text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_small_echo_gets_its_exact_length_and_says_that_it_was_redacted() {
+fn small_echo_gets_exact_length() {
     let seen = get(
         &[("content-length", "21"), ("etag", "\"x\""), ("digest", "sha-256=x")],
         full(&b"key: hunter2/hunter2\n"[..]),
@@ -98,7 +98,7 @@ fn a_small_echo_gets_its_exact_length_and_says_that_it_was_redacted() {
 }
 
 #[test]
-fn an_answer_without_a_secret_is_what_the_server_sent() {
+fn response_without_secret_is_unchanged() {
     let headers = [("content-length", "5"), ("etag", "\"x\""), ("digest", "sha-256=x"), ("x-a", "b")];
     let seen = get(&headers, full(&b"hello"[..])).unwrap();
     assert_eq!(seen.body, b"hello");
@@ -109,17 +109,17 @@ fn an_answer_without_a_secret_is_what_the_server_sent() {
 }
 
 #[test]
-fn without_secrets_nothing_is_touched() {
+fn empty_patterns_change_nothing() {
     let redactor = Redactor::new(Patterns::build([]), Method::GET, "api.example.com");
     let answer =
         response(&[("content-encoding", "whatever"), ("content-length", "2")], full(&b"\x01\x02"[..]));
-    let (answer, findings) = runtime().block_on(redactor.redact(answer)).unwrap();
+    let (answer, report) = runtime().block_on(redactor.redact(answer)).unwrap();
     assert_eq!(answer.headers()["content-encoding"], "whatever");
-    assert!(!findings.redacted());
+    assert!(!report.redacted());
 }
 
 #[test]
-fn every_coding_is_taken_off_and_searched() {
+fn every_coding_is_decoded_and_redacted() {
     let text = br#"{"echo":"hunter2\/hunter2"}"#;
     let twice = encode("br", &encode("gzip", text));
     let cases = [
@@ -144,7 +144,7 @@ fn every_coding_is_taken_off_and_searched() {
 }
 
 #[test]
-fn what_cannot_be_searched_is_refused() {
+fn unsearchable_response_is_refused() {
     let gzip = encode("gzip", &[b'a'; 2000]);
     let mut damaged = gzip.clone();
     let middle = damaged.len() / 2;
@@ -166,20 +166,20 @@ fn what_cannot_be_searched_is_refused() {
 }
 
 #[test]
-fn a_bomb_is_ended_before_it_fills_the_memory() {
+fn decompression_bomb_is_aborted() {
     let bomb = encode("zstd", &vec![0; 64 << 20]);
     let refusal = get(&[("content-encoding", "zstd")], full(bomb)).err().unwrap();
     assert!(refusal.message.contains("beyond reason"), "{refusal}");
 }
 
 #[test]
-fn an_empty_answer_may_say_that_it_is_compressed() {
+fn empty_compressed_response_passes() {
     let seen = get(&[("content-encoding", "gzip")], chunks(vec![], None)).unwrap();
     assert_eq!((seen.body.len(), &seen.headers["content-length"]), (0, &HeaderValue::from(0)));
 }
 
 #[test]
-fn a_head_says_what_a_get_would() {
+fn head_matches_get() {
     let head = |headers| runtime().block_on(seen(Method::HEAD, response(headers, empty()))).unwrap().headers;
     let plain = head(&[("content-length", "1234")]);
     assert_eq!(plain["content-length"], "1234");
@@ -188,7 +188,7 @@ fn a_head_says_what_a_get_would() {
 }
 
 #[test]
-fn a_large_answer_streams_and_says_at_its_end_that_it_was_redacted() {
+fn large_response_announces_redaction_in_trailer() {
     let mut parts = vec![Bytes::from(vec![b'a'; 100 << 10])];
     parts.extend(SECRET.chunks(4).map(Bytes::copy_from_slice));
     let seen = get(&[], chunks(parts, None)).unwrap();
@@ -199,7 +199,7 @@ fn a_large_answer_streams_and_says_at_its_end_that_it_was_redacted() {
 }
 
 #[test]
-fn trailers_are_kept_and_searched() {
+fn trailers_are_redacted() {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-echo", HeaderValue::from_static("hunter2/hunter2"));
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
@@ -212,15 +212,15 @@ fn trailers_are_kept_and_searched() {
 }
 
 #[test]
-fn a_reason_phrase_is_searched_too() {
+fn reason_phrase_is_redacted() {
     let mut answer = response(&[], empty());
     answer.extensions_mut().insert(ReasonPhrase::try_from(SECRET.to_vec()).unwrap());
-    let (answer, findings) = runtime().block_on(redactor(Method::GET).redact(answer)).unwrap();
-    assert!(answer.extensions().get::<ReasonPhrase>().is_none() && findings.redacted());
+    let (answer, report) = runtime().block_on(redactor(Method::GET).redact(answer)).unwrap();
+    assert!(answer.extensions().get::<ReasonPhrase>().is_none() && report.redacted());
 }
 
 #[test]
-fn an_event_reaches_the_agent_before_the_next_one_is_sent() {
+fn event_is_delivered_before_the_next() {
     for coding in [None, Some("gzip")] {
         runtime().block_on(async {
             let (send, body) = pipe();
@@ -228,7 +228,7 @@ fn an_event_reaches_the_agent_before_the_next_one_is_sent() {
             headers.extend(coding.map(|coding| ("content-encoding", coding)));
             // The headers come although there is no byte of the body yet.
             let answer = response(&headers, body);
-            let (answer, findings) = redactor(Method::GET).redact(answer).await.unwrap();
+            let (answer, report) = redactor(Method::GET).redact(answer).await.unwrap();
             let mut body = answer.into_body();
             let events = [&b"data: hello\n\n"[..], b"data: hunter2/hunter2\n\n"];
             let flushed: Vec<Vec<u8>> = match coding {
@@ -255,13 +255,13 @@ fn an_event_reaches_the_agent_before_the_next_one_is_sent() {
                 }
                 assert_eq!(got, wanted.as_bytes());
             }
-            assert!(findings.redacted());
+            assert!(report.redacted());
         });
     }
 }
 
 #[test]
-fn a_line_of_any_answer_reaches_the_agent_although_nothing_follows() {
+fn line_is_delivered_after_idle_timeout() {
     runtime().block_on(async {
         let (send, body) = pipe();
         let (answer, _) = redactor(Method::GET).redact(response(&[], body)).await.unwrap();
@@ -274,7 +274,7 @@ fn a_line_of_any_answer_reaches_the_agent_although_nothing_follows() {
 }
 
 #[test]
-fn a_part_of_an_answer_is_refused_and_the_offer_of_parts_is_taken_off() {
+fn partial_content_is_refused() {
     let mut part = response(&[("content-range", "bytes 0-0/9")], full(&b"h"[..]));
     *part.status_mut() = StatusCode::PARTIAL_CONTENT;
     let refusal = runtime().block_on(redactor(Method::GET).redact(part)).err().unwrap();
@@ -289,7 +289,7 @@ fn a_part_of_an_answer_is_refused_and_the_offer_of_parts_is_taken_off() {
 }
 
 #[test]
-fn a_grpc_message_reaches_the_agent_when_it_is_whole() {
+fn grpc_message_is_delivered_when_complete() {
     runtime().block_on(async {
         let (send, body) = pipe();
         let answer = response(&[("content-type", "application/grpc+proto")], body);
@@ -305,7 +305,7 @@ fn a_grpc_message_reaches_the_agent_when_it_is_whole() {
 /// A server that repeats what it is sent, as the kind that it is asked for, can be made to frame its answer so
 /// that the middle of a secret looks like the end of one message and the header of the next.
 #[test]
-fn a_secret_is_not_cut_in_two_by_frames_that_lie() {
+fn false_grpc_frames_do_not_split_secret() {
     for cut in 0..SECRET.len() {
         let header = [0, 0, 0, 0, cut as u8];
         let text = [&header[..], SECRET, b" and more\n"].concat();
@@ -331,7 +331,7 @@ fn a_secret_is_not_cut_in_two_by_frames_that_lie() {
 }
 
 #[test]
-fn an_answer_that_keeps_still_does_not_keep_its_headers() {
+fn idle_body_does_not_delay_headers() {
     runtime().block_on(async {
         let (send, body) = pipe();
         let (answer, _) = redactor(Method::GET).redact(response(&[], body)).await.unwrap();
@@ -342,7 +342,7 @@ fn an_answer_that_keeps_still_does_not_keep_its_headers() {
 }
 
 #[test]
-fn a_peer_that_breaks_off_a_small_answer_is_refused_by_name() {
+fn aborted_small_response_is_refused() {
     let frames = [Ok(Frame::data(Bytes::from_static(b"x"))), Err(BodyError::TooLarge)];
     let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
     assert!(get(&[], body).is_err());
@@ -352,7 +352,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_echo_survives_any_coding_and_chunking(
+    fn secret_is_redacted_in_any_coding_and_chunking(
         before in proptest::collection::vec(any::<u8>(), 0..300),
         after in proptest::collection::vec(any::<u8>(), 0..300),
         coding in proptest::sample::select(vec!["", "gzip", "deflate", "raw", "br", "zstd"]),
@@ -367,7 +367,7 @@ proptest! {
     }
 
     #[test]
-    fn a_hostile_coding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), coding in proptest::sample::select(vec!["gzip", "deflate", "br", "zstd"])) {
+    fn hostile_coding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), coding in proptest::sample::select(vec!["gzip", "deflate", "br", "zstd"])) {
         let _ = get(&[("content-encoding", coding)], full(bytes));
     }
 }

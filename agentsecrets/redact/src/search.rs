@@ -1,5 +1,5 @@
-//! The search for a set of secrets in one text: a gate that almost never opens, an automaton that finds seeds
-//! (short pieces of a form), and from each seed a comparison of what stands around it with the form itself.
+//! The search for a set of secrets in one text: a prefilter that almost never opens, an automaton that finds seeds
+//! (short pieces of an encoding), and from each seed a comparison of what stands around it with the encoding itself.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use zeroize::Zeroizing;
 
 use super::unescape::Sink;
-use crate::canonical::fold_with_places;
+use crate::canonical::fold_with_offsets;
 use crate::encodings::{Encoding, encodings};
 use crate::fragments::fragments;
 use crate::prefilter::Prefilter;
@@ -18,7 +18,7 @@ pub(super) const SPAN: usize = 448;
 
 /// The matches in a text.
 #[derive(Default)]
-pub(super) struct Match {
+pub(super) struct FoundRanges {
     /// What belongs to a secret, or to a piece of one; in any order.
     pub(super) runs: Vec<Range<usize>>,
     /// What is certainly no more than a piece.
@@ -38,183 +38,192 @@ pub(super) struct MatchBounds {
 /// A text, perhaps with its escapes taken off, and where each byte of it stood.
 pub(super) struct Layer {
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    places: Vec<Range<usize>>,
+    offsets: Vec<Range<usize>>,
 }
 
 impl Layer {
     /// The text itself.
     pub(super) fn plain(text: &[u8]) -> Self {
-        Self { bytes: Zeroizing::new(text.to_vec()), places: (0..text.len()).map(|at| at..at + 1).collect() }
+        Self { bytes: Zeroizing::new(text.to_vec()), offsets: (0..text.len()).map(|at| at..at + 1).collect() }
     }
 
     /// Takes one layer of escapes off.
     pub(super) fn unescaped(&self) -> Self {
-        let mut below =
-            Below { layer: self, bytes: Vec::with_capacity(self.bytes.len()), places: Vec::new() };
-        super::unescape::unescape(&self.bytes, &mut below);
-        Self { bytes: Zeroizing::new(below.bytes), places: below.places }
+        let mut sink =
+            UnescapeSink { layer: self, bytes: Vec::with_capacity(self.bytes.len()), offsets: Vec::new() };
+        super::unescape::unescape(&self.bytes, &mut sink);
+        Self { bytes: Zeroizing::new(sink.bytes), offsets: sink.offsets }
     }
 
     /// The original range of `range`.
-    fn place(&self, range: Range<usize>) -> Range<usize> {
-        let start = self.places.get(range.start).map_or(0, |place| place.start);
-        let last = range.end.checked_sub(1).and_then(|last| self.places.get(last));
+    fn source_range(&self, range: Range<usize>) -> Range<usize> {
+        let start = self.offsets.get(range.start).map_or(0, |place| place.start);
+        let last = range.end.checked_sub(1).and_then(|last| self.offsets.get(last));
         start..last.map_or(start, |place| place.end)
     }
 }
 
-struct Below<'l> {
+struct UnescapeSink<'l> {
     layer: &'l Layer,
     bytes: Vec<u8>,
-    places: Vec<Range<usize>>,
+    offsets: Vec<Range<usize>>,
 }
 
-impl Sink for Below<'_> {
+impl Sink for UnescapeSink<'_> {
     fn literal(&mut self, bytes: &[u8], at: usize) {
         self.bytes.extend_from_slice(bytes);
-        self.places.extend_from_slice(self.layer.places.get(at..at + bytes.len()).unwrap_or_default());
+        self.offsets.extend_from_slice(self.layer.offsets.get(at..at + bytes.len()).unwrap_or_default());
     }
 
     fn escape(&mut self, bytes: &[u8], at: usize, length: usize) {
-        let place = self.layer.place(at..at + length);
+        let place = self.layer.source_range(at..at + length);
         self.bytes.extend_from_slice(bytes);
-        self.places.extend(bytes.iter().map(|_| place.clone()));
+        self.offsets.extend(bytes.iter().map(|_| place.clone()));
     }
 }
 
 /// The secrets of one set, ready to be searched for.
 pub(super) enum Search {
     /// There is no secret.
-    Nothing,
+    Empty,
     /// There are some.
-    For(Box<Known>),
+    Patterns(Box<PatternSet>),
     /// There is more than an automaton can hold: no answer can be searched.
-    Impossible,
+    TooLarge,
 }
 
 /// A set of secrets.
-pub(super) struct Known {
+pub(super) struct PatternSet {
     /// None where some seed is too short for it.
-    gate: Option<Prefilter>,
+    prefilter: Option<Prefilter>,
     seeds: AhoCorasick,
-    /// Of each of its patterns, the form and where in it the seed is.
+    /// Of each of its patterns, the encoding and where in it the seed is.
     origins: Vec<(usize, usize)>,
-    forms: Vec<Encoding>,
+    encodings: Vec<Encoding>,
 }
 
 impl Search {
     /// For all `values`.
     pub(super) fn of<'a>(values: impl IntoIterator<Item = &'a Secret>) -> Self {
         let parts = values.into_iter().flat_map(|value| fragments(value.expose()));
-        let forms: Vec<Encoding> = parts.flat_map(|part| encodings(&part)).collect();
-        if forms.is_empty() {
-            return Self::Nothing;
+        let encodings: Vec<Encoding> = parts.flat_map(|part| encodings(&part)).collect();
+        if encodings.is_empty() {
+            return Self::Empty;
         }
         let seeds = || {
-            forms.iter().enumerate().flat_map(|(number, form)| {
-                let cut = |seed: &Range<usize>| form.bytes.get(seed.clone()).unwrap_or_default();
-                form.seeds.iter().map(move |seed| (number, seed.start, cut(seed)))
+            encodings.iter().enumerate().flat_map(|(number, encoding)| {
+                let cut = |seed: &Range<usize>| encoding.bytes.get(seed.clone()).unwrap_or_default();
+                encoding.seeds.iter().map(move |seed| (number, seed.start, cut(seed)))
             })
         };
-        let gate = Prefilter::of(seeds().map(|(_, _, seed)| seed));
-        // Without a gate it sees every byte.
-        let kind = if gate.is_some() { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
+        let prefilter = Prefilter::of(seeds().map(|(_, _, seed)| seed));
+        // Without a prefilter it sees every byte.
+        let kind = if prefilter.is_some() { AhoCorasickKind::ContiguousNFA } else { AhoCorasickKind::DFA };
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
             .kind(Some(kind))
             .build(seeds().map(|(_, _, seed)| seed));
         match automaton {
             Ok(automaton) => {
-                let origins = seeds().map(|(form, at, _)| (form, at)).collect();
-                Self::For(Box::new(Known { gate, seeds: automaton, origins, forms }))
+                let origins = seeds().map(|(encoding, at, _)| (encoding, at)).collect();
+                Self::Patterns(Box::new(PatternSet { prefilter, seeds: automaton, origins, encodings }))
             }
-            Err(_) => Self::Impossible,
+            Err(_) => Self::TooLarge,
         }
     }
 
     /// Whether there may be anything in `folded`.
     pub(super) fn may_match(&self, folded: &[u8]) -> bool {
         match self {
-            Self::Nothing => false,
-            Self::For(known) => match &known.gate {
-                Some(gate) => gate.may_hold(folded),
+            Self::Empty => false,
+            Self::Patterns(known) => match &known.prefilter {
+                Some(prefilter) => prefilter.may_match(folded),
                 None => known.seeds.is_match(folded),
             },
-            Self::Impossible => !folded.is_empty(),
+            Self::TooLarge => !folded.is_empty(),
         }
     }
 
     /// Adds to `found` what there is in `layer`.
-    pub(super) fn find(&self, layer: &Layer, ends: MatchBounds, found: &mut Match) {
+    pub(super) fn find(&self, layer: &Layer, ends: MatchBounds, found: &mut FoundRanges) {
         match self {
-            Self::Nothing => {}
-            Self::For(known) => known.find(layer, ends, found),
-            Self::Impossible => found.runs.push(layer.place(0..layer.bytes.len())),
+            Self::Empty => {}
+            Self::Patterns(known) => known.find(layer, ends, found),
+            Self::TooLarge => found.runs.push(layer.source_range(0..layer.bytes.len())),
         }
     }
 
     /// The approximate memory in bytes.
     pub(super) fn size(&self) -> usize {
-        let Self::For(known) = self else { return 0 };
-        let forms: usize =
-            known.forms.iter().map(|form| form.bytes.len() + form.seeds.len() * 16 + 160).sum();
-        known.seeds.memory_usage() + forms + known.origins.len() * 32 + size_of::<Prefilter>() + (32 << 10)
+        let Self::Patterns(known) = self else { return 0 };
+        let encodings: usize = known
+            .encodings
+            .iter()
+            .map(|encoding| encoding.bytes.len() + encoding.seeds.len() * 16 + 160)
+            .sum();
+        known.seeds.memory_usage()
+            + encodings
+            + known.origins.len() * 32
+            + size_of::<Prefilter>()
+            + (32 << 10)
     }
 }
 
-impl Known {
-    fn find(&self, layer: &Layer, ends: MatchBounds, found: &mut Match) {
-        let (folded, places) = fold_with_places(&layer.bytes);
-        let text = Text { layer, ends, folded: Zeroizing::new(folded), places };
+impl PatternSet {
+    fn find(&self, layer: &Layer, ends: MatchBounds, found: &mut FoundRanges) {
+        let (folded, offsets) = fold_with_offsets(&layer.bytes);
+        let text = LayerText { layer, ends, folded: Zeroizing::new(folded), offsets };
         for seed in self.seeds.find_overlapping_iter(&*text.folded) {
             let Some((number, offset)) = self.origins.get(seed.pattern().as_usize()).copied() else {
                 continue;
             };
-            let Some(form) = self.forms.get(number) else { continue };
-            let stretch = text.compare(form, seed.range(), offset);
-            text.judge(form, &stretch, offset..offset + seed.len(), found);
+            let Some(encoding) = self.encodings.get(number) else { continue };
+            let alignment = text.compare(encoding, seed.range(), offset);
+            text.record(encoding, &alignment, offset..offset + seed.len(), found);
         }
     }
 }
 
 /// A layer that is searched.
-struct Text<'l> {
+struct LayerText<'l> {
     layer: &'l Layer,
     ends: MatchBounds,
     folded: Zeroizing<Vec<u8>>,
     /// The position in the layer of each folded byte.
-    places: Vec<usize>,
+    offsets: Vec<usize>,
 }
 
-/// A stretch of folded text that is a stretch of a form.
-struct Stretch {
+/// A range of folded text that equals a range of an encoding.
+struct Alignment {
     start: usize,
     end: usize,
     /// The offset in the encoding.
     offset: usize,
-    /// Whether the form goes on before, and behind, but the text does otherwise.
+    /// Whether the encoding goes on before, and behind, but the text does otherwise.
     is_piece: bool,
 }
 
-impl Text<'_> {
-    /// Extends a match around a seed, which is at `offset` of `form`, as far as the text equals the encoding.
-    fn compare(&self, form: &Encoding, seed: Range<usize>, offset: usize) -> Stretch {
+impl LayerText<'_> {
+    /// Extends a match around a seed, which is at `offset` of `encoding`, as far as the text equals the encoding.
+    fn compare(&self, encoding: &Encoding, seed: Range<usize>, offset: usize) -> Alignment {
         // Farther than any piece, so that one is told from a whole.
-        let most = SPAN.min(form.bytes.len());
+        let most = SPAN.min(encoding.bytes.len());
         let before = self.folded.get(..seed.start).unwrap_or_default().iter().rev();
-        let form_before = form.bytes.get(..offset).unwrap_or_default().iter().rev();
-        let left = before.zip(form_before).take(most).take_while(|(text, form)| text == form).count();
-        let form_end = offset + seed.len();
+        let encoding_before = encoding.bytes.get(..offset).unwrap_or_default().iter().rev();
+        let left =
+            before.zip(encoding_before).take(most).take_while(|(text, encoding)| text == encoding).count();
+        let encoding_end = offset + seed.len();
         let after = self.folded.get(seed.end..).unwrap_or_default().iter();
-        let form_after = form.bytes.get(form_end..).unwrap_or_default().iter();
-        let right = after.zip(form_after).take(most).take_while(|(text, form)| text == form).count();
-        // What could have stood there, had the text gone on as the form does.
+        let encoding_after = encoding.bytes.get(encoding_end..).unwrap_or_default().iter();
+        let right =
+            after.zip(encoding_after).take(most).take_while(|(text, encoding)| text == encoding).count();
+        // What could have stood there, had the text gone on as the encoding does.
         let (room_left, room_right) = (seed.start, self.folded.len() - seed.end);
         let room_left = if self.ends.first { usize::MAX } else { room_left };
         let room_right = if self.ends.last { usize::MAX } else { room_right };
         let ends_left = left < offset.min(room_left).min(most);
-        let rest = form.whole.saturating_sub(form_end).min(room_right).min(most);
-        Stretch {
+        let rest = encoding.whole_len.saturating_sub(encoding_end).min(room_right).min(most);
+        Alignment {
             start: seed.start - left,
             end: seed.end + right,
             offset: offset - left,
@@ -222,33 +231,40 @@ impl Text<'_> {
         }
     }
 
-    /// Adds to `found` what of `stretch` must not pass: the whole, and the pieces that have `seed` in them, since
+    /// Adds to `found` what of `alignment` must not pass: the whole, and the pieces that have `seed` in them, since
     /// every other piece has another.
-    fn judge(&self, form: &Encoding, stretch: &Stretch, seed: Range<usize>, found: &mut Match) {
-        let (from, to) = (stretch.offset, stretch.offset + stretch.end - stretch.start);
+    fn record(
+        &self,
+        encoding: &Encoding,
+        alignment: &Alignment,
+        seed: Range<usize>,
+        found: &mut FoundRanges,
+    ) {
+        let (from, to) = (alignment.offset, alignment.offset + alignment.end - alignment.start);
         let mut cover = |piece: Range<usize>| {
-            let start = stretch.start + piece.start - from;
+            let start = alignment.start + piece.start - from;
             let run = start..start + piece.len();
-            let run = self.is_exact(form, &run).then(|| self.place(form, &piece, run)).flatten();
+            let run =
+                self.is_exact(encoding, &run).then(|| self.source_range(encoding, &piece, run)).flatten();
             if let Some(run) = &run {
-                join(&mut found.runs, run);
-                join(if stretch.is_piece { &mut found.pieces } else { &mut found.wholes }, run);
+                push_range(&mut found.runs, run);
+                push_range(if alignment.is_piece { &mut found.pieces } else { &mut found.wholes }, run);
             }
             run.is_some()
         };
-        if from == 0 && to >= form.whole {
+        if from == 0 && to >= encoding.whole_len {
             cover(0..to);
         }
-        if form.exactly.is_some() || form.core.len() <= form.least {
+        if encoding.exact.is_some() || encoding.core.len() <= encoding.min_piece {
             return;
         }
-        let first = from.max(form.core.start).max(seed.end.saturating_sub(form.least));
-        let last = to.min(form.core.end).min(seed.start + form.least);
-        for start in first..(last + 1).saturating_sub(form.least) {
-            let end = start + form.least;
+        let first = from.max(encoding.core.start).max(seed.end.saturating_sub(encoding.min_piece));
+        let last = to.min(encoding.core.end).min(seed.start + encoding.min_piece);
+        for start in first..(last + 1).saturating_sub(encoding.min_piece) {
+            let end = start + encoding.min_piece;
             // What everybody knows goes with the secret that it belongs to.
-            let known_before = start == form.core.start && from == 0;
-            let known_behind = end == form.core.end && to >= form.whole;
+            let known_before = start == encoding.core.start && from == 0;
+            let known_behind = end == encoding.core.end && to >= encoding.whole_len;
             let with = if known_before { 0 } else { start }..if known_behind { to } else { end };
             if !cover(with) {
                 cover(start..end);
@@ -256,29 +272,34 @@ impl Text<'_> {
         }
     }
 
-    fn is_exact(&self, form: &Encoding, run: &Range<usize>) -> bool {
-        let Some(exactly) = &form.exactly else { return true };
-        let Some(start) = self.places.get(run.start).copied() else { return false };
+    fn is_exact(&self, encoding: &Encoding, run: &Range<usize>) -> bool {
+        let Some(exact) = &encoding.exact else { return true };
+        let Some(start) = self.offsets.get(run.start).copied() else { return false };
         self.layer
             .bytes
             .get(start..)
-            .is_some_and(|rest| rest.starts_with(exactly.get(..form.whole).unwrap_or(exactly)))
+            .is_some_and(|rest| rest.starts_with(exact.get(..encoding.whole_len).unwrap_or(exact)))
     }
 
-    /// The original range of `run`, which is `piece` of `form`; `None` if it stretches too far.
-    fn place(&self, form: &Encoding, piece: &Range<usize>, run: Range<usize>) -> Option<Range<usize>> {
+    /// The original range of `run`, which is `piece` of `encoding`; `None` if it stretches too far.
+    fn source_range(
+        &self,
+        encoding: &Encoding,
+        piece: &Range<usize>,
+        run: Range<usize>,
+    ) -> Option<Range<usize>> {
         let bytes = &*self.layer.bytes;
-        let mut start = *self.places.get(run.start)?;
-        let mut end = self.places.get(run.end.checked_sub(1)?)? + 1;
-        if self.layer.place(start..end).len() > SPAN {
+        let mut start = *self.offsets.get(run.start)?;
+        let mut end = self.offsets.get(run.end.checked_sub(1)?)? + 1;
+        if self.layer.source_range(start..end).len() > SPAN {
             return None;
         }
         let is_base64 =
             |at: usize| bytes.get(at).is_some_and(|b| b.is_ascii_alphanumeric() || b"+/-_".contains(b));
-        if form.leans.0 && piece.start == 0 && start > 0 && is_base64(start - 1) {
+        if encoding.shared_ends.0 && piece.start == 0 && start > 0 && is_base64(start - 1) {
             start -= 1;
         }
-        if form.leans.1 && piece.end == form.whole && is_base64(end) {
+        if encoding.shared_ends.1 && piece.end == encoding.whole_len && is_base64(end) {
             end += 1;
         }
         // Not half a character.
@@ -287,12 +308,12 @@ impl Text<'_> {
             end += (0..3).take_while(|more| goes_on(end + more)).count();
         }
         let back = (0..3).take_while(|back| start > *back && goes_on(start - back)).count();
-        Some(self.layer.place(start - back..end))
+        Some(self.layer.source_range(start - back..end))
     }
 }
 
 /// Adds `run`, to the last of `runs` where they touch.
-fn join(runs: &mut Vec<Range<usize>>, run: &Range<usize>) {
+fn push_range(runs: &mut Vec<Range<usize>>, run: &Range<usize>) {
     match runs.last_mut() {
         Some(last) if last.start <= run.start && run.start <= last.end => last.end = last.end.max(run.end),
         _ => runs.push(run.clone()),
@@ -300,7 +321,7 @@ fn join(runs: &mut Vec<Range<usize>>, run: &Range<usize>) {
 }
 
 /// Sorts `runs`, and makes one of those that touch.
-pub(super) fn unite(runs: &mut Vec<Range<usize>>) {
+pub(super) fn merge_ranges(runs: &mut Vec<Range<usize>>) {
     runs.sort_unstable_by_key(|run| run.start);
     runs.dedup_by(|next, last| {
         let touches = next.start <= last.end;

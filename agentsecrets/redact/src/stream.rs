@@ -3,7 +3,7 @@
 //! chunk completed a match.
 //!
 //! A match may continue in bytes that have not arrived, so some bytes wait. *Their content does not decide*
-//! which ones: the last [`MAX_HELD`] bytes and up to [`STEP`] more wait, whatever the secrets are. In a
+//! which ones: the last [`MAX_HELD`] bytes and up to [`MIN_EMIT`] more wait, whatever the secrets are. In a
 //! response made of events or lines a whole one leaves at once; elsewhere whole lines leave after a pause.
 //! The held bytes and the time therefore tell nothing about a secret; nor does the search time, since the
 //! prefilter looks for eight bytes at once. Bytes that have left stay left context for as long as a match may
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::patterns::{Cover, MARKER, Patterns};
+use super::patterns::{MARKER, Matches, Patterns};
 use super::search::{MatchBounds, SPAN};
 use crate::guess_detector::RedactionReport;
 
@@ -22,7 +22,7 @@ use crate::guess_detector::RedactionReport;
 /// is to be read.
 pub(super) const MAX_HELD: usize = SPAN + 192;
 /// How many bytes leave at a time, at the least, where they are no unit.
-const STEP: usize = 256;
+const MIN_EMIT: usize = 256;
 /// How many bytes that have left are remembered, for the same reasons.
 const CONTEXT: usize = MAX_HELD;
 
@@ -44,26 +44,26 @@ pub struct StreamRedactor {
     /// Bytes that have left, then bytes that wait for more.
     window: Bytes,
     /// So many of the window have left.
-    gone: usize,
+    emitted: usize,
     /// Whether the window begins where the stream does.
     is_first: bool,
     /// Whether the last byte that left belonged to a match, and its marker has left with it.
-    open: bool,
+    in_match: bool,
     /// Whether anything was removed that was not told of yet, and whether it was a piece of a secret.
     found: bool,
     has_piece: bool,
 }
 
 impl StreamRedactor {
-    /// A scrubber at the start of a stream.
+    /// A redactor at the start of a stream.
     pub fn new(patterns: Arc<Patterns>, unit: Unit) -> Self {
         Self {
             patterns,
             unit,
             window: Bytes::new(),
-            gone: 0,
+            emitted: 0,
             is_first: true,
-            open: false,
+            in_match: false,
             found: false,
             has_piece: false,
         }
@@ -75,13 +75,13 @@ impl StreamRedactor {
             return chunk;
         }
         let bytes = if self.window.is_empty() { chunk } else { join(&self.window, &chunk) };
-        let tail = bytes.len().saturating_sub(MAX_HELD).max(self.gone);
+        let tail = bytes.len().saturating_sub(MAX_HELD).max(self.emitted);
         let cut = match self.units(bytes.get(tail..).unwrap_or_default()) {
             // Bytes that drip leave some at a time.
-            0 if tail - self.gone < STEP => self.gone,
+            0 if tail - self.emitted < MIN_EMIT => self.emitted,
             units => tail + units,
         };
-        self.leave(&bytes, cut, false)
+        self.emit(&bytes, cut, false)
     }
 
     /// Whether whole lines wait that may leave by themselves.
@@ -90,31 +90,31 @@ impl StreamRedactor {
     }
 
     /// Nothing has come for a while: whole lines leave.
-    pub fn pause(&mut self) -> Bytes {
+    pub fn flush_lines(&mut self) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
-        let cut = self.gone + line_end(bytes.get(self.gone..).unwrap_or_default());
-        self.leave(&bytes, cut, false)
+        let cut = self.emitted + line_end(bytes.get(self.emitted..).unwrap_or_default());
+        self.emit(&bytes, cut, false)
     }
 
     /// Nothing has come for a while, and somebody waits: all leaves but so many of the last bytes as `keep`
     /// says of those that are held.
-    pub fn release(&mut self, keep: impl FnOnce(&[u8]) -> usize) -> Bytes {
+    pub fn flush(&mut self, keep: impl FnOnce(&[u8]) -> usize) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
-        let kept = keep(bytes.get(self.gone..).unwrap_or_default());
+        let kept = keep(bytes.get(self.emitted..).unwrap_or_default());
         // What begins within the last bytes and leaves unfinished is a piece, whatever may follow it.
-        self.leave(&bytes, bytes.len().saturating_sub(kept).max(self.gone), kept == 0)
+        self.emit(&bytes, bytes.len().saturating_sub(kept).max(self.emitted), kept == 0)
     }
 
     /// Whether anything waits.
-    pub fn holds(&self) -> bool {
+    pub fn is_holding(&self) -> bool {
         !self.held().is_empty()
     }
 
     /// The message ends here, so what was held leaves. The stream may go on with another one.
     pub fn finish(&mut self) -> Bytes {
         let bytes = std::mem::take(&mut self.window);
-        let rest = self.leave(&bytes, bytes.len(), true);
-        (self.window, self.gone, self.is_first, self.open) = (Bytes::new(), 0, true, false);
+        let rest = self.emit(&bytes, bytes.len(), true);
+        (self.window, self.emitted, self.is_first, self.in_match) = (Bytes::new(), 0, true, false);
         rest
     }
 
@@ -123,15 +123,15 @@ impl StreamRedactor {
         self.found
     }
 
-    /// Notes in `findings` what was removed since it was last told.
-    pub(super) fn tell(&mut self, findings: &RedactionReport) {
+    /// Notes in `report` what was removed since it was last told.
+    pub(super) fn report_to(&mut self, report: &RedactionReport) {
         if std::mem::take(&mut self.found) {
-            findings.found(std::mem::take(&mut self.has_piece));
+            report.found(std::mem::take(&mut self.has_piece));
         }
     }
 
     fn held(&self) -> &[u8] {
-        self.window.get(self.gone..).unwrap_or_default()
+        self.window.get(self.emitted..).unwrap_or_default()
     }
 
     /// The number of bytes of `tail` that form whole units.
@@ -144,46 +144,46 @@ impl StreamRedactor {
     }
 
     /// Lets go of what is held in `bytes[..cut]` and holds the rest. `is_last`: nothing follows.
-    fn leave(&mut self, bytes: &Bytes, cut: usize, is_last: bool) -> Bytes {
-        let clean = if cut > self.gone {
-            let Cover { runs, pieces } =
-                self.patterns.cover(bytes, MatchBounds { first: self.is_first, last: is_last });
-            let leaves = |piece: &Range<usize>| piece.end > self.gone && piece.start < cut;
+    fn emit(&mut self, bytes: &Bytes, cut: usize, is_last: bool) -> Bytes {
+        let clean = if cut > self.emitted {
+            let Matches { runs, pieces } =
+                self.patterns.matches(bytes, MatchBounds { first: self.is_first, last: is_last });
+            let leaves = |piece: &Range<usize>| piece.end > self.emitted && piece.start < cut;
             self.has_piece |= pieces.iter().any(leaves);
             if runs.is_empty() {
-                self.open = false;
-                bytes.slice(self.gone..cut)
+                self.in_match = false;
+                bytes.slice(self.emitted..cut)
             } else {
-                self.without(bytes, cut, &runs)
+                self.redact_ranges(bytes, cut, &runs)
             }
         } else {
             Bytes::new()
         };
         let from = cut.saturating_sub(CONTEXT);
         self.window = bytes.slice(from..);
-        self.gone = cut - from;
+        self.emitted = cut - from;
         self.is_first &= from == 0;
         clean
     }
 
-    fn without(&mut self, bytes: &[u8], cut: usize, runs: &[Range<usize>]) -> Bytes {
-        let mut clean = BytesMut::with_capacity(cut - self.gone + MARKER.len());
-        let mut at = self.gone;
-        let here = runs.iter().filter(|run| run.end > self.gone && run.start < cut);
+    fn redact_ranges(&mut self, bytes: &[u8], cut: usize, runs: &[Range<usize>]) -> Bytes {
+        let mut clean = BytesMut::with_capacity(cut - self.emitted + MARKER.len());
+        let mut at = self.emitted;
+        let here = runs.iter().filter(|run| run.end > self.emitted && run.start < cut);
         for run in here {
             if run.start > at {
-                self.open = false;
+                self.in_match = false;
                 clean.extend_from_slice(bytes.get(at..run.start).unwrap_or_default());
             }
-            if !self.open {
+            if !self.in_match {
                 clean.extend_from_slice(MARKER);
             }
-            (self.open, self.found) = (true, true);
+            (self.in_match, self.found) = (true, true);
             at = run.end.min(cut);
         }
         if at < cut {
             clean.extend_from_slice(bytes.get(at..cut).unwrap_or_default());
-            self.open = false;
+            self.in_match = false;
         }
         clean.freeze()
     }

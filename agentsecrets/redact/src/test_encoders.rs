@@ -5,10 +5,10 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 
 /// A way to write a value, and what it is called.
-pub type Echo = (&'static str, fn(&[u8]) -> Vec<u8>);
+pub type Encoder = (&'static str, fn(&[u8]) -> Vec<u8>);
 
 /// Ways to write a value.
-pub const ECHOES: [Echo; 44] = [
+pub const ENCODERS: [Encoder; 44] = [
     ("verbatim", |value| value.to_vec()),
     ("upper case", |value| value.to_ascii_uppercase()),
     ("lower case", |value| value.to_ascii_lowercase()),

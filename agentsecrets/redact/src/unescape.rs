@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_escape_stands_for_its_byte_or_character() {
+    fn every_escape_is_decoded() {
         for (text, meaning) in [
             ("%61%2f%C3%A9%u00e9", "a/\u{e9}\u{e9}"),
             (r#"\u0061\/\"\\\t"#, "a/\"\\\t"),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_escape_stays() {
+    fn invalid_escape_is_unchanged() {
         for text in
             ["100% & more", "%4", "%zz", "&amp", "&#;", "&#999999999;", r"\u12", r"\q", "\\", r"\ud83d"]
         {

@@ -33,8 +33,9 @@ impl LocalSender {
 
     /// A sender that follows changes of policy and store. It must be created inside the runtime.
     pub(crate) fn long_lived(builder: &PipelineBuilder, caller: Result<Caller, IdentityError>) -> Self {
-        let (pipeline, wallets) = builder.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
-        watch(&builder.policy, builder.store.clone(), &wallets);
+        let (pipeline, credentials) =
+            builder.pipeline(Vec::new(), CancellationToken::new(), TaskTracker::new());
+        watch(&builder.policy, builder.store.clone(), &credentials);
         Self { pipeline, caller: Arc::new(caller), shown: PresentedCredentials::default() }
     }
 

@@ -25,10 +25,10 @@ const MAX_CAPTURED_PER_NAME: usize = 4;
 /// Shorter ones are spent, but not searched for: that would mangle answers.
 const MIN_SEARCHED_LEN: usize = 8;
 
-/// One agent's purse. It outlives the wallet.
+/// The credentials that one agent obtained at run time. They outlive its `AgentCredentials`.
 #[derive(Default)]
 pub struct RuntimeCredentials {
-    additions: Arc<DynamicPatterns>,
+    dynamic_patterns: Arc<DynamicPatterns>,
     held: Mutex<RuntimeValues>,
 }
 
@@ -51,8 +51,8 @@ struct Captured {
 
 impl RuntimeCredentials {
     /// Values that responses are searched for besides the stored secrets.
-    pub fn additions(&self) -> Arc<DynamicPatterns> {
-        self.additions.clone()
+    pub fn dynamic_patterns(&self) -> Arc<DynamicPatterns> {
+        self.dynamic_patterns.clone()
     }
 
     /// Takes a token that was made. It may be spent once this has returned.
@@ -133,11 +133,11 @@ impl RuntimeCredentials {
         let captured = held.captured.iter().map(|captured| &captured.value);
         let until = held.minted.iter().chain(&held.replaced).map(|(value, _)| value);
         let kept: Vec<&Arc<Secret>> = until.chain(captured).collect();
-        self.additions.retain(|value| kept.iter().any(|kept| ***kept == *value));
+        self.dynamic_patterns.retain(|value| kept.iter().any(|kept| ***kept == *value));
     }
 
     fn search_for(&self, value: Arc<Secret>) -> Result<(), Rejection> {
-        let added = self.additions.add(value);
+        let added = self.dynamic_patterns.add(value);
         added.map_err(|full| Rejection::new(ErrorCode::CredentialUnavailable, full.to_string()))
     }
 }
@@ -152,48 +152,48 @@ mod tests {
 
     #[test]
     fn captured_value_is_bound_to_session_and_host() {
-        let purse = RuntimeCredentials::default();
+        let runtime = RuntimeCredentials::default();
         let (name, host): (SecretName, Host) = ("SID".parse().unwrap(), "a.test".parse().unwrap());
         let session: Arc<str> = "one".into();
-        purse.capture(&name, &session, &host, secret("first-value")).unwrap();
-        purse.capture(&name, &session, &host, secret("second-value")).unwrap();
-        assert_eq!(purse.captured(&name, "one", &host).unwrap().expose(), b"second-value");
-        assert!(purse.captured(&name, "two", &host).is_none());
-        assert!(purse.captured(&name, "one", &"b.test".parse().unwrap()).is_none());
+        runtime.capture(&name, &session, &host, secret("first-value")).unwrap();
+        runtime.capture(&name, &session, &host, secret("second-value")).unwrap();
+        assert_eq!(runtime.captured(&name, "one", &host).unwrap().expose(), b"second-value");
+        assert!(runtime.captured(&name, "two", &host).is_none());
+        assert!(runtime.captured(&name, "one", &"b.test".parse().unwrap()).is_none());
     }
 
     #[test]
     fn endless_minting_is_bounded() {
-        let purse = RuntimeCredentials::default();
+        let runtime = RuntimeCredentials::default();
         let (name, host): (SecretName, Host) = ("SID".parse().unwrap(), "a.test".parse().unwrap());
         for number in 0..20 {
             for _twice in 0..2 {
-                purse
+                runtime
                     .capture(&name, &"one".into(), &host, secret(&format!("value-number-{number}")))
                     .unwrap();
             }
         }
-        assert_eq!(purse.held().captured.len(), MAX_CAPTURED_PER_NAME);
-        assert_eq!(purse.captured(&name, "one", &host).unwrap().expose(), b"value-number-19");
+        assert_eq!(runtime.held().captured.len(), MAX_CAPTURED_PER_NAME);
+        assert_eq!(runtime.captured(&name, "one", &host).unwrap().expose(), b"value-number-19");
         for number in 0..2 * MAX_CAPTURED {
-            purse.capture(&name, &number.to_string().into(), &host, secret("short")).unwrap();
+            runtime.capture(&name, &number.to_string().into(), &host, secret("short")).unwrap();
         }
-        assert_eq!(purse.held().captured.len(), MAX_CAPTURED);
+        assert_eq!(runtime.held().captured.len(), MAX_CAPTURED);
     }
 
     #[test]
     fn replaced_values_are_searched_and_bounded() {
-        let purse = RuntimeCredentials::default();
+        let runtime = RuntimeCredentials::default();
         for number in 0..2 * MAX_REPLACED {
             for _twice in 0..2 {
-                purse.retire(Arc::new(secret(&format!("replaced-value-{number}")))).unwrap();
+                runtime.retire(Arc::new(secret(&format!("replaced-value-{number}")))).unwrap();
             }
         }
-        assert_eq!(purse.held().replaced.len(), MAX_REPLACED);
+        assert_eq!(runtime.held().replaced.len(), MAX_REPLACED);
         // What is put in later does not end the search for them.
-        purse
+        runtime
             .capture(&"A".parse().unwrap(), &"s".into(), &"a.test".parse().unwrap(), secret("captured"))
             .unwrap();
-        assert_eq!(purse.held().replaced.len(), MAX_REPLACED);
+        assert_eq!(runtime.held().replaced.len(), MAX_REPLACED);
     }
 }

@@ -12,14 +12,14 @@ use super::input::{Input, block_on, contains};
 use crate::redact::Redactor;
 use crate::redact::patterns::{MARKER, Patterns};
 use crate::redact::stream::{StreamRedactor, Unit};
-use crate::redact::test_encoders::ECHOES;
+use crate::redact::test_encoders::ENCODERS;
 use crate::types::body::{Body, BodyError};
 use crate::types::secret::Secret;
 
 /// A set of secrets, and the encodings of them that must not survive.
 struct Set {
     patterns: Arc<Patterns>,
-    forms: Vec<Vec<u8>>,
+    encodings: Vec<Vec<u8>>,
 }
 
 static SETS: LazyLock<Vec<Set>> = LazyLock::new(|| {
@@ -35,16 +35,16 @@ static SETS: LazyLock<Vec<Set>> = LazyLock::new(|| {
             values.iter().map(|value| Secret::new(value.as_bytes().to_vec())).collect();
         Set {
             patterns: Patterns::build(&secrets),
-            forms: values.iter().flat_map(|value| forms(value)).collect(),
+            encodings: values.iter().flat_map(|value| encodings(value)).collect(),
         }
     })
     .into()
 });
 
 /// Encodings that redaction guarantees for `value`.
-fn forms(value: &str) -> Vec<Vec<u8>> {
-    let echoes = ECHOES.iter().map(|(_, echo)| echo(value.as_bytes()));
-    echoes.take(if value.len() < 8 { 1 } else { ECHOES.len() }).collect()
+fn encodings(value: &str) -> Vec<Vec<u8>> {
+    let echoes = ENCODERS.iter().map(|(_, echo)| echo(value.as_bytes()));
+    echoes.take(if value.len() < 8 { 1 } else { ENCODERS.len() }).collect()
 }
 
 /// Reads the number of a set, a count of cuts, the cuts, and text in which a byte 1 and a number insert
@@ -55,14 +55,14 @@ pub(super) fn redact(bytes: &[u8]) {
     let count = usize::from(input.byte()) % 32;
     let cuts = input.take(count);
     let text = text(set, &mut input);
-    let (whole, found) = scrub(set, &text, &[]);
+    let (whole, found) = redact_chunks(set, &text, &[]);
     if !found {
         assert_eq!(whole, text);
     }
     assert_no_secret(set, &whole);
-    assert_eq!(scrub(set, &text, cuts), (whole.clone(), found), "cut by {cuts:?}");
+    assert_eq!(redact_chunks(set, &text, cuts), (whole.clone(), found), "cut by {cuts:?}");
     if text.len() < 2000 {
-        assert_eq!(scrub(set, &text, &[1]), (whole, found), "cut everywhere");
+        assert_eq!(redact_chunks(set, &text, &[1]), (whole, found), "cut everywhere");
     }
 }
 
@@ -70,7 +70,7 @@ fn text(set: &Set, input: &mut Input<'_>) -> Vec<u8> {
     let mut text = Vec::new();
     while !input.0.is_empty() && text.len() < 64 << 10 {
         match input.byte() {
-            1 => text.extend_from_slice(&set.forms[usize::from(input.byte()) % set.forms.len()]),
+            1 => text.extend_from_slice(&set.encodings[usize::from(input.byte()) % set.encodings.len()]),
             byte => text.push(byte),
         }
     }
@@ -78,14 +78,14 @@ fn text(set: &Set, input: &mut Input<'_>) -> Vec<u8> {
 }
 
 /// Scrubs the text in chunks of these sizes, repeated.
-fn scrub(set: &Set, text: &[u8], sizes: &[u8]) -> (Vec<u8>, bool) {
-    let mut scrubber = StreamRedactor::new(set.patterns.clone(), Unit::Whole);
+fn redact_chunks(set: &Set, text: &[u8], sizes: &[u8]) -> (Vec<u8>, bool) {
+    let mut stream = StreamRedactor::new(set.patterns.clone(), Unit::Whole);
     let mut out = Vec::new();
     for chunk in chunks(text, sizes) {
-        out.extend_from_slice(&scrubber.push(chunk));
+        out.extend_from_slice(&stream.push(chunk));
     }
-    out.extend_from_slice(&scrubber.finish());
-    (out, scrubber.found())
+    out.extend_from_slice(&stream.finish());
+    (out, stream.found())
 }
 
 fn chunks(mut text: &[u8], sizes: &[u8]) -> Vec<Bytes> {
@@ -105,7 +105,7 @@ fn assert_no_secret(set: &Set, out: &[u8]) {
     while !rest.is_empty() {
         let marker = rest.windows(MARKER.len()).position(|window| window == MARKER);
         let (piece, after) = rest.split_at(marker.unwrap_or(rest.len()));
-        for form in &set.forms {
+        for form in &set.encodings {
             assert!(!contains(piece, form), "{:?} was left", String::from_utf8_lossy(form));
         }
         rest = after.get(MARKER.len()..).unwrap_or_default();

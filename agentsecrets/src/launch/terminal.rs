@@ -98,7 +98,7 @@ impl TerminalRelay {
 
     /// The silence of the agent after which `flush_held` is due; `None` if nothing is held.
     pub(crate) fn hold_timeout(&self) -> Option<Duration> {
-        self.mask.as_ref().filter(|_| self.output_buffer.is_empty()).and_then(Mask::patience)
+        self.mask.as_ref().filter(|_| self.output_buffer.is_empty()).and_then(Mask::timeout)
     }
 
     /// Writes the bytes that the mask held back, after that silence.
@@ -154,7 +154,7 @@ impl TerminalRelay {
     fn read_agent(&mut self) -> bool {
         let is_open = read_into(self.agent.as_fd(), &mut self.output_buffer);
         if let Some(mask) = &mut self.mask {
-            self.output_buffer = mask.pass(std::mem::take(&mut self.output_buffer)).to_vec();
+            self.output_buffer = mask.push(std::mem::take(&mut self.output_buffer)).to_vec();
             if !is_open {
                 self.output_buffer.extend_from_slice(&mask.finish());
             }

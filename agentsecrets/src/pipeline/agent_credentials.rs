@@ -20,7 +20,7 @@ use crate::types::name::{AgentName, Environment, Project, SecretName};
 use crate::types::rejection::{ErrorCode, Rejection};
 use crate::types::sync::MutexExt;
 
-/// One agent's wallet.
+/// The credentials of one agent.
 pub struct AgentCredentials {
     /// Its values, which only a grant opens.
     pub values: Values,
@@ -34,7 +34,7 @@ pub struct AgentCredentials {
     pub runtime: Arc<RuntimeCredentials>,
 }
 
-/// Every agent's wallet.
+/// The credentials of every agent.
 pub struct CredentialCache {
     store: Arc<dyn Store>,
     project: Project,
@@ -71,25 +71,25 @@ impl CredentialCache {
         self.current.store(Arc::default());
     }
 
-    /// The wallet of `agent`.
+    /// The credentials of `agent`.
     pub async fn get(&self, agent: &Agent) -> Result<Arc<AgentCredentials>, Rejection> {
-        if let Some(wallet) = self.current.load().get(agent.name()) {
-            return Ok(wallet.clone());
+        if let Some(credentials) = self.current.load().get(agent.name()) {
+            return Ok(credentials.clone());
         }
         let _one_at_a_time = self.load_lock.lock().await;
         let before = self.current.load_full();
-        if let Some(wallet) = before.get(agent.name()) {
-            return Ok(wallet.clone());
+        if let Some(credentials) = before.get(agent.name()) {
+            return Ok(credentials.clone());
         }
-        let wallet = Arc::new(self.fill(agent).await.map_err(|error| {
+        let credentials = Arc::new(self.fill(agent).await.map_err(|error| {
             Rejection::new(ErrorCode::StoreUnavailable, format!("the secret store cannot be read: {error}"))
         })?);
-        self.retire(agent.name(), &wallet)?;
+        self.retire(agent.name(), &credentials)?;
         let mut after = HashMap::clone(&before);
-        after.insert(agent.name().clone(), wallet.clone());
+        after.insert(agent.name().clone(), credentials.clone());
         // If the store changed meanwhile, what was just read may be old: leave it out of the cache.
         self.current.compare_and_swap(&before, Arc::new(after));
-        Ok(wallet)
+        Ok(credentials)
     }
 
     /// Keeps searching for values that the agent's last credentials had and `next` lacks. Until that has
@@ -112,18 +112,18 @@ impl CredentialCache {
         let stored = agent.stored_secrets();
         let (store, project, environment) =
             (self.store.clone(), self.project.clone(), self.environment.clone());
-        let purse = {
-            let mut purses = self.runtimes.lock_ignoring_poison();
-            purses.entry(agent.name().clone()).or_default().clone()
+        let runtime = {
+            let mut runtimes = self.runtimes.lock_ignoring_poison();
+            runtimes.entry(agent.name().clone()).or_default().clone()
         };
         let is_person = agent.is_operator();
         let fill = move || {
-            let mut wallet = fill(&*store, &project, &environment, names, &stored, purse)?;
+            let mut credentials = fill(&*store, &project, &environment, names, &stored, runtime)?;
             if is_person {
                 // A person says outright what is meant: text that quotes a placeholder is not.
-                wallet.vocabulary = Arc::new(Placeholders::empty());
+                credentials.vocabulary = Arc::new(Placeholders::empty());
             }
-            Ok(wallet)
+            Ok(credentials)
         };
         tokio::task::spawn_blocking(fill).await.unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
     }
@@ -136,7 +136,7 @@ pub fn fill(
     environment: &Environment,
     names: Vec<SecretName>,
     stored: &[SecretName],
-    purse: Arc<RuntimeCredentials>,
+    runtime: Arc<RuntimeCredentials>,
 ) -> Result<AgentCredentials, StoreError> {
     let mut own: HashMap<SecretName, Option<String>> =
         store.list(project, environment)?.into_iter().map(|entry| (entry.name, entry.placeholder)).collect();
@@ -145,12 +145,12 @@ pub fn fill(
         let placeholder = own.remove(&name).flatten();
         (name, placeholder)
     }));
-    let patterns = Patterns::with(values.to_redact(), purse.additions());
+    let patterns = Patterns::with(values.to_redact(), runtime.dynamic_patterns());
     Ok(AgentCredentials {
         patterns,
         values,
         vocabulary: Arc::new(vocabulary),
         room: BodyBudget::default(),
-        runtime: purse,
+        runtime: runtime,
     })
 }

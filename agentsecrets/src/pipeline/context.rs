@@ -29,7 +29,7 @@ pub struct Pipeline {
     /// The credentials of each agent.
     pub credentials: Arc<CredentialCache>,
     /// Counts responses that repeat pieces of secrets.
-    pub alarms: Arc<GuessDetector>,
+    pub guess_detector: Arc<GuessDetector>,
     /// The client for upstream servers.
     pub upstream: Arc<Upstream>,
     /// The audit log.

@@ -196,7 +196,7 @@ impl Pipeline {
             }
         };
         record.granted(&grant);
-        self.alarms.check(grant.agent(), &target.host)?;
+        self.guess_detector.check(grant.agent(), &target.host)?;
         if !grant.secret_uses().is_empty() {
             self.capabilities.charge(&caller).await?;
         }
@@ -240,7 +240,7 @@ impl Pipeline {
         let (outbound, redactor) =
             inject::sign(outbound, redactor, &grant, &credentials, &secrets.room).await?;
         record.notes(&outbound);
-        let redactor = redactor.watched(self.alarms.watch(grant.agent(), &target.host));
+        let redactor = redactor.counted_by(self.guess_detector.counter(grant.agent(), &target.host));
         let response =
             ResponseContext { caller, target, secrets, grant, obtained, handshake, upgrade, messages };
         Ok(AppliedRequest { outbound, redactor, response })

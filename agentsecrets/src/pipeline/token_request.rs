@@ -37,12 +37,12 @@ impl Pipeline {
         grant: &Grant,
         caller: &Caller,
         host: &Host,
-        wallet: &AgentCredentials,
+        credentials: &AgentCredentials,
     ) -> Result<Vec<(SecretName, Arc<Secret>)>, Rejection> {
         let mut made = Vec::with_capacity(grant.minted_credentials().len() + grant.captured().len());
         let session = caller.isolation();
         for name in grant.captured() {
-            let value = wallet.runtime.captured(name, &session, host).ok_or_else(|| {
+            let value = credentials.runtime.captured(name, &session, host).ok_or_else(|| {
                 let message = format!("nothing was captured as '{name}' from '{host}' in this session yet");
                 Rejection::new(ErrorCode::SecretMissing, message)
             })?;
@@ -60,8 +60,8 @@ impl Pipeline {
             patience: self.timeouts.answer.min(TOKEN_TIMEOUT),
         });
         for derived in grant.minted_credentials() {
-            let minted = self.credentials.minter().obtain(derived, &wallet.values, &fetch).await?;
-            wallet.runtime.put(&minted)?;
+            let minted = self.credentials.minter().obtain(derived, &credentials.values, &fetch).await?;
+            credentials.runtime.put(&minted)?;
             made.push((derived.name.clone(), minted.value));
         }
         Ok(made)

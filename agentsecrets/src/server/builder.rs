@@ -138,7 +138,7 @@ impl PipelineBuilder {
             capabilities: self.capabilities.clone(),
             approvals: self.approvals.clone(),
             credentials: credentials.clone(),
-            alarms: Arc::default(),
+            guess_detector: Arc::default(),
             upstream: Arc::new(upstream.with_timeouts(upstream_timeouts)),
             audit: self.audit.clone(),
             environment: self.environment.clone(),

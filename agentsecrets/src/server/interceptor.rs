@@ -83,7 +83,7 @@ struct Prepared {
     upstream_tls: Arc<rustls::ClientConfig>,
     placeholders: BTreeMap<String, String>,
     inbound: Vec<u16>,
-    alarms: Arc<GuessDetector>,
+    guess_detector: Arc<GuessDetector>,
     workload: Option<WorkloadApi>,
 }
 
@@ -226,7 +226,7 @@ fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<Own
             upstream_tls,
             placeholders,
             inbound,
-            alarms: Arc::default(),
+            guess_detector: Arc::default(),
             workload,
         };
     Ok((prepared, identifier, pods))
@@ -273,11 +273,11 @@ fn agent_variables(
     };
     let names: Vec<_> = agents.iter().flat_map(|agent| agent.secrets().cloned()).collect();
     let stored: Vec<_> = agents.iter().flat_map(|agent| agent.stored_secrets()).collect();
-    let wallet =
+    let credentials =
         agent_credentials::fill(store, &launch.project, &launch.environment, names, &stored, Arc::default())
             .map_err(|error| Failure::new(Exit::Locked, error))?;
     let placeholders =
-        wallet.vocabulary.placeholders().map(|(name, text)| (name.to_string(), text.to_owned()));
+        credentials.vocabulary.placeholders().map(|(name, text)| (name.to_string(), text.to_owned()));
     Ok((
         placeholders.collect(),
         agents.iter().flat_map(|agent| agent.inbound_ports().iter().copied()).collect(),
@@ -382,7 +382,7 @@ async fn run_worker(
         capabilities: prepared.capabilities.clone(),
         approvals: prepared.approvals.clone(),
         credentials,
-        alarms: prepared.alarms.clone(),
+        guess_detector: prepared.guess_detector.clone(),
         upstream: Arc::new(upstream),
         audit: prepared.audit.clone(),
         environment: prepared.launch.environment.clone(),

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use crate::audit::Status;
 use crate::cli::context::Context;
 use crate::cli::records;
-use crate::redact::mask::Values;
+use crate::redact::mask::MaskedValues;
 use crate::sys;
 use crate::types::failure::{ErrorContext, Exit, Failure};
 pub(super) use args::Args;
@@ -68,6 +68,6 @@ fn start(
     let masked = args
         .output
         .mask()
-        .then(|| Values::new(variables.into_iter().flat_map(Variable::into_values).collect()));
+        .then(|| MaskedValues::new(variables.into_iter().flat_map(Variable::into_values).collect()));
     signals.run(command, masked, person).map(ExitCode::from)
 }

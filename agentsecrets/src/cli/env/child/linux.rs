@@ -27,7 +27,7 @@ use crate::cli::context::Context;
 use crate::launch::terminal::{StdioTerminals, TerminalRelay};
 use crate::operator::invocation::Invocation;
 use crate::operator::session_worker::FORWARDED_SIGNALS;
-use crate::redact::mask::{Mask, Values};
+use crate::redact::mask::{Mask, MaskedValues};
 use crate::sys::process::{self, ProcessUser};
 use crate::types::failure::{ErrorContext, Exit, Failure};
 
@@ -67,7 +67,7 @@ impl Signals {
     pub(in crate::cli::env) fn run(
         self,
         mut command: Command,
-        masked: Option<Arc<Values>>,
+        masked: Option<Arc<MaskedValues>>,
         person: Option<ProcessUser>,
     ) -> Result<u8, Failure> {
         let failed =
@@ -106,10 +106,10 @@ fn wait(
     let pid = Pid::from_raw(child.id() as i32);
     let own_terminal = relay.is_some();
     loop {
-        let patience = relay.as_ref().and_then(|relay| relay.hold_timeout());
+        let timeout = relay.as_ref().and_then(|relay| relay.hold_timeout());
         let mut awaited = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         awaited.extend(relay.iter().flat_map(|relay| relay.poll_fds()));
-        let limit = patience.map_or(PollTimeout::NONE, limit);
+        let limit = timeout.map_or(PollTimeout::NONE, limit);
         let quiet = match poll(&mut awaited, limit) {
             Err(Errno::EINTR) => continue,
             done => done? == 0,
@@ -164,7 +164,7 @@ fn limit(time: Duration) -> PollTimeout {
 
 /// Output masking: terminal output goes through a pseudo-terminal, other output through pipes.
 struct OutputMasking {
-    values: Arc<Values>,
+    values: Arc<MaskedValues>,
     standard: StdioTerminals,
 }
 
@@ -254,12 +254,12 @@ fn copy_masked(mut from: impl Read + AsFd, mut to: impl Write, mut mask: Mask, e
     let mut buffer = vec![0; 64 << 10];
     let mut running = true;
     loop {
-        let patience = mask.patience().or((!running).then_some(OUTPUT_DRAIN_TIMEOUT));
+        let timeout = mask.timeout().or((!running).then_some(OUTPUT_DRAIN_TIMEOUT));
         let mut awaited = vec![PollFd::new(from.as_fd(), PollFlags::POLLIN)];
         if running {
             awaited.push(PollFd::new(ended.as_fd(), PollFlags::POLLIN));
         }
-        let ready = match poll(&mut awaited, patience.map_or(PollTimeout::NONE, limit)) {
+        let ready = match poll(&mut awaited, timeout.map_or(PollTimeout::NONE, limit)) {
             Err(Errno::EINTR) => continue,
             Err(_) => return,
             Ok(ready) => ready,
@@ -267,12 +267,12 @@ fn copy_masked(mut from: impl Read + AsFd, mut to: impl Write, mut mask: Mask, e
         let [has_output, has_ended] = [0, 1].map(|at| awaited.get(at).and_then(PollFd::any) == Some(true));
         running &= !has_ended;
         let clean = match (ready, has_output) {
-            (0, _) if !running && mask.patience().is_none() => break,
+            (0, _) if !running && mask.timeout().is_none() => break,
             (0, _) => mask.pause(),
             (_, false) => continue,
             (_, true) => match from.read(&mut buffer) {
                 Ok(0) | Err(_) => break,
-                Ok(length) => mask.pass(buffer.get(..length).unwrap_or_default().to_vec()),
+                Ok(length) => mask.push(buffer.get(..length).unwrap_or_default().to_vec()),
             },
         };
         if to.write_all(&clean).and_then(|()| to.flush()).is_err() {

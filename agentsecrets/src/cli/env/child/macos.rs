@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::spawn_error::spawn_failure;
-use crate::redact::mask::Values;
+use crate::redact::mask::MaskedValues;
 use crate::types::failure::{Exit, Failure};
 
 /// The signal handlers.
@@ -28,7 +28,7 @@ impl Signals {
     pub(in crate::cli::env) fn run(
         self,
         command: Command,
-        _: Option<Arc<Values>>,
+        _: Option<Arc<MaskedValues>>,
         _: (),
     ) -> Result<u8, Failure> {
         self.0.block_on(async {

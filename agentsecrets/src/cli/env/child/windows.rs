@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use super::spawn_error::spawn_failure;
-use crate::redact::mask::Values;
+use crate::redact::mask::MaskedValues;
 use crate::types::failure::{Exit, Failure};
 
 /// The handlers of console events.
@@ -23,7 +23,7 @@ impl Signals {
     pub(in crate::cli::env) fn run(
         self,
         command: Command,
-        _: Option<Arc<Values>>,
+        _: Option<Arc<MaskedValues>>,
         _: (),
     ) -> Result<u8, Failure> {
         self.0.block_on(async {
