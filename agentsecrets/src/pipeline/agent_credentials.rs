@@ -151,6 +151,6 @@ pub fn fill(
         values,
         vocabulary: Arc::new(vocabulary),
         room: BodyBudget::default(),
-        runtime: runtime,
+        runtime,
     })
 }
