@@ -1,6 +1,6 @@
-//! Builds the kernel programs, and proves that the committed object comes from its source. The object is
-//! committed so that nobody who builds AgentSecrets needs a compiler for BPF; it is reproducible so that
-//! nobody has to believe us. It builds with the versions that the note beside it names, or not at all.
+//! Builds the kernel programs, and checks that the committed object comes from its source. The object is committed, so
+//! that a build of AgentSecrets needs no compiler for BPF. It is reproducible, so that everybody can check it. The
+//! note beside it names the versions of the tools; other versions are an error.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use object::build::elf::{Builder, SectionData};
 use object::elf;
 use serde::{Deserialize, Serialize};
+
+use crate::digest::sha256;
 
 const PACKAGE: &str = "agentsecrets-ebpf";
 const OBJECT: &str = "agentsecrets-ebpf/agentsecrets-ebpf.o";
@@ -34,7 +36,7 @@ pub(crate) struct Args {
     check: bool,
 }
 
-/// What the committed object was built from, and with.
+/// The sources and tools of the committed object.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     rustc: String,
@@ -82,7 +84,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     check_digest()
 }
 
-/// Compares source and object with the note, building nothing: for every run of the tests.
+/// Compares source and object with the note, without a build. Every test run does this.
 ///
 /// # Errors
 /// When either is not what the note says.
@@ -99,13 +101,13 @@ pub(crate) fn check_digest() -> Result<()> {
     Ok(())
 }
 
-/// What the build runs.
+/// The tools of the build.
 struct Tools {
-    /// The compiler's version, in its own words.
+    /// The output of `rustc --version`.
     rustc: String,
     /// Folder that holds `bpf-linker`.
     bin: PathBuf,
-    /// Folder whose only LLVM is the compiler's: the linker takes the first it finds.
+    /// A folder with only the compiler's LLVM, since the linker uses the first that it finds.
     llvm: PathBuf,
 }
 
@@ -149,7 +151,7 @@ impl Tools {
             .ok()
     }
 
-    /// Builds in a folder of its own under `target`, and takes away what only a debugger would read.
+    /// Builds in a folder below `target`, and removes debug information.
     fn build(&self, root: &Path, folder: &str) -> Result<Vec<u8>> {
         let folder = root.join("target").join(folder);
         let home = home::cargo()?;
@@ -157,7 +159,7 @@ impl Tools {
             "-Clinker=bpf-linker".to_owned(),
             "-Clinker-plugin-lto".to_owned(),
             "-Ctarget-cpu=v3".to_owned(),
-            // The type information that the kernel wants is made from it.
+            // BTF is made from the debug information.
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
             format!("--remap-path-prefix={}=/agentsecrets", root.display()),
@@ -168,7 +170,7 @@ impl Tools {
                 .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
         )?;
         let mut command = Command::new(CARGO);
-        // Whatever this process was started with must not reach the compiler.
+        // Variables of this process must not change the build.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
             if ["CARGO", "RUST"].iter().any(|prefix| name_text.starts_with(prefix))
@@ -207,7 +209,7 @@ impl Tools {
 mod home {
     use super::{Context, PathBuf, Result};
 
-    /// Where cargo keeps the sources of crates.
+    /// The home of cargo, with the sources of crates.
     pub(super) fn cargo() -> Result<PathBuf> {
         if let Some(home) = std::env::var_os("CARGO_HOME") {
             return Ok(home.into());
@@ -216,7 +218,7 @@ mod home {
     }
 }
 
-/// Drops the debugger's sections; the kernel's own type information stays.
+/// Removes debug sections; BTF stays.
 fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object)?;
     for section in &mut builder.sections {
@@ -248,8 +250,7 @@ fn apt() -> Result<()> {
         .with_context(|| format!("the kernel programs need {names}: as root, `apt-get install {names}`"))
 }
 
-/// The digest of everything that the object is made from, in the order of the paths, with line ends as
-/// they are in the repository.
+/// The digest of the sources, in the order of their paths, with the line ends of the repository.
 fn sources(root: &Path) -> Result<String> {
     let mut files = BTreeMap::new();
     collect(root, &root.join(PACKAGE).join("src"), &mut files)?;
@@ -288,11 +289,6 @@ fn read_note(root: &Path) -> Result<Note> {
     serde_json::from_str(&text).with_context(|| NOTE.to_owned())
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn root() -> Result<PathBuf> {
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Ok(Path::new(&here).parent().context("xtask lies in the workspace")?.to_path_buf())
@@ -315,7 +311,7 @@ fn succeed(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_committed_object_is_of_this_source() {
+    fn committed_object_matches_its_source() {
         super::check_digest().unwrap();
     }
 }

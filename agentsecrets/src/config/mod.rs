@@ -9,11 +9,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_yaml::Spanned;
 
-use stores::required_value;
-
 use crate::policy::parse_duration;
 use crate::policy::{LoadError, Problem, read_file, yaml_error_message};
-use crate::store::StoreConfig;
+use crate::store::{StoreConfig, required_value};
 use crate::types::timeouts::Timeouts;
 
 /// The configuration in force.

@@ -67,7 +67,7 @@ impl PipelineBuilder {
         let mut helper = StoreHelper::start(&config.stores, home, scope, sys::conceal)
             .context("cannot start the store helper")?;
         confine()?;
-        let (store, _) = store::follow(&config.stores, home, |kind| helper.store(kind))
+        let (store, _) = store::open_unattended(&config.stores, home, |kind| helper.store(kind))
             .map_err(|error| Failure::new(Exit::Locked, error))?;
         let policy = PolicyWatcher::open_restricted(&home.policy(), restriction.clone())
             .context("the policy is not valid")

@@ -183,7 +183,7 @@ fn prepare_config(control: &Channel) -> Result<(Prepared, Identifier, Option<Own
     let session = launch.container.is_none().then(|| launch.session.as_str().into());
     let scope = (&launch.project, &launch.environment);
     let capabilities = capabilities(&launch.home, scope, session, &config, look)?;
-    let (store, exists) = store::follow(&config.stores, &launch.home, |kind| helper.store(kind))
+    let (store, exists) = store::open_unattended(&config.stores, &launch.home, |kind| helper.store(kind))
         .map_err(|error| Failure::new(Exit::Locked, error))?;
     let store = Arc::new(store);
     let audit = Log::open(&launch.home.audit()).context("the audit log cannot be written")?;

@@ -3,17 +3,24 @@
 //! longer. What it prints is the value; what went wrong is told by its name and exit code alone, since its
 //! words and its output may hold the secret.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde_yaml::Spanned;
 use zeroize::Zeroizing;
 
+use super::cached::CachedStore;
+use super::kinds::{Kind, StoreCheck};
 use super::read_only::read_only;
-use crate::store::config::CommandConfig;
+use super::settings::{ReportProblem, SpannedText, duration_or_default, required_value};
 use crate::sys;
-use crate::types::name::{Environment, Project};
+use crate::sys::home::Home;
+use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
 use crate::types::store::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError};
 
@@ -45,14 +52,130 @@ const NEWLINE: &[u8] = if cfg!(windows) { b"\r\n" } else { b"\n" };
 /// Interval at which a program that has closed its output is polled until it ends.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
+/// A program that prints one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandConfig {
+    /// The program and its arguments for any name; `{name}`, `{project}` and `{environment}` are filled in.
+    run: Vec<String>,
+    /// Another program for some names.
+    names: BTreeMap<SecretName, Vec<String>>,
+    /// Time limit of the program.
+    timeout: Duration,
+    /// Output is cached for this time.
+    cache: Duration,
+    /// Exit codes that say that there is no such secret.
+    missing: Vec<i32>,
+    /// Variables that it gets besides the few that every program needs.
+    env: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommandSettings {
+    #[serde(default)]
+    run: Vec<String>,
+    #[serde(default)]
+    names: BTreeMap<String, Spanned<Vec<String>>>,
+    #[serde(default, deserialize_with = "required_value")]
+    timeout: Option<SpannedText>,
+    #[serde(default, deserialize_with = "required_value")]
+    cache: Option<SpannedText>,
+    #[serde(default)]
+    missing: Vec<Spanned<i32>>,
+    #[serde(default)]
+    env: Vec<String>,
+    #[serde(default)]
+    optional: bool,
+}
+
+impl CommandConfig {
+    /// The program for `key` with its arguments, if there is one.
+    fn words(&self, key: &Key) -> Option<Vec<String>> {
+        let words = self.names.get(&key.name).unwrap_or(&self.run);
+        let filled = words.iter().map(|word| {
+            word.replace("{name}", key.name.as_str())
+                .replace("{project}", key.project.as_str())
+                .replace("{environment}", key.environment.as_str())
+        });
+        (!words.is_empty()).then(|| filled.collect())
+    }
+}
+
+impl Kind for CommandConfig {
+    type Settings = CommandSettings;
+
+    fn without_settings() -> Result<Self, String> {
+        Err("'command' needs a program: { command: { run: [op, read, \"op://dev/{name}\"] } }".into())
+    }
+
+    fn parse(settings: CommandSettings, report: ReportProblem<'_>) -> Result<(Self, bool), String> {
+        let mut names = BTreeMap::new();
+        for (name, arguments) in settings.names {
+            let line = arguments.referenced.line();
+            match name.parse() {
+                Err(error) => report(line, format!("{error}")),
+                Ok(_) if arguments.value.first().is_none_or(String::is_empty) => {
+                    report(line, format!("{name} has no program"));
+                }
+                Ok(name) => drop(names.insert(name, arguments.value)),
+            }
+        }
+        if settings.run.first().map_or(names.is_empty(), String::is_empty) {
+            return Err("'command' needs `run` or `names`: lists of a program and its arguments".into());
+        }
+        for code in &settings.missing {
+            if !(1..=255).contains(&code.value) {
+                report(code.referenced.line(), "an exit code that means 'missing' is from 1 to 255".into());
+            }
+        }
+        if let Some(ours) = settings.env.iter().find(|name| name.starts_with("AGENTSECRETS_")) {
+            return Err(format!("{ours} leads to our own stores, and is passed to no program"));
+        }
+        let config = Self {
+            run: settings.run,
+            names,
+            timeout: duration_or_default(settings.timeout, Duration::from_secs(10), report),
+            cache: duration_or_default(settings.cache, Duration::from_secs(300), report),
+            missing: settings.missing.into_iter().map(|code| code.value).collect(),
+            env: settings.env,
+        };
+        Ok((config, settings.optional))
+    }
+
+    fn may_repeat(&self) -> bool {
+        true
+    }
+
+    fn open(&self, _: &Home) -> Arc<dyn Store> {
+        Arc::new(CachedStore::new(CommandStore::new(self.clone()), self.cache))
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    fn state(&self, _: &Home) -> String {
+        let programs = self.run.first().into_iter();
+        let programs = programs.chain(self.names.values().filter_map(|words| words.first()));
+        let mut programs: Vec<&str> = programs.map(String::as_str).collect();
+        programs.dedup();
+        format!("the output of {}", programs.join(", "))
+    }
+
+    fn check(&self, home: &Home, (project, environment): (&Project, &Environment)) -> StoreCheck {
+        let listed = self.open(home).list(project, environment);
+        StoreCheck::from_result(listed.map(drop), "a command provides the secrets when they are needed")
+    }
+}
+
 /// The programs of one entry of the configuration.
-pub(super) struct CommandStore {
+struct CommandStore {
     settings: CommandConfig,
 }
 
 impl CommandStore {
     /// Asks as `settings` say.
-    pub(super) fn new(settings: CommandConfig) -> Self {
+    fn new(settings: CommandConfig) -> Self {
         Self { settings }
     }
 }
@@ -90,7 +213,7 @@ impl Store for CommandStore {
 
     fn list(&self, _: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
         // Of others nobody knows but the program.
-        let entry = |name: &crate::types::name::SecretName| Entry {
+        let entry = |name: &SecretName| Entry {
             name: name.clone(),
             environment: environment.clone(),
             updated: None,

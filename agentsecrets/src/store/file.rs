@@ -7,19 +7,123 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::kinds::{FILE_READ_TIMEOUT, Kind, StoreCheck};
 use super::read_only::read_only;
-use crate::store::config::FileConfig;
+use super::settings::{ReportProblem, SpannedText, parse_optional_name, required_value};
+use super::timeout::TimeoutStore;
+use crate::sys::home::Home;
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
 use crate::types::store::{Entry, Key, MAX_VALUE_SIZE, Store, StoreError};
 use crate::types::sync::MutexExt;
 
+/// Folders of the system, which cannot be masked from an agent.
+const SYSTEM_FOLDERS: &[&str] = &[
+    "/", "/bin", "/dev", "/etc", "/home", "/lib", "/lib64", "/mnt", "/opt", "/proc", "/root", "/run",
+    "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var",
+];
+
+/// A folder of files, one a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileConfig {
+    /// The folder; `{project}` and `{environment}` in it are filled in.
+    pub(super) path: String,
+    /// The only project that it is for.
+    pub(super) project: Option<Project>,
+    /// The only environment that it is for.
+    pub(super) environment: Option<Environment>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileSettings {
+    path: SpannedText,
+    #[serde(default, deserialize_with = "required_value")]
+    project: Option<SpannedText>,
+    #[serde(default, deserialize_with = "required_value")]
+    environment: Option<SpannedText>,
+    #[serde(default)]
+    optional: bool,
+}
+
+impl FileConfig {
+    /// The folder for a project and environment, if it is for them.
+    fn folder_for(&self, project: &Project, environment: &Environment) -> Option<PathBuf> {
+        let others = self.project.as_ref().is_some_and(|only| only != project)
+            || self.environment.as_ref().is_some_and(|only| only != environment);
+        let filled = self.path.replace("{project}", project.as_str());
+        (!others).then(|| Path::new(&filled.replace("{environment}", environment.as_str())).to_path_buf())
+    }
+
+    /// The part of the path that is the same for every project and environment.
+    fn fixed_folder(&self) -> PathBuf {
+        let parts = Path::new(&self.path).components();
+        parts.take_while(|part| !part.as_os_str().as_encoded_bytes().contains(&b'{')).collect()
+    }
+}
+
+impl Kind for FileConfig {
+    type Settings = FileSettings;
+
+    fn without_settings() -> Result<Self, String> {
+        Err("'mounted' needs a folder: { mounted: { path: /run/secrets } }".into())
+    }
+
+    fn parse(settings: FileSettings, report: ReportProblem<'_>) -> Result<(Self, bool), String> {
+        let line = settings.path.referenced.line();
+        if !settings.path.value.starts_with('/') {
+            report(line, "the path of a mounted folder begins with '/'".into());
+        }
+        let project = parse_optional_name(settings.project, report);
+        let environment = parse_optional_name(settings.environment, report);
+        let config = Self { path: settings.path.value, project, environment };
+        let folder = config.fixed_folder();
+        if SYSTEM_FOLDERS.iter().any(|shared| folder == Path::new(shared)) {
+            let shown = folder.display();
+            report(
+                line,
+                format!("{shown} is no folder of secrets alone: agents do not see what lies in one"),
+            );
+        }
+        Ok((config, settings.optional))
+    }
+
+    fn may_repeat(&self) -> bool {
+        true
+    }
+
+    fn open(&self, _: &Home) -> Arc<dyn Store> {
+        let advice = "look whether its file system answers: ls the folder";
+        Arc::new(TimeoutStore::new(FileStore::new(self.clone()), FILE_READ_TIMEOUT, advice))
+    }
+
+    fn timeout(&self) -> Duration {
+        FILE_READ_TIMEOUT
+    }
+
+    fn folder(&self) -> Option<PathBuf> {
+        Some(self.fixed_folder())
+    }
+
+    fn state(&self, _: &Home) -> String {
+        format!("the files in {}", self.path)
+    }
+
+    fn check(&self, home: &Home, (project, environment): (&Project, &Environment)) -> StoreCheck {
+        let listed = self.open(home).list(project, environment);
+        let count = listed.as_ref().map_or(0, Vec::len);
+        StoreCheck::from_result(listed.map(drop), format!("{count} secrets are mounted at {}", self.path))
+    }
+}
+
 /// The folders of one entry of the configuration.
-pub(super) struct FileStore {
+struct FileStore {
     settings: FileConfig,
     /// Those that were read from: what they hold now is the generation.
     read: Mutex<BTreeSet<PathBuf>>,
@@ -27,12 +131,12 @@ pub(super) struct FileStore {
 
 impl FileStore {
     /// Reads as `settings` say.
-    pub(super) fn new(settings: FileConfig) -> Self {
+    fn new(settings: FileConfig) -> Self {
         Self { settings, read: Mutex::default() }
     }
 
     fn folder(&self, project: &Project, environment: &Environment) -> Option<PathBuf> {
-        let folder = self.settings.folder(project, environment)?;
+        let folder = self.settings.folder_for(project, environment)?;
         self.read.lock_ignoring_poison().insert(folder.clone());
         Some(folder)
     }

@@ -1,12 +1,13 @@
-//! The door to system calls that no safe library offers. Every `unsafe` block outside the loading of
-//! eBPF is here, each with the reason why it is sound. What every system has, each in its own way, stands in
-//! one file a system, under the same names.
+//! Safe functions for system calls that no safe library offers. Every `unsafe` block outside the loading of
+//! eBPF is here, each with the reason why it is sound. Functions that each operating system implements in its
+//! own way have one file per system, under the same names.
 #![allow(unsafe_code)]
 
 #[cfg(target_os = "linux")]
 pub mod capabilities;
 #[cfg(target_os = "linux")]
 pub mod fd_passing;
+mod file_version;
 pub mod files;
 pub mod home;
 #[cfg(target_os = "linux")]
@@ -26,6 +27,7 @@ pub mod watched_file;
 #[cfg(windows)]
 mod windows;
 
+pub use file_version::Version;
 #[cfg(target_os = "linux")]
 pub use linux::*;
 #[cfg(target_os = "macos")]
@@ -34,20 +36,3 @@ pub use macos::*;
 pub use unix::*;
 #[cfg(windows)]
 pub use windows::*;
-
-/// A version of a file: any write, replacement or reuse of its place changes this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Version {
-    device: u64,
-    file: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Version {
-    /// Whether both are versions of one file.
-    pub fn is_of_same_file(&self, other: &Self) -> bool {
-        (self.device, self.file) == (other.device, other.file)
-    }
-}

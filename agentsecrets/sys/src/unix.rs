@@ -18,7 +18,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdout, setsid};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
-use super::{MAX_DESCRIPTORS, Version};
+use crate::file_version::Version;
+#[cfg(target_os = "linux")]
+use crate::linux::MAX_DESCRIPTORS;
+#[cfg(target_os = "macos")]
+use crate::macos::MAX_DESCRIPTORS;
 
 impl Version {
     /// Of an open file.

@@ -7,8 +7,9 @@ use std::path::Path;
 use agentsecrets_sys::files;
 use agentsecrets_types::store::StoreError;
 
-use super::envelope::{Envelope, Opening};
-use super::{State, Unlock, Vault, exists, lock, read, write};
+use crate::envelope::{Envelope, Opening};
+use crate::keys::Unlock;
+use crate::vault::{State, Vault, exists, lock, read, write};
 
 impl Vault {
     /// Has the vault opened by `unlock` alone from here on. Everything is sealed anew under a new key: who

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: measures what the README and the manual give figures for. What is in our own process alone is a
-//! program in `agentsecrets/benches`; `proxy` measures the whole product beside its peers.
+//! `cargo xtask bench`: measures the figures of the README and the manual. Programs in `agentsecrets/benches` measure
+//! parts; `proxy` measures the whole program and other proxies.
 
 mod proxy;
 
@@ -7,28 +7,28 @@ use anyhow::{Result, bail};
 
 use crate::workspace::{cargo, heading, run};
 
-/// What there is to measure, and how each is shown.
+/// The name and the heading of each benchmark.
 const BENCHES: [(&str, &str); 3] = [
-    ("redact", "the search of answers, beside a copy of them"),
-    ("decide", "one decision, beside ten thousand sessions and tokens"),
-    (proxy::NAME, "requests, connections and bytes, beside haproxy and nginx"),
+    ("redact", "search of responses, compared with a copy"),
+    ("decide", "one decision, with ten thousand sessions and tokens"),
+    (proxy::NAME, "requests, connections and bytes, compared with haproxy and nginx"),
 ];
 
-/// Print the figures that the README and the manual give.
+/// Measure the figures of the README and the manual.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only this one, such as `redact`
+    /// Run this benchmark only, such as `redact`
     name: Option<String>,
 }
 
-/// Runs them.
+/// Runs the benchmarks.
 pub(crate) fn run_some(args: &Args) -> Result<()> {
-    let is_asked = |name: &str| args.name.as_deref().is_none_or(|asked| asked == name);
-    let asked: Vec<_> = BENCHES.iter().filter(|(name, _)| is_asked(name)).collect();
-    if asked.is_empty() {
-        bail!("there is no such measurement; there are: {}", BENCHES.map(|(name, _)| name).join(", "));
+    let is_selected = |name: &str| args.name.as_deref().is_none_or(|selected| selected == name);
+    let selected: Vec<_> = BENCHES.iter().filter(|(name, _)| is_selected(name)).collect();
+    if selected.is_empty() {
+        bail!("there is no such benchmark; there are: {}", BENCHES.map(|(name, _)| name).join(", "));
     }
-    for (name, shown) in asked {
+    for (name, shown) in selected {
         heading(shown);
         if *name == proxy::NAME {
             proxy::run()?;

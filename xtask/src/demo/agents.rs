@@ -1,33 +1,33 @@
-//! The agents of the demo: curl, a Python and a Node program, none of which knows of us. Each does what
-//! its language's manual says, and then tells everything it holds: its environment and the answer.
+//! The agents of the demo: curl, a Python program and a Node program. None of them knows AgentSecrets. Each sends a
+//! request and prints its whole environment and the response.
 
 use anyhow::{Context, Result};
 
-use super::stage::Stage;
+use super::test_home::TestHome;
 
-/// The name that the policy calls the secret by.
+/// The name of the secret in the policy.
 pub(super) const KEY: &str = "API_KEY";
-/// The API that the secret is for.
+/// The host of the API.
 pub(super) const API: &str = "api.demo";
-/// Where the line between the environment and the answer is.
-const LINE: &str = "-- answer --";
+/// The line between the environment and the response in the output.
+const SEPARATOR: &str = "-- answer --";
 
 /// An agent's program.
 pub(super) struct Agent {
     pub(super) name: &'static str,
-    /// What a person would type.
+    /// The command as a person would type it.
     pub(super) shown: &'static str,
     command: &'static [&'static str],
 }
 
-/// What an agent told.
-pub(super) struct Told {
-    /// Everything: the whole environment, the answer's headers and body.
+/// The output of an agent.
+pub(super) struct AgentOutput {
+    /// All of it: the environment, and the headers and body of the response.
     pub(super) all: String,
-    /// Its environment's `API_KEY`.
-    pub(super) held: String,
-    /// What the API said that it was sent.
-    pub(super) back: String,
+    /// The value of `API_KEY` in its environment.
+    pub(super) variable: String,
+    /// The credential that the API repeated in the response.
+    pub(super) echo: String,
 }
 
 /// All of them.
@@ -74,17 +74,22 @@ console.log("-- answer --\n" + JSON.stringify([...answer.headers]) + "\n" + (awa
 ];
 
 impl Agent {
-    /// Runs it on the stage.
-    pub(super) fn run(&self, stage: &Stage) -> Result<Told> {
-        let all = stage.run(self.command)?.expect(self.name)?.stdout;
+    /// Runs it as an agent of `home`.
+    pub(super) fn run(&self, home: &TestHome) -> Result<AgentOutput> {
+        let all = home.run(self.command)?.expect(self.name)?.stdout;
         let (environment, answer) =
-            all.split_once(LINE).with_context(|| format!("{} got no answer: {all}", self.name))?;
+            all.split_once(SEPARATOR).with_context(|| format!("{} got no answer: {all}", self.name))?;
         let variable = format!("{KEY}=");
-        let held = environment.lines().find_map(|line| line.strip_prefix(&variable)).unwrap_or("nothing");
+        let variable_value =
+            environment.lines().find_map(|line| line.strip_prefix(&variable)).unwrap_or("nothing");
         let body = answer.lines().rev().find(|line| line.starts_with('{'));
         let body: serde_json::Value = serde_json::from_str(body.unwrap_or_default())
             .with_context(|| format!("{} got an answer that is not the API's: {answer}", self.name))?;
-        let back = body.get("you_sent").or(body.get("error")).and_then(|text| text.as_str());
-        Ok(Told { held: held.to_owned(), back: back.unwrap_or("nothing").to_owned(), all })
+        let echo = body.get("you_sent").or(body.get("error")).and_then(|text| text.as_str());
+        Ok(AgentOutput {
+            variable: variable_value.to_owned(),
+            echo: echo.unwrap_or("nothing").to_owned(),
+            all,
+        })
     }
 }

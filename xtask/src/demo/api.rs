@@ -1,5 +1,4 @@
-//! The demo's own API: a real HTTPS server on loopback that repeats the credential it was sent.
-//! No upstream can do worse to the one who called it.
+//! The API of the demo: an HTTPS server on loopback that repeats the credential of each request in its response.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -12,17 +11,18 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::{ServerCertificate, TestAuthority};
+
 /// An address of this machine alone, where nothing else listens.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 65, 83, 1));
 
-/// How much a path that ends in `/large` answers, in bytes.
+/// The size of a response to a path that ends in `/large`, in bytes.
 const LARGE: usize = 1 << 20;
 
 /// The running API.
@@ -37,44 +37,39 @@ type Log = Arc<Mutex<Vec<String>>>;
 impl Api {
     /// Starts it on port 443 for these names, and on port 80 without TLS, until the program ends.
     pub(crate) fn start(names: &[&str]) -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "AgentSecrets demo authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let leaf = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+        let authority = TestAuthority::new("AgentSecrets demo authority")?;
+        let ServerCertificate { certificate, key } = authority.issue(names)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| anyhow!(error))?;
         let mut tls = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key)?;
+            .with_single_cert(vec![certificate.der().clone()], key)?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(tls));
 
         let (secure, plain) = (listen(443)?, listen(80)?);
         let log = Log::default();
-        let kept = log.clone();
+        let served = log.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::spawn(move || {
             runtime.block_on(async move {
-                tokio::join!(serve(secure, Some(acceptor), kept.clone()), serve(plain, None, kept))
+                tokio::join!(serve(secure, Some(acceptor), served.clone()), serve(plain, None, served))
             })
         });
         Ok(Self { log, authority: authority.pem() })
     }
 
-    /// Where its names lead.
+    /// The address of its names.
     pub(crate) fn address(&self) -> IpAddr {
         ADDRESS
     }
 
-    /// The certificate of who vouches for it, in PEM.
+    /// The certificate of its authority, in PEM.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// How many requests there were so far.
+    /// The number of requests so far.
     pub(crate) fn requests(&self) -> usize {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -96,20 +91,19 @@ async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, log: Log) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     while let Ok((stream, _)) = listener.accept().await {
         let (acceptor, log) = (acceptor.clone(), log.clone());
-        tokio::spawn(converse(stream, acceptor, log));
+        tokio::spawn(serve_connection(stream, acceptor, log));
     }
 }
 
-async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, log: Log) {
+async fn serve_connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, log: Log) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         let log = log.clone();
         async move {
-            // Nothing of what is uploaded is kept.
             while let Some(Ok(_)) = request.body_mut().frame().await {}
-            Ok::<_, Infallible>(answer(&request, &log))
+            Ok::<_, Infallible>(respond(&request, &log))
         }
     });
-    // Who breaks off has left; the demo shows what arrived.
+    // A client that closes early is no error: the demo shows the requests that arrived.
     let Some(acceptor) = acceptor else {
         let server = hyper::server::conn::http1::Builder::new();
         return drop(server.serve_connection(TokioIo::new(stream), service).await);
@@ -124,7 +118,7 @@ async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, log: Log) {
     }
 }
 
-fn answer(request: &Request<Incoming>, log: &Log) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, log: &Log) -> Response<Full<Bytes>> {
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let credential = header.unwrap_or_default().trim_start_matches("Bearer ").to_owned();
     let mut body = serde_json::json!({ "you_sent": credential }).to_string();

@@ -1,11 +1,11 @@
-//! `cargo xtask demo`: the main job, to watch. No internet and no set-up: an HTTPS API of our own, a
-//! temporary home, a secret of this run's own, and programs that spend it without ever holding it.
-//! Everything shown is what happened; nothing is printed that was not checked.
+//! `cargo xtask demo`: shows agents that use a secret they never hold. It needs no internet and no set-up: it starts
+//! an HTTPS API, makes a temporary home with a new secret, and runs programs as agents. Everything that it prints was
+//! measured in that run.
 
 mod agents;
 pub(crate) mod api;
 mod show;
-pub(crate) mod stage;
+pub(crate) mod test_home;
 
 use std::time::Instant;
 
@@ -13,11 +13,12 @@ use anstream::println;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
+use crate::digest::{random_hex, sha256};
 use crate::{tools, workspace};
 use agents::{AGENTS, API, KEY};
 use api::Api;
 use show::{Cell, Tone, cell, chapter, command, line, masked, short, table, title};
-use stage::{Stage, fingerprint, random_hex};
+use test_home::TestHome;
 
 /// A host that the policy allows, but not with the secret.
 const NOTES: &str = "notes.demo";
@@ -38,8 +39,7 @@ agents:
       - { host: notes.demo, private: true }
 ";
 
-/// What the agent tries that it may not: what to call it, curl's arguments, and what to ask `policy
-/// explain` about it.
+/// Requests that the policy denies: a description, the arguments of curl, and those of `policy explain`.
 const TRIES: &[(&str, &[&str], &[&str])] = &[
     (
         "a host that no rule names",
@@ -56,36 +56,36 @@ const TRIES: &[(&str, &[&str], &[&str])] = &[
     ("the secret over plain HTTP", &["http://api.demo/v1/me"], &["GET", "http://api.demo/v1/me"]),
 ];
 
-/// Runs it.
+/// Runs the demo.
 pub(crate) fn run() -> Result<()> {
     let root = workspace::is_root();
     if root {
         tools::install(tools::FOR_DEMO)?;
     }
-    let stage = Stage::new()?;
+    let home = TestHome::new()?;
     let started = Instant::now();
     title("agents spend a credential that they never hold");
     let secret = format!("sk_demo_{}", random_hex::<12>()?);
-    prepare(&stage, &secret)?;
+    prepare(&home, &secret)?;
     if !root {
-        return foresee(&stage);
+        return explain_only(&home);
     }
     let api = Api::start(&[API, NOTES, ELSEWHERE])?;
-    stage.world(&[API, NOTES, ELSEWHERE], api.address(), api.authority())?;
-    spend(&stage, &api, &secret)?;
-    try_more(&stage, &api)?;
-    review(&stage, &secret)?;
+    home.set_upstream(&[API, NOTES, ELSEWHERE], api.address(), api.authority())?;
+    spend(&home, &api, &secret)?;
+    try_denied_requests(&home, &api)?;
+    review(&home, &secret)?;
     println!();
     line(&format!("{:.1} s, on this machine alone", started.elapsed().as_secs_f32()), Tone::Dim);
     Ok(())
 }
 
-/// A secret in the vault, and a policy.
-fn prepare(stage: &Stage, secret: &str) -> Result<()> {
+/// Stores a secret and writes a policy.
+fn prepare(home: &TestHome, secret: &str) -> Result<()> {
     chapter(1, "A person stores a secret, and says where it may be spent");
-    stage.policy(POLICY)?;
-    stage.agentsecrets(&["secrets", "set", KEY], secret)?.expect("secrets set")?;
-    stage.agentsecrets(&["policy", "check"], "")?.expect("policy check")?;
+    home.policy(POLICY)?;
+    home.agentsecrets(&["secrets", "set", KEY], secret)?.expect("secrets set")?;
+    home.agentsecrets(&["policy", "check"], "")?.expect("policy check")?;
     command(&format!("agentsecrets secrets set {KEY}"));
     line(
         &format!("{}   sha256 {}…   encrypted in the vault", masked(secret), fingerprint(secret)),
@@ -97,26 +97,26 @@ fn prepare(stage: &Stage, secret: &str) -> Result<()> {
     Ok(())
 }
 
-/// Programs run as agents, and all three sides of what they do.
-fn spend(stage: &Stage, api: &Api, secret: &str) -> Result<()> {
+/// Runs programs as agents, and compares the values of the agent, the API and the response.
+fn spend(home: &TestHome, api: &Api, secret: &str) -> Result<()> {
     chapter(2, "Programs that know nothing of this run as agents, and call a real HTTPS API");
     let mut rows = Vec::new();
     let mut printed = String::new();
     for agent in AGENTS {
         command(&format!("agentsecrets run -- {}", agent.shown));
         let before = api.received().len();
-        let told = agent.run(stage)?;
+        let output = agent.run(home)?;
         let received = api.received().get(before).cloned().unwrap_or_default();
         if received != secret {
             bail!("the API did not receive the secret from {}, but {}", agent.name, masked(&received));
         }
         rows.push(vec![
             cell(agent.name, Tone::Plain),
-            cell(told.held, Tone::Safe),
+            cell(output.variable, Tone::Safe),
             cell(masked(&received), Tone::Hot),
-            cell(told.back, Tone::Safe),
+            cell(output.echo, Tone::Safe),
         ]);
-        printed.push_str(&told.all);
+        printed.push_str(&output.all);
     }
     table(&["agent", "its API_KEY", "the API received", "the API's echo came back as"], &rows);
     if printed.contains(secret) {
@@ -130,8 +130,8 @@ fn spend(stage: &Stage, api: &Api, secret: &str) -> Result<()> {
     Ok(())
 }
 
-/// What an agent may not do, tried.
-fn try_more(stage: &Stage, api: &Api) -> Result<()> {
+/// Sends the requests that the policy denies.
+fn try_denied_requests(home: &TestHome, api: &Api) -> Result<()> {
     chapter(3, "The same agent tries more, each time with its placeholder as a bearer token");
     let before = api.received().len();
     let mut script = String::new();
@@ -141,7 +141,7 @@ fn try_more(stage: &Stage, api: &Api) -> Result<()> {
             "curl -s -w '\\n%{{http_code}}\\n' -H \"Authorization: Bearer ${KEY}\" {arguments}\n"
         ));
     }
-    let outcome = stage.run(&["/bin/sh", "-c", &script])?;
+    let outcome = home.run(&["/bin/sh", "-c", &script])?;
     let lines: Vec<&str> = outcome.stdout.lines().filter(|line| !line.is_empty()).collect();
     let mut rows = Vec::new();
     for ((tried, _, _), answer) in TRIES.iter().zip(lines.chunks(2)) {
@@ -168,14 +168,14 @@ fn refused(tried: &str, status: &str, error: &str, rule: &str) -> Vec<Cell> {
     ]
 }
 
-/// What the record says.
-fn review(stage: &Stage, secret: &str) -> Result<()> {
+/// Shows and verifies the audit log.
+fn review(home: &TestHome, secret: &str) -> Result<()> {
     chapter(4, "Every attempt is on record, without values, in a log whose edits show");
     command("agentsecrets audit list");
-    let records = stage.audit()?;
+    let records = home.audit()?;
     let rows: Vec<Vec<Cell>> = records.iter().map(record).collect();
     table(&["outcome", "request", "by the program", "which"], &rows);
-    let verified = stage.agentsecrets(&["audit", "verify"], "")?.expect("audit verify")?;
+    let verified = home.agentsecrets(&["audit", "verify"], "")?.expect("audit verify")?;
     command("agentsecrets audit verify");
     for text in verified.stdout.lines().chain(verified.stderr.lines()).filter(|text| !text.is_empty()) {
         line(text, Tone::Plain);
@@ -205,15 +205,14 @@ fn record(record: &Value) -> Vec<Cell> {
     ]
 }
 
-/// What a reader without root sees: the vault and the policy are real; what would be refused is asked
-/// of `policy explain`.
-fn foresee(stage: &Stage) -> Result<()> {
+/// The part for a user without root: `policy explain` evaluates each request under the real policy.
+fn explain_only(home: &TestHome) -> Result<()> {
     chapter(2, "What an agent would be allowed, as the policy says");
     let allowed: (&str, &[&str], &[&str]) = ("what it is for", &[], &["GET", "https://api.demo/v1/me"]);
     let mut rows = Vec::new();
     for (tried, _, request) in std::iter::once(&allowed).chain(TRIES) {
         let arguments = [&["--json", "policy", "explain", "--secret", KEY], *request].concat();
-        let answer: Value = serde_json::from_str(&stage.agentsecrets(&arguments, "")?.stdout)?;
+        let answer: Value = serde_json::from_str(&home.agentsecrets(&arguments, "")?.stdout)?;
         let agent = answer.get("agents").and_then(|agents| agents.get(0)).cloned().unwrap_or_default();
         let text = |name: &str| agent.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
         if agent.get("allowed") == Some(&Value::Bool(true)) {
@@ -232,4 +231,11 @@ fn foresee(stage: &Stage) -> Result<()> {
     println!("\n     To watch it happen (cgroup, namespaces and kernel hooks need root):\n");
     command(&workspace::as_root("demo"));
     Ok(())
+}
+
+/// The first 16 digits of the SHA-256 of `value`, to compare values that are not printed.
+fn fingerprint(value: &str) -> String {
+    let mut digits = sha256(value.as_bytes());
+    digits.truncate(16);
+    digits
 }

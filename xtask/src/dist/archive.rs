@@ -1,5 +1,4 @@
-//! Tar archives that are the same whenever they are made: entries in the order of their names, one time, owners by
-//! number, and no name of a user or a machine.
+//! Reproducible tar archives: entries sorted by name, one timestamp, numeric owners, and no user or host names.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,7 +7,7 @@ use anyhow::Result;
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
-/// What is to be in an archive, by path.
+/// The entries of an archive, by path.
 #[derive(Default)]
 pub(super) struct Tree(BTreeMap<String, Entry>);
 
@@ -20,26 +19,26 @@ struct Entry {
 }
 
 impl Tree {
-    /// Adds a file of root's, and the folders above it.
+    /// Adds a file that root owns, and the folders above it.
     pub(super) fn file(&mut self, path: &str, bytes: impl Into<Vec<u8>>, mode: u32) {
-        self.above(path);
+        self.parents(path);
         self.0.insert(path.to_owned(), Entry { bytes: Some(bytes.into()), mode, owner: 0 });
     }
 
     /// Adds a folder, and those above it.
     pub(super) fn folder(&mut self, path: &str, mode: u32, owner: u64) {
-        self.above(path);
+        self.parents(path);
         self.0.insert(format!("{path}/"), Entry { bytes: None, mode, owner });
     }
 
-    fn above(&mut self, path: &str) {
+    fn parents(&mut self, path: &str) {
         for (at, _) in path.match_indices('/') {
             let folder = Entry { bytes: None, mode: 0o755, owner: 0 };
             self.0.entry(path.get(..=at).unwrap_or_default().to_owned()).or_insert(folder);
         }
     }
 
-    /// The archive, everything of it as of `epoch`.
+    /// The archive, with `epoch` as the timestamp of every entry.
     pub(super) fn tar(&self, epoch: u64) -> Result<Vec<u8>> {
         let mut builder = Builder::new(Vec::new());
         for (path, entry) in &self.0 {
@@ -63,7 +62,7 @@ impl Tree {
     }
 }
 
-/// The same bytes, smaller; gzip's own header says neither time nor system.
+/// Compresses `bytes` with a gzip header that has neither time nor system.
 pub(super) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut writer = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
     writer.write_all(bytes)?;
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_archive_is_the_same_whatever_the_order_in_which_it_was_filled() {
+    fn archive_does_not_depend_on_insertion_order() {
         let fill = |turned: bool| {
             let mut tree = Tree::default();
             let mut steps: Vec<fn(&mut Tree)> = vec![
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_come_before_what_is_in_them() {
+    fn folder_precedes_its_files() {
         let mut tree = Tree::default();
         tree.file("a/b/c", b"x".to_vec(), 0o600);
         tree.folder("a/b", 0o711, 7);

@@ -1,5 +1,5 @@
-//! The image as an archive in the OCI's layout, with the list that `docker load` of older engines looks for: one layer
-//! with the program, the roots that servers prove themselves by, and empty folders to mount things on.
+//! The container image as an OCI archive, with the `manifest.json` that `docker load` of older engines reads. Its one
+//! layer has the program, the CA certificates, and empty folders as mount points.
 
 use std::fs;
 
@@ -7,12 +7,13 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::archive::{Tree, gzip};
-use super::{Release, sha256};
+use super::release::Release;
+use crate::digest::sha256;
 use crate::workspace::root;
 
-/// As whom the service serves.
-const SERVES: u64 = 65532;
-/// Where Debian's `ca-certificates` puts the roots.
+/// The user of the service.
+const SERVICE_UID: u64 = 65532;
+/// The path of Debian's CA bundle.
 const ROOTS: &str = "etc/ssl/certs/ca-certificates.crt";
 
 /// The archive.
@@ -23,12 +24,12 @@ pub(super) fn archive(release: &Release) -> Result<Vec<u8>> {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": described("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [described("application/vnd.oci.image.layer.v1.tar+gzip", &packed)],
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &packed)],
     });
     let manifest = serde_json::to_vec(&manifest)?;
-    let mut entry = described("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["platform"] = json!({ "architecture": release.arch, "os": "linux" });
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["platform"] = json!({ "architecture": release.arch.name(), "os": "linux" });
     entry["annotations"] = json!({
         "org.opencontainers.image.ref.name": release.version,
         "io.containerd.image.name": format!("docker.io/library/agentsecrets:{}", release.version),
@@ -54,24 +55,24 @@ pub(super) fn archive(release: &Release) -> Result<Vec<u8>> {
     tree.tar(release.epoch)
 }
 
-fn described(kind: &str, bytes: &[u8]) -> Value {
+fn descriptor(kind: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": kind, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
 }
 
-/// `deploy/image.json`, and what an image says besides.
+/// The configuration of the image: `deploy/image.json` with labels and layer.
 fn config(release: &Release, layer: &str) -> Result<Vec<u8>> {
-    let described = fs::read(root().join("deploy/image.json")).context("cannot read deploy/image.json")?;
-    let mut run: Value = serde_json::from_slice(&described)?;
+    let settings = fs::read(root().join("deploy/image.json")).context("cannot read deploy/image.json")?;
+    let mut run: Value = serde_json::from_slice(&settings)?;
     run["Labels"] = json!({
         "org.opencontainers.image.title": "agentsecrets",
         "org.opencontainers.image.description": "Credentials for AI agents that never hold them",
         "org.opencontainers.image.version": release.version,
         "org.opencontainers.image.licenses": "MIT",
     });
-    let created = super::bill::time(release.epoch);
+    let created = release.time()?;
     Ok(serde_json::to_vec(&json!({
         "created": created,
-        "architecture": release.arch,
+        "architecture": release.arch.name(),
         "os": "linux",
         "config": run,
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
@@ -81,17 +82,17 @@ fn config(release: &Release, layer: &str) -> Result<Vec<u8>> {
 
 fn layer(release: &Release) -> Result<Tree> {
     let roots = fs::read(format!("/{ROOTS}"))
-        .context("the system's roots are not there: apt-get install ca-certificates")?;
+        .context("the system has no CA certificates: apt-get install ca-certificates")?;
     let mut tree = Tree::default();
     tree.file("agentsecrets", release.program.clone(), 0o755);
     tree.file(ROOTS, roots, 0o644);
     tree.file(
         "etc/passwd",
-        format!("root:x:0:0::/:\nagentsecrets:x:{SERVES}:{SERVES}::/var/lib/agentsecrets:\n"),
+        format!("root:x:0:0::/:\nagentsecrets:x:{SERVICE_UID}:{SERVICE_UID}::/var/lib/agentsecrets:\n"),
         0o644,
     );
-    tree.file("etc/group", format!("root:x:0:\nagentsecrets:x:{SERVES}:\n"), 0o644);
-    tree.file("usr/share/doc/agentsecrets/THIRD-PARTY.md", release.bill.notices(), 0o644);
+    tree.file("etc/group", format!("root:x:0:\nagentsecrets:x:{SERVICE_UID}:\n"), 0o644);
+    tree.file("usr/share/doc/agentsecrets/THIRD-PARTY.md", release.notices.text(), 0o644);
     for folder in ["config/agentsecrets", "run/agentsecrets/public", "run/secrets", "host/bpf", "host/cgroup"]
     {
         tree.folder(folder, 0o755, 0);
@@ -100,7 +101,7 @@ fn layer(release: &Release) -> Result<Tree> {
         tree.folder(folder, 0o755, 0);
     }
     tree.folder("tmp", 0o1777, 0);
-    // A new volume takes owner and mode from here.
-    tree.folder("var/lib/agentsecrets", 0o700, SERVES);
+    // A new volume gets the owner and mode of this folder.
+    tree.folder("var/lib/agentsecrets", 0o700, SERVICE_UID);
     Ok(tree)
 }

@@ -1,95 +1,42 @@
-//! `cargo xtask dist`: what users get, made from one build without an engine or a network: an OCI image, a Debian
-//! package and a tarball, with the list of what is inside, everybody's licences, and checksums. All of
-//! it is the same to the byte whenever and wherever it is made, and `--check` proves that by making it twice. For
-//! another architecture than this machine's, Debian's compilers do it, as for other systems.
+//! `cargo xtask dist`: makes the release files from one build, without a container engine: an OCI image, a Debian
+//! package, an RPM package, a tarball, an SBOM, third-party notices and checksums. Their bytes depend only on the
+//! source, and `--check` builds twice to prove that. Debian's compilers build for the other architecture.
 
 mod archive;
-mod bill;
 mod image;
+mod notices;
 mod package;
+mod release;
+mod sbom;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anstream::println;
-use anyhow::{Context, Result, bail, ensure};
-use aws_lc_rs::digest::{SHA256, digest};
+use anyhow::{Context, Result, ensure};
 
+use self::notices::Notices;
+use self::release::{Arch, Release, epoch};
+use crate::digest::sha256;
 use crate::tools;
 use crate::workspace::{cargo, root, run, show};
 
 /// `cargo xtask dist [--check]`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Build it all a second time, from a copy elsewhere, and compare every byte
+    /// Build a second time from a copy of the source, and compare every byte
     #[arg(long)]
     check: bool,
-    /// Take a program that was built elsewhere, static, instead of building it
+    /// Package this static executable instead of building one
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     program: Option<PathBuf>,
-    /// For this architecture, in a folder of its own if it is not this machine's
+    /// Build for this architecture; the output of another one than this machine's goes to a folder of its own
     #[arg(long, value_enum, default_value_t = Arch::here())]
     arch: Arch,
 }
 
-/// An architecture, as Docker and Debian call it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Arch {
-    Amd64,
-    Arm64,
-}
-
-impl Arch {
-    fn here() -> Self {
-        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// The compiler's name for it.
-    fn triple(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => "aarch64-unknown-linux-gnu",
-        }
-    }
-
-    /// The C compiler for it, as Debian calls it.
-    fn gcc(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-linux-gnu-gcc",
-            Self::Arm64 => "aarch64-linux-gnu-gcc",
-        }
-    }
-
-    /// Where what is made for it goes.
-    fn folder(self) -> PathBuf {
-        let name = if self == Self::here() { "dist".to_owned() } else { format!("dist-{}", self.name()) };
-        root().join("target").join(name)
-    }
-}
-
-/// One version for one architecture.
-struct Release {
-    version: String,
-    /// The compiler's name for the target.
-    triple: &'static str,
-    /// Docker's and Debian's name for the architecture.
-    arch: &'static str,
-    /// The time that everything bears: that of the last commit, in seconds since 1970.
-    epoch: u64,
-    /// The program.
-    program: Vec<u8>,
-    bill: bill::Bill,
-}
-
-/// Makes everything, or makes it twice.
+/// Makes all files, and with `--check` makes them again and compares.
 pub(crate) fn run_all(args: &Args) -> Result<()> {
     let out = args.arch.folder();
     let made = make(&root(), &out, args)?;
@@ -109,16 +56,16 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Makes everything twice, and once for the other architecture, for the tests that are too long for every change.
+/// Makes the files of this architecture twice, and those of the other one once, for `cargo xtask test --full`.
 pub(crate) fn for_tests() -> Result<()> {
     let other = if Arch::here() == Arch::Amd64 { Arch::Arm64 } else { Arch::Amd64 };
     run_all(&Args { check: true, program: None, arch: Arch::here() })?;
     run_all(&Args { check: false, program: None, arch: other })
 }
 
-/// The workspace's files, copied to another place.
+/// Copies the files of the workspace to another folder.
 fn copied() -> Result<PathBuf> {
-    // Beside what is made, and no part of it, as their paths are told apart.
+    // Not inside the output folder, whose path is remapped separately.
     let source = root().join("target/again/source");
     if source.exists() {
         fs::remove_dir_all(&source).with_context(|| format!("cannot remove {}", source.display()))?;
@@ -134,22 +81,24 @@ fn copied() -> Result<PathBuf> {
 }
 
 fn make(source: &Path, out: &Path, args: &Args) -> Result<Vec<PathBuf>> {
-    let (triple, arch, epoch) = (args.arch.triple(), args.arch.name(), epoch()?);
+    let epoch = epoch()?;
     fs::create_dir_all(out)?;
     let program = match &args.program {
         Some(program) => fs::read(program).with_context(|| format!("cannot read {}", program.display()))?,
         None => build(source, out, args.arch, epoch)?,
     };
-    let bill = bill::of(triple)?;
-    let version = bill.version.clone();
-    let release = Release { version, triple, arch, epoch, program, bill };
-    let name = |kind: &str| out.join(format!("agentsecrets-{}-{}{kind}", release.version, release.arch));
+    let notices = Notices::collect(args.arch.triple())?;
+    let release = Release { version: notices.version.clone(), arch: args.arch, epoch, program, notices };
+    let name =
+        |kind: &str| out.join(format!("agentsecrets-{}-{}{kind}", release.version, release.arch.name()));
+    let packager = package::Packager::new(&release, source, out)?;
     let files = [
         (name(".oci.tar"), image::archive(&release)?),
-        (name(".deb"), package::debian(&release, out)?),
+        (name(".deb"), packager.debian()?),
+        (name(".rpm"), packager.rpm()?),
         (name(".tar.gz"), package::tarball(&release)?),
-        (name(".cdx.json"), release.bill.cyclone_dx(release.epoch)?),
-        (out.join("THIRD-PARTY.md"), release.bill.notices().into_bytes()),
+        (name(".cdx.json"), sbom::cyclone_dx(&release, source)?),
+        (out.join("THIRD-PARTY.md"), release.notices.text().into_bytes()),
     ];
     let mut sums = String::new();
     let mut made = Vec::new();
@@ -165,14 +114,14 @@ fn make(source: &Path, out: &Path, args: &Args) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// The program, static, so that it runs on any Linux and in an empty image.
+/// Builds the program, statically linked, so that it runs on any Linux and in an empty image.
 fn build(source: &Path, out: &Path, arch: Arch, epoch: u64) -> Result<Vec<u8>> {
     let triple = arch.triple();
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
     let home = home.context("neither CARGO_HOME nor HOME is set")?;
-    // No path of this machine is in what is made.
+    // No path of this machine may be in the executable.
     let paths = [(out, "/target"), (source, "/agentsecrets"), (&home, "/cargo")];
     let rust = paths.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
     let c = paths.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
@@ -192,7 +141,7 @@ fn build(source: &Path, out: &Path, arch: Arch, epoch: u64) -> Result<Vec<u8>> {
     fs::read(&path).with_context(|| format!("`{}` made no {}", show(&command), path.display()))
 }
 
-/// Debian's cargo, which builds the standard library for `arch` too, with Debian's C compiler for it.
+/// Debian's cargo and C compiler for `arch`; cargo builds the standard library too.
 fn cross(arch: Arch) -> Result<Command> {
     tools::install(tools::FOR_THE_OTHER_ARCHITECTURE)?;
     let triple = arch.triple().replace('-', "_");
@@ -202,20 +151,4 @@ fn cross(arch: Arch) -> Result<Command> {
     command.env(format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase()), arch.gcc());
     command.env(format!("CC_{triple}"), arch.gcc());
     Ok(command)
-}
-
-/// When the last commit was made.
-fn epoch() -> Result<u64> {
-    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
-        return epoch.parse().context("SOURCE_DATE_EPOCH is no number of seconds");
-    }
-    let output = Command::new("git").current_dir(root()).args(["log", "-1", "--format=%ct"]).output()?;
-    if !output.status.success() {
-        bail!("not a git repository: set SOURCE_DATE_EPOCH to the release's time, in seconds since 1970");
-    }
-    String::from_utf8(output.stdout)?.trim().parse().context("git gives no time")
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,79 +1,71 @@
-//! The Debian package and the tarball: the program with its licence, its changes and what is inside it. The package
-//! has no scripts: it starts nothing, and leaves nothing when it is purged.
+//! The Debian package, the RPM package and the tarball. `cargo deb` and `cargo generate-rpm` make the packages from the
+//! metadata in `agentsecrets/Cargo.toml`. A package has no scripts: it starts nothing, and leaves nothing behind.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::Release;
 use super::archive::{Tree, gzip};
+use super::release::Release;
+use crate::tools;
 use crate::workspace::{root, run};
 
-/// The package, by Debian's own tool.
-pub(super) fn debian(release: &Release, out: &Path) -> Result<Vec<u8>> {
-    let staged = tempfile::tempdir_in(out)?;
-    let changes = gzip(&read("agentsecrets/CHANGELOG.md")?)?;
-    let doc = "usr/share/doc/agentsecrets";
-    let files: [(String, Vec<u8>, u32); 5] = [
-        ("usr/bin/agentsecrets".into(), release.program.clone(), 0o755),
-        (format!("{doc}/copyright"), copyright()?, 0o644),
-        (format!("{doc}/changelog.gz"), changes, 0o644),
-        (format!("{doc}/THIRD-PARTY.md"), release.bill.notices().into_bytes(), 0o644),
-        ("DEBIAN/control".into(), control(release, release.program.len()).into_bytes(), 0o644),
-    ];
-    for (path, bytes, mode) in files {
-        let path = staged.path().join(path);
-        fs::create_dir_all(path.parent().unwrap_or(staged.path()))?;
-        fs::write(&path, bytes)?;
-        set_mode(&path, mode)?;
+/// Calls the packagers for one release.
+pub(super) struct Packager<'a> {
+    release: &'a Release,
+    source: &'a Path,
+    out: &'a Path,
+}
+
+impl<'a> Packager<'a> {
+    /// Puts the program and its notices into the folder below `out` where the packagers look for built files.
+    pub(super) fn new(release: &'a Release, source: &'a Path, out: &'a Path) -> Result<Self> {
+        let built = out.join(release.arch.triple()).join("release");
+        fs::create_dir_all(&built)?;
+        write(&built.join("agentsecrets"), &release.program, 0o755)?;
+        write(&built.join("THIRD-PARTY.md"), release.notices.text().as_bytes(), 0o644)?;
+        Ok(Self { release, source, out })
     }
-    for folder in ["", "DEBIAN", "usr", "usr/bin", "usr/share", "usr/share/doc", doc] {
-        set_mode(&staged.path().join(folder), 0o755)?;
+
+    /// The Debian package.
+    pub(super) fn debian(&self) -> Result<Vec<u8>> {
+        let mut command = tools::cargo_deb()?;
+        command.args(["--no-build", "--no-strip", "--quiet", "--manifest-path"]);
+        command.arg(self.source.join("agentsecrets/Cargo.toml"));
+        self.finish(command, "deb")
     }
-    let package = staged.path().with_extension("deb");
-    let mut command = Command::new("dpkg-deb");
-    command
-        .args(["--root-owner-group", "-Zxz", "--threads-max=1", "--build"])
-        .arg(staged.path())
-        .arg(&package);
-    run(command.env("SOURCE_DATE_EPOCH", release.epoch.to_string()).stdout(std::process::Stdio::null()))?;
-    let bytes = fs::read(&package)?;
-    fs::remove_file(&package)?;
-    Ok(bytes)
+
+    /// The RPM package.
+    pub(super) fn rpm(&self) -> Result<Vec<u8>> {
+        let mut command = tools::cargo_generate_rpm()?;
+        command.args(["--auto-req", "disabled", "--package", "agentsecrets"]);
+        command.args(["--source-date", &self.release.epoch.to_string(), "--target-dir"]).arg(self.out);
+        self.finish(command, "rpm")
+    }
+
+    fn finish(&self, mut command: Command, kind: &str) -> Result<Vec<u8>> {
+        let package = self.out.join(format!("agentsecrets.{kind}"));
+        command
+            .args(["--target", self.release.arch.triple(), "--output"])
+            .arg(&package)
+            .current_dir(self.source)
+            .env("CARGO_TARGET_DIR", self.out)
+            .env("SOURCE_DATE_EPOCH", self.release.epoch.to_string());
+        run(&mut command)?;
+        let bytes = fs::read(&package).with_context(|| format!("cannot read {}", package.display()))?;
+        fs::remove_file(&package)?;
+        Ok(bytes)
+    }
 }
 
-fn control(release: &Release, size: usize) -> String {
-    format!(
-        "Package: agentsecrets\nVersion: {}\nArchitecture: {}\nMaintainer: The AgentSecrets authors <maintainers@agentsecrets.invalid>\n\
-         Installed-Size: {}\nSection: admin\nPriority: optional\nRecommends: ca-certificates\n\
-         Description: Credentials for AI agents that never hold them\n \
-         An agent names a credential; the value is put in on the wire where a policy allows it,\n \
-         and taken out of the answer again. The kernel leads the agent's traffic there.\n",
-        release.version,
-        release.arch,
-        size.div_ceil(1024),
-    )
-}
-
-fn copyright() -> Result<Vec<u8>> {
-    let licence = String::from_utf8(read("LICENSE")?)?;
-    let folded =
-        licence.lines().map(|line| if line.is_empty() { " .\n".to_owned() } else { format!(" {line}\n") });
-    let folded: String = folded.collect();
-    let head = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
-        Upstream-Name: agentsecrets\nComment: what is linked in is under its own licences, in THIRD-PARTY.md\n\n\
-        Files: *\nCopyright: The AgentSecrets authors\nLicense: Expat\n";
-    Ok(format!("{head}{folded}").into_bytes())
-}
-
-/// The tarball, with the files to deploy it by.
+/// The tarball: the program, its documents and the files for a deployment.
 pub(super) fn tarball(release: &Release) -> Result<Vec<u8>> {
-    let top = format!("agentsecrets-{}-{}", release.version, release.triple);
+    let top = format!("agentsecrets-{}-{}", release.version, release.arch.triple());
     let mut tree = Tree::default();
     tree.file(&format!("{top}/agentsecrets"), release.program.clone(), 0o755);
-    tree.file(&format!("{top}/THIRD-PARTY.md"), release.bill.notices(), 0o644);
+    tree.file(&format!("{top}/THIRD-PARTY.md"), release.notices.text(), 0o644);
     for (name, path) in [
         ("LICENSE", "LICENSE"),
         ("README.md", "README.md"),
@@ -91,7 +83,8 @@ fn read(path: &str) -> Result<Vec<u8>> {
     fs::read(root().join(path)).with_context(|| format!("cannot read {path}"))
 }
 
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
+fn write(path: &PathBuf, bytes: &[u8], mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
 }

@@ -1,5 +1,5 @@
-//! Every fuzz target for its time, two at once: with libFuzzer and AddressSanitizer on nightly, under the
-//! workspace's own Cargo.lock. What a target finds beyond the committed corpus stays in `target/fuzz`.
+//! Runs the fuzz targets, two at once, with libFuzzer and AddressSanitizer on nightly Rust and the workspace's
+//! Cargo.lock. New corpus inputs stay in `target/fuzz`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anstream::println;
 use anyhow::{Context, Result, bail};
 
-use super::Report;
+use super::report::Report;
 use crate::workspace::{self, run as run_command, succeeds};
 
-/// How many targets run at once.
-const AT_ONCE: usize = 2;
+/// The number of targets that run at once.
+const CONCURRENCY: usize = 2;
 
 /// Builds and runs `wanted`, or all targets.
 pub(super) fn run(wanted: &[String], time: Duration, report: &mut Report) -> Result<()> {
@@ -22,14 +22,14 @@ pub(super) fn run(wanted: &[String], time: Duration, report: &mut Report) -> Res
     let targets = targets(&folder, wanted)?;
     build(&root)?;
     let mut failed = Vec::new();
-    for pair in targets.chunks(AT_ONCE) {
+    for pair in targets.chunks(CONCURRENCY) {
         let running: Vec<Running> =
             pair.iter().map(|name| Running::start(&root, name, time)).collect::<Result<_>>()?;
         for target in running {
             let name = target.name.clone();
-            let (line, sound) = target.finish()?;
-            report.say(&line)?;
-            if !sound {
+            let (line, passed) = target.finish()?;
+            report.line(&line)?;
+            if !passed {
                 failed.push(name);
             }
         }
@@ -52,7 +52,7 @@ fn targets(folder: &Path, wanted: &[String]) -> Result<Vec<String>> {
     Ok(if wanted.is_empty() { known } else { wanted.to_vec() })
 }
 
-/// `rustup run nightly cargo …`: whatever cargo runs us.
+/// `rustup run nightly cargo …`, independent of the cargo that runs xtask.
 fn nightly(arguments: &[&str]) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", "cargo"]).args(arguments);
@@ -77,7 +77,7 @@ fn build(root: &Path) -> Result<()> {
         let mut install = workspace::cargo();
         run_command(install.args(["install", "--quiet", "cargo-fuzz", "--locked", "--root"]).arg(&tools))?;
     }
-    // What is fuzzed is what is shipped, to the last version.
+    // The targets use the dependency versions of the release.
     fs::copy(root.join("Cargo.lock"), root.join("agentsecrets/fuzz/Cargo.lock"))?;
     let mut build = nightly(&["fuzz", "build", "--target-dir"]);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -114,7 +114,7 @@ impl Running {
         Ok(Self { name: name.into(), child, log, started: Instant::now() })
     }
 
-    /// What it did, and whether it found nothing.
+    /// Waits for the end. Returns a line of results, and whether nothing was found.
     fn finish(mut self) -> Result<(String, bool)> {
         let status = self.child.wait()?;
         let log = String::from_utf8_lossy(&fs::read(&self.log)?).into_owned();

@@ -1,5 +1,5 @@
-//! Agents of many kinds at once for as long as is asked, and what the interceptor and its launcher hold all
-//! the while. Once they are warm, holding more and more is a failure; so is holding on when all is over.
+//! Runs agents of many kinds at once, and samples the resources of the interceptor and its launcher. Growth after the
+//! warm-up is a failure, and so are resources that are still in use when the agents are silent.
 
 use std::io::Write;
 use std::process::{Child, Stdio};
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::Report;
-use super::process::{Holds, descendant, holds};
+use super::process::{ResourceUsage, descendant, resource_usage};
+use super::report::Report;
 use crate::demo::api::Api;
-use crate::demo::stage::{Stage, random_hex};
+use crate::demo::test_home::TestHome;
+use crate::digest::random_hex;
 
 const POLICY: &str = "\
 version: 1
@@ -20,8 +21,8 @@ agents:
       - { host: api.demo, secrets: [API_KEY], private: true }
 ";
 
-/// Connections of one request and of many, both versions, uploads and downloads, answers to redact,
-/// refusals, names that nobody may ask for, clients that hang up, programs that were never seen before.
+/// Connections with one request and with many, HTTP/1.1 and HTTP/2, uploads, downloads, responses to redact, denied
+/// requests and names, clients that close early, and executables with a new hash.
 const AGENT: &str = r#"
 exec 2>/dev/null
 key="Authorization: Bearer $API_KEY"; url=https://api.demo/v1
@@ -38,44 +39,45 @@ kill $(jobs -p); wait
 read line
 "#;
 
-/// Samples taken in all.
+/// The number of samples.
 const SAMPLES: u32 = 120;
-/// How long everything may take to be let go once the agents are silent.
-const SILENCE: Duration = Duration::from_secs(20);
-/// How much more the last quarter may hold than the second, beside a tenth: noise of the allocator, and of
-/// the moment at which connections are counted.
+/// Time for the release of resources after the agents are silent.
+const SETTLE_TIME: Duration = Duration::from_secs(20);
+/// Allowed growth from the second quarter to the last, besides a tenth: noise of the allocator, in KiB.
 const MEMORY_NOISE: u64 = 4 << 10;
+/// The same for descriptors: noise of the moment of counting.
 const DESCRIPTOR_NOISE: u64 = 24;
+/// The same for map entries.
 const FLOW_NOISE: u64 = 16;
-/// How many descriptors may be left: connections to upstreams that may be used again.
+/// Descriptors that may be left: pooled upstream connections.
 const POOLED: u64 = 16;
 
-/// Loads a run for `time`.
+/// Runs the load for `time`.
 pub(super) fn run(time: Duration, report: &mut Report) -> Result<()> {
-    let stage = Stage::new()?;
-    stage.policy(POLICY)?;
+    let home = TestHome::new()?;
+    home.policy(POLICY)?;
     let secret = format!("sk_soak_{}", random_hex::<12>()?);
-    stage.agentsecrets(&["secrets", "set", "API_KEY"], &secret)?.expect("secrets set")?;
+    home.agentsecrets(&["secrets", "set", "API_KEY"], &secret)?.expect("secrets set")?;
     let names = ["api.demo", "elsewhere.demo"];
     let api = Api::start(&names)?;
-    stage.world(&names, api.address(), api.authority())?;
+    home.set_upstream(&names, api.address(), api.authority())?;
 
-    let mut command = stage.agent(&["bash", "-c", AGENT]);
+    let mut command = home.agent(&["bash", "-c", AGENT]);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
     let mut agent = Agent(child.context("cannot start the agents")?);
     let launcher = agent.0.id();
     let interceptor = wait_for_interceptor(&mut agent.0)?;
-    let fresh = holds(interceptor)?;
-    report.say(&format!("load: {} minutes; samples of interceptor | launcher", time.as_secs() / 60))?;
+    let fresh = resource_usage(interceptor)?;
+    report.line(&format!("load: {} minutes; samples of interceptor | launcher", time.as_secs() / 60))?;
 
     let started = Instant::now();
     let mut samples = Vec::new();
     for number in 1..=SAMPLES {
         let at = time * number / SAMPLES;
         std::thread::sleep(at.saturating_sub(started.elapsed()));
-        let sample = (holds(interceptor)?, holds(launcher)?);
+        let sample = (resource_usage(interceptor)?, resource_usage(launcher)?);
         if number % (SAMPLES / 20) == 0 {
-            report.say(&format!(
+            report.line(&format!(
                 "load {:>5} s: {} | {} after {} requests",
                 started.elapsed().as_secs(),
                 shown(&sample.0),
@@ -85,17 +87,17 @@ pub(super) fn run(time: Duration, report: &mut Report) -> Result<()> {
         }
         samples.push(sample);
     }
-    agent.say("stop")?;
-    std::thread::sleep(SILENCE);
-    let silent = holds(interceptor)?;
-    report.say(&format!("load: silent for {} s: {}", SILENCE.as_secs(), shown(&silent)))?;
-    agent.say("end")?;
+    agent.send("stop")?;
+    std::thread::sleep(SETTLE_TIME);
+    let silent = resource_usage(interceptor)?;
+    report.line(&format!("load: silent for {} s: {}", SETTLE_TIME.as_secs(), shown(&silent)))?;
+    agent.send("end")?;
     agent.0.wait()?;
 
-    let mut found = growth("interceptor", samples.iter().map(|(holds, _)| *holds));
-    found.extend(growth("launcher", samples.iter().map(|(_, holds)| *holds)));
+    let mut found = growth("interceptor", samples.iter().map(|(usage, _)| *usage));
+    found.extend(growth("launcher", samples.iter().map(|(_, usage)| *usage)));
     if silent.flows > 0 {
-        found.push(format!("{} connections were never taken from the map", silent.flows));
+        found.push(format!("{} connections are left in the map", silent.flows));
     }
     if silent.descriptors > fresh.descriptors + POOLED {
         found.push(format!(
@@ -104,25 +106,25 @@ pub(super) fn run(time: Duration, report: &mut Report) -> Result<()> {
         ));
     }
     if api.requests() < samples.len() * 10 {
-        found.push(format!("that was no load: {} requests", api.requests()));
+        found.push(format!("the load was too small: {} requests", api.requests()));
     }
     if api.received().iter().any(|credential| *credential != secret && !credential.is_empty()) {
-        found.push("a request arrived with what is not the secret".into());
+        found.push("a request arrived with a credential that is not the secret".into());
     }
     for line in &found {
-        report.say(&format!("load FAILED: {line}"))?;
+        report.line(&format!("load FAILED: {line}"))?;
     }
     if !found.is_empty() {
         bail!("{}", found.join("; "));
     }
-    report.say(&format!("load: {} requests, no growth", api.requests()))
+    report.line(&format!("load: {} requests, no growth", api.requests()))
 }
 
-/// The agents; they end with us.
+/// The agents; they end when this is dropped.
 struct Agent(Child);
 
 impl Agent {
-    fn say(&mut self, word: &str) -> Result<()> {
+    fn send(&mut self, word: &str) -> Result<()> {
         let stdin = self.0.stdin.as_mut().context("the agents have no input")?;
         writeln!(stdin, "{word}").context("the agents are gone")
     }
@@ -142,30 +144,30 @@ fn wait_for_interceptor(child: &mut Child) -> Result<u32> {
             bail!("`agentsecrets run` ended ({status})");
         }
         if let Some(pid) = descendant(child.id(), "interceptor") {
-            // It serves once its own runtime is there; what it holds before is little.
+            // Its runtime starts now; before that it uses little.
             std::thread::sleep(Duration::from_secs(1));
             return Ok(pid);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    bail!("no interceptor came to be")
+    bail!("no interceptor was started")
 }
 
-fn shown(holds: &Holds) -> String {
-    format!("{:>6} KiB {:>4} descriptors {:>3} flows", holds.memory, holds.descriptors, holds.flows)
+fn shown(usage: &ResourceUsage) -> String {
+    format!("{:>6} KiB {:>4} descriptors {:>3} flows", usage.memory, usage.descriptors, usage.flows)
 }
 
-/// One of the things that a process holds.
-type Count = fn(&Holds) -> u64;
+/// Selects one resource.
+type Count = fn(&ResourceUsage) -> u64;
 
-/// What the last quarter holds more of than the second, when everything was warm.
-fn growth(who: &str, samples: impl Iterator<Item = Holds>) -> Vec<String> {
-    let samples: Vec<Holds> = samples.collect();
+/// The resources that grew from the second quarter, after the warm-up, to the last.
+fn growth(who: &str, samples: impl Iterator<Item = ResourceUsage>) -> Vec<String> {
+    let samples: Vec<ResourceUsage> = samples.collect();
     let quarter = samples.len() / 4;
     let kinds: [(&str, Count, u64); 3] = [
-        ("KiB of memory", |holds| holds.memory, MEMORY_NOISE),
-        ("descriptors", |holds| holds.descriptors, DESCRIPTOR_NOISE),
-        ("map entries", |holds| holds.flows, FLOW_NOISE),
+        ("KiB of memory", |usage| usage.memory, MEMORY_NOISE),
+        ("descriptors", |usage| usage.descriptors, DESCRIPTOR_NOISE),
+        ("map entries", |usage| usage.flows, FLOW_NOISE),
     ];
     let mut found = Vec::new();
     for (kind, count, noise) in kinds {
@@ -189,11 +191,14 @@ mod tests {
     use super::*;
 
     fn holding(memory: impl Fn(u64) -> u64) -> Vec<String> {
-        growth("x", (0..120).map(|n| Holds { memory: memory(n), descriptors: 20 + n % 7, flows: n % 3 }))
+        growth(
+            "x",
+            (0..120).map(|n| ResourceUsage { memory: memory(n), descriptors: 20 + n % 7, flows: n % 3 }),
+        )
     }
 
     #[test]
-    fn growth_is_told_from_warming_up_and_noise() {
+    fn growth_is_found_and_warm_up_and_noise_are_not() {
         assert!(holding(|n| 20_000 + n.min(30) * 500 + n % 13 * 100).is_empty());
         assert_eq!(holding(|n| 20_000 + n * 150).len(), 1);
     }

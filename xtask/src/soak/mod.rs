@@ -1,31 +1,32 @@
-//! `cargo xtask soak`: what must hold for longer than a test run lasts. Each part fails on what it finds,
-//! and writes what it saw to `target/soak.txt`, pass or fail.
+//! `cargo xtask soak`: fuzzing, kills and load for longer than a test run. Each part fails if it finds a fault, and
+//! appends its results to `target/soak.txt` in either case.
 
 mod fuzz;
 mod load;
 mod process;
+mod report;
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::time::Duration;
 
-use anstream::println;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+
+use self::report::Report;
 
 use crate::tools;
 use crate::workspace::{self, cargo, heading, run as run_command};
 
-/// How long each fuzz target runs, and the load, unless told otherwise.
+/// Default duration of each fuzz target.
 const FUZZ_MINUTES: u64 = 10;
+/// Default duration of the load.
 const LOAD_MINUTES: u64 = 20;
 
-/// What takes too long for every change.
+/// Run fuzz targets, kills and load for a long time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// One part only
     #[arg(value_enum)]
     part: Option<Part>,
-    /// How long each fuzz target runs [default: 10], and the load [default: 20]
+    /// Duration of each fuzz target [default: 10] and of the load [default: 20], in minutes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     minutes: Option<u64>,
     /// Fuzz this target only; may be repeated
@@ -35,11 +36,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// Every fuzz target
+    /// Run every fuzz target
     Fuzz,
-    /// 200 kills of the interceptor under load
+    /// Kill the interceptor 200 times under load
     Kill,
-    /// Load: no growth in memory, descriptors or map entries
+    /// Check that memory, descriptors and map entries do not grow under load
     Load,
 }
 
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         );
     }
     let minutes = |otherwise| Duration::from_secs(60 * args.minutes.unwrap_or(otherwise));
-    let mut report = Report::begin()?;
+    let mut report = Report::open()?;
     if wanted(Part::Fuzz) {
         heading("fuzz");
         fuzz::run(&args.target, minutes(FUZZ_MINUTES), &mut report)?;
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The kill loop is a test like any other; only its length is not.
+/// Runs the test that kills the interceptor 200 times.
 fn kill(report: &mut Report) -> Result<()> {
     let done = run_command(cargo().args([
         "test",
@@ -87,23 +88,7 @@ fn kill(report: &mut Report) -> Result<()> {
         "--include-ignored",
         "--nocapture",
     ]));
-    let said = if done.is_ok() { "passed" } else { "FAILED" };
-    report.say(&format!("kill: 200 kills under load: {said}"))?;
+    let result = if done.is_ok() { "passed" } else { "FAILED" };
+    report.line(&format!("kill: 200 kills under load: {result}"))?;
     done
-}
-
-/// What was seen: on the terminal and in a file.
-struct Report(File);
-
-impl Report {
-    fn begin() -> Result<Self> {
-        let path = workspace::root().join("target/soak.txt");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        Ok(Self(file.with_context(|| format!("cannot write {}", path.display()))?))
-    }
-
-    fn say(&mut self, line: &str) -> Result<()> {
-        println!("   {line}");
-        writeln!(self.0, "{line}").context("cannot write target/soak.txt")
-    }
 }

@@ -1,4 +1,4 @@
-//! What a process holds, as the kernel says: its memory, its descriptors, the entries of its BPF maps.
+//! The resources of a process, read from the kernel: memory, descriptors, and entries of its BPF maps.
 
 use std::fs;
 
@@ -6,18 +6,18 @@ use agentsecrets_ebpf::{Flow, Origin};
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
 
-/// What a process holds at one moment.
+/// The resources of a process at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Holds {
-    /// Memory of its own, in KiB: anonymous pages, swapped ones too.
+pub(super) struct ResourceUsage {
+    /// Anonymous memory in KiB, with swapped pages.
     pub(super) memory: u64,
     /// Open descriptors.
     pub(super) descriptors: u64,
-    /// Connections that wait in its map to be taken.
+    /// Connections in its map that the listener has not taken.
     pub(super) flows: u64,
 }
 
-/// The bytes of a record's key and value.
+/// The map of connections, with keys and values as bytes.
 type Flows = HashMap<MapData, [u8; size_of::<Flow>()], [u8; size_of::<Origin>()]>;
 
 /// The process among the descendants of `root` whose arguments hold `word`.
@@ -26,7 +26,7 @@ pub(super) fn descendant(root: u32, word: &str) -> Option<u32> {
     let mut known = vec![root];
     let mut pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
-    // A child has a higher number than its parent, but where numbers have begun anew.
+    // A child has a higher pid than its parent, unless pids wrapped around.
     for _ in 0..2 {
         for pid in &pids {
             if parent(*pid).is_some_and(|parent| known.contains(&parent)) && !known.contains(pid) {
@@ -45,8 +45,8 @@ fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// What `pid` holds now.
-pub(super) fn holds(pid: u32) -> Result<Holds> {
+/// The resources of `pid` now.
+pub(super) fn resource_usage(pid: u32) -> Result<ResourceUsage> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
         .with_context(|| format!("process {pid} is gone"))?;
     let kib = |name: &str| {
@@ -64,5 +64,9 @@ pub(super) fn holds(pid: u32) -> Result<Holds> {
             flows += map.keys().count() as u64;
         }
     }
-    Ok(Holds { memory: kib("Anonymous:") + kib("Swap:"), descriptors: descriptors.len() as u64, flows })
+    Ok(ResourceUsage {
+        memory: kib("Anonymous:") + kib("Swap:"),
+        descriptors: descriptors.len() as u64,
+        flows,
+    })
 }

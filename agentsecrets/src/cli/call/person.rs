@@ -46,6 +46,10 @@ pub(super) async fn agent_sender(token: &str, context: &Context) -> Result<Local
 }
 
 /// The calling process.
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(unused_variables, reason = "only Linux has a daemon that forwards")
+)]
 async fn caller(context: &Context) -> Result<Caller, IdentityError> {
     #[cfg(target_os = "linux")]
     let forwarded = context.invocation.as_ref().map(|invocation| invocation.process.clone());

@@ -16,11 +16,9 @@ use crate::launch::is_inside_agent;
 use crate::mcp::{self, bridge};
 use crate::policy::{Policy, PolicyWatcher};
 use crate::server::builder::PipelineBuilder;
-use crate::store::StoreKind;
 use crate::sys;
 use crate::types::failure::{ErrorContext, Exit, Failure};
 use crate::types::name::AgentName;
-use crate::vault;
 use install::Clients;
 
 const MAX_REQUEST_BYTES: u64 = 16 << 20;
@@ -170,12 +168,10 @@ fn serve(agent: Option<AgentName>, context: &Context) -> Result<ExitCode, Failur
 
 /// Fails if the vault needs a passphrase: the terminal belongs to the MCP client, so there is no prompt.
 fn require_unattended_vault(context: &Context) -> Result<(), Failure> {
-    let path = context.home.vault();
-    let has_vault =
-        store_choices(context)?.iter().any(|choice| choice.kind == StoreKind::Vault) && vault::exists(&path);
-    if !has_vault || vault::unlock_from_environment().is_some() {
+    if !store_choices(context)?.iter().any(|choice| choice.kind.needs_terminal(&context.home)) {
         return Ok(());
     }
+    let path = context.home.vault();
     let what =
         format!("the vault at {} needs a passphrase, and there is no prompt for it here", path.display());
     Err(Failure::new(Exit::Locked, what).hint(

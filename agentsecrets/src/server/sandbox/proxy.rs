@@ -7,7 +7,8 @@ use crate::identity::process_details::ProcessDetails;
 use crate::identity::socket::LocalPeers;
 use crate::sys::home::Home;
 #[cfg(target_os = "linux")]
-use crate::types::failure::{ErrorContext, Failure};
+use crate::types::failure::ErrorContext;
+use crate::types::failure::Failure;
 
 pub(crate) struct ProxySandbox {
     #[cfg(target_os = "linux")]

@@ -25,6 +25,6 @@ impl StoreHelper {
 
     /// The store of this `kind`.
     pub fn store(&mut self, kind: &StoreKind) -> Result<Arc<dyn Store>, StoreError> {
-        Ok(super::external_store(kind, &self.home))
+        kind.open_unattended(&self.home)
     }
 }

@@ -62,11 +62,11 @@ impl StoreHelper {
         conceal: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Self> {
         let (mut lines, mut theirs) = (Vec::new(), Vec::new());
-        for choice in choices.iter().filter(|choice| choice.kind != StoreKind::Vault) {
+        for choice in choices.iter().filter(|choice| choice.kind.is_in_helper()) {
             let (ours, other) = Channel::pair(LIMITS)?;
             lines.push((
                 choice.kind.clone(),
-                RequestChannel::new(ours, choice.kind.patience() + RESPONSE_MARGIN)?,
+                RequestChannel::new(ours, choice.kind.timeout() + RESPONSE_MARGIN)?,
             ));
             theirs.push((choice.kind.clone(), other));
         }
@@ -115,7 +115,7 @@ fn serve(
     std::mem::forget(null);
     let (end, ended) = channel();
     for (kind, line) in lines {
-        let (store, scope, end) = (super::external_store(&kind, home), scope.clone(), end.clone());
+        let (store, scope, end) = (kind.open(home), scope.clone(), end.clone());
         std::thread::Builder::new().name(kind.name().to_owned()).spawn(move || {
             let _ = helper::serve(&line, |question| (answer(&*store, &scope, question), None));
             let _ = end.send(());
@@ -285,7 +285,7 @@ impl From<Entry> for HelperResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::config::FileConfig;
+    use crate::store::file::FileConfig;
 
     fn key(name: &str) -> Key {
         Key { project: Project::default(), environment: Environment::default(), name: name.parse().unwrap() }
@@ -299,7 +299,7 @@ mod tests {
             project: None,
             environment: None,
         });
-        let store = crate::store::external_store(&kind, &Home::at(folder));
+        let store = kind.open(&Home::at(folder));
         let scope = (Project::default(), Environment::default());
         std::thread::spawn(move || {
             helper::serve(&theirs, |question| (answer(&*store, &scope, question), None))

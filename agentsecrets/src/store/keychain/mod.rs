@@ -5,9 +5,11 @@
 //! here when it was used; the buffers of the system's own library are not ours to wipe.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use keyring_core::{Entry as Item, Error, Result as Told};
 
@@ -25,7 +27,12 @@ use macos as system;
 #[cfg(windows)]
 use windows as system;
 
+use super::cached::CachedStore;
+use super::kinds::{Kind, StoreCheck};
+use super::settings::{ReportProblem, SpannedText, duration_or_default, required_value};
+use super::timeout::TimeoutStore;
 use super::{Entry, Key, Store, StoreError, check};
+use crate::sys::home::Home;
 use crate::types::name::{Environment, Project, SecretName};
 use crate::types::secret::Secret;
 use crate::types::sync::MutexExt;
@@ -36,7 +43,7 @@ const SERVICE: &str = "AgentSecrets";
 const PLACEHOLDERS: &str = "AgentSecrets placeholders";
 
 /// The keychain of the user that this process runs as.
-pub(super) struct Keychain;
+struct Keychain;
 
 /// Whether it was opened, which a process does once.
 static OPENED: Mutex<bool> = Mutex::new(false);
@@ -44,8 +51,71 @@ static OPENED: Mutex<bool> = Mutex::new(false);
 /// Time limit for connecting to the keychain.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Settings of the keychain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeychainConfig {
+    /// Time limit for an answer; a person may have to type a password.
+    timeout: Duration,
+    /// Answers are cached for this time.
+    cache: Duration,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeychainSettings {
+    #[serde(default, deserialize_with = "required_value")]
+    timeout: Option<SpannedText>,
+    #[serde(default, deserialize_with = "required_value")]
+    cache: Option<SpannedText>,
+    #[serde(default)]
+    optional: bool,
+}
+
+impl Default for KeychainConfig {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), cache: Duration::from_secs(60) }
+    }
+}
+
+impl Kind for KeychainConfig {
+    type Settings = KeychainSettings;
+
+    fn without_settings() -> Result<Self, String> {
+        Ok(Self::default())
+    }
+
+    fn parse(settings: KeychainSettings, report: ReportProblem<'_>) -> Result<(Self, bool), String> {
+        let default = Self::default();
+        let timeout = duration_or_default(settings.timeout, default.timeout, report);
+        let cache = duration_or_default(settings.cache, default.cache, report);
+        Ok((Self { timeout, cache }, settings.optional))
+    }
+
+    fn open(&self, home: &Home) -> Arc<dyn Store> {
+        let advice = "unlock it, or look for a window that asks for its password";
+        let store = TimeoutStore::new(Keychain, self.timeout, advice);
+        Arc::new(CachedStore::new(store, self.cache).invalidated_by(home.keychain_stamp()))
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    fn state(&self, _: &Home) -> String {
+        match reachable() {
+            Ok(()) => "available, unlocked when it is needed".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// The keychain stays locked: a check must not prompt for a password.
+    fn check(&self, _: &Home, _: (&Project, &Environment)) -> StoreCheck {
+        StoreCheck::from_result(reachable(), "the keychain can be reached")
+    }
+}
+
 /// Whether there is a keychain, without unlocking it.
-pub fn look() -> Result<(), StoreError> {
+fn reachable() -> Result<(), StoreError> {
     let (tell, told) = channel();
     std::thread::spawn(move || tell.send(connect()));
     told.recv_timeout(CONNECT_TIMEOUT).unwrap_or_else(|_| {

@@ -25,8 +25,8 @@ use windows_sys::Win32::Storage::FileSystem::{
     LockFile, READ_CONTROL, UnlockFile,
 };
 
-use super::super::Version;
 use super::call::{done, wide};
+use crate::file_version::Version;
 use crate::windows::process_table::own_sid;
 
 /// The upper half of a place that no file reaches.

@@ -1,5 +1,4 @@
-//! Where clients are started: a shell that does what it is told, outside or as an agent, and the processes whose cost is
-//! counted meanwhile.
+//! A shell that starts clients, as an agent or not, and the processes whose cost is measured.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -8,12 +7,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::peers::{CLIENTS_CORE, PROXYS_CORE, Running};
-use crate::demo::stage::Stage;
+use crate::demo::test_home::TestHome;
 
-/// Does each line that it reads, and says when that is done.
+/// Evaluates each line of its input, and prints DONE after it.
 const SHELL: &str = "while IFS= read -r line; do eval \"$line\"; echo DONE; done";
 
-/// Opens connections, asks once on each, and holds them until it is told to end.
+/// Opens connections, sends one request on each, and keeps them open until a line arrives.
 const HOLD: &str = r"
 import socket, ssl, sys
 host, count = sys.argv[1], int(sys.argv[2])
@@ -29,74 +28,74 @@ print('HELD', flush=True)
 sys.stdin.readline()
 ";
 
-/// The shell, and whom its clients' connections pass.
+/// The shell of the clients.
 pub(super) struct Driver {
     shell: Child,
-    said: BufReader<ChildStdout>,
-    /// The process that is counted with all that descend from it, but for the clients.
+    output: BufReader<ChildStdout>,
+    /// The process whose cost is measured, with its descendants other than clients.
     counted: Option<u32>,
     _peer: Option<Running>,
 }
 
 impl Driver {
-    /// With nothing to count.
+    /// Measures no process.
     pub(super) fn without(secret: &str) -> Result<Self> {
         Self::start(outside(secret), None, None)
     }
 
-    /// With the cost of `peer`.
+    /// Measures `peer`.
     pub(super) fn beside(peer: Running, secret: &str) -> Result<Self> {
         Self::start(outside(secret), Some(peer.pid()), Some(peer))
     }
 
-    /// As an agent, with the cost of all processes of ours.
-    pub(super) fn inside(stage: &Stage) -> Result<Self> {
-        let agent = stage.agent(&["taskset", "--cpu-list", CLIENTS_CORE, "bash", "-c", SHELL]);
-        // All of ours is on the proxy's core, and so is what it starts, which goes to the other.
+    /// Runs clients as an agent, and measures all processes of AgentSecrets.
+    pub(super) fn inside(home: &TestHome) -> Result<Self> {
+        let agent = home.agent(&["taskset", "--cpu-list", CLIENTS_CORE, "bash", "-c", SHELL]);
+        // AgentSecrets runs on the core of the proxy; the clients move to the other core.
         let mut pinned = Command::new("taskset");
         pinned.args(["--cpu-list", PROXYS_CORE]).arg(agent.get_program()).args(agent.get_args());
         pinned.current_dir("/");
         pinned.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let mut driver = Self::start(pinned, None, None)?;
         driver.counted = Some(driver.shell.id());
-        driver.does("true")?;
+        driver.run_line("true")?;
         Ok(driver)
     }
 
     fn start(mut command: Command, counted: Option<u32>, peer: Option<Running>) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = command.spawn().context("cannot start the clients' shell")?;
-        let said = BufReader::new(shell.stdout.take().context("the shell has no output")?);
-        Ok(Self { shell, said, counted, _peer: peer })
+        let output = BufReader::new(shell.stdout.take().context("the shell has no output")?);
+        Ok(Self { shell, output, counted, _peer: peer })
     }
 
-    /// Does `line` and gives what it printed.
-    pub(super) fn does(&mut self, line: &str) -> Result<String> {
-        self.tell(line)?;
+    /// Runs `line` and returns its output.
+    pub(super) fn run_line(&mut self, line: &str) -> Result<String> {
+        self.send(line)?;
         self.until("DONE")
     }
 
-    /// The nanoseconds that the counted processes have used so far.
+    /// The CPU time of the measured processes, in nanoseconds.
     pub(super) fn cpu(&self) -> u64 {
         self.processes().into_iter().map(cpu_of).sum()
     }
 
-    /// The memory of the counted processes in KiB (PSS): idle, and with `held` connections held.
+    /// The memory of the measured processes in KiB (PSS): idle, and with `held` open connections.
     pub(super) fn memory(&mut self, host: &str, held: u32) -> Result<(u64, u64)> {
         let pss = |driver: &Self| driver.processes().into_iter().map(pss_of).sum::<u64>();
         let idle = pss(self);
-        self.tell(&format!(
+        self.send(&format!(
             "/usr/bin/python3 -c '{}' {host} {held}",
             HOLD.replace('\'', "'\\''").replace('\n', "'$'\\n''")
         ))?;
         self.until("HELD")?;
         let full = pss(self);
-        self.tell("end")?;
+        self.send("end")?;
         self.until("DONE")?;
         Ok((idle, full))
     }
 
-    fn tell(&mut self, line: &str) -> Result<()> {
+    fn send(&mut self, line: &str) -> Result<()> {
         let stdin = self.shell.stdin.as_mut().context("the shell has no input")?;
         writeln!(stdin, "{line}").context("the clients' shell is gone")
     }
@@ -105,7 +104,7 @@ impl Driver {
         let mut printed = String::new();
         loop {
             let mut line = String::new();
-            if self.said.read_line(&mut line)? == 0 {
+            if self.output.read_line(&mut line)? == 0 {
                 bail!("the clients' shell ended: {printed}");
             }
             if line.trim_end() == end {
@@ -115,7 +114,7 @@ impl Driver {
         }
     }
 
-    /// The counted processes: the clients are the shell's, so everything from the shell on is not.
+    /// The measured processes: those of the tree that are no clients.
     fn processes(&self) -> Vec<u32> {
         let Some(root) = self.counted else { return Vec::new() };
         let mut found = vec![root];
@@ -152,7 +151,7 @@ fn is_client(pid: u32) -> bool {
     ["bash", "wrk", "python3", "taskset"].contains(&name.trim_end())
 }
 
-/// Nanoseconds on a processor, of all threads that still run.
+/// The CPU time of all running threads, in nanoseconds.
 fn cpu_of(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let times = tasks.filter_map(|task| {

@@ -1,20 +1,20 @@
-//! One round: what wrk does and finds, and what it cost the processes between.
+//! One round of measurements with wrk: its results, and the CPU time of the measured processes.
 
 use anyhow::{Context, Result, bail};
 
 use super::driver::Driver;
 
-/// How long each load lasts, in seconds.
+/// The duration of each load.
 const SECONDS: u32 = 4;
 
-/// What one round found, or the median of several.
+/// The results of one round, or the medians of several.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Figures {
-    /// A second, by 64 connections.
+    /// Requests per second on 64 connections.
     pub(super) requests: f64,
     /// Microseconds.
     pub(super) cpu_per_request: f64,
-    /// By one connection, in microseconds.
+    /// Latency on one connection, in microseconds.
     pub(super) p50: f64,
     pub(super) p99: f64,
     /// Microseconds for a connection of one request.
@@ -24,7 +24,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Of each figure by itself.
+    /// The median of each figure.
     pub(super) fn median(rounds: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| {
             let mut found: Vec<f64> = rounds.iter().map(figure).collect();
@@ -42,7 +42,7 @@ impl Figures {
     }
 }
 
-/// One round toward `host`.
+/// Runs one round against `host`.
 pub(super) fn measure(driver: &mut Driver, host: &str) -> Result<Figures> {
     load(driver, host, "1k", 64, "")?;
     let many = load(driver, host, "1k", 64, "")?;
@@ -59,7 +59,7 @@ pub(super) fn measure(driver: &mut Driver, host: &str) -> Result<Figures> {
     })
 }
 
-/// What one load found.
+/// The results of one load.
 struct Load {
     requests: f64,
     seconds: f64,
@@ -75,18 +75,18 @@ fn load(driver: &mut Driver, host: &str, path: &str, connections: u32, more: &st
     let line = format!(
         "wrk -t1 -c{connections} -d{SECONDS}s --latency -H 'Host: api.demo' -H \"Authorization: Bearer $API_KEY\" {more} https://{host}/{path} 2>&1"
     );
-    let said = driver.does(&line)?;
+    let output = driver.run_line(&line)?;
     let cpu = driver.cpu().saturating_sub(before) as f64;
-    if said.contains("Non-2xx") || said.contains("Socket errors") {
-        bail!("`{line}` was not answered as it should be:\n{said}");
+    if output.contains("Non-2xx") || output.contains("Socket errors") {
+        bail!("`{line}` had errors:\n{output}");
     }
-    read(&said, cpu).with_context(|| format!("`{line}` printed something else:\n{said}"))
+    read(&output, cpu).with_context(|| format!("`{line}` printed unexpected output:\n{output}"))
 }
 
-/// Reads what wrk prints.
-fn read(said: &str, cpu: f64) -> Option<Load> {
-    let after = |label: &str| said.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim);
-    let total = said.lines().find(|line| line.contains(" requests in "))?;
+/// Parses the output of wrk.
+fn read(output: &str, cpu: f64) -> Option<Load> {
+    let after = |label: &str| output.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim);
+    let total = output.lines().find(|line| line.contains(" requests in "))?;
     let mut words = total.split_whitespace();
     let requests = words.next()?.parse().ok()?;
     let seconds = scaled(words.nth(2)?.trim_end_matches(','))? / 1e6;

@@ -1,6 +1,6 @@
-//! What a request costs through us, beside what it costs through proxies that do less: haproxy that only passes bytes on,
-//! and haproxy and nginx that end TLS on both legs. One core is the proxy's, the other the client's and the server's; the
-//! rounds take turns, and what counts is the median, best read as a ratio within one run.
+//! The cost of a request through AgentSecrets, compared with haproxy in TCP mode, and with haproxy and nginx with TLS on
+//! both legs. The proxy has one core; client and server share the other. Rounds of the proxies alternate, and the
+//! medians are compared within one run.
 
 mod driver;
 mod load;
@@ -12,14 +12,15 @@ use anyhow::{Result, bail};
 use self::driver::Driver;
 use self::load::{Figures, measure};
 use self::peers::{Peer, Upstream};
-use crate::demo::stage::{Stage, random_hex};
+use crate::demo::test_home::TestHome;
+use crate::digest::random_hex;
 use crate::{tools, workspace};
 
-/// What it is asked for by.
+/// The name of this benchmark.
 pub(super) const NAME: &str = "proxy";
-/// How often each is measured.
+/// The number of measurements of each proxy.
 const ROUNDS: usize = 3;
-/// How many connections are held while memory is read.
+/// The number of open connections while memory is read.
 const HELD: u32 = 1000;
 
 const POLICY: &str = "\
@@ -30,27 +31,27 @@ agents:
       - { host: api.demo, secrets: [API_KEY], private: true }
 ";
 
-/// Whom the client speaks to, and by what.
+/// A proxy, or the server itself, with its client.
 struct Subject {
     name: &'static str,
     driver: Driver,
-    /// What stands in the client's URLs.
+    /// The host in the client's URLs.
     host: &'static str,
     rounds: Vec<Figures>,
 }
 
-/// Measures, and prints a table.
+/// Runs the benchmark, and prints a table.
 pub(super) fn run() -> Result<()> {
     if !workspace::is_root() {
-        bail!("this takes root:\n\n    {}", workspace::as_root("bench proxy"));
+        bail!("this needs root:\n\n    {}", workspace::as_root("bench proxy"));
     }
     tools::install(tools::FOR_BENCH)?;
-    let stage = Stage::released()?;
-    stage.policy(POLICY)?;
+    let home = TestHome::released()?;
+    home.policy(POLICY)?;
     let secret = format!("sk_bench_{}", random_hex::<12>()?);
-    stage.agentsecrets(&["secrets", "set", "API_KEY"], &secret)?.expect("secrets set")?;
+    home.agentsecrets(&["secrets", "set", "API_KEY"], &secret)?.expect("secrets set")?;
     let upstream = Upstream::start()?;
-    stage.world(&[peers::NAME], peers::ADDRESS, upstream.authority())?;
+    home.set_upstream(&[peers::NAME], peers::ADDRESS, upstream.authority())?;
 
     let mut subjects = vec![Subject {
         name: "nothing between",
@@ -69,7 +70,7 @@ pub(super) fn run() -> Result<()> {
     }
     subjects.push(Subject {
         name: "agentsecrets run",
-        driver: Driver::inside(&stage)?,
+        driver: Driver::inside(&home)?,
         host: peers::NAME,
         rounds: Vec::new(),
     });

@@ -1,4 +1,4 @@
-//! The server behind every proxy, and the proxies that we are measured beside: nginx and haproxy, one worker each.
+//! The server behind every proxy, and the proxies of the comparison: nginx and haproxy, one worker each.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -7,24 +7,26 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-/// The core of the client and the server, and that of the proxy.
+use crate::certificates::{ServerCertificate, TestAuthority};
+
+/// The core of the client and the server.
 pub(super) const CLIENTS_CORE: &str = "1";
+/// The core of the proxy.
 pub(super) const PROXYS_CORE: &str = "0";
 /// The name of the server.
 pub(super) const NAME: &str = "api.demo";
-/// Where the server is, on port 443: an address of this machine alone.
+/// The address of the server, a loopback address; it listens on port 443.
 pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 65, 84, 1));
 /// The same as text.
 pub(super) const UPSTREAM: &str = "127.65.84.1";
-/// What the large file has, in MiB.
+/// The size of the large file, in MiB.
 const LARGE: usize = 10;
 
-/// A proxy beside us.
+/// A proxy of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// haproxy, which passes bytes on and sees none.
+    /// haproxy in TCP mode.
     Relay,
     /// haproxy with TLS on both legs.
     Haproxy,
@@ -32,14 +34,14 @@ pub(super) enum Peer {
     Nginx,
 }
 
-/// The server, and what it takes to start others before it.
+/// The server, and the files for proxies in front of it.
 pub(super) struct Upstream {
     folder: tempfile::TempDir,
     authority: String,
     _server: Running,
 }
 
-/// A server that ends with us.
+/// A server process; it ends when this is dropped.
 pub(super) struct Running(Child);
 
 impl Peer {
@@ -47,7 +49,7 @@ impl Peer {
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Relay => "haproxy, passing bytes on",
+            Self::Relay => "haproxy, TCP mode",
             Self::Haproxy => "haproxy, TLS on both legs",
             Self::Nginx => "nginx, TLS on both legs",
         }
@@ -67,21 +69,17 @@ impl Upstream {
     /// Starts it.
     pub(super) fn start() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("agentsecrets-bench-").tempdir()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "AgentSecrets bench authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new([NAME.to_owned()])?.signed_by(&key, &authority)?;
+        let authority = TestAuthority::new("AgentSecrets bench authority")?;
+        let ServerCertificate { certificate, key } = authority.issue(&[NAME])?;
         let write = |name: &str, text: String| {
             fs::write(folder.path().join(name), text).with_context(|| format!("cannot write {name}"))
         };
         write("ca.pem", authority.pem())?;
-        write("server.pem", leaf.pem() + &key.serialize_pem())?;
+        write("server.pem", certificate.pem() + &key.serialize_pem())?;
         fs::create_dir(folder.path().join("www"))?;
         write("www/1k", "x".repeat(1023) + "\n")?;
         write("www/large", format!("{}\n", "0123456789abcde".repeat(4)).repeat((LARGE << 20) / 61))?;
-        // The workers are another user's.
+        // The workers run as another user.
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let server = nginx(
             folder.path(),
@@ -98,12 +96,12 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// Who vouches for it, in PEM.
+    /// The certificate of its authority, in PEM.
     pub(super) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Starts a proxy before it.
+    /// Starts a proxy in front of it.
     pub(super) fn start_peer(&self, peer: Peer) -> Result<Running> {
         let (host, folder) = (peer.host(), self.folder.path());
         let running = match peer {

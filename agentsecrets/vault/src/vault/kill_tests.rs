@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, Lines};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use super::tests::{Place, key, secret, shown};
+use super::tests::{TestVault, key, secret, shown};
 use super::*;
 
 /// Not a test: what the others start as processes of their own, and kill.
 #[test]
-fn writer_that_never_ends() {
+fn endless_writer() {
     let (Some(path), Ok(writer)) = (std::env::var_os("VAULT_TEST_PATH"), std::env::var("VAULT_TEST_WRITER"))
     else {
         return;
@@ -33,10 +33,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(place: &Place, name: &str, from: u64) -> Self {
+    fn start(test_vault: &TestVault, name: &str, from: u64) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "kill_tests::writer_that_never_ends", "--nocapture"]);
-        command.env("VAULT_TEST_PATH", place.path()).env("VAULT_TEST_WRITER", name);
+        command.args(["--exact", "vault::kill_tests::endless_writer", "--nocapture"]);
+        command.env("VAULT_TEST_PATH", test_vault.path()).env("VAULT_TEST_WRITER", name);
         command.env("VAULT_TEST_START", from.to_string());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -58,14 +58,14 @@ impl Writer {
 
 /// Kills a writer `times` times while another writes and this process reads.
 fn kill(times: u64) {
-    let place = Place::new();
-    let reader = place.make();
-    let mut survivor = Writer::start(&place, "S", 0);
+    let test_vault = TestVault::new();
+    let reader = test_vault.make();
+    let mut survivor = Writer::start(&test_vault, "S", 0);
     survivor.stored().unwrap();
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     let (mut next, mut generation) = (0, 0);
     for round in 0..times {
-        let mut victim = Writer::start(&place, "V", next);
+        let mut victim = Writer::start(&test_vault, "V", next);
         for _ in 0..=round % 3 {
             let n = victim.stored().expect("the writer writes");
             last.insert(n % 2, n);
@@ -77,7 +77,7 @@ fn kill(times: u64) {
         if let Some(n) = victim.kill() {
             last.insert(n % 2, n);
         }
-        let vault = place.open().expect("one whole version");
+        let vault = test_vault.open().expect("one whole version");
         for (turn, stored) in &last {
             let value = String::from_utf8(shown(&vault, &format!("KV_{turn}")).unwrap()).unwrap();
             let there: u64 = value.strip_prefix("value ").unwrap().parse().unwrap();
@@ -92,7 +92,7 @@ fn kill(times: u64) {
         shown(&reader, "KS_0").unwrap();
     }
     let n = survivor.kill().unwrap();
-    let vault = place.open().unwrap();
+    let vault = test_vault.open().unwrap();
     let value = String::from_utf8(shown(&vault, &format!("KS_{}", n % 2)).unwrap()).unwrap();
     assert!(value.strip_prefix("value ").unwrap().parse::<u64>().unwrap() >= n);
     // The lock of a killed writer holds nobody up, and what it left behind is no vault.
@@ -100,12 +100,12 @@ fn kill(times: u64) {
 }
 
 #[test]
-fn killed_writers_leave_a_sound_vault_with_all_that_was_stored() {
+fn killed_writer_leaves_vault_intact() {
     kill(20);
 }
 
 #[test]
 #[ignore = "long: 200 kills in mid-write, about half a minute"]
-fn two_hundred_killed_writers_leave_a_sound_vault_with_all_that_was_stored() {
+fn two_hundred_killed_writers_leave_vault_intact() {
     kill(200);
 }

@@ -1,19 +1,112 @@
-//! A vault that may come later: a command may not need it, and an agent can be started before anything was
+//! The vault as a store. It may come later: a command may not need it, and an agent can be started before anything was
 //! stored. Until there is a vault it holds nothing; from then on it is that vault, opened by the key file
 //! that the environment names. A passphrase cannot be asked for once the terminal is an agent's, so there a
 //! vault that needs one stays locked until the next start; a person's own command asks when it needs it.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use serde::Deserialize;
+
+use super::kinds::{FILE_READ_TIMEOUT, Kind, StoreCheck};
+use super::settings::ReportProblem;
+use super::{Entry, Key, Store, StoreError};
+use crate::sys::files;
+use crate::sys::home::Home;
 use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
-
-use super::{Entry, Key, Store, StoreError};
 use crate::vault::{self, Unlock, Vault};
 
+/// The vault of the home; it has no settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultConfig;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VaultSettings {
+    #[serde(default)]
+    optional: bool,
+}
+
+impl Kind for VaultConfig {
+    type Settings = VaultSettings;
+
+    fn without_settings() -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn parse(settings: VaultSettings, _: ReportProblem<'_>) -> Result<(Self, bool), String> {
+        Ok((Self, settings.optional))
+    }
+
+    fn is_in_process(&self) -> bool {
+        true
+    }
+
+    /// The vault is opened, or made, when it is first needed: nobody is asked for a passphrase that another
+    /// store makes unnecessary.
+    fn open(&self, home: &Home) -> Arc<dyn Store> {
+        Arc::new(LazyVault::with_prompt(home.vault()))
+    }
+
+    /// The vault that exists now, or the one that will be created.
+    fn open_unattended(&self, home: &Home) -> Result<Arc<dyn Store>, StoreError> {
+        let path = home.vault();
+        if self.is_missing(home) {
+            return Ok(Arc::new(LazyVault::new(path, vault::unlock_from_environment())));
+        }
+        Ok(Arc::new(Vault::open(&path, &vault::unlock(&path)?)?))
+    }
+
+    fn timeout(&self) -> Duration {
+        FILE_READ_TIMEOUT
+    }
+
+    fn is_missing(&self, home: &Home) -> bool {
+        !vault::exists(&home.vault())
+    }
+
+    fn needs_terminal(&self, home: &Home) -> bool {
+        !self.is_missing(home) && vault::unlock_from_environment().is_none()
+    }
+
+    fn state(&self, home: &Home) -> String {
+        let state = match (self.is_missing(home), self.needs_terminal(home)) {
+            (true, _) => "none yet: `agentsecrets secrets set NAME` creates it",
+            (false, false) => "encrypted, opened by a key file",
+            (false, true) => "encrypted, opened by a passphrase",
+        };
+        state.to_owned()
+    }
+
+    fn check(&self, home: &Home, _: (&Project, &Environment)) -> StoreCheck {
+        let path = home.vault();
+        if !path.exists() {
+            let fix = "agentsecrets secrets set NAME".to_owned();
+            return StoreCheck::Warning { what: "no secret is stored in the vault yet".to_owned(), fix };
+        }
+        let Some(key) = vault::unlock_from_environment() else {
+            let shown = path.display();
+            return StoreCheck::Good(format!("the vault is there and asks for its passphrase ({shown})"));
+        };
+        let checked = std::fs::File::open(&key).and_then(|file| files::check_private(&file, &key));
+        if let Err(error) = checked {
+            let what = "the key file cannot be used".to_owned();
+            return StoreCheck::Bad { what, fix: error.to_string() };
+        }
+        match Vault::open(&path, &Unlock::KeyFile(key)) {
+            Ok(_) => StoreCheck::Good("the vault opens with its key file".to_owned()),
+            Err(error) => {
+                let fix = "use the key file that made it, or restore it from a backup".to_owned();
+                StoreCheck::Bad { what: error.to_string(), fix }
+            }
+        }
+    }
+}
+
 /// The vault that is, or will be, at a path.
-pub(super) struct LazyVault {
+struct LazyVault {
     path: PathBuf,
     opened_by: UnlockSource,
     opened: OnceLock<Vault>,
@@ -29,13 +122,13 @@ enum UnlockSource {
 
 impl LazyVault {
     /// The vault at `path`, once there is one, opened by `key_file`.
-    pub(super) fn new(path: PathBuf, key_file: Option<PathBuf>) -> Self {
+    fn new(path: PathBuf, key_file: Option<PathBuf>) -> Self {
         Self { path, opened_by: UnlockSource::KeyFile(key_file), opened: OnceLock::new() }
     }
 
     /// The vault at `path` for a person's own command: whoever is at the terminal is asked for its
     /// passphrase when it is needed, and the first value makes it.
-    pub(super) fn with_prompt(path: PathBuf) -> Self {
+    fn with_prompt(path: PathBuf) -> Self {
         Self { path, opened_by: UnlockSource::Asking, opened: OnceLock::new() }
     }
 

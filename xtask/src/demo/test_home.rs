@@ -1,5 +1,5 @@
-//! The demo's stage: a temporary home with a key, a policy and a secret of this run's own, and the real
-//! binary in it. Nothing outside the folder changes; it is removed at the end.
+//! A temporary home with a key and a policy, and the program that runs in it. Nothing outside that folder
+//! changes, and the folder is removed at the end.
 
 use std::fs;
 use std::io::Write;
@@ -11,28 +11,29 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::digest::random_hex;
 use crate::workspace;
 
-/// The stage; dropping it removes it.
-pub(crate) struct Stage {
+/// A temporary home; dropping it removes its folder.
+pub(crate) struct TestHome {
     folder: tempfile::TempDir,
     binary: PathBuf,
 }
 
-/// What a command printed and how it ended.
+/// The output and the result of a command.
 pub(crate) struct Outcome {
     pub(crate) success: bool,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl Stage {
+impl TestHome {
     /// Builds the program and sets up an empty home.
     pub(crate) fn new() -> Result<Self> {
         Self::with(&[])
     }
 
-    /// The same with the program as it is released.
+    /// The same with the release build of the program.
     pub(crate) fn released() -> Result<Self> {
         Self::with(&["--release"])
     }
@@ -45,12 +46,12 @@ impl Stage {
             bail!("cargo build failed ({})", output.status);
         }
         let folder = tempfile::Builder::new().prefix("agentsecrets-demo-").tempdir()?;
-        let stage = Self { folder, binary: binary(&output.stdout).context("cargo built no agentsecrets")? };
-        fs::create_dir(stage.path("home"))?;
-        stage.write("key", &random_hex::<32>()?)?;
-        stage.write("ca.pem", "")?;
-        stage.write("hosts", "127.0.0.1 localhost\n")?;
-        Ok(stage)
+        let home = Self { folder, binary: binary(&output.stdout).context("cargo built no agentsecrets")? };
+        fs::create_dir(home.path("home"))?;
+        home.write("key", &random_hex::<32>()?)?;
+        home.write("ca.pem", "")?;
+        home.write("hosts", "127.0.0.1 localhost\n")?;
+        Ok(home)
     }
 
     /// Writes the policy.
@@ -58,26 +59,25 @@ impl Stage {
         self.write("home/policy.yaml", yaml)
     }
 
-    /// Lets these names lead to `address` inside the demo, and trusts `authority` to vouch for them.
-    pub(crate) fn world(&self, names: &[&str], address: IpAddr, authority: &str) -> Result<()> {
+    /// Resolves these names to `address`, and trusts `authority`, for agents of this home.
+    pub(crate) fn set_upstream(&self, names: &[&str], address: IpAddr, authority: &str) -> Result<()> {
         let lines: Vec<String> = names.iter().map(|name| format!("{address} {name}\n")).collect();
         self.write("hosts", &format!("127.0.0.1 localhost\n{}", lines.concat()))?;
         self.write("ca.pem", authority)
     }
 
-    /// `agentsecrets` with these arguments and this input.
+    /// Runs `agentsecrets` with these arguments and this input.
     pub(crate) fn agentsecrets(&self, arguments: &[&str], input: &str) -> Result<Outcome> {
         let mut command = Command::new(&self.binary);
         self.finish(command.args(arguments), input)
     }
 
-    /// `agentsecrets run -- arguments`, where the demo's names lead to the demo's API: `/etc/hosts` is
-    /// covered in a mount namespace of this run's own.
+    /// Runs `agentsecrets run -- arguments` in a mount namespace with its own `/etc/hosts`.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<Outcome> {
         self.finish(&mut self.agent(arguments), "")
     }
 
-    /// The same, yet to be started. It keeps the pid of the process that is started.
+    /// The command of [`run`](Self::run). Its process keeps its pid when it executes the program.
     pub(crate) fn agent(&self, arguments: &[&str]) -> Command {
         let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
         let mut command = Command::new("unshare");
@@ -114,7 +114,7 @@ impl Stage {
             .spawn()
             .with_context(|| format!("cannot start `{}`", workspace::show(command)))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A command that refuses before it reads closes its end.
+            // A command that fails before it reads closes its end.
             let _ = stdin.write_all(input.as_bytes());
         }
         let Output { status, stdout, stderr } = child.wait_with_output()?;
@@ -134,7 +134,7 @@ impl Stage {
 }
 
 impl Outcome {
-    /// The same, if it succeeded; else an error with what it said.
+    /// This outcome if the command succeeded; else an error with its stderr.
     pub(crate) fn expect(self, what: &str) -> Result<Self> {
         if !self.success {
             bail!("{what} failed: {}", self.stderr.trim());
@@ -143,24 +143,7 @@ impl Outcome {
     }
 }
 
-/// Random bytes in hex.
-pub(crate) fn random_hex<const BYTES: usize>() -> Result<String> {
-    let mut bytes = [0; BYTES];
-    aws_lc_rs::rand::fill(&mut bytes).context("no randomness")?;
-    Ok(hex(&bytes))
-}
-
-/// The first half of a value's SHA-256, in hex: enough to see that two are one.
-pub(crate) fn fingerprint(value: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, value.as_bytes());
-    hex(digest.as_ref().get(..8).unwrap_or_default())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The program that cargo says it built.
+/// The path of the program in cargo's build messages.
 fn binary(messages: &[u8]) -> Option<PathBuf> {
     String::from_utf8_lossy(messages).lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
