@@ -198,11 +198,11 @@ impl Redactor {
 
     fn broken(&self, error: &BodyError) -> Rejection {
         match error {
-            BodyError::Peer(_) | BodyError::Cut => Rejection::new(
+            BodyError::Peer(_) | BodyError::Reset => Rejection::new(
                 ErrorCode::UpstreamUnavailable,
                 format!("'{}' broke off its answer", self.domain),
             ),
-            BodyError::Slow => Rejection::new(
+            BodyError::Stalled => Rejection::new(
                 ErrorCode::UpstreamTimeout,
                 format!("'{}' did not go on with its answer", self.domain),
             ),

@@ -127,13 +127,13 @@ pub(super) struct AgentEntry {
 
 impl AgentIndex {
     pub(super) fn new(agents: Agents, last: Option<&Self>, now: ClockReading) -> Self {
-        let mut roster = Self::default();
+        let mut index = Self::default();
         for agent in agents.agents {
             for token in agent.tokens {
                 let id: Arc<str> = token.id.into();
-                let before = last.and_then(|last| last.tokens.get(&id)).and_then(|held| held.lease);
+                let before = last.and_then(|last| last.tokens.get(&id)).and_then(|entry| entry.lease);
                 let lease = token.expires.map(|end| Lease::begin(token.issued, end, Duration::ZERO, now));
-                let held = AgentEntry {
+                let entry = AgentEntry {
                     id: id.clone(),
                     agent: agent.name.clone(),
                     digest: token.sha256,
@@ -142,12 +142,12 @@ impl AgentIndex {
                     environment: token.environment,
                     is_revoked: token.revoked.is_some(),
                 };
-                roster.tokens.insert(id, held);
+                index.tokens.insert(id, entry);
             }
             let (allow, deny) = (agent.allow.map(HashSet::from_iter), HashSet::from_iter(agent.deny));
-            roster.limits.insert(agent.name, Limits { allow, deny });
+            index.limits.insert(agent.name, Limits { allow, deny });
         }
-        roster
+        index
     }
 
     /// The token with this id.
@@ -198,9 +198,9 @@ mod tests {
             {"name":"both","registered":"2026-01-01T00:00:00Z","allow":["A","B"],"deny":["B"]},
             {"name":"none","registered":"2026-01-01T00:00:00Z","allow":[]},
             {"name":"denied","registered":"2026-01-01T00:00:00Z","deny":["A"]}]}"#;
-        let roster = AgentIndex::new(parsed(text).unwrap(), None, ClockReading::read());
+        let index = AgentIndex::new(parsed(text).unwrap(), None, ClockReading::read());
         let allows = |agent: &str| {
-            ["A", "B", "C"].map(|secret| roster.allows(&agent.parse().unwrap(), &secret.parse().unwrap()))
+            ["A", "B", "C"].map(|secret| index.allows(&agent.parse().unwrap(), &secret.parse().unwrap()))
         };
         assert_eq!(allows("both"), [true, false, false]);
         assert_eq!(allows("none"), [false; 3]);

@@ -3,13 +3,13 @@
 
 pub mod agents;
 pub mod clock;
-#[cfg(test)]
-mod ledger_tests;
 pub mod registry;
 mod revocation;
 pub mod session_uses;
 pub mod sessions;
 mod state;
+#[cfg(test)]
+mod state_tests;
 pub mod token;
 pub mod trust;
 pub mod whoami;
@@ -37,7 +37,7 @@ use trust::Trust;
 /// who shows a token.
 #[derive(Default)]
 pub struct Capabilities {
-    ledger: Option<Arc<AuthzState>>,
+    state: Option<Arc<AuthzState>>,
     trust: Option<Arc<Trust>>,
     bounds: Vec<Box<dyn CapabilityCheck>>,
 }
@@ -54,8 +54,8 @@ impl Capabilities {
         environment: &Environment,
         run: Option<Arc<str>>,
     ) -> Result<Self, RegistryError> {
-        let ledger = AuthzState::open(home, project, environment, run)?;
-        Ok(Self { ledger: Some(ledger), ..Self::default() })
+        let state = AuthzState::open(home, project, environment, run)?;
+        Ok(Self { state: Some(state), ..Self::default() })
     }
 
     /// Capabilities from the present contents of the files. Later changes are ignored.
@@ -67,8 +67,8 @@ impl Capabilities {
         agents: agents::Agents,
         sessions: sessions::Sessions,
     ) -> Result<Self, RegistryError> {
-        let ledger = Arc::new(AuthzState::fixed(home, agents, sessions)?);
-        Ok(Self { ledger: Some(ledger), ..Self::default() })
+        let state = Arc::new(AuthzState::fixed(home, agents, sessions)?);
+        Ok(Self { state: Some(state), ..Self::default() })
     }
 
     /// With these pins of programs.
@@ -111,8 +111,8 @@ impl Capabilities {
         known: &Result<Caller, IdentityError>,
         shown: &PresentedCredentials,
     ) -> Result<Admitted, Box<Refused>> {
-        let mut admitted = match (&self.ledger, known) {
-            (Some(ledger), _) => ledger.admit(known, shown)?,
+        let mut admitted = match (&self.state, known) {
+            (Some(state), _) => state.admit(known, shown)?,
             (None, _) if !shown.is_empty() => {
                 return Err(Refused::denied("tokens cannot be verified here"));
             }
@@ -132,9 +132,9 @@ impl Capabilities {
     /// # Errors
     /// When it did so as often as it may.
     pub async fn charge(&self, caller: &Caller) -> Result<(), Rejection> {
-        let Some(ledger) = self.ledger.as_ref().filter(|ledger| ledger.counts(caller)) else { return Ok(()) };
-        let (ledger, caller) = (ledger.clone(), caller.clone());
-        let charged = tokio::task::spawn_blocking(move || ledger.charge(&caller)).await;
+        let Some(state) = self.state.as_ref().filter(|state| state.counts(caller)) else { return Ok(()) };
+        let (state, caller) = (state.clone(), caller.clone());
+        let charged = tokio::task::spawn_blocking(move || state.charge(&caller)).await;
         charged.unwrap_or_else(|error| {
             let slug = crate::types::rejection::ErrorCode::CapabilityDenied;
             Err(Rejection::new(slug, format!("the uses of the session cannot be counted: {error}")))
@@ -143,13 +143,13 @@ impl Capabilities {
 
     /// Why the session of the run that is served is over, if it is.
     pub fn run_over(&self) -> Option<String> {
-        self.ledger.as_ref()?.run_end_reason()
+        self.state.as_ref()?.run_end_reason()
     }
 }
 
 impl CapabilityCheck for Capabilities {
     fn rejection(&self, caller: &Caller, ask: &AccessRequest<'_>, spends: &[SecretUse]) -> Option<Rejection> {
-        let own = self.ledger.as_ref().and_then(|ledger| ledger.refusal(caller, ask, spends));
+        let own = self.state.as_ref().and_then(|state| state.refusal(caller, ask, spends));
         let trust = || self.trust.as_ref().and_then(|trust| trust.rejection(caller, ask, spends));
         own.or_else(trust)
             .or_else(|| self.bounds.iter().find_map(|bound| bound.rejection(caller, ask, spends)))

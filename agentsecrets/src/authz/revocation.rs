@@ -20,7 +20,7 @@ pub(super) enum RevocationSource {
 /// A right that is held.
 struct Revocation {
     over: CancellationToken,
-    why: OnceLock<String>,
+    reason: OnceLock<String>,
 }
 
 /// Every right that is held by somebody.
@@ -38,11 +38,11 @@ impl Revocations {
         if rights.peek().is_none() {
             return RevocationGuard::default();
         }
-        let mut held = self.0.lock_ignoring_poison();
+        let mut revocations = self.0.lock_ignoring_poison();
         let hold = |right| {
-            let place = held.entry(right).or_default();
+            let place = revocations.entry(right).or_default();
             place.upgrade().filter(|hold| !hold.over.is_cancelled()).unwrap_or_else(|| {
-                let hold = Arc::new(Revocation { over: CancellationToken::new(), why: OnceLock::new() });
+                let hold = Arc::new(Revocation { over: CancellationToken::new(), reason: OnceLock::new() });
                 *place = Arc::downgrade(&hold);
                 hold
             })
@@ -52,15 +52,15 @@ impl Revocations {
 
     /// Ends those of which `over` says why they are over.
     pub(super) fn poll(&self, over: impl Fn(&RevocationSource) -> Option<String>) {
-        let held = {
-            let mut held = self.0.lock_ignoring_poison();
-            held.retain(|_, hold| hold.strong_count() > 0);
-            held.clone()
+        let revocations = {
+            let mut revocations = self.0.lock_ignoring_poison();
+            revocations.retain(|_, hold| hold.strong_count() > 0);
+            revocations.clone()
         };
-        for (right, hold) in held {
+        for (right, hold) in revocations {
             let Some(hold) = hold.upgrade() else { continue };
-            if let Some(why) = over(&right) {
-                let _ = hold.why.set(why);
+            if let Some(reason) = over(&right) {
+                let _ = hold.reason.set(reason);
                 hold.over.cancel();
             }
         }
@@ -76,7 +76,7 @@ impl RevocationGuard {
     /// Why it is over, if it is.
     pub fn reason(&self) -> Option<&str> {
         let over = self.0.iter().find(|hold| hold.over.is_cancelled())?;
-        Some(over.why.get().map_or("", String::as_str))
+        Some(over.reason.get().map_or("", String::as_str))
     }
 
     /// Waits until one of them is over, and says why.

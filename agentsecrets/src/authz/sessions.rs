@@ -124,7 +124,7 @@ impl RegistryContent for Sessions {
             if !is_id(&session.id) || !ids.insert(&session.id) {
                 return Err("a session has no id of its own".to_owned());
             }
-            session.check().map_err(|why| format!("session {}: {why}", session.id))?;
+            session.check().map_err(|reason| format!("session {}: {reason}", session.id))?;
         }
         Ok(())
     }
@@ -242,12 +242,12 @@ impl SessionIndex {
     /// # Errors
     /// When a session names hosts that are none.
     pub(super) fn new(sessions: Sessions, last: Option<&Self>, now: ClockReading) -> Result<Self, String> {
-        let mut roll = Self { boot: clock::boot(), ..Self::default() };
+        let mut index = Self { boot: clock::boot(), ..Self::default() };
         let uptime = clock::uptime();
         for session in sessions.sessions {
             let before =
                 last.and_then(|last| last.by_id.get(session.id.as_str())).and_then(|entry| entry.lease);
-            let passed = if session.boot == roll.boot { uptime.saturating_sub(session.uptime) } else { 0 };
+            let passed = if session.boot == index.boot { uptime.saturating_sub(session.uptime) } else { 0 };
             let passed = Duration::from_secs(passed.saturating_sub(1));
             let lease = session.expires.map(|end| Lease::begin(session.started, end, passed, now));
             let entry = Arc::new(Entry {
@@ -259,19 +259,19 @@ impl SessionIndex {
             });
             match &entry.session.who {
                 Holder::Tree { pid, start_time, .. } => {
-                    roll.trees.entry((*pid, *start_time)).or_default().push(entry.clone());
+                    index.trees.entry((*pid, *start_time)).or_default().push(entry.clone());
                 }
                 Holder::Cgroup { path } | Holder::Run { cgroup: path } => {
-                    roll.cgroups.entry(path.clone()).or_default().push(entry.clone());
+                    index.cgroups.entry(path.clone()).or_default().push(entry.clone());
                 }
                 Holder::Container { id } => {
-                    roll.containers.entry(id.clone()).or_default().push(entry.clone())
+                    index.containers.entry(id.clone()).or_default().push(entry.clone())
                 }
                 Holder::Token { .. } => {}
             }
-            roll.by_id.insert(entry.id.clone(), entry);
+            index.by_id.insert(entry.id.clone(), entry);
         }
-        Ok(roll)
+        Ok(index)
     }
 
     /// The session with this id.
@@ -284,8 +284,8 @@ impl SessionIndex {
         let process = &caller.process;
         let mut found = Vec::new();
         if !self.trees.is_empty() {
-            let standing = &caller.attributes;
-            let line = standing.lineage.get_or_init(|| Ancestry::of(process).then(standing.asked_by));
+            let attributes = &caller.attributes;
+            let line = attributes.lineage.get_or_init(|| Ancestry::of(process).then(attributes.asked_by));
             found.extend(line.iter().filter_map(|born| self.trees.get(born)).flatten());
             found.retain(|entry| entry.is_in_container(process));
         }
@@ -349,7 +349,7 @@ impl FileSource for SessionsFile {
 
     fn parse(&self, text: Option<&str>, last: Option<&SessionIndex>) -> Result<SessionIndex, RegistryError> {
         let had = last.is_some_and(|last| !last.by_id.is_empty());
-        let roll = SessionIndex::new(registry::follow(text, &self.0, had)?, last, ClockReading::read());
-        roll.map_err(|what| RegistryError::Invalid { path: self.0.clone(), line: 0, what })
+        let index = SessionIndex::new(registry::follow(text, &self.0, had)?, last, ClockReading::read());
+        index.map_err(|what| RegistryError::Invalid { path: self.0.clone(), line: 0, what })
     }
 }

@@ -87,7 +87,7 @@ impl AuthzState {
         if let Err(error) = private_folder(&home.capabilities()) {
             tracing::warn!(%error, "the folder of agents and sessions cannot be made");
         }
-        let ledger = Arc::new(Self {
+        let state = Arc::new(Self {
             agents: WatchedFile::open(&agents, AgentsFile(agents.clone()))?,
             sessions: WatchedFile::open(&sessions, SessionsFile(sessions.clone()))?,
             home: home.clone(),
@@ -96,9 +96,9 @@ impl AuthzState {
             run,
             holds: Revocations::default(),
         });
-        let weak = Arc::downgrade(&ledger);
+        let weak = Arc::downgrade(&state);
         std::thread::Builder::new().name("sessions".to_owned()).spawn(move || poll_revocations(&weak))?;
-        Ok(ledger)
+        Ok(state)
     }
 
     /// `agents` and `sessions`, which stay.
@@ -108,11 +108,11 @@ impl AuthzState {
         sessions: super::sessions::Sessions,
     ) -> Result<Self, RegistryError> {
         let now = ClockReading::read();
-        let roll = SessionIndex::new(sessions, None, now);
+        let session_index = SessionIndex::new(sessions, None, now);
         let invalid = |what| RegistryError::Invalid { path: home.sessions(), line: 0, what };
         Ok(Self {
             agents: WatchedFile::fixed(AgentIndex::new(agents, None, now)),
-            sessions: WatchedFile::fixed(roll.map_err(invalid)?),
+            sessions: WatchedFile::fixed(session_index.map_err(invalid)?),
             home: home.clone(),
             project: Project::default(),
             environment: Environment::default(),
@@ -145,23 +145,23 @@ impl AuthzState {
             return Err(Refused::denied("what was shown is no token of AgentSecrets, or more than one"));
         }
         let now = ClockReading::read();
-        let roll = self.sessions().map_err(Refused::denied)?;
-        let session = shown.session.as_ref().map(|text| self.session_of(&roll, text, now)).transpose()?;
+        let session_index = self.sessions().map_err(Refused::denied)?;
+        let session =
+            shown.session.as_ref().map(|text| self.session_of(&session_index, text, now)).transpose()?;
         let (caller, agent, token) = match &shown.agent {
             None => (authenticate(known, session.is_some())?, None, None),
             Some(text) => {
-                let roster = self.agents().map_err(Refused::denied)?;
-                let token = self.token_of(&roster, text, now)?;
+                let agent_index = self.agents().map_err(Refused::denied)?;
+                let token = self.token_of(&agent_index, text, now)?;
                 let caller = authenticate(known, true).map_err(|refused| refused.of_token(&token.id))?;
                 (caller, Some(token.agent.clone()), Some(token.id.clone()))
             }
         };
-        let mut admitted =
-            self.attach(&roll, caller, session, agent, token.as_ref(), shown, now).map_err(|refused| {
-                match &token {
-                    Some(id) => refused.of_token(id),
-                    None => refused,
-                }
+        let mut admitted = self
+            .attach(&session_index, caller, session, agent, token.as_ref(), shown, now)
+            .map_err(|refused| match &token {
+                Some(id) => refused.of_token(id),
+                None => refused,
             })?;
         let sessions = admitted.caller.attributes.sessions.iter().cloned().map(RevocationSource::Session);
         admitted.held = self.holds.hold(sessions.chain(token.clone().map(RevocationSource::Token)));
@@ -173,7 +173,7 @@ impl AuthzState {
     #[expect(clippy::too_many_arguments, reason = "one step of `admit`, which has found all of them")]
     fn attach(
         &self,
-        roll: &SessionIndex,
+        session_index: &SessionIndex,
         mut caller: Caller,
         session: Option<Arc<Entry>>,
         agent: Option<AgentName>,
@@ -182,7 +182,7 @@ impl AuthzState {
         now: ClockReading,
     ) -> Result<Admitted, Box<Refused>> {
         if let Some(run) = &self.run
-            && roll.get(run).is_none()
+            && session_index.get(run).is_none()
         {
             return Err(Refused::denied(format!("session {run} has ended: it is not known any longer")));
         }
@@ -193,16 +193,16 @@ impl AuthzState {
             let name: AgentName = name.parse().map_err(|_| Refused::denied("there is no such agent"))?;
             act_as(&mut caller, &name, "what was said")?;
         }
-        let own = if caller.attributes.is_issued { Vec::new() } else { roll.of(&caller) };
+        let own = if caller.attributes.is_issued { Vec::new() } else { session_index.of(&caller) };
         let mut live: Vec<Arc<Entry>> = Vec::with_capacity(own.len());
         let mut ended = None;
         for entry in own.into_iter().chain(session) {
-            match roll.over(&entry, now).or_else(|| self.used_up(&entry)) {
+            match session_index.over(&entry, now).or_else(|| self.used_up(&entry)) {
                 None if live.iter().all(|other| other.id != entry.id) => live.push(entry),
                 None => {}
                 // What a run started is its session's, whatever else was given to it.
-                Some(why) if entry.id == caller.session => return Err(over(&entry, why)),
-                Some(why) => ended = Some(over(&entry, why)),
+                Some(reason) if entry.id == caller.session => return Err(over(&entry, reason)),
+                Some(reason) => ended = Some(over(&entry, reason)),
             }
         }
         match ended {
@@ -226,11 +226,11 @@ impl AuthzState {
     /// The good token that `text` is.
     fn token_of<'r>(
         &self,
-        roster: &'r AgentIndex,
+        agent_index: &'r AgentIndex,
         text: &str,
         now: ClockReading,
     ) -> Result<&'r Token, Box<Refused>> {
-        let token = token::id(text, presented::AGENT).and_then(|id| roster.token(id));
+        let token = token::id(text, presented::AGENT).and_then(|id| agent_index.token(id));
         // Which part of it is wrong is nobody's business.
         let token = token
             .filter(|token| token.digest.is_of(text))
@@ -258,16 +258,16 @@ impl AuthzState {
     /// The live session whose token `text` is.
     fn session_of(
         &self,
-        roll: &SessionIndex,
+        session_index: &SessionIndex,
         text: &str,
         now: ClockReading,
     ) -> Result<Arc<Entry>, Box<Refused>> {
         let entry = token::id(text, presented::SESSION)
-            .and_then(|id| roll.get(id))
+            .and_then(|id| session_index.get(id))
             .filter(|entry| matches!(&entry.session.who, Holder::Token { sha256 } if sha256.is_of(text)));
         let entry = entry.ok_or_else(|| Refused::denied("this is no session token that was issued here"))?;
-        match roll.over(entry, now).or_else(|| self.used_up(entry)) {
-            Some(why) => Err(over(entry, why)),
+        match session_index.over(entry, now).or_else(|| self.used_up(entry)) {
+            Some(reason) => Err(over(entry, reason)),
             None => Ok(entry.clone()),
         }
     }
@@ -290,11 +290,11 @@ impl AuthzState {
     ) -> Option<Rejection> {
         let denied = |message: String| Some(Rejection::new(ErrorCode::CapabilityDenied, message));
         if let (Some(agent), false) = (&caller.agent, spends.is_empty()) {
-            let roster = match self.agents() {
-                Ok(roster) => roster,
-                Err(why) => return denied(why),
+            let agent_index = match self.agents() {
+                Ok(agent_index) => agent_index,
+                Err(reason) => return denied(reason),
             };
-            if let Some(spend) = spends.iter().find(|spend| !roster.allows(agent, &spend.name)) {
+            if let Some(spend) = spends.iter().find(|spend| !agent_index.allows(agent, &spend.name)) {
                 return denied(format!(
                     "agent '{agent}' was not given '{}' (see `agent policy get`)",
                     spend.name
@@ -304,12 +304,12 @@ impl AuthzState {
         if caller.attributes.sessions.is_empty() {
             return None;
         }
-        let roll = match self.sessions() {
-            Ok(roll) => roll,
-            Err(why) => return denied(why),
+        let session_index = match self.sessions() {
+            Ok(session_index) => session_index,
+            Err(reason) => return denied(reason),
         };
         for id in &caller.attributes.sessions {
-            let Some(entry) = roll.get(id) else { return denied(format!("session {id} has ended")) };
+            let Some(entry) = session_index.get(id) else { return denied(format!("session {id} has ended")) };
             let bounded = |what: String| denied(format!("session {id} does not include {what}"));
             if entry.hosts.as_ref().is_some_and(|hosts| !hosts.covers(&ask.target.host)) {
                 return bounded(format!("the host '{}'", ask.target.host));
@@ -332,8 +332,8 @@ impl AuthzState {
     pub(super) fn charge(&self, caller: &Caller) -> Result<(), Rejection> {
         let denied = |message: String| Rejection::new(ErrorCode::CapabilityDenied, message);
         for id in &caller.attributes.sessions {
-            let roll = self.sessions().map_err(denied)?;
-            let entry = roll.get(id).ok_or_else(|| denied(format!("session {id} has ended")))?;
+            let session_index = self.sessions().map_err(denied)?;
+            let entry = session_index.get(id).ok_or_else(|| denied(format!("session {id} has ended")))?;
             let Some(most) = entry.session.uses else { continue };
             match session_uses::charge(&self.home.session_uses(id), most) {
                 Ok(true) => {}
@@ -350,8 +350,8 @@ impl AuthzState {
 
     /// Whether a use of one of the sessions of `caller` is counted.
     pub(super) fn counts(&self, caller: &Caller) -> bool {
-        let roll = self.sessions.get();
-        let counts = |id: &Arc<str>| roll.get(id).is_none_or(|entry| entry.session.uses.is_some());
+        let session_index = self.sessions.get();
+        let counts = |id: &Arc<str>| session_index.get(id).is_none_or(|entry| entry.session.uses.is_some());
         caller.attributes.sessions.iter().any(counts)
     }
 
@@ -370,22 +370,22 @@ impl AuthzState {
         let now = ClockReading::read();
         match right {
             RevocationSource::Session(id) => {
-                let why = match self.sessions() {
-                    Ok(roll) => roll
+                let reason = match self.sessions() {
+                    Ok(session_index) => session_index
                         .get(id)
-                        .map_or(Some("it is not known any longer"), |entry| roll.over(entry, now))?
+                        .map_or(Some("it is not known any longer"), |entry| session_index.over(entry, now))?
                         .to_owned(),
-                    Err(why) => why,
+                    Err(reason) => reason,
                 };
-                Some(format!("session_ended: session {id}: {why}"))
+                Some(format!("session_ended: session {id}: {reason}"))
             }
             RevocationSource::Token(id) => match self.agents() {
-                Ok(roster) => match roster.token(id) {
+                Ok(agent_index) => match agent_index.token(id) {
                     Some(token) => token_over(token, now)
                         .map(|refusal| format!("{}: {}", refusal.code.as_str(), refusal.message)),
                     None => Some(format!("token_revoked: token {id} is not known any longer")),
                 },
-                Err(why) => Some(format!("capability_denied: {why}")),
+                Err(reason) => Some(format!("capability_denied: {reason}")),
             },
         }
     }
@@ -413,8 +413,8 @@ fn act_as(caller: &mut Caller, agent: &AgentName, what: &str) -> Result<(), Box<
     }
 }
 
-fn over(entry: &Entry, why: &str) -> Box<Refused> {
-    Refused::denied(format!("session {} has ended: {why}", entry.id)).of_session(&entry.id)
+fn over(entry: &Entry, reason: &str) -> Box<Refused> {
+    Refused::denied(format!("session {} has ended: {reason}", entry.id)).of_session(&entry.id)
 }
 
 fn token_over(token: &Token, now: ClockReading) -> Option<Rejection> {
@@ -426,10 +426,10 @@ fn token_over(token: &Token, now: ClockReading) -> Option<Rejection> {
     is_over.then(|| Rejection::new(ErrorCode::CapabilityDenied, format!("token {id} has expired")))
 }
 
-fn poll_revocations(ledger: &Weak<AuthzState>) {
-    while let Some(ledger) = ledger.upgrade() {
-        ledger.holds.poll(|right| ledger.over(right));
-        drop(ledger);
+fn poll_revocations(state: &Weak<AuthzState>) {
+    while let Some(state) = state.upgrade() {
+        state.holds.poll(|right| state.over(right));
+        drop(state);
         std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -47,9 +47,9 @@ pub fn report(
 ) -> Result<CallerReport, IdentityError> {
     let ancestry = look.ancestry(&process)?.into_iter().take_while(within).collect();
     let (pod, spiffe) = (caller.attributes.pod.clone(), caller.attributes.spiffe.clone());
-    let standing =
+    let attributes =
         CallerAttributes { pod, spiffe, asked_by: caller.attributes.asked_by, ..CallerAttributes::default() };
-    let caller = Caller { process: process.into(), attributes: standing, ..caller.clone() };
+    let caller = Caller { process: process.into(), attributes, ..caller.clone() };
     let admitted = capabilities.admit(&Ok(caller.clone()), &PresentedCredentials::default());
     let (caller, refused) = match admitted {
         Ok(admitted) => (admitted.caller, None),
@@ -63,7 +63,7 @@ pub fn report(
         agent: agent.as_ref().ok().map(|agent| agent.name().to_string()),
         no_agent: agent.err().map(|refusal| refusal.message),
         trusted: caller.attributes.trusted,
-        trust: trust.map_or_else(String::new, |standing| standing.why()),
+        trust: trust.map_or_else(String::new, |attributes| attributes.reason()),
         sessions: caller.attributes.sessions.iter().map(ToString::to_string).collect(),
         session: Some(caller.session.to_string()).filter(|session| !session.is_empty()),
     })

@@ -16,9 +16,9 @@ impl Injection {
     /// Parses `spec`; `key` is the name of the secret.
     pub(crate) fn parse(spec: &str, key: &str) -> Result<Self, String> {
         let (kind, about) = spec.split_once(':').map_or((spec, None), |(kind, about)| (kind, Some(about)));
-        Self::new(kind, about, key).map_err(|why| {
+        Self::new(kind, about, key).map_err(|reason| {
             let shown: String = spec.chars().take(60).flat_map(char::escape_debug).collect();
-            format!("'{shown}': {why}")
+            format!("'{shown}': {reason}")
         })
     }
 

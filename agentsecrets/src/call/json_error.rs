@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn error_does_not_repeat_input() {
-        for (text, told) in [
+        for (text, expected) in [
             ("", "EOF while parsing a value"),
             ("sk_live", "expected value at line 1 column 1"),
             ("{}", "missing field `number`"),
@@ -41,7 +41,7 @@ mod tests {
             (r#""sk_live""#, "a value is not what it must be, at line 1 column"),
         ] {
             let message = describe(&serde_json::from_str::<Asked>(text).unwrap_err());
-            assert!(message.starts_with(told) && !message.contains("live"), "{text}: {message}");
+            assert!(message.starts_with(expected) && !message.contains("live"), "{text}: {message}");
         }
         let value = serde_json::json!({"number": "sk_live"});
         let message = describe(&serde_json::from_value::<Asked>(value).unwrap_err());

@@ -37,10 +37,10 @@ pub(crate) struct RequestSpec {
 
 /// An invalid part of a [`RequestSpec`].
 #[derive(Debug, thiserror::Error)]
-#[error("{field}: {why}")]
+#[error("{field}: {reason}")]
 pub(crate) struct InvalidRequest {
     field: &'static str,
-    why: String,
+    reason: String,
 }
 
 /// Sends requests.
@@ -84,14 +84,14 @@ impl RequestSpec {
         let injections = injections.iter().map(|(spec, key)| Injection::parse(spec, key));
         let injections: Vec<_> = injections
             .collect::<Result<_, _>>()
-            .map_err(|why| InvalidRequest { field: "injections", why })?;
+            .map_err(|reason| InvalidRequest { field: "injections", reason })?;
         Ok((self.build(&injections)?, injections))
     }
 
     /// Builds the request without secrets. If `injections` go into a body, the request gets one.
     pub(crate) fn build(&self, injections: &[Injection]) -> Result<Request<Body>, InvalidRequest> {
         let invalid =
-            |what, why: &dyn std::fmt::Display| InvalidRequest { field: what, why: why.to_string() };
+            |what, reason: &dyn std::fmt::Display| InvalidRequest { field: what, reason: reason.to_string() };
         let url = url::Url::parse(&self.url).map_err(|error| invalid("url", &error))?;
         if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
             return Err(invalid("url", &"it must begin with https:// or http:// and name a host"));
@@ -138,7 +138,8 @@ fn headers(pairs: &[(String, String)]) -> Result<HeaderMap, InvalidRequest> {
     let mut headers = HeaderMap::with_capacity(pairs.len() + 5);
     for (name, value) in pairs {
         let shown = name.chars().take(40).flat_map(char::escape_debug).collect::<String>();
-        let invalid = |why: &str| InvalidRequest { field: "headers", why: format!("'{shown}' {why}") };
+        let invalid =
+            |reason: &str| InvalidRequest { field: "headers", reason: format!("'{shown}' {reason}") };
         let name = HeaderName::try_from(name).map_err(|_| invalid("is not a header name"))?;
         if is_framing(name.as_str()) {
             return Err(invalid("cannot be set"));

@@ -183,9 +183,9 @@ fn authorize(
     let name: SecretName = id.parse().map_err(|_| "this is not the name of a secret".to_owned())?;
     let caller = caller.map_err(|error| format!("the calling program cannot be proven: {error}"))?;
     let path = caller.process.exe.display();
-    trust.vouches(caller, &name).map_err(|why| {
+    trust.vouches(caller, &name).map_err(|reason| {
         // The program is known here.
-        why.replace("trust add PROGRAM", &format!("trust add {path}"))
+        reason.replace("trust add PROGRAM", &format!("trust add {path}"))
     })?;
     // Without a confirmation the program must be a service.
     #[cfg(target_os = "linux")]

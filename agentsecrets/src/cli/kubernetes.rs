@@ -170,8 +170,8 @@ fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
     } else {
         let NodeStatus { known, guarded, served, held, .. } = status;
         println!("pods: {known} known, {guarded} guarded, {served} served, {held} held until they are known");
-        for (uid, why) in &status.failed {
-            println!("{uid}: {why}");
+        for (uid, reason) in &status.failed {
+            println!("{uid}: {reason}");
         }
         for uid in &status.late {
             println!("{uid}: ran before it was guarded; restart it");
@@ -179,9 +179,9 @@ fn status(file: &Path, json: bool) -> Result<ExitCode, Failure> {
     }
     let is_alive = crate::identity::ancestry::start_of(status.pid).is_some();
     if !status.listed || !is_alive {
-        let why =
+        let reason =
             if is_alive { "the cluster has not listed every pod yet" } else { "the node service has ended" };
-        return Err(unreachable(&why));
+        return Err(unreachable(&reason));
     }
     Ok(ExitCode::SUCCESS)
 }

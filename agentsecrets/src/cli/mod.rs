@@ -74,7 +74,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let runs = matches!(cli.verb, Verb::Run(_) | Verb::Env(_));
     // `run` and `env` return the command's own exit code, so our failures need a code of their own.
     let of_ours = |failure: Failure| {
-        if runs && failure.exit() == Exit::Failure { failure.with_exit(Exit::Ours) } else { failure }
+        if runs && failure.exit() == Exit::Failure { failure.with_exit(Exit::OwnFailure) } else { failure }
     };
     #[cfg(target_os = "linux")]
     let invocation = match &cli.verb {
@@ -94,7 +94,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let context = Context::new(cli.global, ignores_folder, as_sudo_caller, invocation);
     #[cfg(not(target_os = "linux"))]
     let context = Context::new(cli.global, ignores_folder, as_sudo_caller);
-    let context = context.map_err(|failure| if runs { failure.with_exit(Exit::Ours) } else { failure })?;
+    let context =
+        context.map_err(|failure| if runs { failure.with_exit(Exit::OwnFailure) } else { failure })?;
     require_daemon_if_strict(&context, &cli.verb)?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &context),

@@ -245,16 +245,19 @@ fn explain_all(context: &Context, agent: Option<&AgentName>, request: &Request) 
 }
 
 fn empty(path: &Path, request: &Request, json: bool) -> Result<ExitCode, Failure> {
-    let why = if path.exists() {
+    let reason = if path.exists() {
         format!("{} has no agent", path.display())
     } else {
         format!("there is no {}", path.display())
     };
     if json {
-        println!("{}", json!({ "allowed": false, "error": "empty_allowlist", "message": why, "agents": [] }));
+        println!(
+            "{}",
+            json!({ "allowed": false, "error": "empty_allowlist", "message": reason, "agents": [] })
+        );
     } else {
         println!("✗ {} {}: denied, empty_allowlist", request.method, request.target);
-        println!("  {why}, so every request is denied");
+        println!("  {reason}, so every request is denied");
     }
     Ok(ExitCode::from(Exit::Denied as u8))
 }

@@ -69,7 +69,7 @@ pub(super) fn forward_to_daemon(cli: &Cli) -> Result<Option<u8>, Failure> {
 /// The command line that starts a verb which acts for an agent inside `run`: outside of `run` the program
 /// that started it is proven only for a moment, and `run` needs no confirmation.
 fn run_command_line(args: &super::mcp::Args, global: &GlobalArgs) -> Result<Vec<OsString>, Failure> {
-    let program = sys::own_program().map_err(|error| Failure::new(Exit::Ours, error))?;
+    let program = sys::own_program().map_err(|error| Failure::new(Exit::OwnFailure, error))?;
     let mut line: Vec<OsString> = vec!["run".into()];
     line.extend(args.agent().into_iter().flat_map(|agent| ["--agent".into(), agent.as_str().into()]));
     line.extend(["--".into(), program.into()]);

@@ -187,7 +187,7 @@ fn write_roots(context: &Context, authority: &str) -> io::Result<()> {
 fn stop(context: &Context) -> Result<ExitCode, Failure> {
     let running = require_running(context)?;
     let pid = running.pid;
-    sys::ask_to_end(pid).context(format!("cannot end process {pid}"))?;
+    sys::request_shutdown(pid).context(format!("cannot end process {pid}"))?;
     let deadline = Instant::now() + STOP_TIMEOUT;
     while Instant::now() < deadline {
         if find_running(context)?.is_none() {

@@ -53,8 +53,8 @@ pub(super) fn begin_export(
 }
 
 /// The outcome of an export that gave no value.
-pub(super) fn export_failed(status: Status, why: &str) -> Outcome {
-    Outcome { status, status_code: None, reason: Some(why.to_owned()), redacted: false }
+pub(super) fn export_failed(status: Status, reason: &str) -> Outcome {
+    Outcome { status, status_code: None, reason: Some(reason.to_owned()), redacted: false }
 }
 
 /// The outcome of an export that gave the values.

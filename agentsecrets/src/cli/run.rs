@@ -81,7 +81,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn run(_args: Args, _context: &Context) -> Result<ExitCode, Failure> {
-    Err(Failure::new(Exit::Ours, "`run` needs Linux")
+    Err(Failure::new(Exit::OwnFailure, "`run` needs Linux")
         .hint("elsewhere, use the explicit proxy: agentsecrets proxy start"))
 }
 
@@ -91,23 +91,23 @@ fn failure(error: crate::launch::RunError) -> Failure {
 
     let failure = |exit| Failure::new(exit, &error);
     match &error {
-        RunError::RootRequired => failure(Exit::Ours).hint(format!("sudo {}", command_line())),
-        RunError::Cgroup(CgroupError::NotMounted) => failure(Exit::Ours).hint(
+        RunError::RootRequired => failure(Exit::OwnFailure).hint(format!("sudo {}", command_line())),
+        RunError::Cgroup(CgroupError::NotMounted) => failure(Exit::OwnFailure).hint(
             "mount -t cgroup2 cgroup2 /sys/fs/cgroup, or start Linux with systemd.unified_cgroup_hierarchy=1",
         ),
-        RunError::Cgroup(CgroupError::Hidden(_)) => failure(Exit::Ours)
+        RunError::Cgroup(CgroupError::Hidden(_)) => failure(Exit::OwnFailure)
             .hint("in a container, start it with the host's cgroup namespace (--cgroupns=host)"),
         RunError::Interceptor(InterceptorError::Failed { exit, hint, .. }) => {
             let exit = match exit {
                 4 => Exit::Denied,
                 5 => Exit::Locked,
-                _ => Exit::Ours,
+                _ => Exit::OwnFailure,
             };
             hint.iter().fold(failure(exit), |failure, hint| failure.hint(hint))
         }
         RunError::CommandNotStarted { exit: 127, .. } => failure(Exit::NoCommand),
         RunError::CommandNotStarted { exit: 126, .. } => failure(Exit::NotExecutable),
-        _ => failure(Exit::Ours),
+        _ => failure(Exit::OwnFailure),
     }
 }
 

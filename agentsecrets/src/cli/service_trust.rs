@@ -25,9 +25,9 @@ pub(super) fn is_service(home: &Home, process: &Process, secrets: &[SecretName])
         is_ours: false,
         attributes: Default::default(),
     };
-    let standing = trust.verdict(&caller);
+    let verdict = trust.verdict(&caller);
     let holds = |pin: &Pin| pin.cgroup.is_some() && pin.interpreter.is_none() && pin.script.is_none();
-    let pins: Vec<_> = standing.holding().iter().filter(|pin| holds(pin)).collect();
+    let pins: Vec<_> = verdict.holding().iter().filter(|pin| holds(pin)).collect();
     !pins.is_empty() && secrets.iter().all(|secret| pins.iter().any(|pin| pin.secrets.contains(secret)))
 }
 

@@ -120,7 +120,7 @@ fn begin(start: Start, context: &Context) -> Result<ExitCode, Failure> {
         uses: start.uses,
         ..Session::begin(id.clone(), who, start.agent, start.ttl)
     };
-    session.check().map_err(|why| Failure::new(Exit::Usage, why))?;
+    session.check().map_err(|reason| Failure::new(Exit::Usage, reason))?;
     registry::change(&context.home.sessions(), |sessions: &mut Sessions| {
         let secrets = session.secrets.as_deref().unwrap_or_default();
         let notes = vec![format!("session {id}: {}", describe_bounds(&session))];

@@ -138,7 +138,7 @@ pub(super) fn parse_user(text: &str) -> Result<(u32, u32), String> {
 fn workload_api_from_environment() -> Result<Option<PathBuf>, Failure> {
     let named = std::env::var("SPIFFE_ENDPOINT_SOCKET").ok().filter(|text| !text.is_empty());
     let read = named.map(|text| parse_socket(&text)).transpose();
-    read.map_err(|why| Failure::new(Exit::Usage, format!("SPIFFE_ENDPOINT_SOCKET: {why}")))
+    read.map_err(|reason| Failure::new(Exit::Usage, format!("SPIFFE_ENDPOINT_SOCKET: {reason}")))
 }
 
 /// Parses the URL of a Unix socket.

@@ -80,7 +80,7 @@ struct Attempts {
 
 struct Failed {
     made: Made,
-    refusal: Rejection,
+    rejection: Rejection,
     times: u32,
     until: Instant,
 }
@@ -132,7 +132,7 @@ impl Minter {
         let (minter, fetch) = (self.clone(), fetch.clone());
         let minting = tokio::spawn(async move { minter.renew(&slot, turn, made, &*fetch).await });
         let minted = minting.await.unwrap_or_else(|_| Err(mint_failed(derived, "it was broken off")));
-        minted.or_else(|refusal| old.ok_or(refusal))
+        minted.or_else(|rejection| old.ok_or(rejection))
     }
 
     /// Notes that a server refused what was `made` for `grant`: the next request gets it anew.
@@ -165,7 +165,7 @@ impl Minter {
     ) -> Result<Minted, Rejection> {
         let granted = match self.make(&made, &mut turn, fetch).await {
             Ok(granted) => granted,
-            Err(refusal) => {
+            Err(rejection) => {
                 tracing::warn!(credential = %made.derived.name, "a credential could not be made");
                 let times = turn
                     .failed
@@ -174,8 +174,8 @@ impl Minter {
                     .map_or(0, |failed| failed.times);
                 let pause = Duration::from_secs(1 << times.min(6)).min(MAX_BACKOFF);
                 let until = Instant::now() + pause;
-                turn.failed = Some(Failed { made, refusal: refusal.clone(), times: times + 1, until });
-                return Err(refusal);
+                turn.failed = Some(Failed { made, rejection: rejection.clone(), times: times + 1, until });
+                return Err(rejection);
             }
         };
         turn.failed = None;
@@ -197,7 +197,7 @@ impl Minter {
         fetch: &dyn TokenFetch,
     ) -> Result<GrantedToken, Rejection> {
         let derived = &made.derived;
-        let wrong = |why: String| mint_failed(derived, &why);
+        let wrong = |reason: String| mint_failed(derived, &reason);
         let first = made.sources.first();
         let spends = derived.source_secrets().into_iter().cloned().collect();
         let ask = |authorization, content_type, body| {
@@ -213,14 +213,14 @@ impl Minter {
                     .map_err(|_| mint_failed(derived, "its proof is damaged"))?;
                 proof.set_sensitive(true);
                 let reply = ask(Some(proof), "application/json", jwt::github_body(app)).await;
-                jwt::read_github(&reply.map_err(|refusal| endpoint_unreachable(derived, refusal))?)
+                jwt::read_github(&reply.map_err(|rejection| endpoint_unreachable(derived, rejection))?)
                     .map_err(wrong)
             }
             MintMethod::Google(google) => {
                 let body = jwt::for_google(google, key()?).map_err(wrong)?;
                 let reply = ask(None, oauth::FORM, body)
                     .await
-                    .map_err(|refusal| endpoint_unreachable(derived, refusal))?;
+                    .map_err(|rejection| endpoint_unreachable(derived, rejection))?;
                 oauth::read(&reply).map_err(wrong)
             }
             MintMethod::OAuth(how) => {
@@ -228,8 +228,10 @@ impl Minter {
                 let Some(name) = &how.refresh_token else {
                     let (body, authorization) = oauth::request(how, secret, None).map_err(wrong)?;
                     let reply = ask(authorization, oauth::FORM, body).await;
-                    return oauth::read(&reply.map_err(|refusal| endpoint_unreachable(derived, refusal))?)
-                        .map_err(wrong);
+                    return oauth::read(
+                        &reply.map_err(|rejection| endpoint_unreachable(derived, rejection))?,
+                    )
+                    .map_err(wrong);
                 };
                 let stored =
                     made.sources.last().ok_or_else(|| mint_failed(derived, "it is made from nothing"))?;
@@ -253,8 +255,9 @@ impl Minter {
                 let current = rotated.as_ref().unwrap_or(stored);
                 let (body, authorization) = oauth::request(how, secret, Some(current)).map_err(wrong)?;
                 let reply = ask(authorization, oauth::FORM, body).await;
-                let granted = oauth::read(&reply.map_err(|refusal| endpoint_unreachable(derived, refusal))?)
-                    .map_err(wrong)?;
+                let granted =
+                    oauth::read(&reply.map_err(|rejection| endpoint_unreachable(derived, rejection))?)
+                        .map_err(wrong)?;
                 // Kept before anything is spent: the one before may be good no more.
                 if let Some(next) = granted.refresh.as_ref().filter(|next| **next != *current)
                     && let Err(error) = self.rotated.set(&at, stored, next)
@@ -293,24 +296,24 @@ impl Failed {
 
     fn again(&self) -> Rejection {
         let seconds = self.until.saturating_duration_since(Instant::now()).as_secs() + 1;
-        let message = format!("{} (not asked again for {seconds} s)", self.refusal.message);
-        Rejection { message, ..self.refusal.clone() }
+        let message = format!("{} (not asked again for {seconds} s)", self.rejection.message);
+        Rejection { message, ..self.rejection.clone() }
     }
 }
 
-fn mint_failed(derived: &MintedCredential, why: &str) -> Rejection {
+fn mint_failed(derived: &MintedCredential, reason: &str) -> Rejection {
     let MintedCredential { name, defined_at: place, .. } = derived;
     let whose =
         derived.endpoint().map(|endpoint| format!(" at '{}'", endpoint.target.host)).unwrap_or_default();
-    let message = format!("the credential '{name}' ({place}) cannot be made{whose}: {why}");
+    let message = format!("the credential '{name}' ({place}) cannot be made{whose}: {reason}");
     Rejection::new(ErrorCode::CredentialUnavailable, message)
 }
 
 /// The endpoint could not be asked.
-fn endpoint_unreachable(derived: &MintedCredential, refusal: Rejection) -> Rejection {
-    let slug = match refusal.code {
-        ErrorCode::UpstreamTimeout | ErrorCode::AuditUnavailable => refusal.code,
+fn endpoint_unreachable(derived: &MintedCredential, rejection: Rejection) -> Rejection {
+    let slug = match rejection.code {
+        ErrorCode::UpstreamTimeout | ErrorCode::AuditUnavailable => rejection.code,
         _ => ErrorCode::CredentialUnavailable,
     };
-    Rejection { code: slug, ..mint_failed(derived, &refusal.message) }
+    Rejection { code: slug, ..mint_failed(derived, &rejection.message) }
 }

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn invalid_response_error_repeats_nothing_of_it() {
-        for (status, body, told) in [
+        for (status, body, expected) in [
             (200, "<html>hunter2</html>", "no token of OAuth 2"),
             (200, r#"{"access_token":"two words"}"#, "no usable access_token"),
             (200, r#"{"access_token":""}"#, "no usable access_token"),
@@ -175,7 +175,7 @@ mod tests {
             (302, "", "redirects"),
         ] {
             let error = reply(status, body).err().unwrap();
-            assert!(error.contains(told) && !error.contains("hunter2"), "{body}: {error}");
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{body}: {error}");
         }
     }
 }

@@ -29,7 +29,7 @@ const MIN_SEARCHED_LEN: usize = 8;
 #[derive(Default)]
 pub struct RuntimeCredentials {
     dynamic_patterns: Arc<DynamicPatterns>,
-    held: Mutex<RuntimeValues>,
+    values: Mutex<RuntimeValues>,
 }
 
 #[derive(Default)]
@@ -57,19 +57,19 @@ impl RuntimeCredentials {
 
     /// Takes a token that was made. It may be spent once this has returned.
     pub fn put(&self, minted: &Minted) -> Result<(), Rejection> {
-        let mut held = self.held();
+        let mut values = self.values();
         let now = Instant::now();
         let refresh = minted.refresh.as_ref().map(|refresh| (refresh, now + REPLACED_RETENTION));
         let both = [(&minted.value, minted.expires + EXPIRY_GRACE)].into_iter().chain(refresh);
-        let is_new = |value: &Arc<Secret>| !held.minted.iter().any(|(known, _)| Arc::ptr_eq(known, value));
+        let is_new = |value: &Arc<Secret>| !values.minted.iter().any(|(known, _)| Arc::ptr_eq(known, value));
         let new: Vec<_> =
             both.filter(|(value, _)| is_new(value)).map(|(value, until)| (value.clone(), until)).collect();
         if new.is_empty() {
             return Ok(());
         }
-        held.minted.retain(|(_, until)| *until >= now);
-        held.minted.extend(new.iter().cloned());
-        self.forget(&held);
+        values.minted.retain(|(_, until)| *until >= now);
+        values.minted.extend(new.iter().cloned());
+        self.forget(&values);
         for (value, _) in new {
             self.search_for(value)?;
         }
@@ -79,15 +79,15 @@ impl RuntimeCredentials {
     /// Goes on searching for a value that the store had: connections on which it was spent may live, and
     /// servers may say it long after.
     pub fn retire(&self, value: Arc<Secret>) -> Result<(), Rejection> {
-        let mut held = self.held();
+        let mut values = self.values();
         let now = Instant::now();
-        held.minted.retain(|(_, until)| *until >= now);
-        held.replaced.retain(|(known, until)| *until >= now && *known != value);
-        if held.replaced.len() >= MAX_REPLACED {
-            held.replaced.pop_front();
+        values.minted.retain(|(_, until)| *until >= now);
+        values.replaced.retain(|(known, until)| *until >= now && *known != value);
+        if values.replaced.len() >= MAX_REPLACED {
+            values.replaced.pop_front();
         }
-        held.replaced.push_back((value.clone(), now + REPLACED_RETENTION));
-        self.forget(&held);
+        values.replaced.push_back((value.clone(), now + REPLACED_RETENTION));
+        self.forget(&values);
         self.search_for(value)
     }
 
@@ -99,39 +99,44 @@ impl RuntimeCredentials {
         host: &Host,
         value: Secret,
     ) -> Result<(), Rejection> {
-        let mut held = self.held();
+        let mut values = self.values();
         let value = Arc::new(value);
         let same = |it: &Captured| it.name == *name && it.session == *session && it.host == *host;
-        let mut of_it =
-            held.captured.iter().enumerate().rev().filter(|(_, it)| same(it)).map(|(at, it)| (at, &it.value));
+        let mut of_it = values
+            .captured
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, it)| same(it))
+            .map(|(at, it)| (at, &it.value));
         match (of_it.next(), of_it.nth(MAX_CAPTURED_PER_NAME - 2).map(|(at, _)| at)) {
             (Some((_, latest)), _) if **latest == *value => return Ok(()),
-            (_, Some(oldest)) => drop(held.captured.remove(oldest)),
-            _ if held.captured.len() >= MAX_CAPTURED => drop(held.captured.pop_front()),
+            (_, Some(oldest)) => drop(values.captured.remove(oldest)),
+            _ if values.captured.len() >= MAX_CAPTURED => drop(values.captured.pop_front()),
             _ => {}
         }
-        self.forget(&held);
+        self.forget(&values);
         let (name, session, host) = (name.clone(), session.clone(), host.clone());
-        held.captured.push_back(Captured { name, session, host, value: value.clone() });
+        values.captured.push_back(Captured { name, session, host, value: value.clone() });
         if value.len() < MIN_SEARCHED_LEN { Ok(()) } else { self.search_for(value) }
     }
 
     /// The last value captured under `name` from `host` in `session`.
     pub fn captured(&self, name: &SecretName, session: &str, host: &Host) -> Option<Arc<Secret>> {
-        let held = self.held();
-        let mut latest = held.captured.iter().rev();
+        let values = self.values();
+        let mut latest = values.captured.iter().rev();
         let is_it = |it: &&Captured| it.name == *name && &*it.session == session && it.host == *host;
         latest.find(is_it).map(|captured| captured.value.clone())
     }
 
-    fn held(&self) -> MutexGuard<'_, RuntimeValues> {
-        self.held.lock_ignoring_poison()
+    fn values(&self) -> MutexGuard<'_, RuntimeValues> {
+        self.values.lock_ignoring_poison()
     }
 
     /// Ends the search for what is held no longer.
-    fn forget(&self, held: &RuntimeValues) {
-        let captured = held.captured.iter().map(|captured| &captured.value);
-        let until = held.minted.iter().chain(&held.replaced).map(|(value, _)| value);
+    fn forget(&self, values: &RuntimeValues) {
+        let captured = values.captured.iter().map(|captured| &captured.value);
+        let until = values.minted.iter().chain(&values.replaced).map(|(value, _)| value);
         let kept: Vec<&Arc<Secret>> = until.chain(captured).collect();
         self.dynamic_patterns.retain(|value| kept.iter().any(|kept| ***kept == *value));
     }
@@ -173,12 +178,12 @@ mod tests {
                     .unwrap();
             }
         }
-        assert_eq!(runtime.held().captured.len(), MAX_CAPTURED_PER_NAME);
+        assert_eq!(runtime.values().captured.len(), MAX_CAPTURED_PER_NAME);
         assert_eq!(runtime.captured(&name, "one", &host).unwrap().expose(), b"value-number-19");
         for number in 0..2 * MAX_CAPTURED {
             runtime.capture(&name, &number.to_string().into(), &host, secret("short")).unwrap();
         }
-        assert_eq!(runtime.held().captured.len(), MAX_CAPTURED);
+        assert_eq!(runtime.values().captured.len(), MAX_CAPTURED);
     }
 
     #[test]
@@ -189,11 +194,11 @@ mod tests {
                 runtime.retire(Arc::new(secret(&format!("replaced-value-{number}")))).unwrap();
             }
         }
-        assert_eq!(runtime.held().replaced.len(), MAX_REPLACED);
+        assert_eq!(runtime.values().replaced.len(), MAX_REPLACED);
         // What is put in later does not end the search for them.
         runtime
             .capture(&"A".parse().unwrap(), &"s".into(), &"a.test".parse().unwrap(), secret("captured"))
             .unwrap();
-        assert_eq!(runtime.held().replaced.len(), MAX_REPLACED);
+        assert_eq!(runtime.values().replaced.len(), MAX_REPLACED);
     }
 }

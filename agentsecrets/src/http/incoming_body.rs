@@ -48,7 +48,7 @@ impl http_body::Body for Http2RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let frame = match std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
-            None if is_truncated(incoming) => Some(Err(BodyError::Cut)),
+            None if is_truncated(incoming) => Some(Err(BodyError::Reset)),
             frame => frame.map(|frame| frame.map_err(BodyError::Peer)),
         };
         if !matches!(frame, Some(Ok(_))) {

@@ -48,8 +48,8 @@ impl Engine {
     /// The calling process must have one thread.
     pub fn start(socket: PathBuf, confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
         // It answers late rather than not at all.
-        let patience = REQUEST_TIMEOUT + Duration::from_secs(1);
-        Ok(Self::by(RequestChannel::fork(patience, confine, move |question| answer(&socket, question))?))
+        let timeout = REQUEST_TIMEOUT + Duration::from_secs(1);
+        Ok(Self::by(RequestChannel::fork(timeout, confine, move |question| answer(&socket, question))?))
     }
 
     fn by(line: RequestChannel) -> Self {
@@ -72,7 +72,7 @@ impl Engine {
         if asker.rests_until.is_some_and(|end| Instant::now() < end) {
             return Err(io::Error::other("the engine failed a moment ago"));
         }
-        match asker.line.request(id.as_bytes()).and_then(|message| told(&message.body)) {
+        match asker.line.request(id.as_bytes()).and_then(|message| parse_response(&message.body)) {
             Ok(Some(image)) => {
                 let image = Arc::new(image);
                 self.known.insert(id.into(), image.clone());
@@ -92,11 +92,11 @@ impl Engine {
 }
 
 /// Parses a response of the helper.
-fn told(answer: &[u8]) -> io::Result<Option<Image>> {
+fn parse_response(answer: &[u8]) -> io::Result<Option<Image>> {
     match answer.split_first() {
         Some((b'+', image)) => Ok(Some(serde_json::from_slice(image)?)),
         Some((b'-', _)) => Ok(None),
-        Some((b'!', why)) => Err(io::Error::other(String::from_utf8_lossy(why).into_owned())),
+        Some((b'!', reason)) => Err(io::Error::other(String::from_utf8_lossy(reason).into_owned())),
         _ => Err(unclear()),
     }
 }

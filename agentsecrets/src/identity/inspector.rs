@@ -141,7 +141,7 @@ impl RemoteInspector {
         let mut line = self.0.lock_ignoring_poison();
         let mut response = line.request(&question)?;
         let file = response.descriptors.pop();
-        Ok((told(&response.body)?.to_vec(), file))
+        Ok((check_response(&response.body)?.to_vec(), file))
     }
 }
 
@@ -151,12 +151,12 @@ fn respond(question: &[u8]) -> Response {
         question.split_first_chunk::<5>().and_then(|(head, rest)| Some((*head, rest.try_into().ok()?)));
     let Some(([kind, a, b, c, d], inode)) = parts else { return (b"-".to_vec(), None) };
     let (pid, inode) = (u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(inode));
-    let held = |pid: u32| (pid.to_be_bytes().to_vec(), None);
+    let response = |pid: u32| (pid.to_be_bytes().to_vec(), None);
     let answer = match kind {
         SCRIPT => process_details::script(pid).and_then(encode).map(|text| (text, None)),
         ANCESTRY => process_details::ancestry(pid).and_then(encode).map(|text| (text, None)),
-        HOLDER => socket_owner::holder(inode).map(held),
-        HOLDS => socket_owner::holds(pid, inode).then(|| held(pid)).ok_or(IdentityError::Gone),
+        HOLDER => socket_owner::holder(inode).map(response),
+        HOLDS => socket_owner::holds(pid, inode).then(|| response(pid)).ok_or(IdentityError::Gone),
         _ => inspect_here(pid).map(|seen| (who(&seen), Some(seen.file.into()))),
     };
     match answer {
@@ -181,7 +181,7 @@ fn who(seen: &InspectedProcess) -> Vec<u8> {
 }
 
 /// The content of a response, unless it is an error.
-fn told(answer: &[u8]) -> Result<&[u8], IdentityError> {
+fn check_response(answer: &[u8]) -> Result<&[u8], IdentityError> {
     match answer.split_first().ok_or_else(unclear)? {
         (b'+', rest) => Ok(rest),
         (b'-', _) => Err(IdentityError::Gone),
@@ -227,13 +227,13 @@ pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
 
 /// The same by what `witness` sees, if `is_right` says that it may be it.
 pub(super) async fn inspect_by(
-    witness: &ProcessInspector,
+    inspector: &ProcessInspector,
     pid: u32,
     hashes: &Hashes,
     is_right: impl FnOnce(&InspectedProcess, &Metadata) -> Result<(), IdentityError>,
 ) -> Result<Process, IdentityError> {
     let uid = || real_user(pid);
-    prove(witness, hashes, pid, uid, is_right).await
+    prove(inspector, hashes, pid, uid, is_right).await
 }
 
 /// The real user of the process `pid`.
@@ -243,10 +243,10 @@ fn real_user(pid: u32) -> Result<u32, IdentityError> {
 }
 
 /// The facts that `witness` reads about the process `pid` now. Blocks, and caches no hash.
-pub fn inspect_now(witness: &ProcessInspector, pid: u32) -> Result<Process, IdentityError> {
+pub fn inspect_now(inspector: &ProcessInspector, pid: u32) -> Result<Process, IdentityError> {
     let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
     let uid = real_user(pid)?;
-    let InspectedProcess { start_time, exe, cgroup, file } = witness.inspect(pid)?;
+    let InspectedProcess { start_time, exe, cgroup, file } = inspector.inspect(pid)?;
     let metadata = file.metadata()?;
     let here = std::fs::metadata(&exe).is_ok_and(|there| same_file(&there, &metadata));
     let sha256 = hash(file)?;
@@ -259,7 +259,7 @@ pub fn inspect_now(witness: &ProcessInspector, pid: u32) -> Result<Process, Iden
 /// The facts that `witness` reads about the process `pid`, if `is_right` confirms that it is the intended
 /// one.
 pub(super) async fn prove(
-    witness: &ProcessInspector,
+    inspector: &ProcessInspector,
     hashes: &Hashes,
     pid: u32,
     uid: impl FnOnce() -> Result<u32, IdentityError>,
@@ -267,7 +267,7 @@ pub(super) async fn prove(
 ) -> Result<Process, IdentityError> {
     // The pidfd names one process for good: if it still lives at the end, nobody took over its id.
     let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
-    let seen = witness.inspect(pid)?;
+    let seen = inspector.inspect(pid)?;
     let metadata = seen.file.metadata()?;
     is_right(&seen, &metadata)?;
     let InspectedProcess { start_time, exe, cgroup, file } = seen;
@@ -299,30 +299,31 @@ mod tests {
 
     use super::*;
 
-    fn witness() -> ProcessInspector {
+    fn inspector() -> ProcessInspector {
         ProcessInspector::There(RemoteInspector(Mutex::new(RequestChannel::to_thread(respond).unwrap())))
     }
 
     #[test]
     fn helper_and_local_inspection_agree() {
-        let (pid, witness) = (std::process::id(), witness());
+        let (pid, inspector) = (std::process::id(), inspector());
         for _ in 0..3 {
-            let (there, here) = (witness.inspect(pid).unwrap(), ProcessInspector::Here.inspect(pid).unwrap());
+            let (there, here) =
+                (inspector.inspect(pid).unwrap(), ProcessInspector::Here.inspect(pid).unwrap());
             assert_eq!(there.start_time, here.start_time);
             assert_eq!((&there.exe, &there.cgroup), (&here.exe, &here.cgroup));
             assert_eq!(there.file.metadata().unwrap().ino(), here.file.metadata().unwrap().ino());
         }
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino();
-        assert_eq!(witness.socket_owner(inode).unwrap(), pid);
-        assert!(witness.owns_socket(pid, inode).is_ok() && witness.owns_socket(1, inode).is_err());
+        assert_eq!(inspector.socket_owner(inode).unwrap(), pid);
+        assert!(inspector.owns_socket(pid, inode).is_ok() && inspector.owns_socket(1, inode).is_err());
         drop(listener);
-        assert!(matches!(witness.socket_owner(inode), Err(IdentityError::Nobody)));
+        assert!(matches!(inspector.socket_owner(inode), Err(IdentityError::Nobody)));
         let process = Process { pid, start_time: start_of(pid).unwrap(), ..Process::for_test() };
-        assert_eq!(witness.ancestry(&process).unwrap(), ProcessInspector::Here.ancestry(&process).unwrap());
-        assert_eq!(witness.script(&process).unwrap(), ProcessInspector::Here.script(&process).unwrap());
+        assert_eq!(inspector.ancestry(&process).unwrap(), ProcessInspector::Here.ancestry(&process).unwrap());
+        assert_eq!(inspector.script(&process).unwrap(), ProcessInspector::Here.script(&process).unwrap());
         let recycled = Process { start_time: 1, ..process };
-        assert!(matches!(witness.ancestry(&recycled), Err(IdentityError::Gone)));
+        assert!(matches!(inspector.ancestry(&recycled), Err(IdentityError::Gone)));
     }
 
     #[test]
@@ -330,7 +331,7 @@ mod tests {
         for answer in [&b""[..], b"1234567812345678/exe", b"?", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"] {
             assert!(decode(answer, None).is_err() && holding(answer).is_err(), "{answer:?}");
         }
-        assert!(told(b"").is_err() && told(b"?").is_err());
-        assert!(matches!(told(b"-"), Err(IdentityError::Gone)));
+        assert!(check_response(b"").is_err() && check_response(b"?").is_err());
+        assert!(matches!(check_response(b"-"), Err(IdentityError::Gone)));
     }
 }

@@ -33,7 +33,7 @@ pub fn parent_id() -> std::io::Result<u32> {
 
 /// This machine, as far as a witness may see it.
 pub(super) struct SystemPeers {
-    witness: Arc<ProcessInspector>,
+    inspector: Arc<ProcessInspector>,
     hashes: Hashes,
     /// Our own program.
     own: fs::Metadata,
@@ -41,8 +41,8 @@ pub(super) struct SystemPeers {
 
 impl SystemPeers {
     /// By what `witness` sees.
-    pub(super) fn seen_by(witness: Arc<ProcessInspector>) -> io::Result<Self> {
-        Ok(Self { witness, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
+    pub(super) fn seen_by(inspector: Arc<ProcessInspector>) -> io::Result<Self> {
+        Ok(Self { inspector, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
     }
 }
 
@@ -53,16 +53,16 @@ impl PeerLookup for SystemPeers {
         if uid != nix::unistd::geteuid().as_raw() {
             return Err(IdentityError::OtherUser);
         }
-        let pid = self.witness.socket_owner(inode)?;
+        let pid = self.inspector.socket_owner(inode)?;
         // None of our processes asks the proxy for itself: an interceptor does where a policy opens the proxy's
         // port to an agent, who would then spend what is the person's.
         let is_right = |_: &InspectedProcess, exe: &fs::Metadata| {
             let is_own = (exe.dev(), exe.ino()) == (self.own.dev(), self.own.ino());
             if is_own { Err(IdentityError::Ourselves) } else { Ok(()) }
         };
-        let process = Handle::current().block_on(inspect_by(&self.witness, pid, &self.hashes, is_right))?;
+        let process = Handle::current().block_on(inspect_by(&self.inspector, pid, &self.hashes, is_right))?;
         // Between finding its id and looking at it the process may have ended, and another have got the id.
-        self.witness.owns_socket(pid, inode).map(|()| process)
+        self.inspector.owns_socket(pid, inode).map(|()| process)
     }
 }
 

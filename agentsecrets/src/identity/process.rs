@@ -30,7 +30,7 @@ const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// Identifies the callers of one run, or of the containers behind a service.
 pub struct Identifier {
-    sight: Inspection,
+    inspection: Inspection,
     hashes: Hashes,
     session: Arc<str>,
     agent: Option<AgentName>,
@@ -63,13 +63,13 @@ pub struct Containers {
 impl Identifier {
     /// For the run whose processes are all below `cgroup`, by what `witness` sees.
     pub fn new(
-        witness: impl Into<Arc<ProcessInspector>>,
+        inspector: impl Into<Arc<ProcessInspector>>,
         cgroup: String,
         session: Arc<str>,
         agent: Option<AgentName>,
     ) -> Self {
-        let (sight, hashes) = (Inspection::Run(witness.into(), cgroup), Hashes::default());
-        Self { sight, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
+        let (inspection, hashes) = (Inspection::Run(inspector.into(), cgroup), Hashes::default());
+        Self { inspection, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
     }
 
     /// The same for a run that the daemon started because the process `asked_by` asked for it.
@@ -87,12 +87,12 @@ impl Identifier {
     /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
     pub fn of_containers(
         containers: Containers,
-        witness: Option<Arc<ProcessInspector>>,
+        inspector: Option<Arc<ProcessInspector>>,
         agent: Option<AgentName>,
     ) -> Self {
-        let sight = Inspection::Containers(Arc::new(containers), witness);
+        let inspection = Inspection::Containers(Arc::new(containers), inspector);
         Self {
-            sight,
+            inspection,
             hashes: Hashes::default(),
             session: "".into(),
             agent,
@@ -106,25 +106,33 @@ impl Identifier {
     /// says what the cluster does.
     #[must_use]
     pub fn for_pod(&self, cgroup: String, known: Arc<CurrentPod>) -> Self {
-        let sight = match &self.sight {
-            Inspection::Containers(containers, witness) => {
+        let inspection = match &self.inspection {
+            Inspection::Containers(containers, inspector) => {
                 let hierarchy = containers.hierarchy.part(cgroup);
                 let (ours, engine) = (containers.ours.clone(), containers.engine.clone());
-                Inspection::Containers(Arc::new(Containers { hierarchy, ours, engine }), witness.clone())
+                Inspection::Containers(Arc::new(Containers { hierarchy, ours, engine }), inspector.clone())
             }
-            Inspection::Run(witness, _) => Inspection::Run(witness.clone(), cgroup),
+            Inspection::Run(inspector, _) => Inspection::Run(inspector.clone(), cgroup),
             Inspection::Sockets => Inspection::Sockets,
         };
         let (hashes, session, agent) = (self.hashes.clone(), self.session.clone(), self.agent.clone());
         // What we are ourselves says nothing of another pod.
-        Self { sight, hashes, session, agent, asked_by: self.asked_by, pod: Some(known), spiffe: None }
+        Self { inspection, hashes, session, agent, asked_by: self.asked_by, pod: Some(known), spiffe: None }
     }
 
     /// For the containers of a pod, whose sockets are in our network, and of which nothing else is seen. No caller
     /// is in a session.
     pub fn of_sockets(agent: Option<AgentName>) -> Self {
         let (hashes, session) = (Hashes::default(), "".into());
-        Self { sight: Inspection::Sockets, hashes, session, agent, asked_by: None, pod: None, spiffe: None }
+        Self {
+            inspection: Inspection::Sockets,
+            hashes,
+            session,
+            agent,
+            asked_by: None,
+            pod: None,
+            spiffe: None,
+        }
     }
 
     /// Proves who made the connection of which the kernel kept `trace`.
@@ -146,17 +154,19 @@ impl Identifier {
 
     /// Proves who made the connection of which the kernel kept `snapshot`.
     pub async fn identify(&self, snapshot: &Snapshot) -> Result<Caller, IdentityError> {
-        let process = match &self.sight {
-            Inspection::Run(witness, cgroup) => {
+        let process = match &self.inspection {
+            Inspection::Run(inspector, cgroup) => {
                 let below = |seen: &InspectedProcess| is_below(&seen.cgroup, cgroup);
-                self.inspect(witness, snapshot.tgid, snapshot, below).await?
+                self.inspect(inspector, snapshot.tgid, snapshot, below).await?
             }
-            Inspection::Containers(containers, witness) => {
+            Inspection::Containers(containers, inspector) => {
                 let (containers, id) = (containers.clone(), snapshot.cgroup);
                 let found = tokio::task::spawn_blocking(move || containers.agent(id)).await;
                 let (cgroup, image) = found.map_err(std::io::Error::other)??;
-                let process = match (witness, snapshot.tgid_here) {
-                    (Some(witness), here @ 1..) => self.inspect(witness, here, snapshot, |_| true).await?,
+                let process = match (inspector, snapshot.tgid_here) {
+                    (Some(inspector), here @ 1..) => {
+                        self.inspect(inspector, here, snapshot, |_| true).await?
+                    }
                     _ => unseen(snapshot),
                 };
                 Process { pid: snapshot.tgid, cgroup: cgroup.as_ref().to_owned(), image, ..process }
@@ -192,7 +202,7 @@ impl Identifier {
                 return user_of(SocketAddrs { theirs, ours: wanted }).is_ok_and(|user| user == 0);
             }
         };
-        let Inspection::Containers(containers, _) = &self.sight else { return false };
+        let Inspection::Containers(containers, _) = &self.inspection else { return false };
         let path = containers.hierarchy.path(snapshot.cgroup);
         path.is_ok_and(|path| path.is_some_and(|path| containers.is_ours(&path)))
     }
@@ -200,7 +210,7 @@ impl Identifier {
     /// The process `pid`, if it is the one of `snapshot` and `is_there`.
     async fn inspect(
         &self,
-        witness: &ProcessInspector,
+        inspector: &ProcessInspector,
         pid: u32,
         snapshot: &Snapshot,
         is_there: impl FnOnce(&InspectedProcess) -> bool,
@@ -214,7 +224,7 @@ impl Identifier {
             }
             if is_there(seen) { Ok(()) } else { Err(IdentityError::Elsewhere) }
         };
-        prove(witness, &self.hashes, pid, || Ok(snapshot.uid), is_right).await
+        prove(inspector, &self.hashes, pid, || Ok(snapshot.uid), is_right).await
     }
 }
 

@@ -16,8 +16,8 @@ pub struct LocalPeers {
 impl LocalPeers {
     /// The programs of the user as whom this process runs, by what `witness` sees.
     #[cfg(target_os = "linux")]
-    pub fn seen_by(witness: Arc<crate::identity::inspector::ProcessInspector>) -> std::io::Result<Self> {
-        Ok(Self { system: Arc::new(SystemPeers::seen_by(witness)?), uid: own_uid() })
+    pub fn seen_by(inspector: Arc<crate::identity::inspector::ProcessInspector>) -> std::io::Result<Self> {
+        Ok(Self { system: Arc::new(SystemPeers::seen_by(inspector)?), uid: own_uid() })
     }
 
     /// The programs of the user as whom this process runs.
@@ -34,14 +34,8 @@ impl LocalPeers {
         if process.uid != self.uid {
             return Err(IdentityError::OtherUser);
         }
-        let standing = CallerAttributes::default();
-        Ok(Caller {
-            process: Arc::new(process),
-            agent: None,
-            session: "".into(),
-            is_ours: true,
-            attributes: standing,
-        })
+        let attributes = CallerAttributes::default();
+        Ok(Caller { process: Arc::new(process), agent: None, session: "".into(), is_ours: true, attributes })
     }
 }
 

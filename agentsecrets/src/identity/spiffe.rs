@@ -59,11 +59,13 @@ impl CurrentIdentities {
     pub fn apply(&self, word: IdentityUpdate) {
         let said = match word {
             IdentityUpdate::Issued(issued) => Said { issued, trouble: None, is_refused: false },
-            IdentityUpdate::Refused(why) => Said { issued: Vec::new(), trouble: Some(why), is_refused: true },
-            IdentityUpdate::Away(why) => {
+            IdentityUpdate::Refused(reason) => {
+                Said { issued: Vec::new(), trouble: Some(reason), is_refused: true }
+            }
+            IdentityUpdate::Away(reason) => {
                 let before = self.0.load();
                 let (issued, is_refused) = (before.issued.clone(), before.is_refused);
-                Said { issued, trouble: Some(why), is_refused }
+                Said { issued, trouble: Some(reason), is_refused }
             }
         };
         self.0.store(said.into());
@@ -85,16 +87,16 @@ impl CurrentIdentities {
     }
 
     /// Describes the current identities, for an error message.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         let ids = self.ids();
         if !ids.is_empty() {
             return format!("this workload is {}", listed(&ids));
         }
         let said = self.0.load();
         match (&said.trouble, said.issued.is_empty()) {
-            (Some(why), true) => why.clone(),
-            (Some(why), false) => {
-                format!("the identity that the Workload API gave is not valid any more, and {why}")
+            (Some(reason), true) => reason.clone(),
+            (Some(reason), false) => {
+                format!("the identity that the Workload API gave is not valid any more, and {reason}")
             }
             (None, _) => "no identity that the Workload API gives is valid now".to_owned(),
         }
@@ -142,26 +144,26 @@ mod tests {
         }
         assert_eq!(at(&known, 21), "spiffe://example.org/b");
         assert_eq!(at(&known, 31), "");
-        assert_eq!(known.told(), "no identity that the Workload API gives is valid now");
+        assert_eq!(known.describe(), "no identity that the Workload API gives is valid now");
     }
 
     #[test]
     fn identities_outlive_their_source_until_expiry() {
         let known = CurrentIdentities::default();
-        assert!(known.told().contains("not answered yet") && known.is_open());
+        assert!(known.describe().contains("not answered yet") && known.is_open());
         known.apply(IdentityUpdate::Issued(vec![issued("/a", 0, i64::MAX)]));
         known.apply(IdentityUpdate::Away("gone".to_owned()));
-        assert_eq!(known.told(), "this workload is spiffe://example.org/a");
+        assert_eq!(known.describe(), "this workload is spiffe://example.org/a");
         assert!(!known.is_open());
         known.apply(IdentityUpdate::Refused("no longer".to_owned()));
-        assert_eq!((known.ids().len(), &*known.told()), (0, "no longer"));
+        assert_eq!((known.ids().len(), &*known.describe()), (0, "no longer"));
         known.apply(IdentityUpdate::Away("gone".to_owned()));
-        assert_eq!((known.ids().len(), &*known.told()), (0, "gone"));
+        assert_eq!((known.ids().len(), &*known.describe()), (0, "gone"));
         assert!(!known.is_open(), "that it had none is the last that was said");
         known.apply(IdentityUpdate::Issued(vec![issued("/b", 0, 1)]));
         known.apply(IdentityUpdate::Away("it is gone".to_owned()));
         assert!(known.is_open());
-        assert!(known.told().ends_with("not valid any more, and it is gone"), "{}", known.told());
+        assert!(known.describe().ends_with("not valid any more, and it is gone"), "{}", known.describe());
     }
 
     #[test]

@@ -90,18 +90,20 @@ impl WorkloadApi {
         self.known.apply(word.clone());
         let ids = self.known.ids();
         match &word {
-            IdentityUpdate::Issued(_) if ids.is_empty() => eprintln!("agentsecrets: {}", self.known.told()),
+            IdentityUpdate::Issued(_) if ids.is_empty() => {
+                eprintln!("agentsecrets: {}", self.known.describe())
+            }
             IdentityUpdate::Issued(_) if ids != before => {
                 eprintln!("agentsecrets: this workload is {}", listed(&ids))
             }
             IdentityUpdate::Issued(_) => {}
             word if self.last.as_ref() == Some(word) => {}
-            IdentityUpdate::Refused(why) => {
-                eprintln!("agentsecrets: this workload has no SPIFFE identity: {why}")
+            IdentityUpdate::Refused(reason) => {
+                eprintln!("agentsecrets: this workload has no SPIFFE identity: {reason}")
             }
-            IdentityUpdate::Away(why) => {
+            IdentityUpdate::Away(reason) => {
                 eprintln!(
-                    "agentsecrets: no SPIFFE identity is told, and what was holds until it expires: {why}"
+                    "agentsecrets: no SPIFFE identity is told, and what was holds until it expires: {reason}"
                 );
             }
         }
@@ -119,17 +121,17 @@ fn recv(line: &Channel) -> io::Result<IdentityUpdate> {
 fn follow(socket: &Path, line: &Channel) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let endpoint = Endpoint::Unix(socket.to_path_buf());
-    let tell = |word: &IdentityUpdate| line.send_json(word, &[]);
+    let send_update = |word: &IdentityUpdate| line.send_json(word, &[]);
     runtime.block_on(async {
         let mut rest = MIN_BACKOFF;
         loop {
             let mut has_said = false;
             let say = |word| {
                 has_said = true;
-                tell(&word)
+                send_update(&word)
             };
             let Err(end) = ask(&endpoint, say).await;
-            tell(&end.update()?)?;
+            send_update(&end.update()?)?;
             rest = if has_said { MIN_BACKOFF } else { rest };
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(MAX_BACKOFF);

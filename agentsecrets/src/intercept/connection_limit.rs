@@ -77,9 +77,9 @@ impl ConnectionLimit {
         taken.count += 1;
         taken.next += 1;
         let number = taken.next;
-        let (tell, told) = oneshot::channel();
-        taken.half_open.insert(number, tell);
-        Some(ConnectionPermit { limit: self.clone(), number, given_up: Some(told), whole })
+        let (sender, receiver) = oneshot::channel();
+        taken.half_open.insert(number, sender);
+        Some(ConnectionPermit { limit: self.clone(), number, given_up: Some(receiver), whole })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {

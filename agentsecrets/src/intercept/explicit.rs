@@ -29,8 +29,8 @@ pub enum ProxyRequest {
 }
 
 /// Reads how `stream` begins, for as long as `patience`. Of a tunnel nothing is read but its head.
-pub async fn opening(stream: &mut TcpStream, patience: Duration) -> io::Result<ProxyRequest> {
-    timeout(patience, begin(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
+pub async fn opening(stream: &mut TcpStream, time_limit: Duration) -> io::Result<ProxyRequest> {
+    timeout(time_limit, begin(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 async fn begin(stream: &mut TcpStream) -> io::Result<ProxyRequest> {

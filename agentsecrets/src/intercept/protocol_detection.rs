@@ -18,9 +18,9 @@ pub enum Protocol {
 }
 
 /// Waits for the first byte, for as long as `patience`.
-pub async fn detect(stream: &TcpStream, patience: Duration) -> io::Result<Protocol> {
+pub async fn detect(stream: &TcpStream, time_limit: Duration) -> io::Result<Protocol> {
     let mut first = [0u8];
-    let count = timeout(patience, stream.peek(&mut first)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let count = timeout(time_limit, stream.peek(&mut first)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     Ok(match (count, first[0]) {
         (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
         (_, 0x16) => Protocol::Tls,

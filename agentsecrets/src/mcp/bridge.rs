@@ -86,8 +86,8 @@ pub(crate) fn response(answer: &CallResponse, environment: &Environment) -> Valu
 }
 
 /// The JSON of a failure.
-pub(crate) fn failure(why: &str) -> Value {
-    json!({ "ok": false, "error": why })
+pub(crate) fn failure(reason: &str) -> Value {
+    json!({ "ok": false, "error": reason })
 }
 
 /// The JSON of the status request.

@@ -107,7 +107,7 @@ impl Server {
         let read = ApiCall::parse(request.arguments).and_then(ApiCall::build);
         let (request, injections) = match read {
             Ok(read) => read,
-            Err(why) => return tool_result::bad_request(&why),
+            Err(reason) => return tool_result::bad_request(&reason),
         };
         match self.sender.send(request, &injections, MAX_RESPONSE_BYTES).await {
             Ok(answer) => tool_result::response(&answer),

@@ -28,8 +28,8 @@ pub(super) fn response(answer: &CallResponse) -> CallToolResult {
 }
 
 /// The result for invalid arguments.
-pub(super) fn bad_request(why: &str) -> CallToolResult {
-    failed(&format!("{}: {why}", ErrorCode::BadRequest.as_str()))
+pub(super) fn bad_request(reason: &str) -> CallToolResult {
+    failed(&format!("{}: {reason}", ErrorCode::BadRequest.as_str()))
 }
 
 /// The result for a failure without a response.

@@ -182,8 +182,8 @@ fn confirm(
         ConfirmationMethod::Polkit => {
             match polkit::check_authorization(request.peer, &summary.to_line(), PASSPHRASE_TIMEOUT)? {
                 PolkitOutcome::Confirmed => Ok(ConfirmationMethod::Polkit),
-                PolkitOutcome::Unavailable(why) => {
-                    confirm_by_passphrase(request, &summary, &format!(" (not by polkit: {why})"))
+                PolkitOutcome::Unavailable(reason) => {
+                    confirm_by_passphrase(request, &summary, &format!(" (not by polkit: {reason})"))
                 }
             }
         }

@@ -334,7 +334,7 @@ impl Drop for ResponseRecorder {
     fn drop(&mut self) {
         let over = self.open.as_ref().and_then(|(attempt, _, _)| attempt.held.reason().map(str::to_owned));
         if let Some(why) = over {
-            self.close(Some(&BodyError::Over(why)));
+            self.close(Some(&BodyError::Revoked(why)));
         }
     }
 }
@@ -342,7 +342,7 @@ impl Drop for ResponseRecorder {
 impl BodyHooks for ResponseRecorder {
     fn poll_abort(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Some(ended) = &mut self.ended else { return Poll::Pending };
-        let error = BodyError::Over(ready!(ended.as_mut().poll(cx)));
+        let error = BodyError::Revoked(ready!(ended.as_mut().poll(cx)));
         self.ended = None;
         self.close(Some(&error));
         Poll::Ready(error)

@@ -430,7 +430,9 @@ impl Mismatch {
                 format!("'{host}' is 'tls: passthrough': it allows only TLS, which is not opened")
             }
             Mismatch::Method => format!("agent '{agent}' may not use {} at '{host}'", request.method),
-            Mismatch::Ambiguous(why) => format!("the path of the request to '{host}' is ambiguous: {why}"),
+            Mismatch::Ambiguous(reason) => {
+                format!("the path of the request to '{host}' is ambiguous: {reason}")
+            }
             Mismatch::Path => format!("agent '{agent}' may not use this path at '{host}'"),
             Mismatch::Secret(reference) => {
                 let location = reference.style.injection_point().map_or("", |point| point.kind.as_str());

@@ -7,7 +7,7 @@ use crate::types::printable::excerpt;
 /// Parses a glob: `*` and `?` match within a segment, `**` is a whole segment and matches any number of them,
 /// `{a,b}` chooses.
 pub(crate) fn parse_glob(text: &str) -> Result<Glob, String> {
-    let error = |why: &str| format!("'{}' is not a usable pattern: {why}", excerpt(text));
+    let error = |reason: &str| format!("'{}' is not a usable pattern: {reason}", excerpt(text));
     if !text.starts_with('/') {
         return Err(error("it must start with '/'; '/**' is everything"));
     }

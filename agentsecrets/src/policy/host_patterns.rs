@@ -20,18 +20,21 @@ pub(super) enum HostPattern {
 impl HostPattern {
     /// Parses `api.stripe.com`, `10.1.2.3`, `[::1]` or `*.example.com`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let error = |why: &str| {
-            format!("host '{}' {why}; allowed are a name, an IP address, or '*.example.com'", excerpt(text))
+        let error = |reason: &str| {
+            format!(
+                "host '{}' {reason}; allowed are a name, an IP address, or '*.example.com'",
+                excerpt(text)
+            )
         };
         let Some(parent) = text.strip_prefix("*.") else {
-            let why = if text.contains('*') {
+            let reason = if text.contains('*') {
                 "has a '*' that is not the whole first label"
             } else if text.contains("://") || text.contains('/') {
                 "is a URL (paths belong under 'paths')"
             } else {
                 "is not a host (ports belong under 'ports')"
             };
-            return text.parse().map(HostPattern::Exact).map_err(|_| error(why));
+            return text.parse().map(HostPattern::Exact).map_err(|_| error(reason));
         };
         match parent.parse() {
             Ok(Host::Name(name)) if name.contains('.') => Ok(HostPattern::Wildcard(name)),

@@ -45,7 +45,7 @@ impl<'a> RequestPath<'a> {
             (Err(_), Some((separating, within))) if encoded_slashes => {
                 Ok(matches(separating) && matches(within))
             }
-            (Err(why), _) => Err(why),
+            (Err(reason), _) => Err(reason),
         }
     }
 }

@@ -164,8 +164,8 @@ impl Policy {
             return first.and_then(Result::ok).ok_or_else(|| {
                 let program = describe_process(&caller.process);
                 let mut missing = self.agents.iter().filter_map(|agent| agent.first_mismatch(caller));
-                let why = missing.find_map(|fact| mismatch_detail(fact, caller)).unwrap_or_default();
-                denied(format!("no agent entry of {} holds for {program}{why}", self.file_name))
+                let reason = missing.find_map(|fact| mismatch_detail(fact, caller)).unwrap_or_default();
+                denied(format!("no agent entry of {} holds for {program}{reason}", self.file_name))
             });
         };
         let Some(agent) = self.agent(name) else {

@@ -23,8 +23,11 @@ pub(super) struct SpiffeMatcher {
 impl SpiffeMatcher {
     /// Parses `spiffe://example.org/ns/agents/sa/coder`, with an optional pattern in the path.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let error = |why: &str| {
-            format!("spiffe '{}' {why}; write it as spiffe://example.org/ns/agents/sa/coder", excerpt(text))
+        let error = |reason: &str| {
+            format!(
+                "spiffe '{}' {reason}; write it as spiffe://example.org/ns/agents/sa/coder",
+                excerpt(text)
+            )
         };
         let rest = text.strip_prefix(SCHEME).ok_or_else(|| error("does not begin with spiffe://"))?;
         let (domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -32,7 +35,7 @@ impl SpiffeMatcher {
             return Err(error("has a pattern in its trust domain, which is always written out"));
         }
         let trust_domain =
-            TrustDomain::new(domain).map_err(|why| error(&format!("has no trust domain: {why}")))?;
+            TrustDomain::new(domain).map_err(|reason| error(&format!("has no trust domain: {reason}")))?;
         if path.trim_matches('/').is_empty() {
             return Err(error("names no workload: '/**' after the trust domain is every one of it"));
         }
@@ -40,7 +43,7 @@ impl SpiffeMatcher {
         let filled: String =
             path.chars().map(|c| if matches!(c, '*' | '?' | '{' | '}' | ',') { 'x' } else { c }).collect();
         SpiffeId::new(format!("{SCHEME}{domain}{filled}"))
-            .map_err(|why| error(&format!("is no identity: {why}")))?;
+            .map_err(|reason| error(&format!("is no identity: {reason}")))?;
         Ok(Self { trust_domain, path: parse_glob(path)?.compile_matcher() })
     }
 
@@ -66,7 +69,7 @@ pub(super) fn is_undetermined(fact: &str, caller: &Caller) -> bool {
 
 fn describe_ids(caller: &Caller) -> String {
     match &caller.attributes.spiffe {
-        Some(known) => known.told(),
+        Some(known) => known.describe(),
         None => {
             "nobody asks a Workload API here; `agentsecrets sidecar --spiffe` does, in the pod itself".into()
         }
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn invalid_identity_is_refused_with_reason() {
-        for (text, why) in [
+        for (text, reason) in [
             ("", "does not begin with spiffe://"),
             ("example.org/a", "does not begin with spiffe://"),
             ("https://example.org/a", "does not begin with spiffe://"),
@@ -141,7 +144,7 @@ mod tests {
             ("spiffe://example.org/{a", "not a usable pattern"),
         ] {
             let message = SpiffeMatcher::parse(text).unwrap_err();
-            assert!(message.contains(why), "{text}: {message}");
+            assert!(message.contains(reason), "{text}: {message}");
         }
     }
 

@@ -112,7 +112,7 @@ pub(crate) fn serve() -> Result<(), Failure> {
 }
 
 fn control_error(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Ours, format!("the interceptor cannot communicate with its launcher: {error}"))
+    Failure::new(Exit::OwnFailure, format!("the interceptor cannot communicate with its launcher: {error}"))
 }
 
 /// Prepares in this launch: open what needs privileges, drop them, then open the person's files.

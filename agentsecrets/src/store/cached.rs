@@ -22,7 +22,7 @@ pub(super) struct CachedStore<S> {
     keep: Duration,
     /// The file by which our own processes tell one another of a change.
     stamp: Option<PathBuf>,
-    held: Mutex<CacheEntry>,
+    cache: Mutex<CacheEntry>,
 }
 
 #[derive(Default)]
@@ -36,36 +36,36 @@ struct CacheEntry {
 impl<S: Store> CachedStore<S> {
     /// Keeps what `store` says for `keep`.
     pub(super) fn new(store: S, keep: Duration) -> Self {
-        Self { store, keep, stamp: None, held: Mutex::default() }
+        Self { store, keep, stamp: None, cache: Mutex::default() }
     }
 
     /// Forgets it, too, when another process of ours changed the store, and tells them of changes by this
     /// one.
     pub(super) fn invalidated_by(mut self, stamp: PathBuf) -> Self {
         self.stamp = Some(stamp);
-        self.held().changed = self.changed();
+        self.cache().changed = self.changed();
         self
     }
 
     /// The entries that are still valid.
-    fn held(&self) -> MutexGuard<'_, CacheEntry> {
+    fn cache(&self) -> MutexGuard<'_, CacheEntry> {
         // A panic elsewhere leaves at worst a value less.
-        let mut held = self.held.lock_ignoring_poison();
-        let before = held.values.len();
-        held.values.retain(|_, (since, _)| since.elapsed() < self.keep);
+        let mut cache = self.cache.lock_ignoring_poison();
+        let before = cache.values.len();
+        cache.values.retain(|_, (since, _)| since.elapsed() < self.keep);
         let changed = self.changed();
-        if changed != held.changed {
-            held.changed = changed;
-            held.values.clear();
-            held.refused = None;
-            held.generation += 1;
-        } else if held.values.len() != before {
-            held.generation += 1;
+        if changed != cache.changed {
+            cache.changed = changed;
+            cache.values.clear();
+            cache.refused = None;
+            cache.generation += 1;
+        } else if cache.values.len() != before {
+            cache.generation += 1;
         }
-        if held.refused.as_ref().is_some_and(|(since, _)| since.elapsed() >= ERROR_RETENTION) {
-            held.refused = None;
+        if cache.refused.as_ref().is_some_and(|(since, _)| since.elapsed() >= ERROR_RETENTION) {
+            cache.refused = None;
         }
-        held
+        cache
     }
 
     fn changed(&self) -> Option<SystemTime> {
@@ -75,19 +75,19 @@ impl<S: Store> CachedStore<S> {
     /// Remembers that nobody unlocked it.
     fn note<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error @ StoreError::Locked(_)) = &answer {
-            self.held().refused = Some((Instant::now(), error.clone()));
+            self.cache().refused = Some((Instant::now(), error.clone()));
         }
         answer
     }
 
     fn refused(&self) -> Result<(), StoreError> {
-        self.held().refused.as_ref().map_or(Ok(()), |(_, error)| Err(error.clone()))
+        self.cache().refused.as_ref().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
-    fn tell(&self) -> Result<(), StoreError> {
+    fn notify(&self) -> Result<(), StoreError> {
         let Some(stamp) = &self.stamp else { return Ok(()) };
-        let told = files::replace(stamp, format!("{:.0}\n", jiff::Timestamp::now()).as_bytes());
-        told.map_err(|error| {
+        let written = files::replace(stamp, format!("{:.0}\n", jiff::Timestamp::now()).as_bytes());
+        written.map_err(|error| {
             StoreError::Io(format!(
                 "the {} was changed, but {} cannot be written, so agents see it later: {error}",
                 self.name(),
@@ -104,11 +104,11 @@ impl<S: Store> Store for CachedStore<S> {
 
     fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
         self.refused()?;
-        if let Some((_, value)) = self.held().values.get(key) {
+        if let Some((_, value)) = self.cache().values.get(key) {
             return Ok(value.as_ref().map(copy));
         }
         let value = self.note(self.store.get(key))?;
-        self.held().values.insert(key.clone(), (Instant::now(), value.as_ref().map(copy)));
+        self.cache().values.insert(key.clone(), (Instant::now(), value.as_ref().map(copy)));
         Ok(value)
     }
 
@@ -119,19 +119,19 @@ impl<S: Store> Store for CachedStore<S> {
 
     fn set(&self, key: &Key, value: Secret, placeholder: Option<&str>) -> Result<(), StoreError> {
         self.store.set(key, value, placeholder)?;
-        self.held().values.remove(key);
-        self.tell()
+        self.cache().values.remove(key);
+        self.notify()
     }
 
     fn version(&self) -> Result<u64, StoreError> {
         let of_store = self.store.version()?;
-        Ok(self.held().generation.wrapping_mul(0x9e37_79b9).wrapping_add(of_store))
+        Ok(self.cache().generation.wrapping_mul(0x9e37_79b9).wrapping_add(of_store))
     }
 
     fn delete(&self, key: &Key) -> Result<bool, StoreError> {
         let deleted = self.store.delete(key)?;
-        self.held().values.remove(key);
-        self.tell().map(|()| deleted)
+        self.cache().values.remove(key);
+        self.notify().map(|()| deleted)
     }
 
     fn is_writable(&self) -> bool {

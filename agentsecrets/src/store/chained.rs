@@ -23,21 +23,21 @@ pub struct StoreEntry {
 
 /// Stores in an order.
 pub struct ChainedStore {
-    places: Vec<StoreEntry>,
+    entries: Vec<StoreEntry>,
     /// Whether it was said that a store is passed over.
-    told: Vec<AtomicBool>,
+    reported: Vec<AtomicBool>,
 }
 
 impl ChainedStore {
     /// These, the first first.
-    pub fn new(places: Vec<StoreEntry>) -> Self {
-        let told = places.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { places, told }
+    pub fn new(entries: Vec<StoreEntry>) -> Self {
+        let reported = entries.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { entries, reported }
     }
 
     /// The stores that a value would go to, were they there.
     pub fn writable(&self) -> impl Iterator<Item = &dyn Store> {
-        self.places.iter().map(|place| &*place.store).filter(|store| store.is_writable())
+        self.entries.iter().map(|entry| &*entry.store).filter(|store| store.is_writable())
     }
 
     /// Stores a value in the first store that can be written to, and says which that was.
@@ -80,15 +80,15 @@ impl ChainedStore {
             "none of the stores in config.yaml can be written to: add `vault` or `keychain` to `stores`"
                 .into(),
         );
-        for (at, place) in self.places.iter().enumerate().filter(|(_, place)| place.store.is_writable()) {
+        for (at, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.store.is_writable()) {
             // Looked at first, so that what does not answer is passed over before a value is sent to it.
-            match place.store.list(project, environment) {
-                Err(error) if place.optional && is_unavailable(&error) => {
-                    self.tell(at, &error);
+            match entry.store.list(project, environment) {
+                Err(error) if entry.optional && is_unavailable(&error) => {
+                    self.report(at, &error);
                     last = error;
                 }
                 Err(error) => return Err(error),
-                Ok(_) => return Ok(&*place.store),
+                Ok(_) => return Ok(&*entry.store),
             }
         }
         Err(last)
@@ -101,12 +101,12 @@ impl ChainedStore {
     ) -> Result<Option<T>, StoreError> {
         let mut away = None;
         let mut answered = false;
-        for (at, place) in self.places.iter().enumerate() {
-            match ask(&*place.store) {
+        for (at, entry) in self.entries.iter().enumerate() {
+            match ask(&*entry.store) {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => answered = true,
-                Err(error) if place.optional && is_unavailable(&error) => {
-                    self.tell(at, &error);
+                Err(error) if entry.optional && is_unavailable(&error) => {
+                    self.report(at, &error);
                     away = Some(error);
                 }
                 Err(error) => return Err(error),
@@ -119,11 +119,11 @@ impl ChainedStore {
     }
 
     /// Says once that a store is passed over, and who answers instead.
-    fn tell(&self, at: usize, error: &StoreError) {
-        let before = self.told.get(at).is_none_or(|told| told.swap(true, Ordering::Relaxed));
-        let Some(place) = self.places.get(at).filter(|_| !before) else { return };
-        let next = self.places.get(at + 1).map_or("no other store", |next| next.store.name());
-        eprintln!("agentsecrets: {error}; {next} answers instead of the {}", place.store.name());
+    fn report(&self, at: usize, error: &StoreError) {
+        let before = self.reported.get(at).is_none_or(|reported| reported.swap(true, Ordering::Relaxed));
+        let Some(entry) = self.entries.get(at).filter(|_| !before) else { return };
+        let next = self.entries.get(at + 1).map_or("no other store", |next| next.store.name());
+        eprintln!("agentsecrets: {error}; {next} answers instead of the {}", entry.store.name());
     }
 }
 
@@ -134,7 +134,7 @@ fn is_unavailable(error: &StoreError) -> bool {
 
 impl Store for ChainedStore {
     fn name(&self) -> &'static str {
-        self.places.first().map_or("none", |place| place.store.name())
+        self.entries.first().map_or("none", |entry| entry.store.name())
     }
 
     fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
@@ -158,11 +158,11 @@ impl Store for ChainedStore {
 
     fn version(&self) -> Result<u64, StoreError> {
         let mut hasher = DefaultHasher::new();
-        for place in &self.places {
-            match place.store.version() {
+        for entry in &self.entries {
+            match entry.store.version() {
                 Ok(version) => version.hash(&mut hasher),
                 // That it is away is a state like another: when it comes back, what was read is old.
-                Err(error) if place.optional && is_unavailable(&error) => "away".hash(&mut hasher),
+                Err(error) if entry.optional && is_unavailable(&error) => "away".hash(&mut hasher),
                 Err(error) => return Err(error),
             }
         }
@@ -196,10 +196,10 @@ mod tests {
                 .lock()
                 .unwrap()
                 .clone()
-                .map(|held| held.map(|value| Secret::new(value.as_bytes().to_vec())))
+                .map(|value| value.map(|value| Secret::new(value.as_bytes().to_vec())))
         }
         fn list(&self, _: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
-            let held = self.1.lock().unwrap().clone()?;
+            let value = self.1.lock().unwrap().clone()?;
             let entry = |_| Entry {
                 name: "A".parse().unwrap(),
                 environment: environment.clone(),
@@ -207,7 +207,7 @@ mod tests {
                 placeholder: None,
                 store: self.0,
             };
-            Ok(held.map(entry).into_iter().collect())
+            Ok(value.map(entry).into_iter().collect())
         }
         fn set(&self, _: &Key, _: Secret, _: Option<&str>) -> Result<(), StoreError> {
             *self.1.lock().unwrap() = Ok(Some("written"));
@@ -232,11 +232,11 @@ mod tests {
     type Given = (&'static str, Result<Option<&'static str>, StoreError>, bool, bool);
 
     fn stores(of: &[Given]) -> ChainedStore {
-        let place = |(name, held, writable, optional): &Given| StoreEntry {
-            store: Arc::new(One(name, Mutex::new(held.clone()), *writable)),
+        let entry = |(name, value, writable, optional): &Given| StoreEntry {
+            store: Arc::new(One(name, Mutex::new(value.clone()), *writable)),
             optional: *optional,
         };
-        ChainedStore::new(of.iter().map(place).collect())
+        ChainedStore::new(of.iter().map(entry).collect())
     }
 
     fn key() -> Key {
@@ -300,7 +300,7 @@ mod tests {
     fn returning_store_changes_version() {
         let order = stores(&[("x", locked(), true, true), ("y", Ok(Some("y")), true, false)]);
         let before = order.version().unwrap();
-        let store = &order.places[0].store;
+        let store = &order.entries[0].store;
         store.set(&key(), Secret::new(vec![1]), None).unwrap();
         assert_ne!(order.version().unwrap(), before);
         assert_eq!(value(&order).unwrap().unwrap(), b"written");

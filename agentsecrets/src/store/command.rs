@@ -287,7 +287,7 @@ impl CommandStore {
                 self.settings.timeout.as_secs_f32()
             ))
         };
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let output = child.stdout.take();
         // On a thread, so that a program that prints nothing can be given up.
         std::thread::Builder::new()
@@ -297,10 +297,10 @@ impl CommandStore {
                 let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_VALUE_SIZE + 3));
                 let output = output.map(|output| output.take(MAX_VALUE_SIZE as u64 + 2));
                 let read = output.map_or(Ok(0), |mut output| output.read_to_end(&mut bytes));
-                let _ = tell.send(read.map(|_| bytes));
+                let _ = sender.send(read.map(|_| bytes));
             })
             .map_err(io)?;
-        let bytes = match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        let bytes = match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(bytes) => bytes.map_err(io)?,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(late()),
         };
@@ -410,7 +410,7 @@ mod tests {
         let mut hanging = commands(&["sh", "-c", "sleep 1000 & echo $! >&2; wait"]);
         hanging.settings.timeout = Duration::from_millis(200);
         let error = hanging.get(&key("A")).err().unwrap();
-        assert!(matches!(&error, StoreError::Locked(why) if why.contains("run it by hand")), "{error}");
+        assert!(matches!(&error, StoreError::Locked(reason) if reason.contains("run it by hand")), "{error}");
         // A grandchild that keeps the output open does not keep us.
         let mut left = commands(&["sh", "-c", "setsid sleep 2 & echo value"]);
         left.settings.timeout = Duration::from_millis(200);

@@ -321,9 +321,9 @@ mod tests {
         let store = of(folder.path());
         assert!(store.get(&key("A")).unwrap().is_none());
         symlink("nowhere", folder.path().join("B")).unwrap();
-        assert!(matches!(store.get(&key("B")), Err(StoreError::Io(why)) if why.contains("nowhere")));
+        assert!(matches!(store.get(&key("B")), Err(StoreError::Io(reason)) if reason.contains("nowhere")));
         fs::create_dir(folder.path().join("C")).unwrap();
-        assert!(matches!(store.get(&key("C")), Err(StoreError::Io(why)) if why.contains("no file")));
+        assert!(matches!(store.get(&key("C")), Err(StoreError::Io(reason)) if reason.contains("no file")));
         nix::unistd::mkfifo(&folder.path().join("D"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(store.get(&key("D")).is_err());
         assert!(matches!(
@@ -331,7 +331,9 @@ mod tests {
             Err(StoreError::Refused(_))
         ));
         let absent = of(&folder.path().join("absent"));
-        assert!(matches!(absent.get(&key("A")), Err(StoreError::Absent(why)) if why.contains("mount it")));
+        assert!(
+            matches!(absent.get(&key("A")), Err(StoreError::Absent(reason)) if reason.contains("mount it"))
+        );
         assert!(absent.version().is_err(), "what was read before it went is not good");
     }
 

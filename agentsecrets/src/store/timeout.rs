@@ -13,7 +13,7 @@ use crate::types::secret::Secret;
 /// The store and how long it may take.
 pub(super) struct TimeoutStore<S> {
     store: Arc<S>,
-    patience: Duration,
+    timeout: Duration,
     advice: &'static str,
     /// Questions that nobody waits for any more.
     hanging: Arc<AtomicUsize>,
@@ -21,8 +21,8 @@ pub(super) struct TimeoutStore<S> {
 
 impl<S: Store + 'static> TimeoutStore<S> {
     /// Waits at most `patience` for an answer of `store`; `advice` is what to do when none comes.
-    pub(super) fn new(store: S, patience: Duration, advice: &'static str) -> Self {
-        Self { store: Arc::new(store), patience, advice, hanging: Arc::default() }
+    pub(super) fn new(store: S, timeout: Duration, advice: &'static str) -> Self {
+        Self { store: Arc::new(store), timeout, advice, hanging: Arc::default() }
     }
 
     fn ask<T: Send + 'static>(
@@ -33,19 +33,19 @@ impl<S: Store + 'static> TimeoutStore<S> {
             return Err(self.hangs("has not answered an earlier question yet".to_owned()));
         }
         // Without room: an answer is taken, or nobody is there to take it.
-        let (tell, told) = sync_channel(0);
+        let (sender, receiver) = sync_channel(0);
         let (store, hanging) = (self.store.clone(), self.hanging.clone());
         let asking = std::thread::Builder::new().name(self.name().to_owned()).spawn(move || {
             let answer = question(&store);
-            if tell.send(answer).is_err() {
+            if sender.send(answer).is_err() {
                 hanging.fetch_sub(1, Ordering::SeqCst);
             }
         });
         asking.map_err(|error| StoreError::Io(format!("the {} cannot be asked: {error}", self.name())))?;
-        told.recv_timeout(self.patience).unwrap_or_else(|_| {
+        receiver.recv_timeout(self.timeout).unwrap_or_else(|_| {
             self.hanging.fetch_add(1, Ordering::SeqCst);
-            drop(told);
-            Err(self.hangs(format!("did not answer within {} s", self.patience.as_secs_f32())))
+            drop(receiver);
+            Err(self.hangs(format!("did not answer within {} s", self.timeout.as_secs_f32())))
         })
     }
 
@@ -135,7 +135,7 @@ mod tests {
         };
         assert_eq!(patient.version().unwrap(), 7);
         let error = patient.get(&key).err().unwrap();
-        assert!(matches!(&error, StoreError::Locked(why) if why.contains("off and on")), "{error}");
+        assert!(matches!(&error, StoreError::Locked(reason) if reason.contains("off and on")), "{error}");
         let error = patient.version().err().unwrap();
         assert!(error.to_string().contains("earlier question"), "{error}");
         go.send(()).unwrap();

@@ -84,7 +84,9 @@ pub(super) async fn tls_handshake(
         Err(error) => {
             let reason = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
             match reason {
-                Some(rustls::Error::InvalidCertificate(why)) => Err(ConnectError::Untrusted(why.clone())),
+                Some(rustls::Error::InvalidCertificate(reason)) => {
+                    Err(ConnectError::Untrusted(reason.clone()))
+                }
                 _ => Err(ConnectError::Handshake(error)),
             }
         }

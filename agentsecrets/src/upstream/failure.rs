@@ -44,10 +44,10 @@ pub(super) fn unreachable(host: &Host, error: &ConnectError) -> Rejection {
             Rejection::new(ErrorCode::UpstreamTimeout, format!("'{host}' cannot be reached in time"))
         }
         ConnectError::Tcp(error) => {
-            let why = describe_kind(error.kind());
-            Rejection::new(ErrorCode::UpstreamUnavailable, format!("'{host}' cannot be reached: {why}"))
+            let reason = describe_kind(error.kind());
+            Rejection::new(ErrorCode::UpstreamUnavailable, format!("'{host}' cannot be reached: {reason}"))
         }
-        ConnectError::Untrusted(why) => untrusted(host, why),
+        ConnectError::Untrusted(reason) => untrusted(host, reason),
         ConnectError::Handshake(error) if wants_certificate(error) => {
             let message = format!("TLS with '{host}' failed: {CERTIFICATE_WANTED}");
             Rejection::new(ErrorCode::UpstreamUnavailable, message)
@@ -110,14 +110,14 @@ pub(super) fn no_response(host: &Host, error: &hyper::Error, progress: &Progress
         None => {}
     }
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    let why = match io {
+    let reason = match io {
         _ if wants_certificate(error) => CERTIFICATE_WANTED,
         _ if error.is_parse() => "it answered with what is no HTTP",
         _ if error.is_incomplete_message() => "it closed the connection without an answer",
         Some(io) => describe_kind(io.kind()),
         None => "it broke off",
     };
-    Rejection::new(ErrorCode::UpstreamUnavailable, format!("'{host}' did not answer: {why}"))
+    Rejection::new(ErrorCode::UpstreamUnavailable, format!("'{host}' did not answer: {reason}"))
 }
 
 /// The reason when a server wants a client certificate.
@@ -142,9 +142,9 @@ fn wants_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn untrusted(host: &Host, why: &CertificateError) -> Rejection {
+fn untrusted(host: &Host, reason: &CertificateError) -> Rejection {
     use CertificateError as E;
-    let (reason, advice) = match why {
+    let (reason, advice) = match reason {
         E::NotValidForName | E::NotValidForNameContext { .. } => ("is for another name", ""),
         E::UnknownIssuer => (
             "is signed by an authority that this system does not trust",

@@ -308,7 +308,7 @@ impl ResponseHooks {
 impl BodyHooks for ResponseHooks {
     fn on_frame(&mut self, frame: PolledFrame, is_end: bool) -> PolledFrame {
         match &frame {
-            None if !is_end && self.is_truncated() => return Some(Err(BodyError::Cut)),
+            None if !is_end && self.is_truncated() => return Some(Err(BodyError::Reset)),
             None => self.return_connection(),
             Some(Ok(frame)) => {
                 let read = frame.data_ref().map_or(0, Bytes::len) as u64;

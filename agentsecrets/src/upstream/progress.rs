@@ -92,7 +92,7 @@ impl BodyHooks for Progress {
         state.last_frame = Instant::now();
         match &frame {
             Some(Err(BodyError::TooLarge)) => state.body_failure = Some(BodyFailure::TooLarge),
-            Some(Err(BodyError::Slow)) => state.body_failure = Some(BodyFailure::Stalled),
+            Some(Err(BodyError::Stalled)) => state.body_failure = Some(BodyFailure::Stalled),
             Some(Err(_)) => state.body_failure = Some(BodyFailure::Broken),
             _ => {}
         }

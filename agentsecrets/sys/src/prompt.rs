@@ -42,12 +42,12 @@ mod given {
     pub fn hidden(
         terminal: BorrowedFd<'_>,
         prompt: &str,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> io::Result<Zeroizing<String>> {
         let caught: SigSet =
             [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
         let before = caught.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let asked = ask(terminal, prompt, patience, &caught);
+        let asked = ask(terminal, prompt, timeout, &caught);
         // A signal that came meanwhile does what it always does.
         before.thread_set_mask()?;
         asked
@@ -56,7 +56,7 @@ mod given {
     fn ask(
         terminal: BorrowedFd<'_>,
         prompt: &str,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
         caught: &SigSet,
     ) -> io::Result<Zeroizing<String>> {
         let signals = SignalFd::with_flags(caught, SfdFlags::SFD_CLOEXEC)?;
@@ -67,7 +67,7 @@ mod given {
         tcsetattr(terminal, SetArg::TCSAFLUSH, &quiet)?;
         let _restored = Restored { terminal, settings };
         write(terminal, prompt.as_bytes())?;
-        let until = patience.and_then(|patience| Instant::now().checked_add(patience));
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_LEN));
         while line.last() != Some(&b'\n') {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));

@@ -178,7 +178,7 @@ impl ShutdownListener {
 }
 
 /// Asks a process that listens by `Ending` to end.
-pub fn ask_to_end(pid: u32) -> io::Result<()> {
+pub fn request_shutdown(pid: u32) -> io::Result<()> {
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
     Ok(kill(Pid::from_raw(pid), Signal::SIGTERM)?)
 }

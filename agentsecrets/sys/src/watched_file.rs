@@ -154,7 +154,7 @@ impl<R: FileSource> State<R> {
 
 /// The folder is watched, not the file: editors and mounted configuration replace the file.
 fn watch_folder<R: FileSource>(path: &Path, wake: Sender<()>) -> Option<RecommendedWatcher> {
-    let told = move |event: notify::Result<notify::Event>| {
+    let on_event = move |event: notify::Result<notify::Event>| {
         let kind = event.map(|event| event.kind);
         // Our own reading must not wake us.
         let read =
@@ -164,7 +164,7 @@ fn watch_folder<R: FileSource>(path: &Path, wake: Sender<()>) -> Option<Recommen
         }
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
         Ok(watcher)
     });

@@ -9,33 +9,33 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 
-/// A streaming body, of a request or an answer.
+/// A streaming body of a request or a response.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// Why a body broke off.
+/// The reason for the early end of a body.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The peer broke off, or sent what is no HTTP.
+    /// The peer closed the connection, or violated HTTP.
     #[error("the peer broke off the body")]
     Peer(#[from] hyper::Error),
-    /// The peer reset its stream before the body's end, though without calling it an error.
+    /// The peer reset its stream before the end of the body, without an error code.
     #[error("the peer broke off the body")]
-    Cut,
-    /// The answer's coding is damaged, or expands beyond reason.
+    Reset,
+    /// The content coding of the response is damaged, or expands too much.
     #[error("the answer cannot be decoded: {0}")]
     Coding(&'static str),
-    /// The request comes in chunks that cannot be signed anew.
+    /// The request has signed chunks that cannot be signed again.
     #[error("the request's chunks cannot be signed: {0}")]
     Chunks(&'static str),
-    /// More than the rule allows.
+    /// The body is larger than the rule allows.
     #[error("the body is larger than allowed")]
     TooLarge,
     /// The session or token of the caller has ended.
     #[error("{0}")]
-    Over(String),
-    /// Nothing of it came for too long.
+    Revoked(String),
+    /// No part of the body arrived within the time limit.
     #[error("the body stood still for too long")]
-    Slow,
+    Stalled,
 }
 
 /// A body without bytes.
@@ -43,12 +43,12 @@ pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body that is already here.
+/// A body of these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// `body`, which breaks off after `most` bytes.
+/// `body`, which fails after `most` bytes.
 pub fn limited(body: Body, most: u64) -> Body {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast::<BodyError>() {
@@ -59,13 +59,13 @@ pub fn limited(body: Body, most: u64) -> Body {
     Limited::new(body, most).map_err(failed).boxed_unsync()
 }
 
-/// `body`, which breaks off when nothing of it comes for as long as `patience`.
-pub fn with_idle_timeout(body: Body, patience: Duration) -> Body {
+/// `body`, which fails if no part of it arrives for `timeout`.
+pub fn with_idle_timeout(body: Body, timeout: Duration) -> Body {
     if body.is_end_stream() {
         return body;
     }
-    let sleep = Box::pin(tokio::time::sleep(patience));
-    HookedBody::new(body, IdleTimeout { timeout: patience, sleep, is_waiting: false }).boxed_unsync()
+    let sleep = Box::pin(tokio::time::sleep(timeout));
+    HookedBody::new(body, IdleTimeout { timeout, sleep, is_waiting: false }).boxed_unsync()
 }
 
 struct IdleTimeout {
@@ -86,7 +86,7 @@ impl BodyHooks for IdleTimeout {
             self.is_waiting = true;
             self.sleep.as_mut().reset(tokio::time::Instant::now() + self.timeout);
         }
-        self.sleep.as_mut().poll(cx).map(|()| BodyError::Slow)
+        self.sleep.as_mut().poll(cx).map(|()| BodyError::Stalled)
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Exit {
     /// The daemon does not answer.
     Unreachable = 6,
     /// `run` and `env`: our own failure, not the child's.
-    Ours = 125,
+    OwnFailure = 125,
     /// `run` and `env`: the command cannot be executed.
     NotExecutable = 126,
     /// `run` and `env`: there is no such command.
@@ -34,14 +34,14 @@ pub enum Exit {
 #[derive(Debug)]
 pub struct Failure {
     exit: Exit,
-    what: String,
+    message: String,
     hint: Option<String>,
 }
 
 impl Failure {
     /// A failure without advice.
-    pub fn new(exit: Exit, what: impl Display) -> Self {
-        Self { exit, what: what.to_string(), hint: None }
+    pub fn new(exit: Exit, message: impl Display) -> Self {
+        Self { exit, message: message.to_string(), hint: None }
     }
 
     /// The failure for `error`, with the general exit code.
@@ -67,7 +67,7 @@ impl Failure {
 
     /// The failure.
     pub fn message(&self) -> &str {
-        &self.what
+        &self.message
     }
 
     /// The hint.
@@ -79,7 +79,7 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         let bold = Style::new().bold();
-        eprintln!("{red}error:{red:#} {}", self.what);
+        eprintln!("{red}error:{red:#} {}", self.message);
         if let Some(hint) = &self.hint {
             eprintln!("{bold}hint:{bold:#} {hint}");
         }

@@ -180,7 +180,7 @@ mod tests {
             request = request.header(HOST, *host);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        Target::agree(claim, &parts).map(|target| target.to_string()).map_err(|refusal| refusal.code)
+        Target::agree(claim, &parts).map(|target| target.to_string()).map_err(|rejection| rejection.code)
     }
 
     fn tls(name: &str, port: u16) -> Claim {

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_masked_value_shows_no_more_than_its_ends() {
+    fn masked_value_shows_its_ends_only() {
         assert_eq!(masked("sk_demo_0123456789abcdef"), "sk_demo_••••••••cdef");
         assert_eq!(masked("short"), "••••••••");
     }

@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn two_files_that_import_each_other_are_a_cycle() {
+    fn mutual_import_is_a_cycle() {
         let found = modules(&[
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "use crate::b::B; pub struct A;"),

@@ -31,8 +31,8 @@ impl PinIndex {
             let cgroup = pin.cgroup.as_ref().map(|glob| crate::policy::parse_glob(glob).map_err(invalid));
             let cgroup = cgroup.transpose()?.map(|glob| glob.compile_matcher());
             known.reserved.extend(pin.secrets.iter().cloned());
-            let held = IndexedPin { pin: Arc::new(pin.clone()), cgroup };
-            known.programs.entry(pin.program.path.clone()).or_default().push(held);
+            let indexed = IndexedPin { pin: Arc::new(pin.clone()), cgroup };
+            known.programs.entry(pin.program.path.clone()).or_default().push(indexed);
         }
         Ok(known)
     }

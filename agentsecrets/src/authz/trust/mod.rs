@@ -71,32 +71,32 @@ impl Trust {
     /// # Errors
     /// Says why not, and what a person can do about it.
     pub fn vouches(&self, caller: &Caller, secret: &SecretName) -> Result<(), String> {
-        let standing = self.verdict(caller);
-        match self.objection(&standing, caller, secret) {
+        let verdict = self.verdict(caller);
+        match self.objection(&verdict, caller, secret) {
             Some(objection) => Err(objection),
-            None if standing.is_trusted() => Ok(()),
-            None => Err(untrusted(&standing, caller, secret)),
+            None if verdict.is_trusted() => Ok(()),
+            None => Err(untrusted(&verdict, caller, secret)),
         }
     }
 
     /// Why `caller`, which stands as it does, may not spend `secret`.
-    fn objection(&self, standing: &TrustVerdict, caller: &Caller, secret: &SecretName) -> Option<String> {
+    fn objection(&self, verdict: &TrustVerdict, caller: &Caller, secret: &SecretName) -> Option<String> {
         let exe = caller.process.exe.display();
-        if let TrustVerdict::Altered { why } = standing {
-            return Some(why.clone());
+        if let TrustVerdict::Altered { reason } = verdict {
+            return Some(reason.clone());
         }
         if self.pins.get().is_reserved(secret) {
             let names = |pin: &Arc<Pin>| pin.secrets.contains(secret);
-            let named = standing.holding().iter().any(names);
-            return (!named).then(|| untrusted(standing, caller, secret));
+            let named = verdict.holding().iter().any(names);
+            return (!named).then(|| untrusted(verdict, caller, secret));
         }
-        match standing {
+        match verdict {
             TrustVerdict::Holds { pins } if pins.iter().all(|pin| !pin.secrets.is_empty()) => {
-                let names = standing.names();
+                let names = verdict.names();
                 Some(format!("{exe} is trusted for {names} alone, and not for '{secret}'"))
             }
             TrustVerdict::Holds { .. } => None,
-            _ if self.is_required => Some(untrusted(standing, caller, secret)),
+            _ if self.is_required => Some(untrusted(verdict, caller, secret)),
             _ => None,
         }
     }
@@ -112,19 +112,19 @@ impl CapabilityCheck for Trust {
         if spends.is_empty() || (!self.is_required && self.pins.get().is_empty()) {
             return None;
         }
-        let standing = self.verdict(caller);
-        let objection = spends.iter().find_map(|spend| self.objection(&standing, caller, &spend.name))?;
+        let verdict = self.verdict(caller);
+        let objection = spends.iter().find_map(|spend| self.objection(&verdict, caller, &spend.name))?;
         Some(Rejection::new(ErrorCode::CapabilityDenied, objection))
     }
 }
 
 /// The error text for a secret that only trusted programs spend.
-fn untrusted(standing: &TrustVerdict, caller: &Caller, secret: &SecretName) -> String {
+fn untrusted(verdict: &TrustVerdict, caller: &Caller, secret: &SecretName) -> String {
     let exe = caller.process.exe.display();
     format!(
         "'{secret}' is spent by programs that are trusted for it, and {exe} is not: {}; a person can say \
          otherwise: agentsecrets trust add PROGRAM --secrets {secret}",
-        standing.why()
+        verdict.reason()
     )
 }
 

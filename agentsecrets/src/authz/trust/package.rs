@@ -204,19 +204,19 @@ fn rpm(path: &Path) -> Result<PackageProof, PackageError> {
     if !asked.status.success() {
         return Err(PackageError::Unowned(path.to_path_buf()));
     }
-    let told = String::from_utf8_lossy(&asked.stdout).into_owned();
-    said(&told, path, || Ok(sha256(File::open(path)?)?))
+    let output = String::from_utf8_lossy(&asked.stdout).into_owned();
+    parse_output(&output, path, || Ok(sha256(File::open(path)?)?))
 }
 
 /// Parses rpm's answer: a line with name, version and kind of digest, then one line of digest and path per
 /// file.
-fn said(
-    told: &str,
+fn parse_output(
+    output: &str,
     path: &Path,
     sha256: impl FnOnce() -> Result<String, PackageError>,
 ) -> Result<PackageProof, PackageError> {
     let unowned = || PackageError::Unowned(path.to_path_buf());
-    let mut lines = told.lines();
+    let mut lines = output.lines();
     let head: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
     let [package, version, kind] = head.as_slice() else { return Err(unowned()) };
     let (package, version) = ((*package).to_owned(), (*version).to_owned());
@@ -301,12 +301,15 @@ mod tests {
     fn rpm_answer_counts_for_the_file_with_a_strong_digest_only() {
         let path = Path::new("/usr/bin/tool");
         let answer = |kind: &str| format!("tool 1.2-3 {kind}\nffff /usr/bin/other\nabcd /bin/tool\n");
-        let said = |told: &str, now: &str| said(told, path, || Ok(now.to_owned()));
-        let voucher = said(&answer("8"), "abcd").unwrap();
+        let parse_output = |output: &str, now: &str| parse_output(output, path, || Ok(now.to_owned()));
+        let voucher = parse_output(&answer("8"), "abcd").unwrap();
         assert_eq!((&*voucher.package, &*voucher.version, voucher.how), ("tool", "1.2-3", "rpm, SHA-256"));
-        assert!(matches!(said(&answer("8"), "ffff"), Err(PackageError::Differs { .. })));
-        assert!(matches!(said(&answer("1"), "abcd"), Err(PackageError::Differs { .. })));
-        assert!(matches!(said("tool 1.2-3 8\nffff /usr/bin/other\n", "ffff"), Err(PackageError::Unowned(_))));
-        assert!(matches!(said("", "ffff"), Err(PackageError::Unowned(_))));
+        assert!(matches!(parse_output(&answer("8"), "ffff"), Err(PackageError::Differs { .. })));
+        assert!(matches!(parse_output(&answer("1"), "abcd"), Err(PackageError::Differs { .. })));
+        assert!(matches!(
+            parse_output("tool 1.2-3 8\nffff /usr/bin/other\n", "ffff"),
+            Err(PackageError::Unowned(_))
+        ));
+        assert!(matches!(parse_output("", "ffff"), Err(PackageError::Unowned(_))));
     }
 }

@@ -222,7 +222,7 @@ mod tests {
     fn invalid_file_is_an_error_without_pins() {
         assert_eq!(parsed(1, &[pin("/a"), pin("/b")]).unwrap().all().len(), 2);
         let with = |more: &str| pin("/a").replacen('{', &format!("{{{more},"), 1);
-        for (version, pins, told) in [
+        for (version, pins, expected) in [
             (2, vec![], "version 2 is not one that this program reads"),
             (1, vec![pin("/a"), pin("/a")], "/a is pinned twice"),
             (1, vec![pin("a")], "a is not an absolute path"),
@@ -233,7 +233,7 @@ mod tests {
             (1, vec![with(r#""secrets":["A-B"]"#)], "is not a valid secret name"),
         ] {
             let error = parsed(version, &pins).unwrap_err();
-            assert!(error.starts_with("trust.json:1: ") && error.contains(told), "{error}");
+            assert!(error.starts_with("trust.json:1: ") && error.contains(expected), "{error}");
         }
     }
 

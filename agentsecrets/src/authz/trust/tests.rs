@@ -44,11 +44,12 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap(), says: Arc::default(), is_required: false };
+        let test_home =
+            Self { folder: tempfile::tempdir().unwrap(), says: Arc::default(), is_required: false };
         for program in ["tool", "other", "script"] {
-            fs::write(place.at(program), program).unwrap();
+            fs::write(test_home.at(program), program).unwrap();
         }
-        place
+        test_home
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -94,10 +95,10 @@ impl Place {
             references: &[],
         };
         let spends = [SecretUse { name: secret.parse().unwrap(), style: InjectionStyle::Bearer }];
-        let refusal = self.trust().rejection(caller, &ask, &spends)?;
-        assert_eq!(refusal.code, ErrorCode::CapabilityDenied);
+        let rejection = self.trust().rejection(caller, &ask, &spends)?;
+        assert_eq!(rejection.code, ErrorCode::CapabilityDenied);
         assert!(self.trust().rejection(caller, &ask, &[]).is_none(), "nothing is spent");
-        Some(refusal.message)
+        Some(rejection.message)
     }
 }
 
@@ -108,156 +109,160 @@ fn with(caller: &Caller, change: impl FnOnce(&mut Process)) -> Caller {
 }
 
 #[test]
-fn a_secret_that_a_pin_names_is_spent_by_its_program_alone_and_that_one_spends_nothing_else() {
-    let place = Place::new();
-    let (tool, other) = (place.caller("tool"), place.caller("other"));
-    assert_eq!(place.refused(&other, "A"), None, "nothing is pinned yet");
-    place.pin("tool", &["A"], |_| {});
-    assert_eq!(place.refused(&tool, "A"), None);
-    assert!(place.refused(&other, "A").unwrap().contains("trust add PROGRAM --secrets A"));
-    assert!(place.refused(&tool, "B").unwrap().contains("trusted for A alone"));
-    assert_eq!(place.refused(&other, "B"), None);
-    place.pin("other", &[], |_| {});
-    assert!(place.refused(&other, "A").is_some(), "a pin for any secret is none for what others have");
-    assert_eq!(place.refused(&other, "B"), None);
+fn pinned_secret_is_for_its_program_only_and_vice_versa() {
+    let test_home = Place::new();
+    let (tool, other) = (test_home.caller("tool"), test_home.caller("other"));
+    assert_eq!(test_home.refused(&other, "A"), None, "nothing is pinned yet");
+    test_home.pin("tool", &["A"], |_| {});
+    assert_eq!(test_home.refused(&tool, "A"), None);
+    assert!(test_home.refused(&other, "A").unwrap().contains("trust add PROGRAM --secrets A"));
+    assert!(test_home.refused(&tool, "B").unwrap().contains("trusted for A alone"));
+    assert_eq!(test_home.refused(&other, "B"), None);
+    test_home.pin("other", &[], |_| {});
+    assert!(test_home.refused(&other, "A").is_some(), "a pin for any secret is none for what others have");
+    assert_eq!(test_home.refused(&other, "B"), None);
 }
 
 #[test]
-fn a_changed_program_is_refused_everything_and_told_what_changed() {
-    let place = Place::new();
-    place.pin("tool", &[], |_| {});
-    let before = place.caller("tool");
-    fs::write(place.at("tool"), "longer than before").unwrap();
-    let after = place.caller("tool");
-    let told = place.refused(&after, "B").unwrap();
+fn changed_program_is_refused_with_the_change() {
+    let test_home = Place::new();
+    test_home.pin("tool", &[], |_| {});
+    let before = test_home.caller("tool");
+    fs::write(test_home.at("tool"), "longer than before").unwrap();
+    let after = test_home.caller("tool");
+    let message = test_home.refused(&after, "B").unwrap();
     let (was, is) = (pins::short(&before.process.sha256), pins::short(&after.process.sha256));
-    for part in
-        [was, is, "4 bytes", "18 bytes", &format!("agentsecrets trust update {}", place.at("tool").display())]
-    {
-        assert!(told.contains(part), "{part} in {told}");
+    for part in [
+        was,
+        is,
+        "4 bytes",
+        "18 bytes",
+        &format!("agentsecrets trust update {}", test_home.at("tool").display()),
+    ] {
+        assert!(message.contains(part), "{part} in {message}");
     }
-    assert!(!place.trust().holds(&after));
+    assert!(!test_home.trust().holds(&after));
 }
 
 #[test]
-fn the_same_file_under_another_name_is_another_program_and_another_file_at_the_path_is_none() {
-    let place = Place::new();
-    place.pin("tool", &["A"], |_| {});
-    let tool = place.caller("tool");
-    fs::copy(place.at("tool"), place.at("copy")).unwrap();
-    assert!(place.refused(&place.caller("copy"), "A").is_some());
-    fs::hard_link(place.at("tool"), place.at("link")).unwrap();
-    let link = with(&tool, |process| process.exe = place.at("link"));
-    assert!(place.refused(&link, "A").is_some());
+fn pin_needs_both_path_and_file() {
+    let test_home = Place::new();
+    test_home.pin("tool", &["A"], |_| {});
+    let tool = test_home.caller("tool");
+    fs::copy(test_home.at("tool"), test_home.at("copy")).unwrap();
+    assert!(test_home.refused(&test_home.caller("copy"), "A").is_some());
+    fs::hard_link(test_home.at("tool"), test_home.at("link")).unwrap();
+    let link = with(&tool, |process| process.exe = test_home.at("link"));
+    assert!(test_home.refused(&link, "A").is_some());
     let elsewhere = with(&tool, |process| process.here = false);
-    assert!(place.refused(&elsewhere, "B").unwrap().contains("another view of the file system"));
-    let replaced = format!("deleted:{} (deleted)", place.at("tool").display());
+    assert!(test_home.refused(&elsewhere, "B").unwrap().contains("another view of the file system"));
+    let replaced = format!("deleted:{} (deleted)", test_home.at("tool").display());
     let replaced = with(&tool, |process| process.exe = replaced.into());
-    assert!(place.refused(&replaced, "B").unwrap().contains("start it again"));
+    assert!(test_home.refused(&replaced, "B").unwrap().contains("start it again"));
     let memory = with(&tool, |process| process.exe = "deleted:/memfd:tool (deleted)".into());
-    assert!(place.refused(&memory, "A").is_some());
-    assert_eq!(place.refused(&memory, "B"), None, "nobody pinned it or what it spends");
+    assert!(test_home.refused(&memory, "A").is_some());
+    assert_eq!(test_home.refused(&memory, "B"), None, "nobody pinned it or what it spends");
 }
 
 #[test]
-fn where_trust_is_required_nothing_is_spent_without_a_pin_that_holds() {
-    let mut place = Place::new();
-    place.is_required = true;
-    assert!(place.refused(&place.caller("tool"), "B").is_some());
-    place.pin("tool", &[], |_| {});
-    assert_eq!(place.refused(&place.caller("tool"), "B"), None);
-    assert!(place.refused(&place.caller("other"), "B").is_some());
+fn required_trust_refuses_unpinned_program() {
+    let mut test_home = Place::new();
+    test_home.is_required = true;
+    assert!(test_home.refused(&test_home.caller("tool"), "B").is_some());
+    test_home.pin("tool", &[], |_| {});
+    assert_eq!(test_home.refused(&test_home.caller("tool"), "B"), None);
+    assert!(test_home.refused(&test_home.caller("other"), "B").is_some());
 }
 
 #[test]
-fn an_interpreter_is_not_trusted_by_its_hash_alone() {
-    let place = Place::new();
+fn interpreter_needs_more_than_its_hash() {
+    let test_home = Place::new();
     let interpreter = |pin: &mut Pin| pin.interpreter = Some("python".into());
-    place.pin("tool", &["A"], interpreter);
-    let tool = place.caller("tool");
-    assert!(!place.trust().holds(&tool));
-    assert!(place.refused(&tool, "A").unwrap().contains("it is an interpreter (python)"));
-    place.pin("tool", &["A"], |pin| {
+    test_home.pin("tool", &["A"], interpreter);
+    let tool = test_home.caller("tool");
+    assert!(!test_home.trust().holds(&tool));
+    assert!(test_home.refused(&tool, "A").unwrap().contains("it is an interpreter (python)"));
+    test_home.pin("tool", &["A"], |pin| {
         interpreter(pin);
         pin.session = true;
     });
-    assert!(place.refused(&tool, "A").unwrap().contains("inside a session"));
+    assert!(test_home.refused(&tool, "A").unwrap().contains("inside a session"));
     let inside = Caller { session: "s".into(), ..tool.clone() };
-    assert_eq!(place.refused(&inside, "A"), None);
-    place.pin("tool", &["A"], |pin| {
+    assert_eq!(test_home.refused(&inside, "A"), None);
+    test_home.pin("tool", &["A"], |pin| {
         interpreter(pin);
         pin.cgroup = Some("/agents/*".into());
     });
-    assert_eq!(place.refused(&tool, "A"), None);
+    assert_eq!(test_home.refused(&tool, "A"), None);
     let outside = with(&tool, |process| process.cgroup = "/agents/../other".into());
-    assert!(place.refused(&outside, "A").unwrap().contains("in another cgroup"));
+    assert!(test_home.refused(&outside, "A").unwrap().contains("in another cgroup"));
 }
 
 #[test]
-fn a_pin_with_a_script_holds_while_the_program_says_that_it_runs_that_script_unchanged() {
-    let place = Place::new();
-    place.pin("tool", &["A"], |pin| {
+fn pinned_script_must_be_run_unchanged() {
+    let test_home = Place::new();
+    test_home.pin("tool", &["A"], |pin| {
         pin.interpreter = Some("python".into());
-        pin.script = Some(PinnedFile::now(&place.at("script")).unwrap());
+        pin.script = Some(PinnedFile::now(&test_home.at("script")).unwrap());
     });
-    let tool = place.caller("tool");
+    let tool = test_home.caller("tool");
     let says = |name: &str| {
-        let PinnedFile { path, sha256, .. } = PinnedFile::now(&place.at(name)).unwrap();
-        *place.says.0.lock().unwrap() = Some(Script { path, sha256 });
+        let PinnedFile { path, sha256, .. } = PinnedFile::now(&test_home.at(name)).unwrap();
+        *test_home.says.0.lock().unwrap() = Some(Script { path, sha256 });
     };
-    assert!(place.refused(&tool, "A").unwrap().contains("its first argument names none"));
+    assert!(test_home.refused(&tool, "A").unwrap().contains("its first argument names none"));
     says("other");
-    assert!(place.refused(&tool, "A").unwrap().contains("it says it runs"));
-    assert_eq!(place.refused(&tool, "B"), None, "for other secrets it is a program like any other");
+    assert!(test_home.refused(&tool, "A").unwrap().contains("it says it runs"));
+    assert_eq!(test_home.refused(&tool, "B"), None, "for other secrets it is a program like any other");
     says("script");
-    assert_eq!(place.refused(&tool, "A"), None);
-    fs::write(place.at("script"), "changed").unwrap();
+    assert_eq!(test_home.refused(&tool, "A"), None);
+    fs::write(test_home.at("script"), "changed").unwrap();
     says("script");
-    assert!(place.refused(&tool, "A").unwrap().contains("is not what was trusted"));
-    let unseen = Trust::open(&place.at("trust.json"), false, None).unwrap();
+    assert!(test_home.refused(&tool, "A").unwrap().contains("is not what was trusted"));
+    let unseen = Trust::open(&test_home.at("trust.json"), false, None).unwrap();
     assert!(!unseen.holds(&tool));
 }
 
 #[test]
-fn a_secret_that_several_pins_name_is_told_once() {
-    let place = Place::new();
-    let script = PinnedFile::now(&place.at("script")).unwrap();
-    place.pin("tool", &["A", "C"], |_| {});
-    place.pin("tool", &["A", "B"], |pin| pin.script = Some(script.clone()));
-    *place.says.0.lock().unwrap() = Some(Script { path: script.path, sha256: script.sha256 });
-    let tool = place.caller("tool");
-    assert!(place.refused(&tool, "D").unwrap().contains("trusted for A, B, C alone"));
-    assert_eq!(place.trust().verdict(&tool).why(), "its pin names A, B, C");
+fn secret_of_several_pins_is_named_once() {
+    let test_home = Place::new();
+    let script = PinnedFile::now(&test_home.at("script")).unwrap();
+    test_home.pin("tool", &["A", "C"], |_| {});
+    test_home.pin("tool", &["A", "B"], |pin| pin.script = Some(script.clone()));
+    *test_home.says.0.lock().unwrap() = Some(Script { path: script.path, sha256: script.sha256 });
+    let tool = test_home.caller("tool");
+    assert!(test_home.refused(&tool, "D").unwrap().contains("trusted for A, B, C alone"));
+    assert_eq!(test_home.trust().verdict(&tool).reason(), "its pin names A, B, C");
 }
 
 #[test]
-fn who_hands_out_values_asks_for_a_pin_that_holds_whether_or_not_one_names_the_secret() {
-    let place = Place::new();
+fn value_export_needs_a_valid_pin() {
+    let test_home = Place::new();
     let (secret, other): (SecretName, SecretName) = ("A".parse().unwrap(), "B".parse().unwrap());
-    assert!(place.trust().vouches(&place.caller("tool"), &secret).is_err());
-    place.pin("tool", &["A"], |_| {});
-    let trust = place.trust();
-    assert_eq!(trust.vouches(&place.caller("tool"), &secret), Ok(()));
-    assert!(trust.vouches(&place.caller("tool"), &other).is_err());
-    assert!(trust.vouches(&place.caller("other"), &secret).is_err());
-    assert!(trust.vouches(&place.caller("other"), &other).is_err());
+    assert!(test_home.trust().vouches(&test_home.caller("tool"), &secret).is_err());
+    test_home.pin("tool", &["A"], |_| {});
+    let trust = test_home.trust();
+    assert_eq!(trust.vouches(&test_home.caller("tool"), &secret), Ok(()));
+    assert!(trust.vouches(&test_home.caller("tool"), &other).is_err());
+    assert!(trust.vouches(&test_home.caller("other"), &secret).is_err());
+    assert!(trust.vouches(&test_home.caller("other"), &other).is_err());
 }
 
 #[tokio::test]
-async fn a_pin_bites_at_once_and_a_file_that_is_lost_or_broken_sets_nothing_free() {
-    let place = Place::new();
-    let trust = place.trust();
+async fn new_pin_takes_effect_and_damaged_file_refuses() {
+    let test_home = Place::new();
+    let trust = test_home.trust();
     let mut changes = trust.pins.subscribe();
-    let (tool, other) = (place.caller("tool"), place.caller("other"));
-    place.pin("tool", &["A"], |_| {});
+    let (tool, other) = (test_home.caller("tool"), test_home.caller("other"));
+    test_home.pin("tool", &["A"], |_| {});
     tokio::time::timeout(std::time::Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
     assert!(trust.holds(&tool) && !trust.holds(&other));
     let is_bound = || trust.vouches(&other, &"A".parse().unwrap()).is_err() && trust.holds(&tool);
-    fs::remove_file(place.at("trust.json")).unwrap();
+    fs::remove_file(test_home.at("trust.json")).unwrap();
     trust.pins.refresh();
     assert!(is_bound() && trust.pins.last_error().unwrap().to_string().contains("it was removed"));
-    fs::write(place.at("trust.json"), "{}").unwrap();
+    fs::write(test_home.at("trust.json"), "{}").unwrap();
     trust.pins.refresh();
     assert!(is_bound());
-    assert!(Trust::open(&place.at("trust.json"), false, None).is_err());
+    assert!(Trust::open(&test_home.at("trust.json"), false, None).is_err());
 }

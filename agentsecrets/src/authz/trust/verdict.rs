@@ -21,12 +21,12 @@ pub enum TrustVerdict {
     /// It has the path of a trusted program, and is not that program.
     Altered {
         /// Why not, and what to do about it.
-        why: String,
+        reason: String,
     },
     /// It is a trusted program outside the bounds of its pins.
     OutOfBounds {
         /// The bounds, one of each pin.
-        why: Vec<String>,
+        reason: Vec<String>,
     },
     /// There is no pin for it.
     Unpinned,
@@ -54,7 +54,7 @@ impl TrustVerdict {
     }
 
     /// Why it stands so, in a clause.
-    pub fn why(&self) -> String {
+    pub fn reason(&self) -> String {
         match self {
             TrustVerdict::Holds { .. } => match self.names() {
                 none if none.is_empty() => {
@@ -62,8 +62,8 @@ impl TrustVerdict {
                 }
                 names => format!("its pin names {names}"),
             },
-            TrustVerdict::Altered { why } => why.clone(),
-            TrustVerdict::OutOfBounds { why } => why.join("; "),
+            TrustVerdict::Altered { reason } => reason.clone(),
+            TrustVerdict::OutOfBounds { reason } => reason.join("; "),
             TrustVerdict::Unpinned => "there is no pin for its path".to_owned(),
         }
     }
@@ -75,26 +75,26 @@ pub(super) fn of(known: &PinIndex, caller: &Caller, look: Option<&dyn ProcessDet
     if let Some(path) = replaced(&process.exe)
         && known.of(Path::new(path)).is_some()
     {
-        let why = format!(
+        let reason = format!(
             "{path} was replaced or removed while it ran, and what runs is no longer what lies there: start it again"
         );
-        return TrustVerdict::Altered { why };
+        return TrustVerdict::Altered { reason };
     }
-    let Some(held) = known.of(&process.exe) else { return TrustVerdict::Unpinned };
+    let Some(indexed) = known.of(&process.exe) else { return TrustVerdict::Unpinned };
     let (mut pins, mut altered, mut bounds) = (Vec::new(), None, Vec::new());
-    for held in held {
-        if let Some(why) = not_the_file(&held.pin, process) {
-            altered = Some(why);
-        } else if let Some(why) = held.out_of_bounds(caller, look) {
-            bounds.push(why);
+    for indexed in indexed {
+        if let Some(reason) = not_the_file(&indexed.pin, process) {
+            altered = Some(reason);
+        } else if let Some(reason) = indexed.out_of_bounds(caller, look) {
+            bounds.push(reason);
         } else {
-            pins.push(held.pin.clone());
+            pins.push(indexed.pin.clone());
         }
     }
     match altered {
         _ if !pins.is_empty() => TrustVerdict::Holds { pins },
-        Some(why) => TrustVerdict::Altered { why },
-        None => TrustVerdict::OutOfBounds { why: bounds },
+        Some(reason) => TrustVerdict::Altered { reason },
+        None => TrustVerdict::OutOfBounds { reason: bounds },
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn injections(args: &Args) -> Result<Vec<Injection>, Failure> {
     let mut found = Vec::new();
     let mut add = |flag: &str, kind: &str, about: Option<&str>, key: &str| {
         let injection = Injection::new(kind, about, key);
-        found.push(injection.map_err(|why| Failure::new(Exit::Usage, format!("--{flag}: {why}")))?);
+        found.push(injection.map_err(|reason| Failure::new(Exit::Usage, format!("--{flag}: {reason}")))?);
         Ok::<_, Failure>(())
     };
     if let Some(key) = &args.bearer {

@@ -63,8 +63,8 @@ fn presence(context: &Context, is_root: bool) -> Finding {
     );
     let sound = if by_polkit { Some(polkit::check_configuration()) } else { None };
     match sound {
-        Some(Err(why)) => Finding::warning(
-            format!("polkit is configured to confirm your presence, but cannot: {why}"),
+        Some(Err(reason)) => Finding::warning(
+            format!("polkit is configured to confirm your presence, but cannot: {reason}"),
             "sudo agentsecrets daemon install --presence polkit",
         ),
         Some(Ok(())) => {

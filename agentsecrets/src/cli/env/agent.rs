@@ -22,7 +22,7 @@ use crate::types::secret::Secret;
 /// The variables that `args` select from the values that the agent may have.
 pub(super) fn variables(args: &Args) -> Result<Vec<Variable>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context_with_exit(Exit::Ours, "cannot ask for the values")?;
+    let runtime = runtime.context_with_exit(Exit::OwnFailure, "cannot ask for the values")?;
     // `--only` does not limit the secrets that a file refers to.
     let names: &[SecretName] = if args.env_file.is_some() { &[] } else { &args.only };
     let values = runtime.block_on(fetch_values(names))?;
@@ -35,7 +35,7 @@ pub(super) fn variables(args: &Args) -> Result<Vec<Variable>, Failure> {
 }
 
 async fn fetch_values(names: &[SecretName]) -> Result<BTreeMap<SecretName, Zeroizing<Vec<u8>>>, Failure> {
-    let unclear = || Failure::new(Exit::Ours, "the interceptor's response is not valid");
+    let unclear = || Failure::new(Exit::OwnFailure, "the interceptor's response is not valid");
     let query = names.iter().map(|name| format!("only={name}")).collect::<Vec<_>>().join("&");
     let url = format!("https://{}{}?{query}", value_export::HOST, value_export::ENV_PATH);
     let request = Request::get(url).header(HOST, value_export::HOST).body(empty()).map_err(|_| unclear())?;
@@ -51,7 +51,7 @@ async fn fetch_values(names: &[SecretName]) -> Result<BTreeMap<SecretName, Zeroi
             403 => Exit::Denied,
             502 => Exit::NotFound,
             503 => Exit::Locked,
-            _ => Exit::Ours,
+            _ => Exit::OwnFailure,
         };
         return Err(Failure::new(exit, error)
             .hint("use the placeholder instead: the variable with the name of the secret already holds it"));

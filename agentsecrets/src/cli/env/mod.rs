@@ -22,26 +22,26 @@ use variables::Variable;
 
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode, Failure> {
     // A process that may trace us could read the values from our memory.
-    sys::protect_memory().context_with_exit(Exit::Ours, "cannot protect our memory")?;
-    let signals = Signals::block().context_with_exit(Exit::Ours, "cannot handle signals")?;
+    sys::protect_memory().context_with_exit(Exit::OwnFailure, "cannot protect our memory")?;
+    let signals = Signals::block().context_with_exit(Exit::OwnFailure, "cannot handle signals")?;
     if crate::launch::is_inside_agent() {
         // The interceptor writes the record.
         let variables = agent::variables(&args)?;
         return start(&args, variables, signals, None);
     }
     let program = args.command.first().map(|word| word.to_string_lossy().into_owned());
-    let mut pending = records::begin_export("ENV", program.unwrap_or_default(), context, Exit::Ours)?;
+    let mut pending = records::begin_export("ENV", program.unwrap_or_default(), context, Exit::OwnFailure)?;
     let variables = match variables::from_stores(&args, context) {
         Ok(variables) => variables,
         Err(failure) => {
             pending
                 .finish(records::export_failed(Status::Error, failure.message()))
-                .context_with_exit(Exit::Ours, "this is not recorded")?;
+                .context_with_exit(Exit::OwnFailure, "this is not recorded")?;
             return Err(failure);
         }
     };
     pending.exports(variables.iter().flat_map(|variable| &variable.secrets), "env_inject");
-    pending.intent().context_with_exit(Exit::Ours, "nothing was started")?;
+    pending.intent().context_with_exit(Exit::OwnFailure, "nothing was started")?;
     let ended = start(&args, variables, signals, Some(context));
     let outcome = match &ended {
         Ok(_) => records::export_done(),

@@ -115,8 +115,8 @@ impl Selection<'_> {
     fn read_env_file(&self, file: &Path) -> Result<Vec<Variable>, Failure> {
         let shown = file.display();
         let text = files::open(file).and_then(std::io::read_to_string).map(Zeroizing::new);
-        let text = text.context_with_exit(Exit::Ours, format!("{shown} cannot be read"))?;
-        let lines = dotenv::parse(&text).context_with_exit(Exit::Ours, &shown)?;
+        let text = text.context_with_exit(Exit::OwnFailure, format!("{shown} cannot be read"))?;
+        let lines = dotenv::parse(&text).context_with_exit(Exit::OwnFailure, &shown)?;
         let vocabulary = Placeholders::new(self.available.iter().cloned());
         let variable = |(name, text): (SecretName, Zeroizing<String>)| {
             let (value, parts, secrets) = self.fill(&text, &vocabulary).map_err(|(secret, failure)| {
@@ -172,15 +172,15 @@ fn check(variable: &Variable) -> Result<(), Failure> {
     let (name, value) = (&variable.name, variable.value.expose());
     if value.contains(&0) {
         let what = format!("{name} holds a zero byte, which an environment variable cannot contain");
-        return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
+        return Err(Failure::new(Exit::OwnFailure, what).hint("choose others with --only"));
     }
     if sys::os_text(value).is_none() {
         let what = format!("{name} is no UTF-8 text, which an environment variable must be here");
-        return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
+        return Err(Failure::new(Exit::OwnFailure, what).hint("choose others with --only"));
     }
     if name.as_str().len() + value.len() + 2 > MAX_VARIABLE_BYTES {
         let what = format!("{name} is larger than the 128 KiB that an environment variable can hold");
-        return Err(Failure::new(Exit::Ours, what).hint("choose others with --only"));
+        return Err(Failure::new(Exit::OwnFailure, what).hint("choose others with --only"));
     }
     Ok(())
 }

@@ -190,8 +190,8 @@ fn server_entry(
 
 /// The path of this program: the one on `PATH` if that is this program, since an update keeps it.
 fn own_program_path() -> Result<String, Failure> {
-    let failed = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Failure, format!("the path of this program cannot be used: {why}"))
+    let failed = |reason: &dyn std::fmt::Display| {
+        Failure::new(Exit::Failure, format!("the path of this program cannot be used: {reason}"))
     };
     let own = env::current_exe().map_err(|error| failed(&error))?;
     let real = |path: &Path| path.canonicalize().ok();

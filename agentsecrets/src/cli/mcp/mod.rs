@@ -195,7 +195,7 @@ fn bridge(what: BridgeMethod, context: &Context) -> ExitCode {
 }
 
 fn call(context: &Context) -> Result<(serde_json::Value, ExitCode), Failure> {
-    let usage = |why: String| Failure::new(Exit::Usage, why);
+    let usage = |reason: String| Failure::new(Exit::Usage, reason);
     let mut text = Vec::new();
     let read = io::stdin().lock().take(MAX_REQUEST_BYTES + 1).read_to_end(&mut text);
     read.map_err(Failure::from_error)?;

@@ -109,7 +109,7 @@ impl ProjectFile {
 
     fn read(path: &Path) -> Result<Self, Failure> {
         let path_text = path.display();
-        let invalid = |why: String| Failure::new(Exit::Failure, format!("{path_text} {why}"));
+        let invalid = |reason: String| Failure::new(Exit::Failure, format!("{path_text} {reason}"));
         let unreadable = |error: std::io::Error| invalid(format!("cannot be read: {error}"));
         // A symbolic link or a pipe is refused.
         if !fs::symlink_metadata(path).map_err(unreadable)?.is_file() {
@@ -125,7 +125,7 @@ impl ProjectFile {
     #[cfg(unix)]
     pub(crate) fn read_open(path: &Path, file: File, uid: u32) -> Result<Self, Failure> {
         use std::os::unix::fs::MetadataExt;
-        let invalid = |why: &str| Failure::new(Exit::Failure, format!("{} {why}", path.display()));
+        let invalid = |reason: &str| Failure::new(Exit::Failure, format!("{} {reason}", path.display()));
         let metadata = file.metadata().map_err(|error| invalid(&format!("cannot be read: {error}")))?;
         if !metadata.is_file() {
             return Err(invalid("is no regular file: remove it"));
@@ -138,7 +138,7 @@ impl ProjectFile {
 
     fn read_to_end(path: &Path, file: File) -> Result<Self, Failure> {
         let path_text = path.display();
-        let invalid = |why: String| Failure::new(Exit::Failure, format!("{path_text} {why}"));
+        let invalid = |reason: String| Failure::new(Exit::Failure, format!("{path_text} {reason}"));
         let unreadable = |error: std::io::Error| invalid(format!("cannot be read: {error}"));
         let mut text = String::new();
         file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
@@ -149,9 +149,9 @@ impl ProjectFile {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
-        let invalid = |line: usize, why: &str| {
-            let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            Failure::new(Exit::Failure, format!("{}:{line}: {why}", path.display())).hint(
+        let invalid = |line: usize, reason: &str| {
+            let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            Failure::new(Exit::Failure, format!("{}:{line}: {reason}", path.display())).hint(
                 "a project file selects `project` and `environment`, and restricts `agents`, `secrets` and \
                  `hosts`; permissions are written in policy.yaml alone",
             )
@@ -162,7 +162,7 @@ impl ProjectFile {
         })?;
         let ProjectFileJson { project, environment, agents, secrets, hosts, .. } = written;
         let restriction = ProjectRestriction { file: path.display().to_string(), agents, secrets, hosts };
-        restriction.validate().map_err(|why| invalid(1, &why))?;
+        restriction.validate().map_err(|reason| invalid(1, &reason))?;
         Ok(Self { path: path.to_path_buf(), project, environment, restriction })
     }
 }
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn granting_key_is_refused_with_its_line() {
-        for (text, told) in [
+        for (text, expected) in [
             ("{\n\"allow\": [{\"host\": \"evil.net\"}]}", "project.json:2: unknown field `allow`"),
             ("{\"policy\": \"/tmp/p.yaml\"}", "unknown field `policy`"),
             ("{\"stores\": [\"vault\"]}", "unknown field `stores`"),
@@ -230,7 +230,10 @@ mod tests {
             ("", "EOF"),
         ] {
             let error = parsed(text).unwrap_err();
-            assert!(error.contains(told) && error.contains("policy.yaml alone"), "{text:?} gives {error}");
+            assert!(
+                error.contains(expected) && error.contains("policy.yaml alone"),
+                "{text:?} gives {error}"
+            );
         }
     }
 

@@ -100,8 +100,9 @@ fn confirm_removal(file: &Path) -> Result<bool, Failure> {
 /// Removes the file unless it was changed after it was read.
 fn remove(file: &Path, read: &str) -> Result<(), Failure> {
     let path = file.display();
-    let not_removed =
-        |why: String| Err(Failure::new(Exit::Failure, format!("everything is stored, but {path} {why}")));
+    let not_removed = |reason: String| {
+        Err(Failure::new(Exit::Failure, format!("everything is stored, but {path} {reason}")))
+    };
     if file.is_symlink() {
         return not_removed("is a link and was kept: remove its target".into());
     }

@@ -379,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_programs_load_on_old_kernels_way_too() {
+    fn programs_load_without_newer_kernel_features() {
         let ports = Ports { listener: 1, dns: 2 };
         let processes = Some((4, 5));
         for (level, hooked, beside, processes) in

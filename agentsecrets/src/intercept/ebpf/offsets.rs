@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_within_anonymous_members_is_found() {
+    fn nested_anonymous_member_is_found() {
         for kind_flag in [0, 1] {
             let data = sample(kind_flag);
             let types = Types::parse(&data).unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_kernel_is_understood() {
+    fn offsets_of_the_running_kernel_are_found() {
         let offsets = of_kernel().unwrap();
         assert!(offsets.iter().all(|&offset| offset < 65_536), "{offsets:?}");
         assert_ne!(offsets[0], offsets[2]);

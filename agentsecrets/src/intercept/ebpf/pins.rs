@@ -39,8 +39,8 @@ pub struct PinnedHooks {
 impl PinFolder {
     /// Those of `cgroup`, whose pins are in `folder`, where we are `beside` the agents.
     pub fn new(folder: PathBuf, cgroup: PathBuf, beside: SecondAttachment) -> Self {
-        let told = format!("{} {:?}", level_below(&cgroup), beside.processes);
-        let digest = digest(&SHA256, &[OBJECT, told.as_bytes()].concat());
+        let description = format!("{} {:?}", level_below(&cgroup), beside.processes);
+        let digest = digest(&SHA256, &[OBJECT, description.as_bytes()].concat());
         let kind = hex(digest.as_ref().get(..8).unwrap_or_default());
         Self { folder, cgroup, kind, beside }
     }

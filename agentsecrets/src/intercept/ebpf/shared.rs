@@ -63,8 +63,8 @@ impl SharedPrograms {
             return Err(EbpfError::NoCgroup2 { path: above.to_path_buf() });
         }
         let settings = Settings { ports, level: 0, hooked: level, beside: false, processes };
-        let told = format!("{level} {processes:?} {ports:?}");
-        let digest = digest(&SHA256, &[OBJECT, told.as_bytes()].concat());
+        let description = format!("{level} {processes:?} {ports:?}");
+        let digest = digest(&SHA256, &[OBJECT, description.as_bytes()].concat());
         let kind = hex(digest.as_ref().get(..8).unwrap_or_default());
         let (folder, hooked) = (pins.join(PROGRAMS_FOLDER).join(&kind), pins.join(HOOKED_FOLDER));
         make(&hooked)?;

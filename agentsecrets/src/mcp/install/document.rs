@@ -39,7 +39,7 @@ pub(crate) struct ServerEntry {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct EditError {
     pub(super) line: usize,
-    pub(super) why: String,
+    pub(super) reason: String,
 }
 
 /// The text of a file after an edit.
@@ -123,8 +123,8 @@ impl<'a> Document<'a> {
         let Some(entry) = self.unique_property(&servers.properties, NAME)? else { return Ok(None) };
         let value = self.root()?.to_serde_value().unwrap_or_default()[key][NAME].take();
         if !is_own_entry(&value) {
-            let why = format!("another server is called '{NAME}' here; give it another name");
-            return Err(self.error_at(entry.range.start, &why));
+            let reason = format!("another server is called '{NAME}' here; give it another name");
+            return Err(self.error_at(entry.range.start, &reason));
         }
         Ok(Some(value))
     }
@@ -176,9 +176,9 @@ impl<'a> Document<'a> {
         Err(self.error_at(0, "this file is written in a way that cannot be edited safely"))
     }
 
-    fn error_at(&self, offset: usize, why: &str) -> EditError {
+    fn error_at(&self, offset: usize, reason: &str) -> EditError {
         let before = self.text.get(..offset).unwrap_or(self.text);
-        EditError { line: before.matches('\n').count() + 1, why: why.to_owned() }
+        EditError { line: before.matches('\n').count() + 1, reason: reason.to_owned() }
     }
 }
 
@@ -310,7 +310,7 @@ mod tests {
             ("{} trailing", 1),
         ] {
             let bad = with(text).unwrap_err();
-            assert_eq!(bad.line, line, "{text}: {}", bad.why);
+            assert_eq!(bad.line, line, "{text}: {}", bad.reason);
         }
     }
 

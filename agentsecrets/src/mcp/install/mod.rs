@@ -148,8 +148,8 @@ fn make_shared(file: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads `file`; none if it does not exist.
 fn read(file: &Path) -> Result<Option<String>, Failure> {
-    let failed = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Failure, format!("{} cannot be read: {why}", file.display()))
+    let failed = |reason: &dyn std::fmt::Display| {
+        Failure::new(Exit::Failure, format!("{} cannot be read: {reason}", file.display()))
     };
     match fs::metadata(file) {
         Ok(found) if !found.is_file() => return Err(failed(&"it is not a file")),
@@ -170,7 +170,7 @@ fn read(file: &Path) -> Result<Option<String>, Failure> {
 }
 
 fn unusable(file: &Path, bad: &EditError) -> Failure {
-    let what = format!("{}:{}: {}", file.display(), bad.line, bad.why);
+    let what = format!("{}:{}: {}", file.display(), bad.line, bad.reason);
     Failure::new(Exit::Failure, what).hint("the file is unchanged: correct it, then run this again")
 }
 

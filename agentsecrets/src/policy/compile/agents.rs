@@ -209,7 +209,7 @@ fn parse_container(text: &str) -> Result<String, String> {
 }
 
 fn parse_image(text: &str) -> Result<ImagePattern, String> {
-    text.parse().map_err(|why| format!("image '{}' {why}", excerpt(text)))
+    text.parse().map_err(|reason| format!("image '{}' {reason}", excerpt(text)))
 }
 
 fn parse_sha256(text: &str) -> Result<String, String> {

@@ -68,21 +68,21 @@ agents:
 
 #[test]
 fn invalid_image_is_refused() {
-    for (image, told) in [("python", "names no version"), ("'Acme/a:1'", "is no name"), ("", "")] {
+    for (image, expected) in [("python", "names no version"), ("'Acme/a:1'", "is no name"), ("", "")] {
         let text = format!("version: 1\nagents:\n  - name: a\n    match:\n      image: {image}\n");
         let problems = refused(&text);
-        assert!(problems[0].0 == 5 && problems[0].1.contains(told), "{image}: {problems:?}");
+        assert!(problems[0].0 == 5 && problems[0].1.contains(expected), "{image}: {problems:?}");
     }
 }
 
 #[test]
 fn invalid_spiffe_id_is_refused_and_pod_with_spiffe_warned() {
     let text = |facts: &str| format!("version: 1\nagents:\n  - name: a\n    match:\n      {facts}\n");
-    for (identity, told) in
+    for (identity, expected) in
         [("example.org/a", "does not begin with"), ("spiffe://*/a", "always written out"), ("", "")]
     {
         let problems = refused(&text(&format!("spiffe: {identity}")));
-        assert!(problems[0].0 == 5 && problems[0].1.contains(told), "{identity}: {problems:?}");
+        assert!(problems[0].0 == 5 && problems[0].1.contains(expected), "{identity}: {problems:?}");
     }
     let both = text("{ pod: { namespace: prod }, spiffe: 'spiffe://example.org/a' }");
     let policy = Policy::parse(&both, Path::new("p")).unwrap();

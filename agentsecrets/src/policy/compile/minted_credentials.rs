@@ -194,7 +194,7 @@ fn flatten<T>(read: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 fn parse_endpoint(text: &str) -> Result<TokenEndpoint, String> {
-    let error = |why: &str| format!("'{}' cannot be where a token is fetched: {why}", excerpt(text));
+    let error = |reason: &str| format!("'{}' cannot be where a token is fetched: {reason}", excerpt(text));
     let url =
         url::Url::parse(text).map_err(|_| error("it is no URL, such as https://login.example.com/token"))?;
     if url.scheme() != "https" {

@@ -180,16 +180,16 @@ impl Diagnostics {
     /// Reports secrets for domains where strangers may register names.
     fn check_public_suffix(&mut self, rule: &schema::Rule, compiled: &Rule, host: &HostPattern) {
         match (public_suffix::shared_domain(host), compiled.secrets.is_empty()) {
-            (Some(SharedDomain::Wildcard(why)), false) => {
+            (Some(SharedDomain::Wildcard(reason)), false) => {
                 self.error(
                     &rule.host,
-                    format!("{why}, and would get these secrets: name the hosts you mean"),
+                    format!("{reason}, and would get these secrets: name the hosts you mean"),
                 );
             }
-            (Some(SharedDomain::Wildcard(why)), true) => {
-                self.warn(&rule.host, format!("{why}, and an agent may send there what it likes"));
+            (Some(SharedDomain::Wildcard(reason)), true) => {
+                self.warn(&rule.host, format!("{reason}, and an agent may send there what it likes"));
             }
-            (Some(SharedDomain::Name(why)), false) => self.warn(&rule.host, why),
+            (Some(SharedDomain::Name(reason)), false) => self.warn(&rule.host, reason),
             (Some(SharedDomain::Name(_)) | None, _) => {}
         }
     }

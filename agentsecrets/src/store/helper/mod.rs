@@ -145,8 +145,8 @@ fn answer(store: &dyn Store, scope: &(Project, Environment), question: &[u8]) ->
             None => tagged(b'-', &[]),
         }),
         HelperRequest::List(project, environment) => store.list(&project, &environment).map(|entries| {
-            let told: Vec<HelperResponse> = entries.into_iter().map(HelperResponse::from).collect();
-            serde_json::to_vec(&told).map_or_else(|_| tagged(b'?', &[]), |told| tagged(b'+', &told))
+            let response: Vec<HelperResponse> = entries.into_iter().map(HelperResponse::from).collect();
+            serde_json::to_vec(&response).map_or_else(|_| tagged(b'?', &[]), |json| tagged(b'+', &json))
         }),
         HelperRequest::Version => store.version().map(|version| tagged(b'+', &version.to_be_bytes())),
     };
@@ -218,15 +218,15 @@ impl HelperChannel {
         let mut answer = channel.request(&serde_json::to_vec(question)?)?.body;
         let tag = *answer.first().ok_or(io::ErrorKind::InvalidData)?;
         answer.drain(..1);
-        let why = || String::from_utf8_lossy(&answer).into_owned();
+        let reason = || String::from_utf8_lossy(&answer).into_owned();
         Ok(match tag {
             b'-' => Ok(None),
             b'+' => Ok(Some(answer)),
-            b'A' => Err(StoreError::Absent(why())),
-            b'L' => Err(StoreError::Locked(why())),
-            b'R' => Err(StoreError::Refused(why())),
-            b'D' => Err(StoreError::Damaged(why())),
-            b'I' => Err(StoreError::Io(why())),
+            b'A' => Err(StoreError::Absent(reason())),
+            b'L' => Err(StoreError::Locked(reason())),
+            b'R' => Err(StoreError::Refused(reason())),
+            b'D' => Err(StoreError::Damaged(reason())),
+            b'I' => Err(StoreError::Io(reason())),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         })
     }
@@ -244,7 +244,7 @@ impl Store for RemoteStore {
 
     fn list(&self, project: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
         let answer = self.ask(&HelperRequest::List(project.clone(), environment.clone()))?;
-        let told: Vec<HelperResponse> =
+        let response: Vec<HelperResponse> =
             answer.and_then(|answer| serde_json::from_slice(&answer).ok()).ok_or_else(|| self.unclear())?;
         let entry = |HelperResponse { name, environment, updated, placeholder }| Entry {
             name,
@@ -253,7 +253,7 @@ impl Store for RemoteStore {
             placeholder,
             store: self.name,
         };
-        Ok(told.into_iter().map(entry).collect())
+        Ok(response.into_iter().map(entry).collect())
     }
 
     fn set(&self, _: &Key, _: Secret, _: Option<&str>) -> Result<(), StoreError> {
@@ -326,7 +326,9 @@ mod tests {
         assert!(matches!(store.get(&elsewhere), Err(StoreError::Refused(_))));
         assert!(store.list(&elsewhere.project, &elsewhere.environment).is_err());
         drop(folder);
-        assert!(matches!(store.get(&key("A")), Err(StoreError::Absent(why)) if why.contains("mount it")));
+        assert!(
+            matches!(store.get(&key("A")), Err(StoreError::Absent(reason)) if reason.contains("mount it"))
+        );
     }
 
     #[test]
@@ -338,12 +340,12 @@ mod tests {
         let gone = ours(RESPONSE_MARGIN).0;
         for _ in 0..2 {
             assert!(
-                matches!(gone.get(&key("A")), Err(StoreError::Locked(why)) if why.contains("start again"))
+                matches!(gone.get(&key("A")), Err(StoreError::Locked(reason)) if reason.contains("start again"))
             );
         }
         let (silent, theirs) = ours(Duration::from_millis(50));
         assert!(
-            matches!(silent.get(&key("A")), Err(StoreError::Locked(why)) if why.contains("does not answer"))
+            matches!(silent.get(&key("A")), Err(StoreError::Locked(reason)) if reason.contains("does not answer"))
         );
         // The late answer to the first question is not the second's.
         theirs.send(&[&1u64.to_be_bytes()[..], b"+x"].concat(), &[]).unwrap();

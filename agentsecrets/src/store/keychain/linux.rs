@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use keyring_core::{Entry as Item, Result as Told};
+use keyring_core::{Entry as Item, Result as KeyringResult};
 use zbus_secret_service_keyring_store::Store;
 
 /// The attribute that says when a value was set.
@@ -19,7 +19,7 @@ pub(super) const TO_START: &str =
 pub(super) const TO_RESTART: &str = "restart your session's Secret Service";
 
 /// Opens it.
-pub(super) fn open() -> Told<()> {
+pub(super) fn open() -> KeyringResult<()> {
     keyring_core::set_default_store(Store::new()?);
     Ok(())
 }
@@ -30,7 +30,7 @@ pub(super) fn search(service: &str, _start: &str) -> (&'static str, String) {
 }
 
 /// The attributes of an item.
-pub(super) fn attributes(item: &Item) -> Told<HashMap<String, String>> {
+pub(super) fn attributes(item: &Item) -> KeyringResult<HashMap<String, String>> {
     item.get_attributes()
 }
 

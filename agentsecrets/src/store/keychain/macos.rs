@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use keyring_core::{Entry as Item, Error as Failed, Result as Told};
+use keyring_core::{Entry as Item, Error as Failed, Result as KeyringResult};
 
 /// No attribute says when a value was set.
 pub(super) const UPDATED: &str = "updated";
@@ -20,7 +20,7 @@ pub(super) const TO_RESTART: &str = "look for a window that asks for its passwor
 const LOCKED: [i32; 4] = [-25293, -25308, -25315, -128];
 
 /// Opens it.
-pub(super) fn open() -> Told<()> {
+pub(super) fn open() -> KeyringResult<()> {
     match keyring::Entry::store_status() {
         Ok(()) => Ok(()),
         Err(error) => Err(Failed::PlatformFailure(error.to_string().into())),
@@ -33,7 +33,7 @@ pub(super) fn search(service: &str, _start: &str) -> (&'static str, String) {
 }
 
 /// Nothing is kept beside a value. To look would be to read it, for which the person may be asked.
-pub(super) fn attributes(_item: &Item) -> Told<HashMap<String, String>> {
+pub(super) fn attributes(_item: &Item) -> KeyringResult<HashMap<String, String>> {
     Ok(HashMap::new())
 }
 

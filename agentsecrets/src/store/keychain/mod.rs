@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use keyring_core::{Entry as Item, Error, Result as Told};
+use keyring_core::{Entry as Item, Error, Result as KeyringResult};
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -116,9 +116,9 @@ impl Kind for KeychainConfig {
 
 /// Whether there is a keychain, without unlocking it.
 fn reachable() -> Result<(), StoreError> {
-    let (tell, told) = channel();
-    std::thread::spawn(move || tell.send(connect()));
-    told.recv_timeout(CONNECT_TIMEOUT).unwrap_or_else(|_| {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(connect()));
+    receiver.recv_timeout(CONNECT_TIMEOUT).unwrap_or_else(|_| {
         Err(StoreError::Locked(format!("the keychain does not answer: {}", system::TO_RESTART)))
     })
 }
@@ -139,7 +139,7 @@ impl Store for Keychain {
 
     fn get(&self, key: &Key) -> Result<Option<Secret>, StoreError> {
         let value = asked(|| found(item(SERVICE, key)?.get_secret()));
-        value.map(|value| value.map(Secret::new)).map_err(|error| told(error, key))
+        value.map(|value| value.map(Secret::new)).map_err(|error| store_error(error, key))
     }
 
     fn list(&self, project: &Project, environment: &Environment) -> Result<Vec<Entry>, StoreError> {
@@ -178,7 +178,7 @@ impl Store for Keychain {
                 None => found(beside.delete_credential()).map(drop),
             }
         });
-        set.map_err(|error| told(error, key))
+        set.map_err(|error| store_error(error, key))
     }
 
     fn version(&self) -> Result<u64, StoreError> {
@@ -192,13 +192,13 @@ impl Store for Keychain {
             found(item(PLACEHOLDERS, key)?.delete_credential())?;
             Ok(deleted)
         });
-        deleted.map_err(|error| told(error, key))
+        deleted.map_err(|error| store_error(error, key))
     }
 }
 
 /// Asks the keychain, and again by a new connection where the one that was open has failed: its daemon may
 /// have been restarted since.
-fn asked<T>(question: impl Fn() -> Told<T>) -> Result<T, Failed> {
+fn asked<T>(question: impl Fn() -> KeyringResult<T>) -> Result<T, Failed> {
     connect().map_err(Failed::ToOpen)?;
     match question() {
         Err(Error::PlatformFailure(_)) => {
@@ -216,12 +216,16 @@ enum Failed {
     ToAnswer(Error),
 }
 
-fn item(service: &str, key: &Key) -> Told<Item> {
+fn item(service: &str, key: &Key) -> KeyringResult<Item> {
     Item::new(service, &format!("{}:{}:{}", key.project, key.environment, key.name))
 }
 
 /// The items of a service for a project and environment, by the names in theirs. Other items are not ours.
-fn items(service: &str, project: &Project, environment: &Environment) -> Told<Vec<(SecretName, Item)>> {
+fn items(
+    service: &str,
+    project: &Project,
+    environment: &Environment,
+) -> KeyringResult<Vec<(SecretName, Item)>> {
     let start = format!("{project}:{environment}:");
     let asked = system::search(service, &start);
     let asked = HashMap::from([(asked.0, asked.1.as_str())]);
@@ -237,14 +241,14 @@ fn items(service: &str, project: &Project, environment: &Environment) -> Told<Ve
 }
 
 /// Turns "not found" into `None`.
-fn found<T>(result: Told<T>) -> Told<Option<T>> {
+fn found<T>(result: KeyringResult<T>) -> KeyringResult<Option<T>> {
     match result {
         Err(Error::NoEntry) => Ok(None),
         result => result.map(Some),
     }
 }
 
-fn told(error: Failed, key: &Key) -> StoreError {
+fn store_error(error: Failed, key: &Key) -> StoreError {
     match error {
         Failed::ToAnswer(Error::Ambiguous(items)) => StoreError::Damaged(format!(
             "the keychain holds {} items for {}: delete all but one there, in the service '{SERVICE}'",
@@ -267,31 +271,31 @@ fn failed(error: Failed) -> StoreError {
         Failed::ToAnswer(error) => error,
     };
     match error {
-        Error::NoStorageAccess(why) => locked(&*why),
-        Error::PlatformFailure(why) if system::is_locked(&*why) => locked(&*why),
+        Error::NoStorageAccess(reason) => locked(&*reason),
+        Error::PlatformFailure(reason) if system::is_locked(&*reason) => locked(&*reason),
         // They hold what was read.
         Error::BadEncoding(_) | Error::BadDataFormat(..) => {
             StoreError::Damaged("the keychain holds an item that cannot be understood: set it again".into())
         }
-        Error::PlatformFailure(why) => StoreError::Io(format!("the keychain failed: {why}")),
+        Error::PlatformFailure(reason) => StoreError::Io(format!("the keychain failed: {reason}")),
         other => StoreError::Io(format!("the keychain failed: {other}")),
     }
 }
 
 fn absent(error: &Error) -> StoreError {
-    let why = match error {
-        Error::PlatformFailure(why) | Error::NoStorageAccess(why) => why.to_string(),
+    let reason = match error {
+        Error::PlatformFailure(reason) | Error::NoStorageAccess(reason) => reason.to_string(),
         other => other.to_string(),
     };
     StoreError::Absent(format!(
-        "there is no keychain here ({why}): {}, or use the vault (`stores: [vault]` in config.yaml)",
+        "there is no keychain here ({reason}): {}, or use the vault (`stores: [vault]` in config.yaml)",
         system::TO_START
     ))
 }
 
-fn locked(why: &(dyn std::error::Error + Send + Sync + 'static)) -> StoreError {
+fn locked(reason: &(dyn std::error::Error + Send + Sync + 'static)) -> StoreError {
     StoreError::Locked(format!(
-        "the keychain is locked, and was not unlocked ({why}): {}, or use the vault (`stores: [vault]` in \
+        "the keychain is locked, and was not unlocked ({reason}): {}, or use the vault (`stores: [vault]` in \
          config.yaml)",
         system::TO_UNLOCK
     ))

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use keyring_core::{Entry as Item, Error as Failed, Result as Told};
+use keyring_core::{Entry as Item, Error as Failed, Result as KeyringResult};
 
 /// The attribute that says when a value was set: there are no others than it has by itself.
 pub(super) const UPDATED: &str = "comment";
@@ -17,7 +17,7 @@ pub(super) const TO_START: &str = "start the service `VaultSvc` (Credential Mana
 pub(super) const TO_RESTART: &str = "restart the service `VaultSvc` (Credential Manager)";
 
 /// Opens it.
-pub(super) fn open() -> Told<()> {
+pub(super) fn open() -> KeyringResult<()> {
     match keyring::Entry::store_status() {
         Ok(()) => Ok(()),
         Err(error) => Err(Failed::PlatformFailure(error.to_string().into())),
@@ -31,7 +31,7 @@ pub(super) fn search(service: &str, start: &str) -> (&'static str, String) {
 }
 
 /// The attributes of an item.
-pub(super) fn attributes(item: &Item) -> Told<HashMap<String, String>> {
+pub(super) fn attributes(item: &Item) -> KeyringResult<HashMap<String, String>> {
     item.get_attributes()
 }
 

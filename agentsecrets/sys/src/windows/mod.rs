@@ -15,7 +15,7 @@ pub use acl::{
 pub use executable_name::runnable;
 pub use listen::listen;
 pub use process_table::{Program, caller_of, parent};
-pub use shutdown::{ShutdownListener, ask_to_end, leave_terminal, prepare_to_leave};
+pub use shutdown::{ShutdownListener, leave_terminal, prepare_to_leave, request_shutdown};
 
 /// Nothing: whoever may open this process may read it, and what is swapped or dumped is the system's choice.
 /// The manual's "Other systems" says so.

@@ -36,13 +36,13 @@ impl ShutdownListener {
         // open it, which is what the system decides where nothing is said.
         let event = unsafe { CreateEventW(null(), 1, 0, wide(name(std::process::id())).as_ptr()) };
         let event = owned(event)?;
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         std::thread::Builder::new().name("ending".into()).spawn(move || {
             // SAFETY: the handle is open until the thread ends.
             unsafe { WaitForSingleObject(event.as_raw_handle(), INFINITE) };
-            let _ = tell.send(());
+            let _ = sender.send(());
         })?;
-        Ok(Self { console, event: told })
+        Ok(Self { console, event: receiver })
     }
 
     /// Returns when it was asked for.
@@ -59,7 +59,7 @@ impl ShutdownListener {
 }
 
 /// Asks a process that listens by `ShutdownListener` to end.
-pub fn ask_to_end(pid: u32) -> io::Result<()> {
+pub fn request_shutdown(pid: u32) -> io::Result<()> {
     // SAFETY: the name ends in a zero; what it gives is ours alone.
     let event = owned(unsafe { OpenEventW(EVENT_MODIFY_STATE, 0, wide(name(pid)).as_ptr()) })?;
     // SAFETY: the handle is open.

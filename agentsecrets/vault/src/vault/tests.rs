@@ -147,12 +147,12 @@ fn concurrent_writers_lose_nothing() {
 fn hanging_writer_is_an_error_after_the_timeout() {
     let test_vault = TestVault::new();
     test_vault.make();
-    let held = lock(&test_vault.path()).unwrap();
+    let lock_guard = lock(&test_vault.path()).unwrap();
     let error = message(lock_within(&test_vault.path(), Duration::from_millis(50)));
     assert!(error.contains("fuser") && error.contains("vault.lock"), "{error}");
     // Reading takes no lock.
     test_vault.open().unwrap();
-    drop(held);
+    drop(lock_guard);
     lock_within(&test_vault.path(), Duration::from_millis(50)).unwrap();
 }
 

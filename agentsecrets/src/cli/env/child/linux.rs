@@ -70,8 +70,9 @@ impl Signals {
         masked: Option<Arc<MaskedValues>>,
         person: Option<ProcessUser>,
     ) -> Result<u8, Failure> {
-        let failed =
-            |error: io::Error| Failure::new(Exit::Ours, format!("cannot look after the command: {error}"));
+        let failed = |error: io::Error| {
+            Failure::new(Exit::OwnFailure, format!("cannot look after the command: {error}"))
+        };
         let masked = masked.map(|values| OutputMasking { values, standard: StdioTerminals::detect() });
         let terminal = masked.as_ref().map_or(Ok(None), |masked| masked.redirect(&mut command));
         let (terminal, child_side) =
@@ -302,6 +303,6 @@ fn run_as_person(command: &mut Command, invocation: &Invocation) -> Result<Proce
     let groups = std::ffi::CString::new(person.name.clone())
         .map_err(std::io::Error::from)
         .and_then(|name| Ok(nix::unistd::getgrouplist(&name, person.gid)?));
-    let groups = groups.context_with_exit(Exit::Ours, "cannot read the person's groups")?;
+    let groups = groups.context_with_exit(Exit::OwnFailure, "cannot read the person's groups")?;
     Ok(ProcessUser { uid: person.uid, gid: person.gid, groups })
 }

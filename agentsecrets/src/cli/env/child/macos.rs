@@ -33,7 +33,7 @@ impl Signals {
     ) -> Result<u8, Failure> {
         self.0.block_on(async {
             let failed = |error: io::Error| {
-                Failure::new(Exit::Ours, format!("cannot look after the command: {error}"))
+                Failure::new(Exit::OwnFailure, format!("cannot look after the command: {error}"))
             };
             let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
             let mut hung_up = signal(SignalKind::hangup()).map_err(failed)?;

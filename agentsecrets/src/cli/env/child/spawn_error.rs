@@ -13,10 +13,10 @@ pub(super) fn spawn_failure(program: &OsStr, error: &io::Error) -> Failure {
         io::ErrorKind::NotFound => Failure::new(Exit::NoCommand, what),
         io::ErrorKind::PermissionDenied if !files::is_visible(program) => Failure::new(Exit::NoCommand, what),
         io::ErrorKind::ArgumentListTooLong => {
-            Failure::new(Exit::Ours, what).hint("choose fewer secrets with --only")
+            Failure::new(Exit::OwnFailure, what).hint("choose fewer secrets with --only")
         }
         io::ErrorKind::Interrupted | io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => {
-            Failure::new(Exit::Ours, what)
+            Failure::new(Exit::OwnFailure, what)
         }
         _ => Failure::new(Exit::NotExecutable, what),
     }

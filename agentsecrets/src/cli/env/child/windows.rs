@@ -28,7 +28,7 @@ impl Signals {
     ) -> Result<u8, Failure> {
         self.0.block_on(async {
             let failed = |error: io::Error| {
-                Failure::new(Exit::Ours, format!("cannot look after the command: {error}"))
+                Failure::new(Exit::OwnFailure, format!("cannot look after the command: {error}"))
             };
             // A handler keeps the event from ending this process.
             let handlers = (tokio::signal::windows::ctrl_c(), tokio::signal::windows::ctrl_break());

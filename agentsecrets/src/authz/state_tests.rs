@@ -71,7 +71,7 @@ fn slug(admitted: Result<Admitted, Box<Refused>>) -> Option<ErrorCode> {
 }
 
 #[test]
-fn where_the_system_cannot_tell_a_token_does_and_nothing_else() {
+fn token_identifies_caller_if_the_system_cannot() {
     let (agents, text) = registered("coder", |_| {});
     let (capabilities, _folder) = capabilities(agents, Vec::new());
     let shown = PresentedCredentials::default().with_token(&text);
@@ -98,7 +98,7 @@ fn where_the_system_cannot_tell_a_token_does_and_nothing_else() {
 }
 
 #[test]
-fn a_token_is_its_agents_and_no_other_programs() {
+fn token_of_another_agent_is_refused() {
     let (agents, text) = registered("coder", |_| {});
     let (capabilities, _folder) = capabilities(agents, Vec::new());
     let shown = || PresentedCredentials::default().with_token(&text);
@@ -112,7 +112,7 @@ fn a_token_is_its_agents_and_no_other_programs() {
 }
 
 #[test]
-fn a_token_that_is_over_is_refused_by_its_own_name() {
+fn expired_or_revoked_token_is_refused_and_recorded() {
     type Change = fn(&mut Issued);
     let changes: [(Change, ErrorCode); 4] = [
         (|issued| issued.revoked = Some(Timestamp::now()), ErrorCode::TokenRevoked),
@@ -133,7 +133,7 @@ fn a_token_that_is_over_is_refused_by_its_own_name() {
 }
 
 #[test]
-fn who_was_in_a_session_that_ended_is_not_free_of_it() {
+fn caller_of_an_ended_session_is_refused() {
     let ended = Session { ended: Some(Timestamp::now()), ..in_cgroup("/a") };
     let (capabilities, _folder) = capabilities(Agents::default(), vec![ended.clone(), in_cgroup("/a/b")]);
     assert_eq!(
@@ -161,7 +161,7 @@ fn who_was_in_a_session_that_ended_is_not_free_of_it() {
 }
 
 #[test]
-fn a_session_of_an_earlier_boot_is_over() {
+fn session_of_an_earlier_boot_has_ended() {
     let earlier = Session { boot: "another".into(), ..in_cgroup("/a") };
     let (capabilities, _folder) = capabilities(Agents::default(), vec![earlier]);
     assert_eq!(
@@ -172,7 +172,7 @@ fn a_session_of_an_earlier_boot_is_over() {
 }
 
 #[test]
-fn two_sessions_for_two_agents_make_no_caller_both() {
+fn sessions_of_two_agents_are_refused_together() {
     let of = |agent: &str| Session { agent: Some(name(agent)), ..in_cgroup("/a") };
     let (one, _folder) = capabilities(Agents::default(), vec![of("coder")]);
     let admitted = one.admit(&caller(None, "", "/a"), &PresentedCredentials::default()).unwrap();
@@ -200,7 +200,7 @@ async fn uses_are_counted_for_every_session_that_counts_them() {
 proptest! {
     /// Of sessions that overlap, what is left is what each of those that live includes.
     #[test]
-    fn of_sessions_that_overlap_each_bounds(
+    fn every_overlapping_session_limits_the_caller(
         sessions in prop::collection::vec((any::<[bool; 3]>(), any::<[bool; 2]>(), any::<bool>(), any::<bool>()), 0..6),
         asks in (0_usize..3, 0_usize..2),
     ) {
@@ -234,7 +234,7 @@ proptest! {
 
     /// A session with a time limit ends when that has passed, whichever sessions exist beside it.
     #[test]
-    fn what_has_expired_opens_nothing(ages in prop::collection::vec(0_i64..200, 1..6)) {
+    fn expired_session_or_token_is_refused(ages in prop::collection::vec(0_i64..200, 1..6)) {
         let sessions: Vec<Session> = ages.iter().map(|age| {
             let started = Timestamp::now() - Duration::from_secs(*age as u64);
             let (expires, uptime) = (Some(started + Duration::from_secs(100)), clock::uptime() - *age as u64);
