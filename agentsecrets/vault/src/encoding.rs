@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes that stand as base64 in JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Base64(pub(super) Vec<u8>);
+pub struct Base64(pub Vec<u8>);
 
 /// Bytes to text.
 pub(super) fn encode(bytes: &[u8]) -> String {

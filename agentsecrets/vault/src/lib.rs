@@ -17,6 +17,7 @@ mod prompt;
 mod vault;
 
 pub use agentsecrets_types::store::MAX_VALUE_SIZE;
+pub use encoding::Base64;
 pub use keys::{Unlock, derive, open as unseal, random, seal};
 pub use maintenance::restore;
 pub use prompt::{new_passphrase, unlock, unlock_from_environment};

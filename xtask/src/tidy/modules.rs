@@ -17,6 +17,7 @@ const CRATES: &[&str] = &[
     "agentsecrets/audit/src/lib.rs",
     "agentsecrets/privsep/src/lib.rs",
     "agentsecrets/redact/src/lib.rs",
+    "agentsecrets/sync/src/lib.rs",
     "agentsecrets/sys/src/lib.rs",
     "agentsecrets/types/src/lib.rs",
     "agentsecrets/vault/src/lib.rs",
