@@ -73,7 +73,7 @@ pub fn parent_of(pid: u32) -> Option<u32> {
 
 /// The parent and the start of the process `pid`: fields 4 and 22 of `/proc/<pid>/stat`. The second field is the
 /// program's own name for itself, in brackets, and may hold anything: what counts begins after the last bracket.
-/// It is read here since the witness may open files, and do little else.
+/// It is read here since the inspector may open files, and do little else.
 #[cfg(target_os = "linux")]
 fn look(pid: u32) -> Option<(u32, u64)> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -1,8 +1,7 @@
-//! The witness: a small process that looks at other processes for the interceptor. Looking at a program
-//! of another user takes a privilege, and a process that Landlock confines may look at none at all; so
-//! that the one which reads hostile bytes has neither the privilege nor its reach, this one has it,
-//! reads no byte of an agent, and answers questions about the process with an id: who it is, which script
-//! it says it runs, and whose child it is; and it says which process holds a socket.
+//! The process inspector: a small process that inspects other processes for the interceptor. To inspect a program of
+//! another user needs a privilege, and a process under Landlock cannot inspect any. The process that reads hostile
+//! bytes has neither the privilege nor the access; the inspector has both and reads no byte of an agent. It answers
+//! requests about a process id (facts, script, ancestry) and finds the process that holds a socket.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -57,12 +56,12 @@ pub enum ProcessInspector {
     There(RemoteInspector),
 }
 
-/// The line to a witness.
+/// The channel to an inspector process.
 pub struct RemoteInspector(Mutex<RequestChannel>);
 
 impl ProcessInspector {
-    /// Forks the witness, which gives up by `confine` what it does not need. The calling process must have
-    /// one thread; the witness ends when the last copy of the line closes.
+    /// Forks the inspector process, which drops privileges by `confine`. The calling process must have one thread.
+    /// The inspector ends when the last copy of the channel closes.
     pub fn start(confine: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
         Ok(Self::There(RemoteInspector(Mutex::new(RequestChannel::fork(
             RESPONSE_TIMEOUT,
@@ -225,7 +224,7 @@ pub async fn look(pid: u32, hashes: &Hashes) -> Result<Process, IdentityError> {
     inspect_by(&ProcessInspector::Here, pid, hashes, |_, _| Ok(())).await
 }
 
-/// The same by what `witness` sees, if `is_right` says that it may be it.
+/// The same, read by `inspector`, if `is_right` accepts the process.
 pub(super) async fn inspect_by(
     inspector: &ProcessInspector,
     pid: u32,
@@ -242,7 +241,7 @@ fn real_user(pid: u32) -> Result<u32, IdentityError> {
     status.map(|status| status.ruid).map_err(|_| IdentityError::Gone)
 }
 
-/// The facts that `witness` reads about the process `pid` now. Blocks, and caches no hash.
+/// The facts that `inspector` reads about the process `pid` now. Blocks, and caches no hash.
 pub fn inspect_now(inspector: &ProcessInspector, pid: u32) -> Result<Process, IdentityError> {
     let pidfd = sys::pidfd_open(pid).map_err(|_| IdentityError::Gone)?;
     let uid = real_user(pid)?;
@@ -256,7 +255,7 @@ pub fn inspect_now(inspector: &ProcessInspector, pid: u32) -> Result<Process, Id
     Ok(Process { pid, start_time, exe: strip_deleted_suffix(exe), sha256, uid, cgroup, image: None, here })
 }
 
-/// The facts that `witness` reads about the process `pid`, if `is_right` confirms that it is the intended
+/// The facts that `inspector` reads about the process `pid`, if `is_right` confirms that it is the intended
 /// one.
 pub(super) async fn prove(
     inspector: &ProcessInspector,

@@ -31,7 +31,7 @@ pub fn parent_id() -> std::io::Result<u32> {
     Ok(std::os::unix::process::parent_id())
 }
 
-/// This machine, as far as a witness may see it.
+/// Peers on this machine.
 pub(super) struct SystemPeers {
     inspector: Arc<ProcessInspector>,
     hashes: Hashes,
@@ -40,7 +40,7 @@ pub(super) struct SystemPeers {
 }
 
 impl SystemPeers {
-    /// By what `witness` sees.
+    /// Peers that `inspector` inspects.
     pub(super) fn seen_by(inspector: Arc<ProcessInspector>) -> io::Result<Self> {
         Ok(Self { inspector, hashes: Hashes::default(), own: fs::metadata("/proc/self/exe")? })
     }

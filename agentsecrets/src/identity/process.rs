@@ -61,7 +61,7 @@ pub struct Containers {
 }
 
 impl Identifier {
-    /// For the run whose processes are all below `cgroup`, by what `witness` sees.
+    /// For the run whose processes are all below `cgroup`, inspected by `inspector`.
     pub fn new(
         inspector: impl Into<Arc<ProcessInspector>>,
         cgroup: String,
@@ -84,7 +84,7 @@ impl Identifier {
         Self { spiffe: known, ..self }
     }
 
-    /// For `containers`, whose processes `witness` sees, if there is one. No caller is in a session.
+    /// For `containers`, whose processes `inspector` inspects, if there is one. No caller is in a session.
     pub fn of_containers(
         containers: Containers,
         inspector: Option<Arc<ProcessInspector>>,

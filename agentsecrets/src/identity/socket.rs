@@ -14,7 +14,7 @@ pub struct LocalPeers {
 }
 
 impl LocalPeers {
-    /// The programs of the user as whom this process runs, by what `witness` sees.
+    /// The programs of the user of this process, inspected by `inspector`.
     #[cfg(target_os = "linux")]
     pub fn seen_by(inspector: Arc<crate::identity::inspector::ProcessInspector>) -> std::io::Result<Self> {
         Ok(Self { system: Arc::new(SystemPeers::seen_by(inspector)?), uid: own_uid() })

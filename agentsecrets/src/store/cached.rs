@@ -1,5 +1,5 @@
-//! A store that is slow to ask, or that asks a person: what it said is kept for a while, in memory that is
-//! wiped. Its generation rises when something that was read is no longer good.
+//! A cache for a store that is slow, or that asks a person. Cached values are wiped from memory when they expire. The
+//! version rises when a value that was read is no longer valid.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::types::sync::MutexExt;
 /// An error is kept for this time, so that a program that retries does not ask a person each time.
 const ERROR_RETENTION: Duration = Duration::from_secs(5);
 
-/// The store and what it said.
+/// The store with its cached answers.
 pub(super) struct CachedStore<S> {
     store: S,
     keep: Duration,

@@ -1,5 +1,5 @@
-//! A store that may hang, asked on a thread of its own for so long and no longer. While it still hangs from
-//! before, further questions are refused at once: a hanging store must not gather threads.
+//! A time limit for a store that may hang. Each request runs on a thread. While an earlier request hangs, further
+//! requests fail at once, so that a hanging store does not collect threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use super::{Entry, Key, Store, StoreError};
 use crate::types::name::{Environment, Project};
 use crate::types::secret::Secret;
 
-/// The store and how long it may take.
+/// The store with its time limit.
 pub(super) struct TimeoutStore<S> {
     store: Arc<S>,
     timeout: Duration,
     advice: &'static str,
-    /// Questions that nobody waits for any more.
+    /// Requests that exceeded the time limit and still run.
     hanging: Arc<AtomicUsize>,
 }
 

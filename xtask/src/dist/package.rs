@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -52,7 +52,8 @@ impl<'a> Packager<'a> {
             .arg(&package)
             .current_dir(self.source)
             .env("CARGO_TARGET_DIR", self.out)
-            .env("SOURCE_DATE_EPOCH", self.release.epoch.to_string());
+            .env("SOURCE_DATE_EPOCH", self.release.epoch.to_string())
+            .stdout(Stdio::null());
         run(&mut command)?;
         let bytes = fs::read(&package).with_context(|| format!("cannot read {}", package.display()))?;
         fs::remove_file(&package)?;

@@ -1,4 +1,4 @@
-//! The system's package manager as a witness: whether a file is what its package brought. dpkg keeps an MD5 of
+//! The system's package manager proves that a file is the one of its package. dpkg keeps an MD5 of
 //! each file and rpm, by default, a SHA-256, in a database that root alone writes. That proves that root
 //! installed a package with this file, not who made the package; and since two files with one MD5 can be
 //! made by whoever makes both, the file must be one that root alone can have put there.

@@ -1,7 +1,6 @@
-//! The keeper: a small process that asks the stores which are no file of ours. The keychain is reached by
-//! the person's session bus and a command by starting a program, and the process that reads hostile bytes
-//! may do neither; so this one may, reads no byte of an agent, and answers three questions: what is the
-//! value of this name, which names are there, has anything changed? It cannot be made to write.
+//! The store helper: a small process that asks the stores that need the session bus or start a program. The process
+//! that reads hostile bytes may do neither. The helper reads no byte of an agent, never writes to a store, and answers
+//! three requests: the value of a name, the list of names, and the version of the store.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -30,7 +29,7 @@ const LIMITS: Limits = Limits { length: 8 * MAX_VALUE_SIZE, descriptors: 0 };
 /// Added to a store's own time limit for the helper's response.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
 
-/// The lines to the keeper, one for each store: what hangs holds up nothing else.
+/// The channels to the store helper, one per store, so that a store that hangs delays no other.
 pub struct StoreHelper {
     lines: Vec<(StoreKind, RequestChannel)>,
 }
@@ -52,8 +51,8 @@ struct HelperResponse {
 }
 
 impl StoreHelper {
-    /// Forks the keeper of those `choices` that are no vault, if there are any, for one `project` and
-    /// `environment`; it protects itself by `conceal` and ends when the lines close. The calling process
+    /// Forks the helper for the stores of `choices` that the calling process does not open itself, for one `project`
+    /// and `environment`. It protects its memory by `conceal`, and ends when the channels close. The calling process
     /// must have one thread, and be the user whose stores they are, without privileges.
     pub fn start(
         choices: &[StoreConfig],
@@ -80,7 +79,7 @@ impl StoreHelper {
         Ok(Self { lines })
     }
 
-    /// The store of this `kind` that the keeper asks.
+    /// The store of this `kind`, asked through the helper.
     pub fn store(&mut self, kind: &StoreKind) -> Result<Arc<dyn Store>, StoreError> {
         let at = self.lines.iter().position(|(theirs, _)| theirs == kind);
         let at = at.ok_or_else(|| StoreError::Io(format!("nobody keeps the {}", kind.name())))?;
@@ -89,7 +88,7 @@ impl StoreHelper {
     }
 }
 
-/// The life of the keeper.
+/// Serves the channels in the helper process.
 fn serve(
     lines: Vec<(StoreKind, Channel)>,
     home: &Home,
@@ -170,7 +169,7 @@ fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// A store that the keeper asks.
+/// A store that is asked through the helper.
 struct RemoteStore {
     name: &'static str,
     line: Mutex<HelperChannel>,
