@@ -12,23 +12,10 @@ use petgraph::graphmap::DiGraphMap;
 use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 
-/// The root files of the crates that are checked.
-const CRATES: &[&str] = &[
-    "agentsecrets/audit/src/lib.rs",
-    "agentsecrets/privsep/src/lib.rs",
-    "agentsecrets/redact/src/lib.rs",
-    "agentsecrets/sync/src/lib.rs",
-    "agentsecrets/sys/src/lib.rs",
-    "agentsecrets/types/src/lib.rs",
-    "agentsecrets/vault/src/lib.rs",
-    PROGRAM,
-    "xtask/src/main.rs",
-];
-
 /// The crates whose root file still has items that its modules import: cycles through it are not counted.
 const ROOTS_WITH_ITEMS: &[&str] = &["agentsecrets/audit/src/lib.rs"];
 
-/// The crate whose folders are in an order.
+/// The root file of the program, whose folders are in an order.
 const PROGRAM: &str = "agentsecrets/src/lib.rs";
 
 /// The folders of the program from the ground up. A folder imports those in front of it. Folders on one line do not
@@ -79,11 +66,11 @@ struct Modules(BTreeMap<ModulePath, Module>);
 /// Every cycle, and every import against the order of folders.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for krate in CRATES {
+    for krate in &crates(root)? {
         let mut modules = Modules::default();
         modules.read(&root.join(krate), Vec::new(), true)?;
         let mut edges = modules.edges();
-        if ROOTS_WITH_ITEMS.contains(krate) {
+        if ROOTS_WITH_ITEMS.contains(&krate.as_str()) {
             edges.retain(|(_, to)| !to.is_empty());
         }
         findings.extend(cycles(&edges).into_iter().map(|cycle| format!("{krate}: import cycle: {cycle}")));
@@ -97,7 +84,8 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
 /// The number of modules and of imports between them, over all crates.
 pub(crate) fn summary(root: &Path) -> Result<String> {
     let (mut files, mut imports) = (0, 0);
-    for krate in CRATES {
+    let crates = crates(root)?;
+    for krate in &crates {
         let mut modules = Modules::default();
         modules.read(&root.join(krate), Vec::new(), true)?;
         files += modules.0.len();
@@ -105,8 +93,21 @@ pub(crate) fn summary(root: &Path) -> Result<String> {
     }
     Ok(format!(
         "{files} modules in {} crates, {imports} imports between files, no import cycle",
-        CRATES.len()
+        crates.len()
     ))
+}
+
+/// The root files of all crates: the program, the libraries beside it, and xtask.
+fn crates(root: &Path) -> Result<Vec<String>> {
+    let mut found = vec![PROGRAM.to_owned(), "xtask/src/main.rs".to_owned()];
+    for entry in root.join("agentsecrets").read_dir().context("cannot list the crates")? {
+        let file = entry?.path().join("src/lib.rs");
+        if file.is_file() {
+            found.push(file.strip_prefix(root)?.to_string_lossy().replace('\\', "/"));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 impl Modules {
