@@ -1,7 +1,7 @@
 //! The SBOM of the program: CycloneDX 1.5 in JSON, by `cargo cyclonedx`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -20,9 +20,32 @@ pub(super) fn cyclone_dx(release: &Release, source: &Path) -> Result<Vec<u8>> {
         .current_dir(source)
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     run(&mut command)?;
-    let path = source.join("agentsecrets").join(format!("{NAME}.json"));
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    fs::remove_file(&path)?;
+    // The tool writes one file per member of the workspace.
+    let mut own = None;
+    for folder in members(source)? {
+        let path = folder.join(format!("{NAME}.json"));
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        if folder.ends_with("agentsecrets") {
+            own = Some(text);
+        }
+    }
+    let text = own.context("cargo cyclonedx wrote no SBOM for the program")?;
     // The tool names packages of the workspace by their path, which must not depend on this machine.
     Ok(text.replace(&source.display().to_string(), "/agentsecrets").into_bytes())
+}
+
+/// The folders that can be members of the workspace: those at its top, and those of the program.
+fn members(source: &Path) -> Result<Vec<PathBuf>> {
+    let program = source.join("agentsecrets");
+    let mut found = Vec::new();
+    for folder in [source, &program] {
+        for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
+            let path = entry?.path();
+            if path.join("Cargo.toml").is_file() {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
 }
