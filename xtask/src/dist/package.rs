@@ -1,9 +1,10 @@
 //! The Debian package, the RPM package and the tarball. `cargo deb` and `cargo generate-rpm` make the packages from the
 //! metadata in `agentsecrets/Cargo.toml`. A package has no scripts: it starts nothing, and leaves nothing behind.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -20,12 +21,20 @@ pub(super) struct Packager<'a> {
 }
 
 impl<'a> Packager<'a> {
-    /// Puts the program and its notices into the folder below `out` where the packagers look for built files.
+    /// Puts all files of the packages into the folder below `out` where the packagers look for built files, with the
+    /// timestamp of the release: `cargo generate-rpm` keeps an older one.
     pub(super) fn new(release: &'a Release, source: &'a Path, out: &'a Path) -> Result<Self> {
         let built = out.join(release.arch.triple()).join("release");
         fs::create_dir_all(&built)?;
-        write(&built.join("agentsecrets"), &release.program, 0o755)?;
-        write(&built.join("THIRD-PARTY.md"), release.notices.text().as_bytes(), 0o644)?;
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(release.epoch);
+        for (name, bytes, mode) in [
+            ("agentsecrets", release.program.clone(), 0o755),
+            ("THIRD-PARTY.md", release.notices.text().into_bytes(), 0o644),
+            ("CHANGELOG.md", read("agentsecrets/CHANGELOG.md")?, 0o644),
+            ("LICENSE", read("LICENSE")?, 0o644),
+        ] {
+            write(&built.join(name), &bytes, mode, modified)?;
+        }
         Ok(Self { release, source, out })
     }
 
@@ -84,8 +93,10 @@ fn read(path: &str) -> Result<Vec<u8>> {
     fs::read(root().join(path)).with_context(|| format!("cannot read {path}"))
 }
 
-fn write(path: &PathBuf, bytes: &[u8], mode: u32) -> Result<()> {
+fn write(path: &Path, bytes: &[u8], mode: u32, modified: SystemTime) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    File::options().write(true).open(path)?.set_modified(modified)?;
+    Ok(())
 }
